@@ -1,0 +1,7 @@
+"""Flax layers: thin shells of parameters around `dynet_jax.ops`."""
+
+from dynet_jax.layers.conv import Conv
+from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
+from dynet_jax.layers.norm import BatchNorm
+
+__all__ = ["BatchNorm", "CoefficientPredictor", "Conv", "DynamicConv"]

@@ -1,0 +1,165 @@
+"""DynamicConv and the module that predicts its coefficients (DyNet, section 3.2, Fig. 1 and 3)."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+
+from dynet_jax import ops
+from dynet_jax.layers.conv import kernel_shape
+from dynet_jax.ops.dynamic_conv import Fusion
+from dynet_jax.ops.window import Padding
+
+
+class CoefficientPredictor(nn.Module):
+    """Global average pool -> one or two fully connected layers -> sigmoid; one predictor may serve several layers.
+
+    Attributes:
+      features: output channels of each dynamic convolution that it serves.
+      group_size: g_t, the number of fixed kernels behind one dynamic kernel.
+      hidden_features: width of a hidden layer with ReLU (C_in / 4 in Dy-ResNet), or None for a single layer.
+      coefficient_scope: 'channel' gives every output channel its own g_t coefficients (DyNet). 'layer' gives one per kernel,
+        shared by all channels, as in CondConv and DY-CNN.
+      activation: 'sigmoid' (DyNet, CondConv), or 'softmax' over the g_t kernels (DY-CNN).
+      temperature: divides the logits before the activation. DY-CNN anneals it from 30 to 1; DyNet has none.
+
+    CondConv is `coefficient_scope='layer', activation='sigmoid'`; DY-CNN is `coefficient_scope='layer', activation='softmax'` with
+    `temperature` and, in its paper, `hidden_features=C_in // 4`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> predictor = CoefficientPredictor(features=(24, 24, 36), group_size=6)
+    >>> coefficients, _ = predictor.init_with_output(jax.random.key(0), jnp.ones((2, 14, 14, 16)))
+    >>> [c.shape for c in coefficients]
+    [(2, 6, 24), (2, 6, 24), (2, 6, 36)]
+    """
+
+    features: Sequence[int]
+    group_size: int = 6
+    hidden_features: int | None = None
+    coefficient_scope: Literal["channel", "layer"] = "channel"
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    temperature: float = 1.0
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        """x: [batch, *spatial, C_in] -> one [batch, group_size, features[i]] per layer served.
+
+        With coefficient_scope='layer' the last axis has length 1. Raises ValueError for an unknown coefficient_scope or activation.
+        """
+        if self.coefficient_scope not in ("channel", "layer"):
+            raise ValueError(f"coefficient_scope must be 'channel' or 'layer', not {self.coefficient_scope!r}")
+        if self.activation not in ("sigmoid", "softmax"):
+            raise ValueError(f"activation must be 'sigmoid' or 'softmax', not {self.activation!r}")
+        channels = [f if self.coefficient_scope == "channel" else 1 for f in self.features]
+        dense = functools.partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
+        with jax.named_scope("predictor"):
+            # The mean of a large map needs float32 whatever the compute type.
+            y = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=tuple(range(1, x.ndim - 1)))
+            y = y.astype(x.dtype)
+            if self.hidden_features is not None:
+                y = nn.relu(dense(self.hidden_features, name="hidden")(y))
+            logits = dense(self.group_size * sum(channels), name="coefficients")(y) / self.temperature
+            offsets = [self.group_size * sum(channels[:i]) for i in range(1, len(channels))]
+            logits = [part.reshape(-1, self.group_size, c) for part, c in zip(jnp.split(logits, offsets, -1), channels)]
+            activate = nn.sigmoid if self.activation == "sigmoid" else lambda v: nn.softmax(v, axis=1)
+            return tuple(activate(part) for part in logits)
+
+
+class DynamicConv(nn.Module):
+    r"""A convolution whose kernel is generated for each image: a drop-in replacement for `flax.linen.Conv`.
+
+    $\tilde w_t = \sum_i \eta_t^i(x) w_t^i$ (Eq. 1): for every output channel t, `group_size` fixed kernels are summed
+    with coefficients predicted from the image. Works in 1-D, 2-D and 3-D, with strides, dilation and groups.
+
+    Called with x alone, the layer owns a `CoefficientPredictor` that reads x. Called with coefficients, it uses those:
+    one predictor can then serve all the layers of a block, as in the paper's networks.
+
+    Attributes:
+      features, kernel_size, strides, padding, kernel_dilation, feature_group_count, use_bias, dtype, param_dtype,
+        precision, kernel_init, bias_init: as in `flax.linen.Conv`. `kernel_init` is called once per kernel of the
+        bank, so that it sees an ordinary kernel's fan-in.
+      group_size: g_t, the number of fixed kernels per dynamic kernel; 1 is channel attention.
+      hidden_features, coefficient_scope, activation, temperature: of the layer's own `CoefficientPredictor`.
+      fusion: 'kernel' (Eq. 1), 'feature' (Eq. 2), or 'auto' for the faster one; the result is the same.
+
+    Parameters: `kernels` [group_size, *kernel_size, C_in / groups, features], `bias` [features] and, where the layer
+    owns its predictor, `predictor`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = DynamicConv(features=64, kernel_size=(3, 3), strides=2)
+    >>> x = jnp.ones((2, 32, 32, 16))
+    >>> y, variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, variables["params"]["kernels"].shape
+    ((2, 16, 16, 64), (6, 3, 3, 16, 64))
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] = 1
+    padding: Padding = "SAME"
+    kernel_dilation: int | Sequence[int] = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    group_size: int = 6
+    hidden_features: int | None = None
+    coefficient_scope: Literal["channel", "layer"] = "channel"
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    temperature: float = 1.0
+    fusion: Fusion = "auto"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    bias_init: Callable = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, coefficients: jax.Array | None = None) -> jax.Array:
+        """x: [*batch, *spatial, C_in] -> [*batch, *output_spatial, features].
+
+        coefficients, if given: [batch, group_size, features], or [batch, group_size, 1].
+        Raises ValueError if shapes do not fit one another.
+        """
+        shape = kernel_shape(x, self.features, self.kernel_size, self.feature_group_count)
+        batch_shape, x = x.shape[: x.ndim - len(shape) + 1], x.reshape(-1, *x.shape[x.ndim - len(shape) + 1 :])
+        kernels = self.param("kernels", self._init_bank, shape)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        if coefficients is None:
+            coefficients = self._predict(x)
+        x, kernels, coefficients, bias = promote_dtype(x, kernels, coefficients, bias, dtype=self.dtype)
+        y = ops.dynamic_conv(
+            x,
+            kernels,
+            coefficients,
+            strides=self.strides,
+            padding=self.padding,
+            kernel_dilation=self.kernel_dilation,
+            feature_group_count=self.feature_group_count,
+            fusion=self.fusion,
+            precision=self.precision,
+        )
+        if bias is not None:
+            y = y + bias
+        return y.reshape(*batch_shape, *y.shape[1:])
+
+    def _init_bank(self, key, shape):
+        keys = jax.random.split(key, self.group_size)
+        return jax.vmap(lambda k: self.kernel_init(k, shape, self.param_dtype))(keys)
+
+    def _predict(self, x):
+        return CoefficientPredictor(
+            features=(self.features,),
+            group_size=self.group_size,
+            hidden_features=self.hidden_features,
+            coefficient_scope=self.coefficient_scope,
+            activation=self.activation,
+            temperature=self.temperature,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="predictor",
+        )(x)[0]

@@ -1,0 +1,56 @@
+"""Networks by name: `create_model`, `list_models`, and the decorator that registers them."""
+
+import dataclasses
+import fnmatch
+import inspect
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from dynet_jax.errors import UserError, suggest
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_model(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Decorator: the function's name becomes the model's name."""
+    if builder.__name__ in _BUILDERS:
+        raise ValueError(f"a model named {builder.__name__!r} is registered already")
+    _BUILDERS[builder.__name__] = builder
+    return builder
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the registered networks that match a shell-style pattern, sorted.
+
+    >>> list_models("*_mobile")
+    ['dy_mobile', 'fix_mobile']
+    """
+    return sorted(fnmatch.filter(_BUILDERS, pattern))
+
+
+def create_model(name: str, **arguments) -> nn.Module:
+    """Build a network, as a `flax.linen.Module` without parameters.
+
+    Args:
+      name: one of `list_models()`.
+      **arguments: of the network's builder (`num_classes`, `width`, `group_size`, ...) or options of its module
+        (`dtype`, `small_input`, `bn_batch_size`, `bn_axis_name`).
+    Raises:
+      UserError (a ValueError): for an unknown name or argument, with the close matches, or for an argument out of range.
+
+    >>> create_model("dy_mobile", num_classes=10, width=0.5).num_classes
+    10
+    """
+    if name not in _BUILDERS:
+        raise UserError(f"unknown model {name!r}; {suggest(name, list_models())}")
+    builder = _BUILDERS[name]
+    own = inspect.signature(builder).parameters
+    model = builder(**{key: value for key, value in arguments.items() if key in own})
+    # What the builder does not decide (dtype, BatchNorm's groups, ...) are fields of the module with a default.
+    options = [field.name for field in dataclasses.fields(model) if field.default is not dataclasses.MISSING]
+    options = sorted(set(options) - {"parent", "name", *own})
+    for argument in arguments:
+        if argument not in own and argument not in options:
+            raise UserError(f"{name} has no argument {argument!r}; {suggest(argument, [*own, *options])}")
+    return model.clone(**{key: value for key, value in arguments.items() if key in options})

@@ -1,0 +1,135 @@
+"""Dynamic convolution (DyNet, section 3.2): g_t fixed kernels per output channel, fused into one for each image."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from dynet_jax.ops.conv import check_channels, conv, conv_per_example
+from dynet_jax.ops.window import Padding
+
+Fusion = Literal["auto", "kernel", "feature"]
+FUSIONS = ("auto", "kernel", "feature")
+
+
+def fuse_kernels(kernels: jax.Array, coefficients: jax.Array, *, precision=None) -> jax.Array:
+    r"""Eq. 1: the dynamic kernel of every example, $\tilde w_t = \sum_{i=1}^{g_t} \eta_t^i w_t^i$.
+
+    Args:
+      kernels: the bank, [group_size, *kernel_size, C_in / groups, C_out]: a stack of ordinary kernels.
+      coefficients: [batch, group_size, C_out], or [batch, group_size, 1] when all output channels share them (one
+        matrix product then fuses the whole bank, as in CondConv and DY-CNN).
+      precision: as in `jax.lax.dot_general`.
+    Returns:
+      [batch, *kernel_size, C_in / groups, C_out], in the bank's dtype.
+    Raises:
+      ValueError: if the shapes do not fit one another.
+
+    >>> import jax.numpy as jnp
+    >>> fuse_kernels(jnp.ones((6, 3, 3, 8, 16)), jnp.full((2, 6, 16), 0.5))[0, 0, 0, 0, 0].item()
+    3.0
+    """
+    _check_coefficients(kernels, coefficients)
+    shared = coefficients.shape[-1] == 1
+    equation = "g...o,g->...o" if shared else "g...o,go->...o"
+    accumulator = jnp.promote_types(kernels.dtype, jnp.float32)
+
+    def fuse(eta):
+        # A contraction, never broadcast-multiply-sum: 4 times faster on a CPU, and ranks stay low for 3-D banks.
+        return jnp.einsum(equation, kernels, eta, precision=precision, preferred_element_type=accumulator)
+
+    coefficients = coefficients.astype(kernels.dtype)
+    return jax.vmap(fuse)(coefficients[..., 0] if shared else coefficients).astype(kernels.dtype)
+
+
+def dynamic_conv(
+    x: jax.Array,
+    kernels: jax.Array,
+    coefficients: jax.Array,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: int | Sequence[int] = 1,
+    feature_group_count: int = 1,
+    fusion: Fusion = "auto",
+    precision=None,
+) -> jax.Array:
+    r"""Convolve every example with its own kernel, fused from the bank (Eq. 1 = Eq. 2).
+
+    $O_t = \tilde w_t * x = \sum_i \eta_t^i (w_t^i * x)$: the left form fuses kernels, the right one feature maps. They
+    are the same function, gradients included; which is faster depends on shapes and hardware.
+
+    Args:
+      x: [batch, *spatial, C_in], with 1, 2 or 3 spatial dimensions.
+      kernels: the bank, [group_size, *kernel_size, C_in / feature_group_count, C_out].
+      coefficients: [batch, group_size, C_out], or [batch, group_size, 1].
+      strides, padding, kernel_dilation, feature_group_count, precision: as in `dynet_jax.ops.conv`.
+      fusion: 'kernel', 'feature', or 'auto', which asks `choose_fusion`.
+    Returns:
+      [batch, *output_spatial, C_out], in x's dtype.
+    Raises:
+      ValueError: if shapes do not fit one another, or `fusion` is unknown.
+
+    >>> import jax.numpy as jnp
+    >>> x, bank = jnp.ones((2, 8, 8, 4)), jnp.ones((6, 3, 3, 4, 16))
+    >>> dynamic_conv(x, bank, jnp.ones((2, 6, 16)), strides=2).shape
+    (2, 4, 4, 16)
+    """
+    if fusion not in FUSIONS:
+        raise ValueError(f"fusion must be one of {', '.join(map(repr, FUSIONS))}, not {fusion!r}")
+    _check_coefficients(kernels, coefficients)
+    check_channels(x, kernels.shape[1:], feature_group_count)
+    if coefficients.shape[0] != x.shape[0]:
+        raise ValueError(f"x has {x.shape[0]} examples but coefficients has {coefficients.shape[0]}")
+    options = dict(
+        strides=strides,
+        padding=padding,
+        kernel_dilation=kernel_dilation,
+        feature_group_count=feature_group_count,
+        precision=precision,
+    )
+    if fusion == "auto":
+        fusion = choose_fusion(kernels.shape, batch=x.shape[0], backend=jax.default_backend())
+    with jax.named_scope(f"dynamic_conv_{fusion}_fusion"):
+        if fusion == "feature":
+            return _fuse_features(x, kernels, coefficients, options)
+        dynamic_kernels = fuse_kernels(kernels, coefficients, precision=precision).astype(x.dtype)
+        if x.shape[0] == 1:  # one image has one kernel, and a plain convolution is the best way to use it
+            return conv(x, dynamic_kernels[0], **options)
+        return conv_per_example(x, dynamic_kernels, **options)
+
+
+def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> Literal["kernel", "feature"]:
+    """The rule behind `fusion='auto'`.
+
+    - one image: fuse kernels; the convolution then costs what a static one costs.
+    - CPU: fuse kernels, always (measured with `benchmarks/dynamic_conv.py`, see `docs/performance.md`).
+    - TPU and GPU: fuse kernels for pointwise layers, which are batched matrix products; fuse feature maps for larger
+      kernels, whose per-image forms move several times the bytes there (by the TPU compiler's count; GPUs follow the
+      same rule until they have been measured).
+
+    >>> choose_fusion((6, 3, 3, 6, 96), batch=64, backend="tpu")
+    'feature'
+    """
+    pointwise = all(size == 1 for size in kernels_shape[1:-2])
+    return "kernel" if batch == 1 or backend == "cpu" or pointwise else "feature"
+
+
+def _fuse_features(x, kernels, coefficients, options):
+    """Eq. 2: run all g_t kernels as one convolution, then weight and sum what they give."""
+    features = jax.vmap(lambda kernel: conv(x, kernel, **options))(kernels.astype(x.dtype))
+    spatial = (1,) * (x.ndim - 2)
+    batch, group_size, channels = coefficients.shape
+    weights = jnp.swapaxes(coefficients, 0, 1).reshape(group_size, batch, *spatial, channels)
+    accumulator = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.sum(features * weights.astype(accumulator), axis=0).astype(x.dtype)
+
+
+def _check_coefficients(kernels, coefficients):
+    group_size, c_out = kernels.shape[0], kernels.shape[-1]
+    if coefficients.ndim != 3 or coefficients.shape[1] != group_size or coefficients.shape[2] not in (1, c_out):
+        raise ValueError(
+            f"coefficients must be [batch, group_size={group_size}, features={c_out}] (or 1 feature) for a bank of "
+            f"shape {kernels.shape}, not {coefficients.shape}"
+        )

@@ -1,0 +1,95 @@
+"""What a convolution's window is: every argument a user may write, made explicit once."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+
+class Window(NamedTuple):
+    """A convolution's geometry with one entry per spatial dimension and padding in numbers."""
+
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    kernel_dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+    @property
+    def is_pointwise(self) -> bool:
+        return math.prod(self.kernel_size) == 1
+
+    def output_shape(self, spatial_shape: Sequence[int]) -> tuple[int, ...]:
+        """Spatial shape of the result. Raises ValueError if the window does not fit the input."""
+        reach = [d * (k - 1) + 1 for d, k in zip(self.kernel_dilation, self.kernel_size)]
+        sizes = [
+            (size + sum(pad) - r) // stride + 1
+            for size, pad, r, stride in zip(spatial_shape, self.padding, reach, self.strides)
+        ]
+        if min(sizes) < 1:
+            raise ValueError(
+                f"an input of spatial shape {tuple(spatial_shape)} is too small for a window of {tuple(reach)} "
+                f"with padding {self.padding}: the output would have shape {tuple(sizes)}"
+            )
+        return tuple(sizes)
+
+
+def per_dimension(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
+    """`2` or `(2,)` or `(2, 2)` -> one positive int per spatial dimension."""
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * rank
+    if len(values) == 1:
+        values *= rank
+    if len(values) != rank or not all(isinstance(v, int) and v >= 1 for v in values):
+        raise ValueError(f"{name} must be a positive int or {rank} of them, not {value!r}")
+    return values
+
+
+def make_window(
+    x: jnp.ndarray,
+    kernel_size: Sequence[int],
+    strides: int | Sequence[int],
+    padding: Padding,
+    kernel_dilation: int | Sequence[int],
+) -> tuple[jnp.ndarray, Window]:
+    """Make the geometry explicit, for `x` of shape [batch, *spatial, channels].
+
+    Returns x too, because 'CIRCULAR', 'REFLECT' and 'CAUSAL' pad with something other than zeros
+    or on one side only: that is done here, and what follows sees a plain window.
+    """
+    kernel_size = tuple(kernel_size)
+    rank = len(kernel_size)
+    strides = per_dimension(strides, rank, "strides")
+    dilation = per_dimension(kernel_dilation, rank, "kernel_dilation")
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel_size)]
+    if isinstance(padding, str):
+        x, pads = _named_padding(x, padding, reach, strides)
+    else:
+        pads = _numeric_padding(padding, rank)
+    return x, Window(kernel_size, strides, dilation, tuple(pads))
+
+
+def _named_padding(x, padding, reach, strides):
+    zero = [(0, 0)] * len(reach)
+    if padding in ("SAME", "SAME_LOWER", "VALID"):
+        return x, lax.padtype_to_pads(x.shape[1:-1], reach, strides, padding)
+    if padding in ("CIRCULAR", "REFLECT"):
+        sides = [((r - 1) // 2, r // 2) for r in reach]
+        mode = "wrap" if padding == "CIRCULAR" else "reflect"
+        return jnp.pad(x, [(0, 0), *sides, (0, 0)], mode=mode), zero
+    if padding == "CAUSAL" and len(reach) == 1:
+        return x, [(reach[0] - 1, 0)]
+    raise ValueError(
+        f"padding {padding!r} is not one of 'SAME', 'SAME_LOWER', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL' (1-D only), "
+        "an int, or a sequence of ints or (low, high) pairs"
+    )
+
+
+def _numeric_padding(padding, rank):
+    sides = (padding,) * rank if isinstance(padding, int) else tuple(padding)
+    pairs = tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
+    if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"padding must have {rank} entries, each an int or a (low, high) pair, not {padding!r}")
+    return pairs
