@@ -64,7 +64,8 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
     """Count the multiply-adds of one image, without running or allocating anything.
 
     Counts convolutions, kernel fusion and fully connected layers; normalisation, activations, pooling and additions
-    are left out, as is customary. A `DynamicConv` counts as Eq. 1 (kernels fused, then one convolution), whatever
+    are left out, as is customary. Any network may be counted in which the convolutions are `DynamicConv`, `Conv` or
+    `flax.linen.Conv` and the fully connected layers `flax.linen.Dense`. A `DynamicConv` counts as Eq. 1 (kernels fused, then one convolution), whatever
     form it is computed in.
 
     Args:
@@ -99,7 +100,7 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
 
 def _layer_row(module, args, y) -> LayerMacs | None:
     path = "/".join(module.path)
-    if isinstance(module, (Conv, DynamicConv)):
+    if isinstance(module, (Conv, DynamicConv, nn.Conv)):
         dynamic = isinstance(module, DynamicConv)
         weights = module.variables["params"]["kernels" if dynamic else "kernel"].shape
         kernel = weights[1:] if dynamic else weights

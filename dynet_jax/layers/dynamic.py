@@ -1,6 +1,7 @@
 """DynamicConv and the module that predicts its coefficients (DyNet, section 3.2, Fig. 1 and 3)."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -64,9 +65,11 @@ class CoefficientPredictor(nn.Module):
             y = y.astype(x.dtype)
             if self.hidden_features is not None:
                 y = nn.relu(dense(self.hidden_features, name="hidden")(y))
+            # Nearly equal coefficients for all images to begin with: the network starts static, and trains better.
+            dense = functools.partial(dense, kernel_init=nn.initializers.normal(0.01))
             logits = dense(self.group_size * sum(channels), name="coefficients")(y) / self.temperature
             offsets = [self.group_size * sum(channels[:i]) for i in range(1, len(channels))]
-            logits = [part.reshape(-1, self.group_size, c) for part, c in zip(jnp.split(logits, offsets, -1), channels)]
+            logits = [part.reshape(part.shape[0], self.group_size, c) for part, c in zip(jnp.split(logits, offsets, -1), channels)]
             activate = nn.sigmoid if self.activation == "sigmoid" else lambda v: nn.softmax(v, axis=1)
             return tuple(activate(part) for part in logits)
 
@@ -126,7 +129,8 @@ class DynamicConv(nn.Module):
         Raises ValueError if shapes do not fit one another.
         """
         shape = kernel_shape(x, self.features, self.kernel_size, self.feature_group_count)
-        batch_shape, x = x.shape[: x.ndim - len(shape) + 1], x.reshape(-1, *x.shape[x.ndim - len(shape) + 1 :])
+        split = x.ndim - len(shape) + 1
+        batch_shape, x = x.shape[:split], x.reshape(math.prod(x.shape[:split]), *x.shape[split:])
         kernels = self.param("kernels", self._init_bank, shape)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         if coefficients is None:

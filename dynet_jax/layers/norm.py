@@ -1,5 +1,6 @@
 """Batch normalisation over a fixed number of examples, whatever the number of devices."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +21,7 @@ class BatchNorm(nn.Module):
       use_running_average: True in evaluation.
       bn_batch_size: examples per group, or None for the whole batch. A batch of fewer examples is one group.
       axis_name: mesh axis (or axes) of `shard_map` over which a group is spread, or None.
-      momentum, epsilon, dtype, param_dtype: as in `flax.linen.BatchNorm` (momentum 0.9 is PyTorch's 0.1).
+      momentum, epsilon, scale_init, dtype, param_dtype: as in `flax.linen.BatchNorm` (momentum 0.9 is PyTorch's 0.1).
 
     Parameters `scale`, `bias` [features]; statistics `mean`, `var` [features] in the collection batch_stats, always
     float32. The running variance is that of the batch (not Bessel's), averaged over the groups.
@@ -37,6 +38,7 @@ class BatchNorm(nn.Module):
     axis_name: str | tuple[str, ...] | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
+    scale_init: Callable = nn.initializers.ones_init()
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -44,7 +46,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, *spatial, features] -> the same. Raises ValueError if groups do not divide a larger batch."""
         features = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones_init(), (features,), self.param_dtype)
+        scale = self.param("scale", self.scale_init, (features,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (features,), self.param_dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)

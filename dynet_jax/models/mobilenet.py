@@ -59,8 +59,11 @@ class InvertedResidual(nn.Module):
         y = conv(hidden, (3, 3), strides, feature_group_count=groups, name="spatial")(y, coefficients.pop(0))
         y = nn.relu6(self.norm(name="spatial_norm")(y))
         y = conv(features, (1, 1), name="project")(y, coefficients.pop(0))
-        y = self.norm(name="project_norm")(y)
-        return x + y if strides == 1 and x.shape[-1] == features else y
+        residual = strides == 1 and x.shape[-1] == features
+        # Residual blocks begin as the identity (Goyal et al., 2017). Without it these narrow, deep networks hardly train.
+        scale_init = nn.initializers.zeros_init() if residual else nn.initializers.ones_init()
+        y = self.norm(scale_init=scale_init, name="project_norm")(y)
+        return x + y if residual else y
 
 
 class MobileNet(nn.Module):

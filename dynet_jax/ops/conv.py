@@ -137,8 +137,10 @@ def _over_examples(one_example, x, kernels, window, shared):
     """
     batched = jax.vmap(one_example, in_axes=(0, None if shared else 0))
     batch = x.shape[0]
-    chunk = _chunk_size(x, window) if jax.default_backend() == "cpu" else batch
-    if chunk >= batch or window.is_pointwise:
+    if batch == 0 or window.is_pointwise or jax.default_backend() != "cpu":
+        return batched(x, kernels)
+    chunk = _chunk_size(x, window)
+    if chunk == batch:
         return batched(x, kernels)
 
     def split(a):

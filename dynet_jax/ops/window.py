@@ -37,8 +37,9 @@ class Window(NamedTuple):
         return tuple(sizes)
 
 
-def per_dimension(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
-    """`2` or `(2,)` or `(2, 2)` -> one positive int per spatial dimension."""
+def per_dimension(value: int | Sequence[int] | None, rank: int, name: str) -> tuple[int, ...]:
+    """`2` or `(2,)` or `(2, 2)` -> one positive int per spatial dimension; None is 1, as in `flax.linen.Conv`."""
+    value = 1 if value is None else value
     values = tuple(value) if isinstance(value, Sequence) else (value,) * rank
     if len(values) == 1:
         values *= rank

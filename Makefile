@@ -1,0 +1,33 @@
+# `make train` trains a real network on the bundled digits; `make test` runs the tests. Both install what they need into
+# .venv the first time, and find it there afterwards.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test lint format clean
+
+train: .venv/installed
+	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dynet_jax.egg-info
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@

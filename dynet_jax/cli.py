@@ -1,0 +1,157 @@
+"""The commands: `python train.py ...` and `dynet summary | evaluate | predict`. A user's mistake is one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dynet_jax.errors import UserError
+
+FAILED = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The `dynet` command. Returns its exit code."""
+    parser = argparse.ArgumentParser(prog="dynet", description="Dynamic convolutional networks in JAX.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_summary(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    options = parser.parse_args(arguments)
+    return _report_mistakes("dynet", lambda: options.run(options))
+
+
+def train_main(arguments: list[str] | None = None) -> int:
+    """The `train.py` command. Returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a network. The same command again continues from the newest checkpoint in WORKDIR.",
+        epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/dy_mobile.py:digits")
+    parser.add_argument("--workdir", metavar="DIR", type=Path, help="default: runs/NAME-VARIANT")
+    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="set one key of the configuration")
+    options, rest = parser.parse_known_args(arguments)
+
+    def run():
+        from dynet_jax.train.config import load_config, override
+        from dynet_jax.train.loop import train
+
+        for argument in rest:
+            if not argument.startswith("--config."):
+                raise UserError(f"unknown argument {argument!r}; see train.py --help")
+        config = load_config(options.config)
+        override(config, rest)
+        path, _, variant = options.config.partition(":")
+        return train(config, options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant))))
+
+    return _report_mistakes("train.py", run)
+
+
+def _report_mistakes(program: str, run: Callable[[], int | None]) -> int:
+    try:
+        return run() or 0
+    except UserError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        message = "interrupted"
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    print(f"{program}: {message}", file=sys.stderr)
+    return FAILED
+
+
+def _add_summary(commands) -> None:
+    parser = commands.add_parser(
+        "summary",
+        help="multiply-adds and parameters of a network, layer by layer",
+        epilog="example: dynet summary dy_mobile --width=0.5 --group-size=4",
+    )
+    parser.add_argument("model", help="a name of dynet_jax.list_models()")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--num-classes", type=int, default=1000)
+    parser.add_argument("--width", type=float)
+    parser.add_argument("--group-size", type=int)
+    parser.add_argument("--small-input", action="store_true")
+    parser.set_defaults(run=_summary)
+
+
+def _summary(options) -> None:
+    from dynet_jax.analysis.summary import summarize
+    from dynet_jax.models import create_model
+
+    given = {"width": options.width, "group_size": options.group_size}
+    arguments = {key: value for key, value in given.items() if value is not None}
+    if options.image_size < 1:
+        raise UserError(f"--image-size must be positive, not {options.image_size}")
+    model = create_model(
+        options.model, num_classes=options.num_classes, small_input=options.small_input, **arguments
+    )
+    print(summarize(options.model, model, options.image_size))
+
+
+def _add_evaluate(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="accuracy of a trained network on its test set, or on another",
+        epilog="example: dynet evaluate runs/digits",
+    )
+    parser.add_argument("workdir", type=Path, help="of train.py")
+    parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
+    parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options) -> None:
+    import json
+
+    from dynet_jax.predict import evaluate_workdir
+
+    values = evaluate_workdir(options.workdir, options.data, options.data_dir)
+    if options.json:
+        print(json.dumps(values))
+    else:
+        print(
+            f"top-1 {100 * values['top1']:.2f} % | top-5 {100 * values['top5']:.2f} % | loss {values['loss']:.4f} | "
+            f"{values['examples']} images | step {values['step']}"
+        )
+
+
+def _add_predict(commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="the five most probable classes of images",
+        epilog="example: dynet predict runs/imagenette photo.jpg holiday/ --json",
+    )
+    parser.add_argument("workdir", type=Path, help="of train.py")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image file, or a folder of them")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(options) -> int:
+    import json
+
+    from dynet_jax.predict import predict_images
+
+    failed = 0
+    for prediction in predict_images(options.workdir, options.images):
+        if prediction.error:
+            failed = FAILED
+            print(f"dynet: {prediction.error}", file=sys.stderr)
+        elif options.json:
+            top = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top]
+            print(json.dumps({"image": str(prediction.path), "top": top}))
+        else:
+            print(prediction.path)
+            for name, probability in prediction.top:
+                print(f"  {100 * probability:5.1f} %  {name}")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""Images in: sources of records, augmentation, and batches that are a pure function of (seed, step)."""
+
+from dynet_jax.data.pipeline import evaluation_batches, training_batches
+from dynet_jax.data.source import load_source
+
+__all__ = ["evaluation_batches", "load_source", "training_batches"]

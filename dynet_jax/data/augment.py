@@ -1,0 +1,95 @@
+"""From a record's image to the square uint8 image the network sees, by OpenCV. Training and testing share `resize`."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from dynet_jax.errors import UserError, suggest
+
+cv2.setNumThreads(0)  # the pipeline has threads of its own
+
+
+def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
+    """Bytes of an image file -> [height, width, 3] uint8 RGB, turned as its EXIF says. Arrays pass through.
+
+    Raises UserError, naming the image, if it cannot be decoded.
+    """
+    if isinstance(image, np.ndarray):
+        return image
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
+    if pixels is None:
+        raise UserError(f"{name} is not an image that can be decoded ({len(image)} bytes); remove or replace it")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area averaging where the image shrinks, bilinear where it grows: no aliasing, no overshoot."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def center_crop(image: np.ndarray, size: int, resize_to: int) -> np.ndarray:
+    """Resize the shorter side to `resize_to`, then take the central size x size pixels: ImageNet's test crop."""
+    height, width = image.shape[:2]
+    scale = resize_to / min(height, width)
+    image = resize(image, max(size, round(height * scale)), max(size, round(width * scale)))
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def random_resized_crop(image: np.ndarray, rng: np.random.Generator, size: int, min_area: float = 0.08) -> np.ndarray:
+    """A part of `min_area` to 1 of the image with a shape of 3:4 to 4:3, resized to size x size."""
+    height, width = image.shape[:2]
+    for _ in range(10):
+        area = rng.uniform(min_area, 1.0) * height * width
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+            return resize(image[top : top + h, left : left + w], size, size)
+    return center_crop(image, size, size)
+
+
+def random_shift(image: np.ndarray, rng: np.random.Generator, size: int, reach: float = 0.125) -> np.ndarray:
+    """Resize to size x size, then move by up to `reach` of it, filling with black: CIFAR's pad-and-crop."""
+    pad = round(size * reach)
+    image = cv2.copyMakeBorder(resize(image, size, size), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    top, left = rng.integers(0, 2 * pad + 1, 2)
+    return image[top : top + size, left : left + size]
+
+
+CROPS: dict[str, Callable] = {
+    "random_resized_crop": random_resized_crop,
+    "random_shift": random_shift,
+    "none": lambda image, rng, size: center_crop(image, size, size),
+}
+
+
+def make_training_transform(size: int, crop: str, flip: bool) -> Callable:
+    """(record, rng) -> {'image': [size, size, 3] uint8, 'label': int32}. Raises UserError for an unknown crop."""
+    if crop not in CROPS:
+        raise UserError(f"unknown crop {crop!r}; {suggest(crop, CROPS)}")
+
+    def transform(record, rng):
+        image = CROPS[crop](decode(record.image, record.name), rng, size)
+        if flip and rng.random() < 0.5:
+            image = image[:, ::-1]
+        return {"image": np.ascontiguousarray(image), "label": np.int32(record.label)}
+
+    return transform
+
+
+def make_test_transform(size: int, resize_to: int) -> Callable:
+    """record -> {'image', 'label'}, without chance."""
+    crop = functools.partial(center_crop, size=size, resize_to=resize_to)
+
+    def transform(record):
+        image = crop(decode(record.image, record.name))
+        return {"image": np.ascontiguousarray(image), "label": np.int32(record.label)}
+
+    return transform

@@ -1,0 +1,39 @@
+"""What every source of images gives: records, in an order that means the same everywhere."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Record(NamedTuple):
+    """One labelled image: [height, width, 3] uint8, or the bytes of an image file."""
+
+    image: np.ndarray | bytes
+    label: int
+    name: str
+
+
+class Source(Protocol):
+    """Random access to the records of one split."""
+
+    class_names: list[str]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Record: ...
+
+
+class ArraySource:
+    """Images that are in memory already, [n, height, width] or [n, height, width, 3] uint8."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: list[str], name: str):
+        self.images, self.labels = images, labels
+        self.class_names, self.name = class_names, name
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Record:
+        image = self.images[index]
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=-1)
+        return Record(image, int(self.labels[index]), f"{self.name}/{index}")

@@ -1,0 +1,1 @@
+"""Training: `python train.py --config=...` is `dynet_jax.train.loop.train`."""

@@ -1,0 +1,130 @@
+"""Configurations: what a run needs to know, checked before anything is compiled."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from dynet_jax.errors import UserError, suggest
+
+
+def load_config(argument: str) -> ml_collections.ConfigDict:
+    """'configs/dy_mobile.py' or 'configs/dy_mobile.py:digits' -> get_config() or get_config('digits').
+
+    Raises UserError if there is no such file, or it has no such variant.
+    """
+    path, _, variant = argument.partition(":")
+    file = Path(path)
+    if not file.is_file():
+        beside = sorted(str(other) for other in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        raise UserError(f"there is no configuration file {path}" + (f"; {suggest(path, beside)}" if beside else ""))
+    spec = importlib.util.spec_from_file_location(f"dynet_config_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.resolve().parent.parent))  # so that `from configs import common` works from anywhere
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(*([variant] if variant else []))
+    except (AttributeError, ImportError, SyntaxError, TypeError) as error:
+        raise UserError(f"{path} cannot be used as a configuration: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+
+
+def override(config: ml_collections.ConfigDict, assignments: list[str]) -> None:
+    """Apply '--config.data.image_size=64' to the config, in place.
+
+    A value is read as the type that the config has there. Raises UserError for an unknown key, with the close ones, or
+    a value of another type.
+    """
+    for assignment in assignments:
+        key, separator, text = assignment.removeprefix("--config.").partition("=")
+        if not separator:
+            raise UserError(f"write {assignment}=VALUE")
+        known = flatten(config)
+        if key not in known:
+            raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
+        *parents, last = key.split(".")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        section[last] = _parse(key, text, known[key], section.get_type(last))
+
+
+def _parse(key: str, text: str, present: Any, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = {"True": True, "False": False, "None": None}.get(text, text)
+    if value is None and (present is None or key in OPTIONAL):
+        return None
+    if present is None:
+        kind = OPTIONAL[key]
+    if kind is str:
+        return text
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is tuple and type(value) is list:
+        value = tuple(value)
+    if type(value) is not kind:
+        raise UserError(f"{key} must be {kind.__name__}, like {present!r}, not {text!r}")
+    return value
+
+
+# Keys that may be None, and what they are otherwise.
+OPTIONAL = {"bn_batch_size": int, "data.data_dir": str}
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """{'data.image_size': 224, ...}"""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            flat.update({f"{key}.{inner}": v for inner, v in flatten(value).items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for a value out of its range."""
+    positive = ("batch_size", "accumulation_steps", "epochs", "data.image_size", "data.resize_to", "log_every_steps")
+    positive += ("checkpoint_every_steps", "keep_checkpoints", "eval_every_epochs", "data.threads")
+    flat = flatten(config)
+    for key in positive:
+        if not flat[key] > 0:
+            raise UserError(f"{key} must be positive, not {flat[key]}")
+    for key in ("learning_rate", "weight_decay", "warmup_epochs", "seed"):
+        if not flat[key] >= 0:
+            raise UserError(f"{key} must not be negative: {flat[key]}")
+    for key in ("label_smoothing", "momentum"):
+        if not 0 <= flat[key] < 1:
+            raise UserError(f"{key} must be in [0, 1), not {flat[key]}")
+    if config.bn_batch_size is not None and config.bn_batch_size < 1:
+        raise UserError(f"bn_batch_size must be positive, or None for the whole batch, not {config.bn_batch_size}")
+    if config.warmup_epochs >= config.epochs:
+        raise UserError(f"warmup_epochs={config.warmup_epochs} must be less than epochs={config.epochs}")
+    if config.data.resize_to < config.data.image_size:
+        raise UserError(f"data.resize_to={config.data.resize_to} is less than data.image_size={config.data.image_size}")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype must be 'float32' or 'bfloat16', not {config.dtype!r}")
+
+
+CONFIG_FILE = "config.json"
+
+
+def save_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    (workdir / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def read_config(workdir: Path) -> ml_collections.ConfigDict:
+    """The configuration that a work directory was trained with. Raises UserError if it is not a work directory."""
+    path = Path(workdir) / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}")
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_text()))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from error

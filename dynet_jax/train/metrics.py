@@ -1,0 +1,57 @@
+"""Metrics: sums on the devices, means in `metrics.jsonl` and TensorBoard."""
+
+import json
+from pathlib import Path
+
+import jax
+
+
+def means(sums: list[dict]) -> dict[str, float]:
+    """Sums of several batches (with 'examples') -> means over their examples. This waits for the devices."""
+    totals: dict[str, float] = {}
+    for batch in jax.device_get(sums):
+        for key, value in batch.items():
+            totals[key] = totals.get(key, 0.0) + float(value)
+    examples = totals.pop("examples")
+    return {key: value / examples for key, value in totals.items()}
+
+
+class MetricWriter:
+    """Appends one JSON object a line to WORKDIR/metrics.jsonl, and the same numbers to TensorBoard's event file."""
+
+    def __init__(self, workdir: Path, enabled: bool = True):
+        self.path = workdir / "metrics.jsonl"
+        self._tensorboard = None
+        if enabled:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+
+    def write(self, step: int, kind: str, values: dict[str, float]) -> None:
+        """kind: 'train' or 'test'."""
+        if self._tensorboard is None:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        for key, value in values.items():
+            self._tensorboard.add_scalar(f"{kind}/{key}", value, step)
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(path: Path, kind: str) -> list[dict]:
+    """The rows of one kind by step. Where a resumed run wrote a step again, the later row counts.
+
+    A last line cut short by a crash is passed over.
+    """
+    rows = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row["kind"] == kind:
+            rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]

@@ -1,0 +1,51 @@
+"""The line that a person reads while training runs."""
+
+import sys
+import time
+
+
+class Progress:
+    """`step 120/330 36.4% | loss 0.71 | top-1 93.1 | 812 img/s | ETA 1m05s`, with pauses left out of the rate."""
+
+    def __init__(self, total_steps: int, start_step: int, batch_size: int, out=None):
+        self._total, self._batch_size, self._out = total_steps, batch_size, out or sys.stdout
+        self._steps, self._seconds = 0, 0.0
+        self._last_step, self._last_time = start_step, time.perf_counter()
+
+    def restart(self) -> None:
+        """The clock starts here: what came before was not training."""
+        self._last_time = time.perf_counter()
+
+    def pause(self) -> None:
+        """Start of something that is not training, such as an evaluation."""
+        self._paused_at = time.perf_counter()
+
+    def resume(self) -> None:
+        self._last_time += time.perf_counter() - self._paused_at
+
+    def report(self, step: int, loss: float, top1: float, learning_rate: float) -> float:
+        """Print the line for the steps since the last report; returns images per second."""
+        now = time.perf_counter()
+        steps, seconds = step - self._last_step, max(now - self._last_time, 1e-9)
+        self._last_step, self._last_time = step, now
+        self._steps, self._seconds = self._steps + steps, self._seconds + seconds
+        rate = steps * self._batch_size / seconds
+        remaining = (self._total - step) * self._seconds / max(self._steps, 1)
+        self.say(
+            f"step {step}/{self._total} {100 * step / self._total:.1f}% | loss {loss:.3f} | top-1 {100 * top1:.1f} | "
+            f"lr {learning_rate:.4f} | {rate:.0f} img/s | ETA {duration(remaining)}"
+        )
+        return rate
+
+    def say(self, line: str) -> None:
+        print(line, file=self._out, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(65), duration(7384), duration(4.2)
+    ('1m05s', '2h03m', '4s')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"

@@ -1,0 +1,105 @@
+"""From a configuration to the objects of a run. Training, `dynet evaluate` and `dynet predict` share it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from dynet_jax.data import load_source
+from dynet_jax.data.augment import make_test_transform, make_training_transform
+from dynet_jax.errors import UserError
+from dynet_jax.models import create_model
+from dynet_jax.train.distributed import Layout
+from dynet_jax.train.optim import make_optimizer, make_schedule
+from dynet_jax.train.state import TrainState, create_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that a configuration decides, given the data and the devices."""
+
+    config: ml_collections.ConfigDict
+    layout: Layout
+    model: Any
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def pixels(self) -> dict[str, tuple]:
+        """Mean and standard deviation of the images, for the steps."""
+        return {"mean": tuple(self.config.data.mean), "std": tuple(self.config.data.std)}
+
+    def fresh_state(self) -> TrainState:
+        return create_state(
+            self.model,
+            self.optimizer,
+            seed=self.config.seed,
+            image_size=self.config.data.image_size,
+            sharding=self.layout.replicated,
+        )
+
+    def state_template(self) -> TrainState:
+        """Shapes and shardings of the state, without computing it: what a checkpoint is restored into."""
+        shapes = jax.eval_shape(
+            lambda: create_state(
+                self.model, self.optimizer, seed=0, image_size=self.config.data.image_size, sharding=None
+            )
+        )
+        return jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.layout.replicated), shapes
+        )
+
+
+def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Layout) -> Run:
+    """Raises UserError for an unknown model or argument, or a training set smaller than a batch."""
+    steps_per_epoch = train_examples // config.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"{config.data.name} has {train_examples} training images, less than batch_size={config.batch_size}; "
+            f"use --config.batch_size={2 ** max(0, train_examples.bit_length() - 4)}"
+        )
+    total_steps = max(1, round(config.epochs * steps_per_epoch))
+    schedule = make_schedule(config.learning_rate, round(config.warmup_epochs * steps_per_epoch), total_steps)
+    optimizer = make_optimizer(
+        schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        decay_parameters=config.decay_parameters,
+    )
+    return Run(config, layout, build_model(config, layout), schedule, optimizer, steps_per_epoch, total_steps)
+
+
+def build_model(config: ml_collections.ConfigDict, layout: Layout):
+    arguments = config.model.to_dict()
+    name = arguments.pop("name")
+    return create_model(
+        name,
+        **arguments,
+        bn_batch_size=config.bn_batch_size,
+        bn_axis_name=layout.bn_axis_name,
+        dtype=jnp.dtype(config.dtype),
+    )
+
+
+def open_data(config: ml_collections.ConfigDict, split: str):
+    """The source of one split; its classes must fit the model's outputs."""
+    source = load_source(config.data.name, split, config.data.data_dir)
+    if len(source.class_names) > config.model.num_classes:
+        raise UserError(
+            f"{config.data.name} has {len(source.class_names)} classes but model.num_classes is "
+            f"{config.model.num_classes}; use --config.model.num_classes={len(source.class_names)}"
+        )
+    return source
+
+
+def training_transform(config: ml_collections.ConfigDict):
+    return make_training_transform(config.data.image_size, config.data.crop, config.data.flip)
+
+
+def test_transform(config: ml_collections.ConfigDict):
+    return make_test_transform(config.data.image_size, config.data.resize_to)

@@ -1,0 +1,103 @@
+"""One training step and one evaluation step, as `jit(shard_map(...))` over all devices.
+
+Inside, the code is that of one device: it sees its part of the batch and talks to the others in three places, the mean
+of the gradients, the mean of the BatchNorm statistics, and the sum of the metrics.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from dynet_jax.train.distributed import AXES, BATCH, REPLICATED, Layout
+from dynet_jax.train.losses import count_correct, cross_entropy
+from dynet_jax.train.state import TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def normalize(images: jax.Array, mean, std) -> jax.Array:
+    """uint8 images -> float32 with the given mean and standard deviation, both in units of 0..255."""
+    return (images.astype(jnp.float32) - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    layout: Layout,
+    *,
+    mean,
+    std,
+    label_smoothing: float,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """(state, batch) -> (new state, sums of 'loss', 'top1', 'top5' and 'examples' over the batch).
+
+    The state's buffers are donated. A device's part of the batch is worked on in micro-batches of
+    `layout.micro_batch`, one after another, and their gradients and statistics averaged: the same function as the whole
+    batch at once.
+    """
+
+    def loss_and_gradients(params, batch_stats, images, labels):
+        def mean_loss(params):
+            variables = {"params": params, "batch_stats": batch_stats}
+            images_ = normalize(images, mean, std)
+            logits, updates = model.apply(variables, images_, train=True, mutable=["batch_stats"])
+            losses = cross_entropy(logits, labels, label_smoothing)
+            sums = {"loss": jnp.sum(losses), **{k: jnp.sum(v) for k, v in count_correct(logits, labels).items()}}
+            return jnp.mean(losses), (updates["batch_stats"], sums)
+
+        gradients, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(params)
+        return gradients, batch_stats, sums
+
+    def step(state, batch):
+        # Without this, shard_map sums the gradient of replicated parameters over the devices by itself, once for every
+        # micro-batch; with it the gradients stay local until the one mean below.
+        params, batch_stats = lax.pcast((state.params, state.batch_stats), AXES, to="varying")
+        images, labels = (
+            value.reshape(-1, layout.micro_batch, *value.shape[1:]) for value in (batch["image"], batch["label"])
+        )
+        count = images.shape[0]
+        if count == 1:
+            results = loss_and_gradients(params, batch_stats, images[0], labels[0])
+        else:
+
+            def accumulate(total, micro_batch):
+                return jax.tree.map(jnp.add, total, loss_and_gradients(params, batch_stats, *micro_batch)), None
+
+            shapes = jax.eval_shape(loss_and_gradients, params, batch_stats, images[0], labels[0])
+            zeros = jax.tree.map(lambda s: lax.pcast(jnp.zeros(s.shape, s.dtype), AXES, to="varying"), shapes)
+            results, _ = lax.scan(accumulate, zeros, (images, labels))
+        gradients, batch_stats, sums = results
+        gradients, batch_stats = jax.tree.map(lambda v: v / count, lax.pmean((gradients, batch_stats), AXES))
+        metrics = lax.psum({**sums, "examples": jnp.float32(labels.size)}, AXES)
+
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state), metrics
+
+    sharded = jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED)
+    return jax.jit(sharded, donate_argnums=0)
+
+
+def make_eval_step(model: nn.Module, layout: Layout, *, mean, std) -> Callable[[dict, Batch], Metrics]:
+    """(variables, batch with 'mask') -> sums of 'loss', 'top1', 'top5' and 'examples' over the real examples."""
+
+    def step(variables, batch):
+        logits = model.apply(variables, normalize(batch["image"], mean, std), train=False)
+        mask = batch["mask"]
+        values = {"loss": cross_entropy(logits, batch["label"]), **count_correct(logits, batch["label"])}
+        # where, not a product: an infinite loss on an empty image must not become NaN
+        sums = {key: jnp.sum(jnp.where(mask > 0, value, 0.0)) for key, value in values.items()}
+        return lax.psum({**sums, "examples": jnp.sum(mask)}, AXES)
+
+    return jax.jit(jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED))
+
+
+def make_predict_step(model: nn.Module, *, mean, std) -> Callable[[dict, jax.Array], jax.Array]:
+    """(variables, uint8 images) -> probabilities [batch, classes], on one device."""
+    return jax.jit(
+        lambda variables, images: nn.softmax(model.apply(variables, normalize(images, mean, std), train=False))
+    )

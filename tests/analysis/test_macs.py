@@ -1,0 +1,62 @@
+"""Counts against sums by hand."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dynet_jax import BatchNorm, CoefficientPredictor, DynamicConv, create_model, list_models
+from dynet_jax.analysis import count_macs
+from dynet_jax.layers import Conv
+
+
+class Tiny(nn.Module):
+    """Every kind of row once."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = BatchNorm(use_running_average=not train)(Conv(8, (3, 3), strides=2, name="stem")(x))
+        coefficients = CoefficientPredictor((8,), group_size=3, hidden_features=2, name="predictor")(x)[0]
+        x = DynamicConv(8, (3, 3), 2, feature_group_count=4, group_size=3, use_bias=False, name="grouped")(
+            x, coefficients
+        )
+        x = DynamicConv(6, (1, 1), group_size=2, coefficient_scope="layer", name="pointwise")(x)
+        return nn.Dense(5, name="classifier")(x.mean((1, 2)))
+
+
+# For one image of 16x12: name, kind, output shape, convolution, fusion, predictor, classifier, parameters.
+EXPECTED = [
+    ("stem", "static 3x3", (8, 6, 8), 3 * 3 * 3 * 8 * 8 * 6, 0, 0, 0, 3 * 3 * 3 * 8 + 8),
+    ("predictor/hidden", "predictor", (2,), 0, 0, 8 * 2, 0, 8 * 2 + 2),
+    ("predictor/coefficients", "predictor", (24,), 0, 0, 2 * 24, 0, 2 * 24 + 24),
+    ("grouped", "dynamic 3x3", (4, 3, 8), 3 * 3 * 2 * 8 * 4 * 3, 3 * 3 * 3 * 2 * 8, 0, 0, 3 * 3 * 3 * 2 * 8),
+    ("pointwise/predictor/coefficients", "predictor", (2,), 0, 0, 8 * 2, 0, 8 * 2 + 2),
+    ("pointwise", "dynamic 1x1", (4, 3, 6), 8 * 6 * 4 * 3, 2 * 8 * 6, 0, 0, 2 * 8 * 6 + 6),
+    ("classifier", "classifier", (5,), 0, 0, 0, 6 * 5, 6 * 5 + 5),
+]
+
+
+def test_tiny_network_by_hand():
+    count = count_macs(Tiny(), (16, 12, 3))
+    assert [tuple(row) for row in count.rows] == EXPECTED
+    assert count.parameters == sum(row[-1] for row in EXPECTED) + 2 * 8  # BatchNorm's scale and bias
+    parts = count.convolution, count.fusion, count.predictor, count.classifier
+    assert parts == tuple(sum(row[i] for row in EXPECTED) for i in (3, 4, 5, 6))
+    assert count.total == sum(parts)
+    assert count.rows[3].total == 3 * 3 * 2 * 8 * (4 * 3 + 3)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_rows_and_normalisation_hold_all_parameters(name):
+    model = create_model(name, width=0.25)
+    count = count_macs(model, (64, 64, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
+    # BatchNorm has as many parameters as statistics, and nothing else has statistics.
+    normalisation = sum(leaf.size for leaf in jax.tree.leaves(variables["batch_stats"]))
+    assert sum(row.parameters for row in count.rows) + normalisation == count.parameters
+
+
+def test_macs_grow_with_the_image_where_they_should():
+    small, large = [count_macs(create_model("dy_mobile", width=0.25), (size, size, 3)) for size in (64, 128)]
+    assert large.convolution == 4 * small.convolution
+    assert (large.fusion, large.predictor, large.classifier) == (small.fusion, small.predictor, small.classifier)

@@ -1,0 +1,180 @@
+"""A training step is one function: the same numbers on any number of devices, in one piece or in micro-batches."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dynet_jax import create_model
+from dynet_jax.models.mobilenet import BlockSpec, MobileNet
+from dynet_jax.train.distributed import make_layout, to_devices
+from dynet_jax.train.optim import make_optimizer, make_schedule
+from dynet_jax.train.state import create_state
+from dynet_jax.train.step import make_eval_step, make_train_step
+
+PIXELS = {"mean": (127.5, 120.0, 110.0), "std": (60.0, 61.0, 62.0)}
+BLOCKS = (BlockSpec(12, 12, 1, 2, expand=True),)
+OPTIMIZER = make_optimizer(make_schedule(0.2, 0, 10), momentum=0.9, weight_decay=1e-3, decay_parameters="kernels")
+
+
+def tiny_model(layout, bn_batch_size):
+    return MobileNet(
+        BLOCKS, 12, 24, num_classes=5, group_size=6, bn_batch_size=bn_batch_size, bn_axis_name=layout.bn_axis_name
+    )
+
+
+def make_batch(size, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 256, (size, 12, 12, 3), np.uint8),
+        "label": rng.integers(0, 5, size).astype(np.int32),
+    }
+
+
+def run_steps(devices, bn_batch_size, batch_size=16, accumulation_steps=1, steps=2):
+    layout = make_layout(batch_size, bn_batch_size, accumulation_steps, devices=jax.devices()[:devices])
+    model = tiny_model(layout, bn_batch_size)
+    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    metrics = []
+    for index in range(steps):
+        state, sums = step(state, to_devices(make_batch(batch_size, index), layout))
+        metrics.append(jax.device_get(sums))
+    return jax.device_get(state), metrics
+
+
+def plain_step(state, model, batch):
+    """The step as a textbook has it, on one device and without any of the package's training code."""
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        images = (jnp.asarray(batch["image"], jnp.float32) - jnp.array(PIXELS["mean"])) / jnp.array(PIXELS["std"])
+        logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        targets = jax.nn.one_hot(batch["label"], 5) * 0.9 + 0.1 / 5
+        return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), -1)), updates["batch_stats"]
+
+    (value, stats), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    updates, opt_state = OPTIMIZER.update(gradients, state.opt_state, state.params)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=stats,
+        opt_state=opt_state,
+    ), value
+
+
+def test_one_device_equals_the_textbook_step():
+    layout = make_layout(16, 8, devices=jax.devices()[:1])
+    model = tiny_model(layout, 8)
+    state = create_state(model, OPTIMIZER, seed=1, image_size=12)
+    losses = []
+    for index in range(2):
+        state, loss = jax.jit(plain_step, static_argnums=1)(state, model, make_batch(16, index))
+        losses.append(loss)
+    actual, metrics = run_steps(1, 8)
+    chex.assert_trees_all_close(actual, jax.device_get(state), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose([m["loss"] / m["examples"] for m in metrics], losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bn_batch_size", [2, 8, None], ids=["groups-on-a-device", "groups-over-devices", "whole-batch"])
+def test_eight_devices_equal_one(bn_batch_size):
+    one, one_metrics = run_steps(1, bn_batch_size)
+    eight, eight_metrics = run_steps(8, bn_batch_size)
+    chex.assert_trees_all_close(eight, one, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(eight_metrics, one_metrics, rtol=1e-5)
+    assert one_metrics[0]["examples"] == 16
+
+
+def test_bn_groups_change_the_function():
+    """Otherwise the test above would pass with groups that are ignored."""
+    small, _ = run_steps(1, 2, steps=1)
+    whole, _ = run_steps(1, None, steps=1)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(small.params, whole.params, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_accumulation_equals_one_pass(devices):
+    whole, whole_metrics = run_steps(devices, 4)
+    parts, parts_metrics = run_steps(devices, 4, accumulation_steps=2)
+    chex.assert_trees_all_close(parts, whole, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(parts_metrics, whole_metrics, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("bn_batch_size", "accumulation_steps"), [(2, 1), (8, 1), (None, 1), (1, 2)])
+def test_compiled_step_only_reduces(bn_batch_size, accumulation_steps):
+    """Batches and kernels never travel between devices: all-reduces of gradients, statistics and sums only."""
+    layout = make_layout(16, bn_batch_size, accumulation_steps)
+    model = tiny_model(layout, bn_batch_size)
+    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    hlo = step.lower(state, to_devices(make_batch(16), layout)).compile().as_text()
+    assert "all-reduce" in hlo
+    for collective in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in hlo
+
+
+def test_the_step_is_traced_once():
+    layout = make_layout(8, 4, devices=jax.devices()[:1])
+    model = tiny_model(layout, 4)
+    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    for index in range(3):
+        state, _ = step(state, to_devices(make_batch(8, index), layout))
+    assert step._cache_size() == 1
+
+
+def test_the_state_is_donated():
+    layout = make_layout(8, 4, devices=jax.devices()[:1])
+    model = tiny_model(layout, 4)
+    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    step(state, to_devices(make_batch(8), layout))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_parameters_stay_float32_in_bfloat16():
+    layout = make_layout(8, 4, devices=jax.devices()[:1])
+    model = tiny_model(layout, 4).clone(dtype=jnp.bfloat16)
+    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    state, metrics = step(state, to_devices(make_batch(8), layout))
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype("float32")}
+    assert np.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_evaluation_ignores_the_padding(devices):
+    layout = make_layout(devices, 1, devices=jax.devices()[:devices])
+    model = tiny_model(layout, 1)
+    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    batch = make_batch(16)
+    mask = (np.arange(16) < 11).astype(np.float32)
+    sums = make_eval_step(model, layout, **PIXELS)(state.variables, to_devices({**batch, "mask": mask}, layout))
+
+    images = (batch["image"][:11].astype(np.float32) - np.array(PIXELS["mean"])) / np.array(PIXELS["std"])
+    logits = np.asarray(model.apply(jax.device_get(state.variables), jnp.asarray(images, jnp.float32)))
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    assert sums["examples"] == 11
+    np.testing.assert_allclose(sums["loss"], -log_p[np.arange(11), batch["label"][:11]].sum(), rtol=1e-4)
+    assert sums["top1"] == (logits.argmax(-1) == batch["label"][:11]).sum()
+    assert sums["top5"] == 11
+
+
+@pytest.mark.slow
+def test_dy_mobile_on_eight_devices_equals_one():
+    batch = {**make_batch(32), "image": np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)}
+
+    def step(devices):
+        layout = make_layout(32, 8, devices=jax.devices()[:devices])
+        model = create_model(
+            "dy_mobile", num_classes=5, width=0.25, small_input=True, bn_batch_size=8, bn_axis_name=layout.bn_axis_name
+        )
+        state = create_state(model, OPTIMIZER, seed=1, image_size=32, sharding=layout.replicated)
+        train_step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+        state, metrics = train_step(state, to_devices(batch, layout))
+        return jax.device_get((state.params, state.batch_stats, metrics))
+
+    chex.assert_trees_all_close(step(8), step(1), rtol=1e-3, atol=1e-3)
