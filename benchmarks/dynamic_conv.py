@@ -13,66 +13,35 @@ excluded. The forms of a layer take turns (A B C A B C ...), so that a drift of 
 "~" marks the only run of a form that exceeds --limit; "failed", a form that did not compile or run. The gradient is
 that of the sum of squares of the output, in all inputs of the form.
 
-With --step: whole training steps of Dy-mobile instead (SGD with momentum, the stem for small images), every dynamic
-convolution in one form; `static` is Fix-mobile then, and `static_xla` is left out.
+With --step: whole training steps of Dy-mobile instead (SGD with momentum), every dynamic convolution in one form;
+`static` is Fix-mobile then, and `static_xla` is left out.
 """
 
 import argparse
 import contextlib
 import functools
-import importlib
 import itertools
-import math
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from jax import lax
 
+from benchmarks.forms import FORMS, STATIC, form_function
+from benchmarks.timing import Timing, failure, progress, random_array, table_head, table_row, time_in_turns
+from benchmarks.training_step import step_table
 from dynet_jax import DynamicConv, create_model
-from dynet_jax.ops import conv, dynamic_conv, fuse_kernels
 
 EXAMPLE = """examples:
   python -m benchmarks.dynamic_conv --networks dy_resnet18 --batch 8 --markdown table.md
   python -m benchmarks.dynamic_conv --step --forms static,feature,kernel"""
 
-STATIC = ("static", "static_xla")
-FORMS = (*STATIC, "vmapped_conv", "feature", "kernel", "auto")
 GROUP_SIZE = 6
-# A measurement makes as many calls as fill this time: the clock and the dispatch of one call do not count then.
-SAMPLE_SECONDS = 0.02
-
-
-# ---- The forms
-
-
-def form_function(form: str) -> Callable:
-    """(x, kernel, **options) -> y for the static forms, (x, kernels, coefficients, **options) -> y for the others."""
-    if form in STATIC:
-        return conv if form == "static" else xla_conv
-    if form == "vmapped_conv":
-        return lambda x, kernels, eta, **options: vmapped_conv(x, fuse_kernels(kernels, eta), **options)
-    return functools.partial(dynamic_conv, fusion=form)
-
-
-def xla_conv(x, kernel, *, strides=1, padding="SAME", kernel_dilation=1, **options):
-    options |= {"rhs_dilation": (kernel_dilation,) * 2, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    return lax.conv_general_dilated(x, kernel, (strides,) * 2, padding, **options)
-
-
-def vmapped_conv(x, kernels, **options):
-    """The form that the library avoids, with the arguments of `dynet_jax.ops.conv_per_example`."""
-    return jax.vmap(lambda image, kernel: xla_conv(image[None], kernel, **options)[0])(x, kernels)
 
 
 # ---- The layers
@@ -128,59 +97,6 @@ def dy_resnet18_layers(width: float, image_size: int) -> list[Layer]:
 NETWORKS = {"dy_mobile": dy_mobile_layers, "dy_resnet18": dy_resnet18_layers}
 
 
-# ---- Timing
-
-
-class Timing(NamedTuple):
-    """Seconds per call, nan if it failed; `single` if it was run only once."""
-
-    seconds: float
-    single: bool = False
-
-    def cells(self, baseline: "Timing") -> tuple[str, str]:
-        """Milliseconds, and the ratio to the baseline."""
-        if math.isnan(self.seconds):
-            return "failed", "-"
-        ratio = self.seconds / baseline.seconds
-        milliseconds = ("~" if self.single else "") + three_digits(1000 * self.seconds)
-        return milliseconds, "-" if math.isnan(ratio) else three_digits(ratio) + "x"
-
-
-def time_in_turns(calls: dict[str, Callable], repeats: int, limit: float) -> dict[str, Timing]:
-    """The median over `repeats` rounds for each of the calls; a single run for those above `limit` seconds."""
-    timings, counts, samples = {}, {}, {}
-    for name, call in calls.items():
-        try:
-            seconds = timed(call, 1)
-            if seconds > limit:
-                timings[name] = Timing(seconds, single=True)
-                continue
-            if seconds < 1:
-                seconds = timed(call, 1)  # the first call was slowed by page faults and lazy loading
-        except jax.errors.JaxRuntimeError as error:
-            timings[name] = failure(name, error)
-            continue
-        counts[name] = max(1, min(1000, round(SAMPLE_SECONDS / seconds)))
-        samples[name] = []
-    for _ in range(repeats):
-        for name, count in counts.items():
-            samples[name].append(timed(calls[name], count))
-    return timings | {name: Timing(statistics.median(values)) for name, values in samples.items()}
-
-
-def timed(call: Callable, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        result = call()
-    jax.block_until_ready(result)
-    return (time.perf_counter() - start) / count
-
-
-def failure(name: str, error: Exception) -> Timing:
-    progress(f"  {name} failed: {str(error).partition(chr(10))[0]}")
-    return Timing(math.nan)
-
-
 # ---- The table of layers
 
 
@@ -223,87 +139,8 @@ def layer_inputs(layer: Layer, batch: int) -> tuple[jax.Array, jax.Array, jax.Ar
     return x, random_array((GROUP_SIZE, *shape)), random_array((batch, GROUP_SIZE, layer.c_out))
 
 
-def random_array(shape: tuple[int, ...]) -> jax.Array:
-    """By NumPy: there is nothing to compile for each new shape."""
-    return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
-
-
 def gradient_of(function: Callable, operands: int) -> Callable:
     return jax.grad(lambda *arrays: jnp.sum(jnp.square(function(*arrays))), argnums=tuple(range(operands)))
-
-
-# ---- The table of training steps
-
-
-def step_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]:
-    """Lines of Markdown; a row per form."""
-    compile_seconds, calls, failures = {}, {}, {}
-    for form in forms:
-        progress(f"compiling the training step with {form}")
-        try:
-            calls[form], compile_seconds[form] = compiled_step(form, arguments)
-        except jax.errors.JaxRuntimeError as error:
-            failures[form] = failure(form, error)
-    progress("timing the training steps")
-    timings = failures | time_in_turns(calls, arguments.repeats, arguments.limit)
-    yield from table_head("form", numbers=["compile s", "step ms", "ratio"])
-    for form in forms:
-        compilation = three_digits(compile_seconds[form]) if form in compile_seconds else "failed"
-        yield table_row(form, compilation, *timings[form].cells(timings[forms[0]]))
-
-
-def compiled_step(form: str, arguments: argparse.Namespace) -> tuple[Callable, float]:
-    """A training step that carries its state from call to call, and the seconds that it took to compile."""
-    size = arguments.image_size
-    model = create_model(
-        "fix_mobile" if form == "static" else "dy_mobile", num_classes=10, width=arguments.width, small_input=True
-    )
-    optimizer = optax.sgd(0.01, momentum=0.9)
-    images = random_array((arguments.batch, size, size, 3))
-    labels = jnp.arange(arguments.batch) % 10
-    # Values that serve for timing; the network's own initialisation would take longer to compile than the step.
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    variables = jax.tree.map(lambda leaf: 0.1 * jnp.abs(random_array(leaf.shape)), shapes)
-    state = (variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
-
-    def loss(params, batch_stats, images, labels):
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(losses), updated["batch_stats"]
-
-    def step(state, images, labels):
-        params, batch_stats, momentum = state
-        gradients, batch_stats = jax.grad(loss, has_aux=True)(params, batch_stats, images, labels)
-        updates, momentum = optimizer.update(gradients, momentum, params)
-        return optax.apply_updates(params, updates), batch_stats, momentum
-
-    start = time.perf_counter()
-    with every_dynamic_conv_by(form):
-        compiled = jax.jit(step, donate_argnums=0).lower(state, images, labels).compile()
-    seconds = time.perf_counter() - start
-
-    def call():
-        nonlocal state
-        state = compiled(state, images, labels)
-        return state
-
-    return call, seconds
-
-
-def every_dynamic_conv_by(form: str) -> contextlib.AbstractContextManager:
-    """In a function traced for the first time inside, every `dynamic_conv` with fusion='auto' takes this form.
-
-    Networks leave the choice to `choose_fusion`, so that is what is replaced; for vmapped_conv, which is no form of
-    the library, `conv_per_example` as well.
-    """
-    if form in ("static", "auto"):
-        return contextlib.nullcontext()
-    replacements = {"choose_fusion": lambda *_, **__: "feature" if form == "feature" else "kernel"}
-    if form == "vmapped_conv":
-        replacements["conv_per_example"] = vmapped_conv
-    # By its full name: as an attribute of `dynet_jax.ops`, `dynamic_conv` is the function.
-    return mock.patch.multiple(importlib.import_module("dynet_jax.ops.dynamic_conv"), **replacements)
 
 
 # ---- The command
@@ -338,6 +175,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--repeats", type=positive(int), default=5, help="measurements behind each median (default: 5)")
     add("--limit", type=positive(float), default=20.0, help="seconds above which a call is not repeated (default: 20)")
     add("--step", action="store_true", help="time training steps of Dy-mobile instead of layers")
+    add("--small-input", action="store_true", help="with --step: the stem for small images, stride 8 instead of 32")
     add("--markdown", type=Path, metavar="FILE", help="write the table to this file too, replacing it")
     arguments = parser.parse_args(argv)
     defaults = {"batch": 64, "width": 0.5, "image_size": 32} if arguments.step else {}
@@ -379,23 +217,6 @@ def header(arguments: argparse.Namespace) -> Iterator[str]:
         f"float32, median of {arguments.repeats}"
     )
     yield ""
-
-
-def table_head(*words: str, numbers: list[str]) -> Iterator[str]:
-    yield table_row(*words, *numbers)
-    yield table_row(*["---"] * len(words), *["---:"] * len(numbers))
-
-
-def table_row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def three_digits(value: float) -> str:
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
-
-
-def progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands: `python train.py ...` and `dynet summary | evaluate | predict`. A user's mistake is one line."""
+"""The commands: `python train.py ...` and `dynet summary | prepare | evaluate | predict`. A user's mistake is one line."""
 
 import argparse
 import sys
@@ -10,11 +10,19 @@ from dynet_jax.errors import UserError
 FAILED = 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line: usage is for --help."""
+
+    def error(self, message: str):
+        self.exit(FAILED, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The `dynet` command. Returns its exit code."""
-    parser = argparse.ArgumentParser(prog="dynet", description="Dynamic convolutional networks in JAX.")
+    parser = _Parser(prog="dynet", description="Dynamic convolutional networks in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_summary(commands)
+    _add_prepare(commands)
     _add_evaluate(commands)
     _add_predict(commands)
     options = parser.parse_args(arguments)
@@ -23,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train_main(arguments: list[str] | None = None) -> int:
     """The `train.py` command. Returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="train.py",
         description="Train a network. The same command again continues from the newest checkpoint in WORKDIR.",
         epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5",
@@ -87,10 +95,26 @@ def _summary(options) -> None:
     arguments = {key: value for key, value in given.items() if value is not None}
     if options.image_size < 1:
         raise UserError(f"--image-size must be positive, not {options.image_size}")
-    model = create_model(
-        options.model, num_classes=options.num_classes, small_input=options.small_input, **arguments
-    )
+    model = create_model(options.model, num_classes=options.num_classes, small_input=options.small_input, **arguments)
     print(summarize(options.model, model, options.image_size))
+
+
+def _add_prepare(commands) -> None:
+    parser = commands.add_parser(
+        "prepare",
+        help="write imagenet2012 or cifar10 in the form that training reads",
+        epilog="example: dynet prepare imagenet2012 --archives=downloads --data-dir=datasets",
+    )
+    parser.add_argument("dataset", help="imagenet2012 or cifar10")
+    parser.add_argument("--archives", metavar="DIR", help="the folder of ILSVRC2012_img_{train,val}.tar")
+    parser.add_argument("--data-dir", metavar="DIR", help="where to write; default: ~/tensorflow_datasets")
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(options) -> None:
+    from dynet_jax.data.tfds_source import prepare
+
+    print(f"prepared in {prepare(options.dataset, options.data_dir, options.archives)}")
 
 
 def _add_evaluate(commands) -> None:

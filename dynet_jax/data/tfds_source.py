@@ -1,26 +1,44 @@
 """ImageNet and CIFAR-10 from the ArrayRecord files that TensorFlow Datasets prepares. Reading needs no TensorFlow."""
 
+import importlib.util
 from pathlib import Path
 
 from dynet_jax.data.record import Record
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, suggest
 
 SPLITS = {
     "imagenet2012": {"train": "train", "test": "validation"},
     "cifar10": {"train": "train", "test": "test"},
 }
-# The command `tfds build` would need Apache Beam too. ImageNet's archives have to be fetched by hand, for its terms.
 PREPARE = {
-    "imagenet2012": (
-        'python -c "import tensorflow_datasets as tfds; '
-        "tfds.builder('imagenet2012', data_dir='{dir}', file_format='array_record').download_and_prepare("
-        "download_config=tfds.download.DownloadConfig(manual_dir='DIR_WITH_ILSVRC2012_TAR_FILES'))\""
-    ),
-    "cifar10": (
-        'python -c "import tensorflow_datasets as tfds; '
-        "tfds.builder('cifar10', data_dir='{dir}', file_format='array_record').download_and_prepare()\""
-    ),
+    "imagenet2012": "dynet prepare imagenet2012 --archives=DIR_WITH_ILSVRC2012_TAR_FILES --data-dir={dir}",
+    "cifar10": "dynet prepare cifar10 --data-dir={dir}",
 }
+IMAGENET_ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+DEFAULT_FOLDER = "~/tensorflow_datasets"  # TFDS's own
+
+
+def prepare(dataset: str, data_dir: str | None, archives: str | None) -> Path:
+    """Write a dataset as ArrayRecord files, once; returns their folder. CIFAR-10 is downloaded.
+
+    ImageNet's archives have to be fetched by hand, for its terms; `archives` is the folder that holds them. Preparing is
+    the one thing that needs TensorFlow. Raises UserError if it is not installed, or the archives are not there.
+    """
+    if dataset not in PREPARE:
+        raise UserError(f"{dataset!r} is not a dataset to prepare; {suggest(dataset, PREPARE)}")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError("preparing a dataset needs TensorFlow (training does not): pip install tensorflow-cpu")
+    if dataset == "imagenet2012":
+        missing = [name for name in IMAGENET_ARCHIVES if not archives or not (Path(archives) / name).is_file()]
+        if missing:
+            raise UserError(f"--archives must be a folder that holds {' and '.join(missing)}, from image-net.org")
+    import tensorflow_datasets as tfds
+
+    folder = Path(data_dir or DEFAULT_FOLDER).expanduser()
+    builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
+    downloads = tfds.download.DownloadConfig(manual_dir=archives and str(Path(archives).absolute()))
+    builder.download_and_prepare(download_config=downloads)
+    return Path(builder.data_dir)
 
 
 class TfdsSource:
@@ -29,7 +47,7 @@ class TfdsSource:
     def __init__(self, dataset: str, split: str, data_dir: str | None):
         import tensorflow_datasets as tfds
 
-        folder = Path(data_dir or "~/tensorflow_datasets").expanduser()
+        folder = Path(data_dir or DEFAULT_FOLDER).expanduser()
         try:
             builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
             prepared = Path(builder.data_dir).is_dir()
@@ -62,6 +80,6 @@ def _missing(dataset: str, folder: Path) -> str:
     command = PREPARE[dataset].format(dir=folder)
     return (
         f"{dataset} is not prepared in {folder}. "
-        f"To prepare it (needs `pip install tensorflow-cpu`): {command} . "
+        f"To prepare it (this needs `pip install tensorflow-cpu`): {command} . "
         "To train on the bundled digits now: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits"
     )

@@ -23,13 +23,13 @@ class CoefficientPredictor(nn.Module):
       features: output channels of each dynamic convolution that it serves.
       group_size: g_t, the number of fixed kernels behind one dynamic kernel.
       hidden_features: width of a hidden layer with ReLU (C_in / 4 in Dy-ResNet), or None for a single layer.
-      coefficient_scope: 'channel' gives every output channel its own g_t coefficients (DyNet). 'layer' gives one per kernel,
-        shared by all channels, as in CondConv and DY-CNN.
+      coefficient_scope: 'channel' gives every output channel its own g_t coefficients (DyNet); 'layer' gives one per
+        kernel, shared by all channels, as in CondConv and DY-CNN.
       activation: 'sigmoid' (DyNet, CondConv), or 'softmax' over the g_t kernels (DY-CNN).
       temperature: divides the logits before the activation. DY-CNN anneals it from 30 to 1; DyNet has none.
 
-    CondConv is `coefficient_scope='layer', activation='sigmoid'`; DY-CNN is `coefficient_scope='layer', activation='softmax'` with
-    `temperature` and, in its paper, `hidden_features=C_in // 4`.
+    CondConv is `coefficient_scope='layer', activation='sigmoid'`; DY-CNN is `coefficient_scope='layer',
+    activation='softmax'` with `temperature` and, in its paper, `hidden_features=C_in // 4`.
 
     >>> import jax, jax.numpy as jnp
     >>> predictor = CoefficientPredictor(features=(24, 24, 36), group_size=6)
@@ -51,7 +51,7 @@ class CoefficientPredictor(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         """x: [batch, *spatial, C_in] -> one [batch, group_size, features[i]] per layer served.
 
-        With coefficient_scope='layer' the last axis has length 1. Raises ValueError for an unknown coefficient_scope or activation.
+        With coefficient_scope='layer' the last axis has length 1. Raises ValueError for an unknown scope or activation.
         """
         if self.coefficient_scope not in ("channel", "layer"):
             raise ValueError(f"coefficient_scope must be 'channel' or 'layer', not {self.coefficient_scope!r}")
@@ -69,7 +69,10 @@ class CoefficientPredictor(nn.Module):
             dense = functools.partial(dense, kernel_init=nn.initializers.normal(0.01))
             logits = dense(self.group_size * sum(channels), name="coefficients")(y) / self.temperature
             offsets = [self.group_size * sum(channels[:i]) for i in range(1, len(channels))]
-            logits = [part.reshape(part.shape[0], self.group_size, c) for part, c in zip(jnp.split(logits, offsets, -1), channels)]
+            logits = [
+                part.reshape(part.shape[0], self.group_size, c)
+                for part, c in zip(jnp.split(logits, offsets, -1), channels)
+            ]
             activate = nn.sigmoid if self.activation == "sigmoid" else lambda v: nn.softmax(v, axis=1)
             return tuple(activate(part) for part in logits)
 

@@ -67,7 +67,9 @@ class BatchNorm(nn.Module):
         if self.bn_batch_size is None or batch <= self.bn_batch_size:
             return 1
         if batch % self.bn_batch_size:
-            raise ValueError(f"a batch of {batch} examples cannot be split into groups of bn_batch_size={self.bn_batch_size}")
+            raise ValueError(
+                f"a batch of {batch} examples cannot be split into groups of bn_batch_size={self.bn_batch_size}"
+            )
         return batch // self.bn_batch_size
 
     def _statistics(self, grouped):

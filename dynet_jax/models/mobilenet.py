@@ -5,6 +5,7 @@ and the kind of convolution inside the blocks: static, or dynamic with one coeff
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -60,7 +61,8 @@ class InvertedResidual(nn.Module):
         y = nn.relu6(self.norm(name="spatial_norm")(y))
         y = conv(features, (1, 1), name="project")(y, coefficients.pop(0))
         residual = strides == 1 and x.shape[-1] == features
-        # Residual blocks begin as the identity (Goyal et al., 2017). Without it these narrow, deep networks hardly train.
+        # Residual blocks begin as the identity (Goyal et al., 2017): without it, networks this narrow and deep hardly
+        # train.
         scale_init = nn.initializers.zeros_init() if residual else nn.initializers.ones_init()
         y = self.norm(scale_init=scale_init, name="project_norm")(y)
         return x + y if residual else y
@@ -173,7 +175,7 @@ def _dy_mobile_blocks(width):
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
     """MobileNetV2's rounding of a scaled width: to the nearest multiple, but never down by more than 10 %."""
-    if not channels > 0:
+    if not 0 < channels < math.inf:
         raise UserError("width must be a positive number (1.0 in the paper)")
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * channels else rounded + divisor

@@ -37,7 +37,7 @@ def create_model(name: str, **arguments) -> nn.Module:
       **arguments: of the network's builder (`num_classes`, `width`, `group_size`, ...) or options of its module
         (`dtype`, `small_input`, `bn_batch_size`, `bn_axis_name`).
     Raises:
-      UserError (a ValueError): for an unknown name or argument, with the close matches, or for an argument out of range.
+      UserError (a ValueError): for an unknown name or argument, with the close matches, or a value out of range.
 
     >>> create_model("dy_mobile", num_classes=10, width=0.5).num_classes
     10

@@ -14,11 +14,14 @@ class Checkpoints:
     """WORKDIR/checkpoints/STEP: saved in the background, whole or invisible, the newest `keep` of them kept."""
 
     def __init__(self, workdir: Path, keep: int = 3):
-        self._folder = Path(workdir).absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, enable_async_checkpointing=True)
-        self._folder_exists = self._folder.is_dir()
-        self._make = lambda: ocp.CheckpointManager(epath.Path(self._folder), options=options)
-        self._manager = self._make() if self._folder_exists else None
+        self._folder, self._keep = Path(workdir).absolute() / "checkpoints", keep
+        self._manager = self._open() if self._folder.is_dir() else None  # reading must not make folders
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=False, enable_async_checkpointing=True)
+        # The handler is named because without it a manager that has not saved yet cannot say what is in a checkpoint.
+        handler = ocp.StandardCheckpointHandler()
+        return ocp.CheckpointManager(epath.Path(self._folder), options=options, item_handlers=handler)
 
     @property
     def latest_step(self) -> int | None:
@@ -28,7 +31,7 @@ class Checkpoints:
         """Start saving; a copy of the state is taken at once. Saving a step again does nothing."""
         if self._manager is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._manager = self._make()
+            self._manager = self._open()
         step = int(state.step)
         if step != self.latest_step:
             self._manager.save(step, args=ocp.args.StandardSave(state))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ def load_config(argument: str) -> ml_collections.ConfigDict:
     try:
         spec.loader.exec_module(module)
         return module.get_config(*([variant] if variant else []))
-    except (AttributeError, ImportError, SyntaxError, TypeError) as error:
-        raise UserError(f"{path} cannot be used as a configuration: {type(error).__name__}: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's file does wrong
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be used as a configuration: {type(error).__name__}: {reason}") from error
     finally:
         sys.path.pop(0)
 
@@ -93,6 +97,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     positive = ("batch_size", "accumulation_steps", "epochs", "data.image_size", "data.resize_to", "log_every_steps")
     positive += ("checkpoint_every_steps", "keep_checkpoints", "eval_every_epochs", "data.threads")
     flat = flatten(config)
+    for key, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key} must be finite, not {value}")
     for key in positive:
         if not flat[key] > 0:
             raise UserError(f"{key} must be positive, not {flat[key]}")
@@ -102,6 +109,15 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in ("label_smoothing", "momentum"):
         if not 0 <= flat[key] < 1:
             raise UserError(f"{key} must be in [0, 1), not {flat[key]}")
+    if config.seed >= 2**32:
+        raise UserError(f"seed must be less than 2^32, not {config.seed}")
+    for key in ("data.mean", "data.std"):
+        if len(flat[key]) != 3 or not all(
+            isinstance(value, int | float) and math.isfinite(value) for value in flat[key]
+        ):
+            raise UserError(f"{key} must be three numbers, of red, green and blue, not {flat[key]}")
+    if min(config.data.std) <= 0:
+        raise UserError(f"data.std must be positive, not {config.data.std}")
     if config.bn_batch_size is not None and config.bn_batch_size < 1:
         raise UserError(f"bn_batch_size must be positive, or None for the whole batch, not {config.bn_batch_size}")
     if config.warmup_epochs >= config.epochs:

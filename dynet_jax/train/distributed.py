@@ -67,6 +67,4 @@ def make_layout(batch_size: int, bn_batch_size: int | None, accumulation_steps: 
 
 def to_devices(batch: dict[str, np.ndarray], layout: Layout) -> dict[str, jax.Array]:
     """This host's part of a batch -> global arrays, split over all devices of all hosts."""
-    return {
-        key: jax.make_array_from_process_local_data(layout.batch_sharding, value) for key, value in batch.items()
-    }
+    return {key: jax.make_array_from_process_local_data(layout.batch_sharding, value) for key, value in batch.items()}

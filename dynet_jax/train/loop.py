@@ -38,6 +38,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
     Raises UserError for whatever the user can mend.
     """
     check_config(config)
+    training_transform(config)
     train_source, test_source = open_data(config, "train"), open_data(config, "test")
     layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
     run = make_run(config, len(train_source), layout)
@@ -153,7 +154,7 @@ class _Session:
         if not math.isfinite(values["loss"]):
             raise UserError(
                 f"the loss is {values['loss']} at step {step}; the last checkpoint is of step "
-                f"{self.checkpoints.latest_step}. Use a smaller --config.learning_rate (now {self.config.learning_rate})"
+                f"{self.checkpoints.latest_step}. Use a smaller --config.learning_rate than {self.config.learning_rate}"
             )
         learning_rate = float(self.run.schedule(step - 1))
         rate = self.progress.report(step, values["loss"], values["top1"], learning_rate)

@@ -26,6 +26,9 @@ class MetricWriter:
             from tensorboardX import SummaryWriter
 
             self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+            if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+                with self.path.open("a") as file:
+                    file.write("\n")  # a crash has cut the last line: what follows begins its own
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """kind: 'train' or 'test'."""

@@ -6,7 +6,7 @@ import optax
 from dynet_jax.errors import UserError, suggest
 
 DECAYED = {
-    # "Weight decay 5e-5" says no more than that. Common practice spares BatchNorm's and other one-dimensional parameters.
+    # "Weight decay 5e-5" says no more than that. Common practice spares one-dimensional parameters.
     "kernels": lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
     "all": lambda params: jax.tree.map(lambda p: True, params),
 }

@@ -14,7 +14,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
 from dynet_jax.train.distributed import Layout
 from dynet_jax.train.optim import make_optimizer, make_schedule
-from dynet_jax.train.state import TrainState, create_state
+from dynet_jax.train.state import TrainState, create_state, state_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +45,8 @@ class Run:
 
     def state_template(self) -> TrainState:
         """Shapes and shardings of the state, without computing it: what a checkpoint is restored into."""
-        shapes = jax.eval_shape(
-            lambda: create_state(
-                self.model, self.optimizer, seed=0, image_size=self.config.data.image_size, sharding=None
-            )
-        )
-        return jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.layout.replicated), shapes
-        )
+        shapes = state_shapes(self.model, self.optimizer, image_size=self.config.data.image_size)
+        return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.layout.replicated), shapes)
 
 
 def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Layout) -> Run:

@@ -30,12 +30,21 @@ def create_state(
 
     `sharding` says where it lies; None is JAX's default device.
     """
+    # It runs once: on a CPU, where optimising hundreds of random generators takes half a minute, do without.
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    initialise = jax.jit(_initialiser(model, optimizer, image_size), out_shardings=sharding, compiler_options=quick)
+    return initialise(jax.random.key(seed))
 
-    def init(key):
+
+def state_shapes(model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int) -> TrainState:
+    """The shapes and types of `create_state`'s arrays, without computing them."""
+    return jax.eval_shape(_initialiser(model, optimizer, image_size), jax.random.key(0))
+
+
+def _initialiser(model, optimizer, image_size):
+    def initialise(key):
         variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)), train=False)
         params = variables["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
 
-    # It runs once: on a CPU, where optimising hundreds of random generators takes half a minute, do without.
-    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    return jax.jit(init, out_shardings=sharding, compiler_options=quick)(jax.random.key(seed))
+    return initialise

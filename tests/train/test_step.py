@@ -78,7 +78,9 @@ def test_one_device_equals_the_textbook_step():
     np.testing.assert_allclose([m["loss"] / m["examples"] for m in metrics], losses, rtol=1e-5)
 
 
-@pytest.mark.parametrize("bn_batch_size", [2, 8, None], ids=["groups-on-a-device", "groups-over-devices", "whole-batch"])
+@pytest.mark.parametrize(
+    "bn_batch_size", [2, 8, None], ids=["groups-on-a-device", "groups-over-devices", "whole-batch"]
+)
 def test_eight_devices_equal_one(bn_batch_size):
     one, one_metrics = run_steps(1, bn_batch_size)
     eight, eight_metrics = run_steps(8, bn_batch_size)

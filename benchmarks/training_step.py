@@ -1,0 +1,90 @@
+"""Whole training steps of Dy-mobile, with every dynamic convolution in one form."""
+
+import argparse
+import contextlib
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.forms import vmapped_conv
+from benchmarks.timing import failure, progress, random_array, table_head, table_row, three_digits, time_in_turns
+from dynet_jax import create_model
+
+
+def step_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]:
+    """Lines of Markdown; a row per form."""
+    compile_seconds, calls, failures = {}, {}, {}
+    for form in forms:
+        progress(f"compiling the training step with {form}")
+        try:
+            calls[form], compile_seconds[form] = compiled_step(form, arguments)
+        except jax.errors.JaxRuntimeError as error:
+            failures[form] = failure(form, error)
+    progress("timing the training steps")
+    timings = failures | time_in_turns(calls, arguments.repeats, arguments.limit)
+    yield from table_head("form", numbers=["compile s", "step ms", "ratio"])
+    for form in forms:
+        compilation = three_digits(compile_seconds[form]) if form in compile_seconds else "failed"
+        yield table_row(form, compilation, *timings[form].cells(timings[forms[0]]))
+
+
+def compiled_step(form: str, arguments: argparse.Namespace) -> tuple[Callable, float]:
+    """A training step that carries its state from call to call, and the seconds that it took to compile."""
+    size = arguments.image_size
+    model = create_model(
+        "fix_mobile" if form == "static" else "dy_mobile",
+        num_classes=10,
+        width=arguments.width,
+        small_input=arguments.small_input,
+    )
+    optimizer = optax.sgd(0.01, momentum=0.9)
+    images = random_array((arguments.batch, size, size, 3))
+    labels = jnp.arange(arguments.batch) % 10
+    # Values that serve for timing; the network's own initialisation would take longer to compile than the step.
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.tree.map(lambda leaf: 0.1 * jnp.abs(random_array(leaf.shape)), shapes)
+    state = (variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
+
+    def loss(params, batch_stats, images, labels):
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), updated["batch_stats"]
+
+    def step(state, images, labels):
+        params, batch_stats, momentum = state
+        gradients, batch_stats = jax.grad(loss, has_aux=True)(params, batch_stats, images, labels)
+        updates, momentum = optimizer.update(gradients, momentum, params)
+        return optax.apply_updates(params, updates), batch_stats, momentum
+
+    start = time.perf_counter()
+    with every_dynamic_conv_by(form):
+        compiled = jax.jit(step, donate_argnums=0).lower(state, images, labels).compile()
+    seconds = time.perf_counter() - start
+
+    def call():
+        nonlocal state
+        state = compiled(state, images, labels)
+        return state
+
+    return call, seconds
+
+
+def every_dynamic_conv_by(form: str) -> contextlib.AbstractContextManager:
+    """In a function traced for the first time inside, every `dynamic_conv` with fusion='auto' takes this form.
+
+    Networks leave the choice to `choose_fusion`, so that is what is replaced; for vmapped_conv, which is no form of
+    the library, `conv_per_example` as well.
+    """
+    if form in ("static", "auto"):
+        return contextlib.nullcontext()
+    replacements = {"choose_fusion": lambda *_, **__: "feature" if form == "feature" else "kernel"}
+    if form == "vmapped_conv":
+        replacements["conv_per_example"] = vmapped_conv
+    # By its full name: as an attribute of `dynet_jax.ops`, `dynamic_conv` is the function.
+    return mock.patch.multiple(importlib.import_module("dynet_jax.ops.dynamic_conv"), **replacements)

@@ -1,0 +1,208 @@
+"""The commands answer every mistake with exit code 2 and one line that says what would be right."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dynet_jax.cli import main, train_main
+from dynet_jax.data.tfds_source import PREPARE
+
+CONFIG = f"--config={Path(__file__).parents[1] / 'configs' / 'dy_mobile.py'}"
+
+
+def run(command, arguments, capfd):
+    """(exit code, stdout, stderr), of what Python and the libraries below it print."""
+    try:
+        code = command([str(argument) for argument in arguments])
+    except SystemExit as leaving:  # argparse's way
+        code = leaving.code
+    return code, *capfd.readouterr()
+
+
+def assert_one_line(result, *parts):
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """Where no run has been."""
+    return tmp_path / "run"
+
+
+def test_summary(capfd):
+    code, out, err = run(main, ["summary", "dy_mobile"], capfd)
+    assert (code, err) == (0, "")
+    numbers = dict(line.rsplit(maxsplit=1) for line in out.replace(" multiply-adds", "").splitlines()[-4:])
+    assert [number.strip() for number in numbers.values()] == ["129,262,392", "135,143,640", "136,423,640", "7,617,320"]
+
+
+def test_summary_of_another_size(capfd):
+    arguments = ["summary", "dy_mobile", "--image-size=64", "--num-classes=10", "--width=0.5", "--group-size=2"]
+    code, out, _ = run(main, [*arguments, "--small-input"], capfd)
+    assert code == 0
+    assert out.startswith("dy_mobile, 64x64: ")
+    assert "129,262,392" not in out
+
+
+@pytest.mark.parametrize("command", [main, train_main])
+def test_help(command, capfd):
+    code, out, err = run(command, ["--help"], capfd)
+    assert (code, err) == (0, "")
+    assert "usage: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["summary", "dy_mobil"], ["dynet: unknown model 'dy_mobil'; did you mean dy_mobile"]),
+        (["summary", "mobilenet_v2", "--group-size=4"], ["mobilenet_v2 has no argument 'group_size'"]),
+        (["summary", "dy_mobile", "--image-size=0"], ["--image-size must be positive, not 0"]),
+        (["summary", "dy_mobile", "--image-size=big"], ["--image-size: invalid int value: 'big'", "--help"]),
+        (["summary", "dy_mobile", "--num-classes=0"], ["num_classes", "0"]),
+        (["summary", "dy_mobile", "--width=-1"], ["width must be a positive number"]),
+        (["summary", "dy_mobile", "--group-size=0"], ["group_size must be a positive int"]),
+        (["summary", "dy_mobile", "--colour"], ["unrecognized arguments: --colour", "--help"]),
+        (["summary"], ["required: model"]),
+        (["sumary", "dy_mobile"], ["invalid choice: 'sumary'", "summary"]),
+        ([], ["required: COMMAND"]),
+    ],
+    ids=" ".join,
+)
+def test_mistakes_of_summary(arguments, parts, capfd):
+    assert_one_line(run(main, arguments, capfd), *parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([CONFIG, "--config.epoch=3"], ["train.py: the configuration has no key 'epoch'; did you mean epochs"]),
+        ([f"{CONFIG}:digits", "--config.epochs=many"], ["epochs must be float", "'many'"]),
+        ([f"{CONFIG}:digits", "--config.batch_size=0"], ["batch_size must be positive, not 0"]),
+        ([f"{CONFIG}:digits", "--config.batch_size=100"], ["batch_size=100 must be a multiple of 8"]),
+        (
+            [f"{CONFIG}:digits", "--config.batch_size=2048"],
+            ["digits has 1438 training images, less than batch_size=2048"],
+        ),
+        ([f"{CONFIG}:digits", "--config.model.num_classes=5"], ["digits has 10 classes but model.num_classes is 5"]),
+        ([f"{CONFIG}:digits", "--config.model.name=dy_mobil"], ["unknown model 'dy_mobil'; did you mean dy_mobile"]),
+        ([f"{CONFIG}:digits", "--config.model.width=0"], ["width must be a positive number"]),
+        ([f"{CONFIG}:digits", "--config.data.name=digit"], ["unknown dataset 'digit'; did you mean digits?"]),
+        (
+            [f"{CONFIG}:digits", "--config.data.name=folder:/nowhere"],
+            ["there is no /nowhere/train", "PATH/train/CLASS"],
+        ),
+        ([f"{CONFIG}:digits", "--config.decay_parameters=no"], ["unknown decay_parameters 'no'", "kernels"]),
+        ([f"{CONFIG}:digit"], ["unknown variant 'digit'", "did you mean digits?"]),
+        (
+            [CONFIG.replace("dy_mobile", "dy_mobil")],
+            ["there is no configuration file", "did you mean", "dy_mobile.py"],
+        ),
+        ([CONFIG, "--resume"], ["unknown argument '--resume'; see train.py --help"]),
+        ([CONFIG, "--work=runs/x"], ["unknown argument '--work=runs/x'"]),
+        ([], ["required: --config"]),
+    ],
+    ids=lambda value: " ".join(value).replace(CONFIG, "CONFIG"),
+)
+def test_mistakes_of_training(arguments, parts, workdir, capfd):
+    assert_one_line(run(train_main, [*arguments, f"--workdir={workdir}"], capfd), *parts)
+    assert not workdir.exists()  # nothing was begun
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["data_dir", "home"])
+def test_imagenet_is_missing(given, workdir, tmp_path, monkeypatch, capfd):
+    """It says what is missing, how to prepare it, and what can be trained now."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ("prepared" if given else "tensorflow_datasets")
+    data_dir = [f"--config.data.data_dir={folder}"] if given else []
+    result = run(train_main, [CONFIG, f"--workdir={workdir}", *data_dir], capfd)
+    assert_one_line(
+        result,
+        f"train.py: imagenet2012 is not prepared in {folder}. ",
+        "pip install tensorflow-cpu",
+        PREPARE["imagenet2012"].format(dir=folder),
+        "python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_work_directory_cannot_be_made(tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/run"):
+        result = run(
+            train_main, [f"{CONFIG}:digits", "--config.batch_size=128", f"--workdir={tmp_path / place}"], capfd
+        )
+        assert_one_line(result, f"train.py: the work directory {tmp_path / place} cannot be made")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_not_a_work_directory(command, tmp_path, capfd):
+    (tmp_path / "image.png").write_bytes(b"never looked at")
+    for place in (tmp_path, tmp_path / "nowhere"):
+        arguments = [command, place, *([tmp_path / "image.png"] if command == "predict" else [])]
+        assert_one_line(run(main, arguments, capfd), f"dynet: {place} is not a work directory of train.py")
+
+
+def test_a_work_directory_that_has_no_checkpoint(tmp_path, capfd):
+    from dynet_jax.train.config import load_config, save_config
+
+    save_config(load_config(f"{CONFIG.removeprefix('--config=')}:digits"), tmp_path)
+    (tmp_path / "labels.json").write_text(json.dumps([str(digit) for digit in range(10)]))
+    assert_one_line(run(main, ["evaluate", tmp_path], capfd), "dynet: there is no checkpoint in", str(tmp_path))
+
+
+def test_images_that_are_missing(tmp_path, capfd):
+    missing = tmp_path / "no.jpg"
+    assert_one_line(run(main, ["predict", tmp_path, missing], capfd), f"dynet: there is no image {missing}")
+    (tmp_path / "empty").mkdir()
+    result = run(main, ["predict", tmp_path, tmp_path / "empty"], capfd)
+    assert_one_line(result, f"dynet: there are no images in {tmp_path / 'empty'}")
+    assert_one_line(run(main, ["predict", tmp_path], capfd), "required: IMAGE")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyboardInterrupt(), "dynet: interrupted\n"),
+        (PermissionError(13, "Permission denied", "runs/x"), "dynet: Permission denied: runs/x\n"),
+        (OSError(28, "No space left on device"), "dynet: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_the_systems_errors(error, line, monkeypatch, capfd):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("dynet_jax.analysis.summary.summarize", fail)
+    assert run(main, ["summary", "dy_mobile"], capfd) == (2, "", line)
+
+
+def test_a_bug_is_not_taken_for_a_mistake(monkeypatch, capfd):
+    def fail(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("dynet_jax.analysis.summary.summarize", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        run(main, ["summary", "dy_mobile"], capfd)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "imagenet2012", "--archives=nowhere"], "--archives must be a folder that holds ILSVRC2012_img_tr"),
+        (["prepare", "imagenet2012"], "--archives must be a folder that holds ILSVRC2012_img_train.tar"),
+        (["prepare", "imagenet"], "did you mean imagenet2012?"),
+    ],
+)
+def test_prepare_says_what_is_missing(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    if "TensorFlow" not in error:
+        assert message in error

@@ -1,0 +1,242 @@
+"""Configurations: reading files, changing single keys, and the values that are refused before anything is computed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import common
+from dynet_jax.errors import UserError
+from dynet_jax.models import create_model
+from dynet_jax.train.config import check_config, flatten, load_config, override, read_config, save_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(path for path in CONFIGS.glob("*.py") if path.stem != "common")
+
+
+def changed(*assignments):
+    """dy_mobile's ImageNet recipe with some '--config.' arguments."""
+    config = common.recipe("dy_mobile", group_size=6)
+    override(config, [f"--config.{assignment}" for assignment in assignments])
+    return config
+
+
+# The files
+
+
+@pytest.mark.parametrize("variant", common.VARIANTS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_and_variant(path, variant):
+    config = load_config(f"{path}:{variant}")
+    check_config(config)
+    assert config.model.name == path.stem
+    arguments = config.model.to_dict()
+    model = create_model(arguments.pop("name"), **arguments)
+    assert model.num_classes == (1000 if variant == "imagenet2012" else 10)
+    assert config.data.name.startswith({"imagenette": "folder:"}.get(variant, variant))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_default_is_the_papers_recipe(path):
+    """Section 4.1 of the paper, and crops of 224 pixels."""
+    config = load_config(str(path))
+    assert config.to_dict() == load_config(f"{path}:imagenet2012").to_dict()
+    assert config.batch_size == 2048
+    assert config.learning_rate == 0.8
+    assert config.weight_decay == 5e-5
+    assert config.momentum == 0.9
+    assert config.label_smoothing == 0.1
+    assert (config.data.name, config.data.image_size, config.data.crop) == ("imagenet2012", 224, "random_resized_crop")
+    assert config.data.flip
+    assert config.model.width == 1.0
+
+
+def test_missing_file():
+    with pytest.raises(
+        UserError, match=r"^there is no configuration file .*dy_mobil\.py; did you mean .*dy_mobile\.py"
+    ):
+        load_config(str(CONFIGS / "dy_mobil.py"))
+    with pytest.raises(UserError, match=r"^there is no configuration file nowhere/at_all\.py$"):
+        load_config("nowhere/at_all.py:digits")
+
+
+def test_unknown_variant():
+    with pytest.raises(UserError, match=r"unknown variant 'digit' of this configuration; did you mean digits\?"):
+        load_config(f"{CONFIGS / 'dy_mobile.py'}:digit")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("def get_config(:\n  pass", r"SyntaxError: .*line 1"),
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("config = 1", "AttributeError: .*get_config"),
+        ("def get_config():\n  return 1", "TypeError: .*takes 0 positional arguments but 1 was given"),
+        ("def get_config(variant):\n  return recipe(variant)", "NameError: name 'recipe' is not defined"),
+        (
+            "from configs import common\n"
+            "def get_config(variant):\n"
+            "  config = common.recipe('dy_mobile', variant)\n"
+            "  config.epoch = 3\n",
+            ".*epoch",
+        ),
+    ],
+    ids=["syntax", "import", "no get_config", "no variants", "name", "unknown key"],
+)
+def test_a_file_with_a_mistake(tmp_path, text, reason):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"mine\.py cannot be used as a configuration: {reason}") as caught:
+        load_config(f"{path}:digits")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import common\n"
+        "def get_config(variant='digits'):\n"
+        "  config = common.recipe('dy_mobile', variant)\n"
+        "  config.epochs = 3.0\n"
+        "  return config\n"
+    )
+    assert load_config(str(path)).epochs == 3.0
+
+
+# Single keys
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("batch_size", "256", 256),
+        ("learning_rate", "0.25", 0.25),
+        ("learning_rate", "1e-3", 0.001),
+        ("learning_rate", "1", 1.0),
+        ("dtype", "bfloat16", "bfloat16"),
+        ("data.name", "folder:/some/where=else", "folder:/some/where=else"),
+        ("data.name", "123", "123"),
+        ("data.flip", "true", True),
+        ("data.flip", "True", True),
+        ("data.flip", "false", False),
+        ("data.flip", "False", False),
+        ("data.mean", "[1, 2.5, 3]", (1, 2.5, 3)),
+        ("bn_batch_size", "None", None),
+        ("bn_batch_size", "null", None),
+        ("bn_batch_size", "16", 16),
+        ("data.data_dir", "data", "data"),
+        ("data.data_dir", "7", "7"),
+        ("data.data_dir", "None", None),
+        ("model.group_size", "4", 4),
+        ("model.width", "1", 1.0),
+    ],
+)
+def test_override(key, text, expected):
+    before = flatten(common.recipe("dy_mobile", group_size=6))
+    after = flatten(changed(f"{key}={text}"))
+    assert after[key] == expected
+    assert type(after[key]) is type(expected)
+    assert {k: v for k, v in after.items() if k != key} == {k: v for k, v in before.items() if k != key}
+
+
+def test_keys_that_may_be_none_can_be_changed_twice():
+    config = changed("data.data_dir=x", "bn_batch_size=None")
+    override(config, ["--config.data.data_dir=None", "--config.bn_batch_size=8"])
+    assert (config.data.data_dir, config.bn_batch_size) == (None, 8)
+    override(config, ["--config.data.data_dir=y"])
+    assert config.data.data_dir == "y"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("epoch=3", "the configuration has no key 'epoch'; did you mean epochs or warmup_epochs?"),
+        ("data.image_siz=3", "the configuration has no key 'data.image_siz'; did you mean data.image_size"),
+        ("image_size=3", "the configuration has no key 'image_size'; did you mean data.image_size"),
+        ("data=3", "the configuration has no key 'data'; did you mean data."),
+        ("batch_size.x=3", "the configuration has no key 'batch_size.x'; did you mean batch_size"),
+        ("batch_size", "write --config.batch_size=VALUE"),
+        ("batch_size=many", "batch_size must be int, like 2048, not 'many'"),
+        ("batch_size=", "batch_size must be int, like 2048, not ''"),
+        ("batch_size=0.5", "batch_size must be int, like 2048, not '0.5'"),
+        ("batch_size=true", "batch_size must be int, like 2048, not 'true'"),
+        ("batch_size=None", "batch_size must be int, like 2048, not 'None'"),
+        ("bn_batch_size=x", "bn_batch_size must be int, like 64, not 'x'"),
+        ("learning_rate=[0.1]", "learning_rate must be float, like 0.8, not '[0.1]'"),
+        ("learning_rate=true", "learning_rate must be float, like 0.8, not 'true'"),
+        ("data.flip=1", "data.flip must be bool, like True, not '1'"),
+        ("data.mean=5", "data.mean must be tuple, like (123.675, 116.28, 103.53), not '5'"),
+    ],
+)
+def test_override_refuses(assignment, message):
+    with pytest.raises(UserError) as caught:
+        changed(assignment)
+    assert str(caught.value).startswith(message)
+
+
+# Ranges
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        *((f"{key}=0", f"{key} must be positive, not 0") for key in ("batch_size", "accumulation_steps", "epochs")),
+        *((f"{key}=-1", f"{key} must be positive, not -1") for key in ("data.image_size", "data.resize_to")),
+        *((f"{key}=0", f"{key} must be positive, not 0") for key in ("log_every_steps", "checkpoint_every_steps")),
+        *((f"{key}=0", f"{key} must be positive, not 0") for key in ("keep_checkpoints", "eval_every_epochs")),
+        ("data.threads=0", "data.threads must be positive, not 0"),
+        *((f"{key}=-0.5", f"{key} must not be negative: -0.5") for key in ("learning_rate", "weight_decay")),
+        ("warmup_epochs=-1", "warmup_epochs must not be negative: -1"),
+        ("seed=-1", "seed must not be negative: -1"),
+        ("seed=4294967296", "seed must be less than 2^32"),
+        ("label_smoothing=1", r"label_smoothing must be in [0, 1), not 1.0"),
+        ("label_smoothing=-0.1", r"label_smoothing must be in [0, 1), not -0.1"),
+        ("momentum=1", r"momentum must be in [0, 1), not 1.0"),
+        ("momentum=-0.1", r"momentum must be in [0, 1), not -0.1"),
+        ("bn_batch_size=0", "bn_batch_size must be positive, or None for the whole batch, not 0"),
+        ("warmup_epochs=1000", "warmup_epochs=1000.0 must be less than epochs="),
+        ("data.resize_to=223", "data.resize_to=223 is less than data.image_size=224"),
+        ("dtype=float16", "dtype must be 'float32' or 'bfloat16', not 'float16'"),
+        ("epochs=Infinity", "epochs must be finite, not inf"),
+        ("learning_rate=NaN", "learning_rate must be finite, not nan"),
+        ("model.width=Infinity", "model.width must be finite, not inf"),
+        ("data.mean=[1, 2]", "data.mean must be three numbers, of red, green and blue, not (1, 2)"),
+        ('data.std=[1, "2", 3]', "data.std must be three numbers, of red, green and blue, not (1, '2', 3)"),
+        ("data.std=[1, 0, 1]", "data.std must be positive, not (1, 0, 1)"),
+    ],
+)
+def test_values_out_of_range(assignment, message):
+    config = changed(assignment)
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ("learning_rate=0", "weight_decay=0", "warmup_epochs=0", "seed=0", "momentum=0", "label_smoothing=0"),
+        ("batch_size=1", "epochs=0.01", "warmup_epochs=0", "data.image_size=1", "data.resize_to=1"),
+        ("bn_batch_size=None", "seed=4294967295", "data.resize_to=224", "data.mean=[0, 0, 0]"),
+    ],
+)
+def test_values_at_the_edge_of_their_range(assignments):
+    check_config(changed(*assignments))
+
+
+# In a work directory
+
+
+def test_a_work_directory_keeps_the_configuration(tmp_path):
+    config = changed("bn_batch_size=None", "data.data_dir=somewhere")
+    save_config(config, tmp_path)
+    kept = flatten(read_config(tmp_path))
+    assert {key: tuple(v) if isinstance(v, list) else v for key, v in kept.items()} == flatten(config)
+
+
+def test_not_a_work_directory(tmp_path):
+    with pytest.raises(UserError, match=r"is not a work directory of train\.py: it has no config\.json"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"epochs": 3})[:-2])
+    with pytest.raises(UserError, match=r"config\.json is damaged: "):
+        read_config(tmp_path)

@@ -1,0 +1,65 @@
+"""Means of sums, and the file that keeps them through crashes and restarts."""
+
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from dynet_jax.train.metrics import MetricWriter, means, read_metrics
+
+
+def test_means_weigh_batches_by_their_examples():
+    sums = [
+        {"loss": jnp.float32(8.0), "top1": jnp.float32(1.0), "examples": jnp.float32(4.0)},
+        {"loss": jnp.float32(1.0), "top1": jnp.float32(1.0), "examples": jnp.float32(1.0)},
+    ]
+    assert means(sums) == pytest.approx({"loss": 9 / 5, "top1": 2 / 5})
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    writer = MetricWriter(tmp_path)
+    for step in (10, 20):
+        writer.write(step, "train", {"loss": 1 / step, "top1": 0.5})
+    writer.write(20, "test", {"loss": 7.0})
+    writer.close()
+    assert read_metrics(tmp_path / "metrics.jsonl", "train") == [
+        {"step": 10, "kind": "train", "loss": 0.1, "top1": 0.5},
+        {"step": 20, "kind": "train", "loss": 0.05, "top1": 0.5},
+    ]
+    assert read_metrics(tmp_path / "metrics.jsonl", "test") == [{"step": 20, "kind": "test", "loss": 7.0}]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_only_one_process_writes(tmp_path):
+    writer = MetricWriter(tmp_path, enabled=False)
+    writer.write(1, "train", {"loss": 1.0})
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+    assert read_metrics(tmp_path / "metrics.jsonl", "train") == []
+
+
+def test_a_resumed_run_replaces_the_steps_it_does_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [(10, 1.0), (20, 2.0), (30, 3.0), (20, 2.5), (30, 3.5), (40, 4.5)]
+    path.write_text("".join(json.dumps({"step": s, "kind": "train", "loss": v}) + "\n" for s, v in rows))
+    got = [(row["step"], row["loss"]) for row in read_metrics(path, "train")]
+    assert got == [(10, 1.0), (20, 2.5), (30, 3.5), (40, 4.5)]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 10, 38])
+def test_a_line_cut_by_a_crash_is_passed_over(tmp_path, cut):
+    writer = MetricWriter(tmp_path)
+    for step in (1, 2):
+        writer.write(step, "train", {"loss": 0.25 * step})
+    writer.close()
+    content = writer.path.read_bytes()
+    writer.path.write_bytes(content[:-cut])
+    whole = 2 if cut == 1 else 1  # the first character to go is the line's end
+    assert [row["step"] for row in read_metrics(writer.path, "train")] == [1, 2][:whole]
+    # The run that goes on does the step again, and another one.
+    writer = MetricWriter(tmp_path)
+    for step in (2, 3):
+        writer.write(step, "train", {"loss": 0.25 * step})
+    writer.close()
+    rows = read_metrics(writer.path, "train")
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.25), (2, 0.5), (3, 0.75)]

@@ -1,0 +1,64 @@
+"""The schedule against its formula, and the optimiser against a loop in numpy."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dynet_jax.errors import UserError
+from dynet_jax.train.optim import make_optimizer, make_schedule
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(10, 110), (0, 40), (3, 4)])
+def test_schedule(warmup, total):
+    schedule = make_schedule(0.8, warmup_steps=warmup, total_steps=total)
+    for step in range(total + 3):  # it stays at 0 after the end
+        done = min(1.0, (step - warmup) / (total - warmup))
+        expected = 0.8 * step / warmup if step < warmup else 0.8 * (1 + math.cos(math.pi * done)) / 2
+        assert float(schedule(step)) == pytest.approx(expected, abs=1e-6), step
+
+
+PARAMETERS = {
+    "conv": {"kernel": (3, 3, 2, 4), "bias": (4,)},
+    "norm": {"scale": (4,), "bias": (4,)},
+    "dynamic": {"kernel": (6, 1, 1, 2, 4)},
+    "dense": {"kernel": (4, 5), "bias": (5,)},
+}
+
+
+@pytest.mark.parametrize("decay_parameters", ["kernels", "all"])
+def test_three_steps(decay_parameters):
+    """SGD as Caffe and PyTorch have it: v = momentum v + (gradient + decay w); w = w - rate v."""
+    rates, momentum, decay = [0.1, 0.5, 0.2], 0.9, 0.05
+    schedule = optax.piecewise_constant_schedule(0.1, {1: 5.0, 2: 0.4})
+    optimizer = make_optimizer(schedule, momentum=momentum, weight_decay=decay, decay_parameters=decay_parameters)
+
+    rng = np.random.default_rng(0)
+    draw = lambda: jax.tree.map(  # noqa: E731
+        lambda shape: rng.normal(size=shape).astype(np.float32),
+        PARAMETERS,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+    start, gradients = draw(), [draw() for _ in rates]
+
+    params, state = jax.tree.map(jnp.asarray, start), optimizer.init(start)
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+
+    for layer, parameters in PARAMETERS.items():
+        for name in parameters:
+            decayed = decay if decay_parameters == "all" or name == "kernel" else 0.0
+            w, v = start[layer][name].astype(float), 0.0
+            for rate, gradient in zip(rates, gradients):
+                v = momentum * v + gradient[layer][name] + decayed * w
+                w = w - rate * v
+            np.testing.assert_allclose(params[layer][name], w, rtol=1e-5, atol=1e-6, err_msg=f"{layer}/{name}")
+
+
+def test_unknown_decay_parameters():
+    with pytest.raises(UserError, match=r"unknown decay_parameters 'kernel'; did you mean kernels\?"):
+        make_optimizer(make_schedule(0.1, 0, 1), momentum=0.9, weight_decay=0.1, decay_parameters="kernel")

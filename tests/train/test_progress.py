@@ -1,0 +1,71 @@
+"""The line of progress, with a clock that the test moves."""
+
+import io
+
+import pytest
+
+from dynet_jax.train import progress
+from dynet_jax.train.progress import Progress, duration
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 100.0
+
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: Clock.now)
+    return Clock
+
+
+def test_line(clock):
+    out = io.StringIO()
+    line = Progress(total_steps=330, start_step=0, batch_size=128, out=out)
+    clock.now += 30.0
+    rate = line.report(120, loss=0.7123, top1=0.9314, learning_rate=0.05)
+    assert rate == pytest.approx(120 * 128 / 30)
+    # 210 of 330 steps remain, at 4 steps a second.
+    assert out.getvalue() == ("step 120/330 36.4% | loss 0.712 | top-1 93.1 | lr 0.0500 | 512 img/s | ETA 52s\n")
+
+
+def test_rate_is_of_the_last_steps_and_eta_of_all(clock):
+    out = io.StringIO()
+    line = Progress(total_steps=100, start_step=0, batch_size=10, out=out)
+    clock.now += 10.0
+    assert line.report(10, 1.0, 0.5, 0.1) == pytest.approx(10.0)
+    clock.now += 30.0
+    assert line.report(20, 1.0, 0.5, 0.1) == pytest.approx(10 * 10 / 30)
+    assert out.getvalue().splitlines()[-1].endswith("| 3 img/s | ETA 2m40s")  # 80 steps of 2 s
+
+
+def test_a_resumed_run_counts_its_own_steps(clock):
+    out = io.StringIO()
+    line = Progress(total_steps=1100, start_step=1000, batch_size=10, out=out)
+    clock.now += 5.0
+    assert line.report(1050, 1.0, 0.5, 0.1) == pytest.approx(100.0)
+    assert out.getvalue().startswith("step 1050/1100 95.5% |")
+    assert out.getvalue().endswith("ETA 5s\n")
+
+
+def test_compilation_and_evaluation_do_not_count(clock):
+    line = Progress(total_steps=40, start_step=0, batch_size=1, out=io.StringIO())
+    clock.now += 60.0  # compiling
+    line.restart()
+    clock.now += 5.0
+    line.pause()
+    clock.now += 1000.0  # evaluating
+    line.resume()
+    clock.now += 5.0
+    assert line.report(20, 1.0, 0.5, 0.1) == pytest.approx(2.0)
+
+
+def test_it_prints_to_the_terminal_by_default(clock, capsys):
+    Progress(10, 0, 1).say("hello")
+    assert capsys.readouterr().out == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (0.4, "0s"), (59.4, "59s"), (59.6, "1m00s"), (61, "1m01s"), (3599.7, "1h00m"), (90061, "25h01m")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
