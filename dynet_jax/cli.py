@@ -1,4 +1,4 @@
-"""The commands: `python train.py ...` and `dynet summary | prepare | evaluate | predict`. A user's mistake is one line."""
+"""The commands: `train.py`, and `dynet summary | prepare | evaluate | predict`. A user's mistake is one line."""
 
 import argparse
 import sys

@@ -21,8 +21,8 @@ DEFAULT_FOLDER = "~/tensorflow_datasets"  # TFDS's own
 def prepare(dataset: str, data_dir: str | None, archives: str | None) -> Path:
     """Write a dataset as ArrayRecord files, once; returns their folder. CIFAR-10 is downloaded.
 
-    ImageNet's archives have to be fetched by hand, for its terms; `archives` is the folder that holds them. Preparing is
-    the one thing that needs TensorFlow. Raises UserError if it is not installed, or the archives are not there.
+    ImageNet's archives have to be fetched by hand, for its terms; `archives` is the folder that holds them.
+    Preparing is the one thing that needs TensorFlow. Raises UserError without it, or without the archives.
     """
     if dataset not in PREPARE:
         raise UserError(f"{dataset!r} is not a dataset to prepare; {suggest(dataset, PREPARE)}")
