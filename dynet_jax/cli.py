@@ -34,12 +34,12 @@ def train_main(arguments: list[str] | None = None) -> int:
     parser = _Parser(
         prog="train.py",
         description="Train a network. The same command again continues from the newest checkpoint in WORKDIR.",
+        usage="train.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...]",
         epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5",
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/dy_mobile.py:digits")
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="default: runs/NAME-VARIANT")
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="set one key of the configuration")
     options, rest = parser.parse_known_args(arguments)
 
     def run():
@@ -47,8 +47,10 @@ def train_main(arguments: list[str] | None = None) -> int:
         from dynet_jax.train.loop import train
 
         for argument in rest:
-            if not argument.startswith("--config."):
-                raise UserError(f"unknown argument {argument!r}; see train.py --help")
+            if not argument.startswith("--config.") or "=" not in argument:
+                raise UserError(f"cannot read {argument!r}; set a key as --config.KEY=VALUE, or see train.py --help")
+        if options.workdir is not None and not options.workdir.name:
+            raise UserError("--workdir must name a directory for this run alone, like runs/digits")
         config = load_config(options.config)
         override(config, rest)
         path, _, variant = options.config.partition(":")

@@ -11,7 +11,7 @@ class UserError(ValueError):
 def suggest(word: str, choices: Iterable[str]) -> str:
     """The part of a message that says what would have been right.
 
-    >>> suggest("dy_mobil", ["dy_mobile", "mobilenet_v2"])
+    >>> suggest("dy_mobil", ["dy_mobile", "resnet18"])
     'did you mean dy_mobile?'
     """
     choices = sorted(choices)

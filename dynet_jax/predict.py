@@ -1,6 +1,5 @@
 """Use of a trained work directory: evaluate it again, or classify images."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +11,14 @@ from dynet_jax.data.augment import center_crop, decode
 from dynet_jax.data.files import list_images
 from dynet_jax.errors import UserError
 from dynet_jax.train.checkpoint import Checkpoints
-from dynet_jax.train.config import read_config
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.setup import Run, make_run, open_data
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_eval_step, make_predict_step
+from dynet_jax.train.workdir import read_class_names, read_config
 
-BATCH = 32
+IMAGES_AT_ONCE = 32
 
 
 class Prediction(NamedTuple):
@@ -42,14 +41,12 @@ def load_workdir(workdir: Path, devices: Sequence | None = None) -> tuple[Run, T
 def evaluate_workdir(workdir: Path, data: str | None = None, data_dir: str | None = None) -> dict[str, float]:
     """'top1', 'top5', 'loss', 'examples' and 'step', on the run's own test set or on another dataset."""
     run, state = load_workdir(workdir)
-    if data is not None:
-        run.config.data.name = data
-    if data_dir is not None:
-        run.config.data.data_dir = data_dir
-    source = open_data(run.config, "test")
-    labels = _class_names(workdir)
+    config = run.config.copy_and_resolve_references()
+    config.data.update({"name": data or config.data.name, "data_dir": data_dir or config.data.data_dir})
+    source = open_data(config, "test")
+    labels = read_class_names(workdir)
     if source.class_names != labels:
-        raise UserError(f"the classes of {run.config.data.name} are not those that {workdir} was trained on")
+        raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")
     eval_step = make_eval_step(run.model, run.layout, **run.pixels)
     values = evaluate(run, eval_step, state.variables, source)
     return {**values, "examples": len(source), "step": int(state.step)}
@@ -58,19 +55,19 @@ def evaluate_workdir(workdir: Path, data: str | None = None, data_dir: str | Non
 def predict_images(workdir: Path, images: Sequence[Path], count: int = 5) -> Iterator[Prediction]:
     """The `count` most probable classes of each image, in order; a folder stands for the images in it.
 
-    Raises UserError if a path does not exist, before anything is computed. An image that cannot be decoded gives a
-    Prediction with an error.
+    When the first prediction is asked for, UserError is raised if a path does not exist. An image that cannot be
+    decoded gives a Prediction with an error.
     """
     files = [file for path in images for file in _expand(path)]
     run, state = load_workdir(workdir, devices=jax.devices()[:1])
-    names, data = _class_names(workdir), run.config.data
+    names, data = read_class_names(workdir), run.config.data
     predict = make_predict_step(run.model, **run.pixels)
     for batch in _batched(files):
         loaded = [_load(path, data.image_size, data.resize_to) for path in batch]
         good = [image for image, error in loaded if error is None]
         probabilities = iter([])
         if good:
-            padded = np.zeros((min(BATCH, len(files)), *good[0].shape), np.uint8)  # one shape, compiled once
+            padded = np.zeros((min(IMAGES_AT_ONCE, len(files)), *good[0].shape), np.uint8)  # one shape, compiled once
             padded[: len(good)] = good
             probabilities = iter(np.asarray(predict(state.variables, padded)))
         for path, (_, error) in zip(batch, loaded):
@@ -100,12 +97,5 @@ def _load(path: Path, size: int, resize_to: int):
         return None, str(error)
 
 
-def _class_names(workdir: Path) -> list[str]:
-    path = workdir / "labels.json"
-    if not path.is_file():
-        raise UserError(f"{workdir} has no labels.json; train.py writes it when it starts")
-    return json.loads(path.read_text())
-
-
 def _batched(files):
-    return (tuple(files[i : i + BATCH]) for i in range(0, len(files), BATCH))
+    return (tuple(files[i : i + IMAGES_AT_ONCE]) for i in range(0, len(files), IMAGES_AT_ONCE))

@@ -105,8 +105,8 @@ def test_mistakes_of_summary(arguments, parts, capfd):
             [CONFIG.replace("dy_mobile", "dy_mobil")],
             ["there is no configuration file", "did you mean", "dy_mobile.py"],
         ),
-        ([CONFIG, "--resume"], ["unknown argument '--resume'; see train.py --help"]),
-        ([CONFIG, "--work=runs/x"], ["unknown argument '--work=runs/x'"]),
+        ([CONFIG, "--resume"], ["cannot read '--resume'; set a key as --config.KEY=VALUE"]),
+        ([CONFIG, "--work=runs/x"], ["cannot read '--work=runs/x'"]),
         ([], ["required: --config"]),
     ],
     ids=lambda value: " ".join(value).replace(CONFIG, "CONFIG"),
@@ -139,7 +139,7 @@ def test_the_work_directory_cannot_be_made(tmp_path, capfd):
         result = run(
             train_main, [f"{CONFIG}:digits", "--config.batch_size=128", f"--workdir={tmp_path / place}"], capfd
         )
-        assert_one_line(result, f"train.py: the work directory {tmp_path / place} cannot be made")
+        assert_one_line(result, f"train.py: the work directory {tmp_path / place} cannot be written")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
@@ -151,9 +151,10 @@ def test_not_a_work_directory(command, tmp_path, capfd):
 
 
 def test_a_work_directory_that_has_no_checkpoint(tmp_path, capfd):
-    from dynet_jax.train.config import load_config, save_config
+    from dynet_jax.train.config import load_config
+    from dynet_jax.train.workdir import claim
 
-    save_config(load_config(f"{CONFIG.removeprefix('--config=')}:digits"), tmp_path)
+    claim(tmp_path, load_config(f"{CONFIG.removeprefix('--config=')}:digits"), [str(digit) for digit in range(10)])
     (tmp_path / "labels.json").write_text(json.dumps([str(digit) for digit in range(10)]))
     assert_one_line(run(main, ["evaluate", tmp_path], capfd), "dynet: there is no checkpoint in", str(tmp_path))
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,7 +11,7 @@ from dynet_jax.train.metrics import read_metrics
 
 CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.py") if path.stem != "common")
 TINY = ["data.name=synthetic", "data.image_size=32", "data.resize_to=32", "data.threads=1", "model.width=0.1"]
-TINY += ["batch_size=16", "bn_batch_size=8", "epochs=0.00016", "warmup_epochs=0", "log_every_steps=1"]
+TINY += ["batch_size=16", "bn_batch_size=8", "epochs=1", "warmup_epochs=0", "log_every_steps=1"]
 
 
 @pytest.mark.slow
@@ -26,7 +25,6 @@ def test_one_step(path, tmp_path, monkeypatch):
     (row,) = read_metrics(tmp_path / "metrics.jsonl", "train")
     assert row["step"] == 1
     assert np.log(1000) - 1.5 < row["loss"] < np.log(1000) + 1.5  # before anything is learned
-    assert len(jax.devices()) == 8
 
 
 def test_there_are_configurations():

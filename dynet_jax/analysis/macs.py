@@ -66,7 +66,8 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
     Counts convolutions, kernel fusion and fully connected layers; normalisation, activations, pooling and additions
     are left out, as is customary. Any network may be counted in which the convolutions are `DynamicConv`, `Conv` or
     `flax.linen.Conv` and the fully connected layers `flax.linen.Dense`. A `DynamicConv` counts as Eq. 1 (kernels
-    fused, then one convolution), whatever form it is computed in.
+    fused, then one convolution), whatever form it is computed in. A `Dense` outside a `CoefficientPredictor` counts as
+    classifier.
 
     Args:
       model: a Flax module called as `model(images, train=False)`.

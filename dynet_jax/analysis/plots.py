@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from dynet_jax.train.metrics import read_metrics
-
 COLORS = {"train": "#0072B2", "test": "#D55E00"}  # told apart by colour-blind readers and in grey
 
 
-def plot_training_curves(metrics_file: Path, image_file: Path, title: str) -> None:
-    """Loss, accuracy and learning rate over steps, from a run's metrics.jsonl, as a PNG."""
+def plot_training_curves(rows: dict[str, list[dict]], image_file: Path, title: str) -> None:
+    """Loss, accuracy and learning rate over steps, as a PNG.
+
+    rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', 'top1', and in training 'learning_rate'.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = {kind: read_metrics(metrics_file, kind) for kind in COLORS}
     figure, (loss, accuracy, rate) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for kind, style in (("train", "-"), ("test", "o-")):
         steps = [row["step"] for row in rows[kind]]
@@ -24,21 +24,14 @@ def plot_training_curves(metrics_file: Path, image_file: Path, title: str) -> No
     rate.plot(
         [row["step"] for row in rows["train"]], [row["learning_rate"] for row in rows["train"]], color=COLORS["train"]
     )
-    loss.set(title="loss (training: with label smoothing)", xlabel="step", ylabel="cross entropy")
-    accuracy.set(title="top-1 accuracy", xlabel="step", ylabel="%")
-    if rows["test"]:
-        last = rows["test"][-1]
-        accuracy.annotate(
-            f"{100 * last['top1']:.2f} %",
-            (last["step"], 100 * last["top1"]),
-            xytext=(-4, -14),
-            textcoords="offset points",
-            ha="right",
-            color=COLORS["test"],
-        )
+    final = f" (test: {100 * rows['test'][-1]['top1']:.2f} %)" if rows["test"] else ""
+    loss.set(title="loss (training: with label smoothing)", xlabel="step", ylabel="cross entropy", ylim=(0, None))
+    accuracy.set(title=f"top-1 accuracy{final}", xlabel="step", ylabel="%", ylim=(0, 100))
+    if rows["train"]:  # an early test loss, before the running statistics have settled, would flatten all the rest
+        loss.set_ylim(0, 1.2 * max(row["loss"] for row in rows["train"]))
     rate.set(title="learning rate", xlabel="step")
-    for axes in (loss, accuracy):
-        axes.legend(frameon=False)
+    loss.legend(frameon=False, loc="upper right")
+    accuracy.legend(frameon=False, loc="lower right")
     for axes in (loss, accuracy, rate):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

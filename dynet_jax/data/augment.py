@@ -19,7 +19,10 @@ def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
     """
     if isinstance(image, np.ndarray):
         return image
-    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
+    except cv2.error:  # larger than OpenCV's limit, for one
+        pixels = None
     if pixels is None:
         raise UserError(f"{name} is not an image that can be decoded ({len(image)} bytes); remove or replace it")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -15,9 +15,17 @@ FASHION_CLASSES = ["t-shirt/top", "trouser", "pullover", "dress", "coat"]
 FASHION_CLASSES += ["sandal", "shirt", "sneaker", "bag", "ankle-boot"]
 
 
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def list_images(folder: Path) -> list[Path]:
     """The image files below a folder, sorted, so that an index means the same image everywhere."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if _is_image(path))
+
+
+def _class_folders(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
 class FolderSource:
@@ -26,8 +34,8 @@ class FolderSource:
     def __init__(self, root: Path, split: str):
         train = self._split_folder(root, "train")
         folder = train if split == "train" else self._split_folder(root, split)
-        self.class_names = sorted(path.name for path in train.iterdir() if path.is_dir())
-        unknown = {path.name for path in folder.iterdir() if path.is_dir()} - set(self.class_names)
+        self.class_names = sorted(_class_folders(train))
+        unknown = _class_folders(folder) - set(self.class_names)
         if unknown:
             raise UserError(f"{folder} has classes that {train} has not: {', '.join(sorted(unknown)[:5])}")
         self._files = [

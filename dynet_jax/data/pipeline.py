@@ -65,8 +65,8 @@ def training_batches(
     local = batch_size // hosts
     endless = len(records) // batch_size
     part = _HostPart(records, endless * local, batch_size, host, hosts)
-    batches = grain.MapDataset.source(part)[start_step * local :].batch(local)
-    return iter(batches.to_iter_dataset(_read_options(threads, local)))
+    images = grain.MapDataset.source(part)[start_step * local :]
+    return iter(images.to_iter_dataset(_read_options(threads, local)).batch(local))
 
 
 def evaluation_batches(
@@ -87,8 +87,9 @@ def evaluation_batches(
     steps = -(-len(source) // batch_size)
     local = batch_size // hosts
     part = _HostPart(_Padded(source, transform, size), steps * local, batch_size, host, hosts)
-    return iter(grain.MapDataset.source(part).batch(local).to_iter_dataset(_read_options(threads, local)))
+    return iter(grain.MapDataset.source(part).to_iter_dataset(_read_options(threads, local)).batch(local))
 
 
 def _read_options(threads: int, local_batch: int) -> grain.ReadOptions:
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, min(4 * local_batch, 500)))
+    # The buffer counts images: two batches ahead, less where batches are large.
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, min(2 * local_batch, 512)))

@@ -35,7 +35,7 @@ def load_source(dataset: str, split: str, data_dir: str | None = None) -> Source
     if dataset == "digits":
         return ArraySource(*_digits(split), [str(digit) for digit in range(10)], f"digits/{split}")
     if dataset == "synthetic":
-        return SyntheticSource()
+        return SyntheticSource(100_000 if split == "train" else 1_000)
     if dataset in ("imagenet2012", "cifar10"):
         return TfdsSource(dataset, split, data_dir)
     raise UserError(f"unknown dataset {dataset!r}; {suggest(dataset, DATASETS)}")

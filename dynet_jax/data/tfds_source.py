@@ -37,7 +37,10 @@ def prepare(dataset: str, data_dir: str | None, archives: str | None) -> Path:
     folder = Path(data_dir or DEFAULT_FOLDER).expanduser()
     builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
     downloads = tfds.download.DownloadConfig(manual_dir=archives and str(Path(archives).absolute()))
-    builder.download_and_prepare(download_config=downloads)
+    try:
+        builder.download_and_prepare(download_config=downloads)
+    except Exception as error:  # no network, a damaged archive, a full disk: TFDS raises what it meets
+        raise UserError(f"{dataset} cannot be prepared: {' '.join(str(error).split())[:300]}") from error
     return Path(builder.data_dir)
 
 

@@ -88,8 +88,8 @@ class DynamicConv(nn.Module):
 
     Attributes:
       features, kernel_size, strides, padding, kernel_dilation, feature_group_count, use_bias, dtype, param_dtype,
-        precision, kernel_init, bias_init: as in `flax.linen.Conv`. `kernel_init` is called once per kernel of the
-        bank, so that it sees an ordinary kernel's fan-in.
+        precision, kernel_init, bias_init: as in `flax.linen.Conv`, by name; there is no `input_dilation` and no `mask`.
+        `kernel_init` is called once per kernel of the bank, so that it sees an ordinary kernel's fan-in.
       group_size: g_t, the number of fixed kernels per dynamic kernel; 1 is channel attention.
       hidden_features, coefficient_scope, activation, temperature: of the layer's own `CoefficientPredictor`.
       fusion: 'kernel' (Eq. 1), 'feature' (Eq. 2), or 'auto' for the faster one; the result is the same.

@@ -122,13 +122,13 @@ class MobileNet(nn.Module):
 
 @register_model
 def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> MobileNet:
-    """MobileNetV2 (Sandler et al., 2018), without dropout. 300.77M MACs and 3,504,872 parameters at width 1.0."""
+    """MobileNetV2 (Sandler et al., 2018), without dropout. 300.8M MACs with the classifier at width 1.0."""
     return _mobilenet(_mobilenet_v2_blocks(width), num_classes, width, group_size=None)
 
 
 @register_model
 def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> MobileNet:
-    """Dy-mobile (section 3.3): every block dynamic and without expansion. 135.1M MACs at width 1.0, 300.77M static."""
+    """Dy-mobile (section 3.3): every block dynamic, none expands. 136.4M MACs with the classifier at width 1.0."""
     if not isinstance(group_size, int) or group_size < 1:
         raise UserError(f"group_size must be a positive int (6 in the paper), not {group_size!r}")
     return _mobilenet(_dy_mobile_blocks(width), num_classes, width, group_size=group_size)
@@ -136,7 +136,7 @@ def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) 
 
 @register_model
 def fix_mobile(num_classes: int = 1000, width: float = 1.0) -> MobileNet:
-    """Fix-mobile (Table 4): Dy-mobile with plain convolutions of the same widths. 129.3M MACs at width 1.0."""
+    """Fix-mobile (Table 4): Dy-mobile with plain convolutions. 130.5M MACs with the classifier at width 1.0."""
     return _mobilenet(_dy_mobile_blocks(width), num_classes, width, group_size=None)
 
 
@@ -176,6 +176,6 @@ def _dy_mobile_blocks(width):
 def make_divisible(channels: float, divisor: int = 8) -> int:
     """MobileNetV2's rounding of a scaled width: to the nearest multiple, but never down by more than 10 %."""
     if not 0 < channels < math.inf:
-        raise UserError("width must be a positive number (1.0 in the paper)")
+        raise UserError(f"a layer cannot have {channels} channels: width must be a positive number (1.0 in the paper)")
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * channels else rounded + divisor

@@ -109,6 +109,8 @@ def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> 
       kernels, whose per-image forms move several times the bytes there (by the TPU compiler's count; GPUs follow the
       same rule until they have been measured).
 
+    `dynamic_conv` asks `jax.default_backend()`; a program compiled ahead of time for other hardware names its `fusion`.
+
     >>> choose_fusion((6, 3, 3, 6, 96), batch=64, backend="tpu")
     'feature'
     """

@@ -1,10 +1,10 @@
 """Checkpoints of a work directory. The only file that knows Orbax."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 
 from dynet_jax.errors import UserError
 from dynet_jax.train.state import TrainState
@@ -21,10 +21,11 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=False, enable_async_checkpointing=True)
         # The handler is named because without it a manager that has not saved yet cannot say what is in a checkpoint.
         handler = ocp.StandardCheckpointHandler()
-        return ocp.CheckpointManager(epath.Path(self._folder), options=options, item_handlers=handler)
+        return ocp.CheckpointManager(self._folder, options=options, item_handlers=handler)
 
     @property
     def latest_step(self) -> int | None:
+        """Of the newest checkpoint, or None if there is none."""
         return self._manager.latest_step() if self._manager else None
 
     def save(self, state: TrainState, *, wait: bool = False) -> None:
@@ -46,7 +47,7 @@ class Checkpoints:
         step = self.latest_step
         if step is None:
             raise UserError(f"there is no checkpoint in {self._folder}")
-        saved = _shapes(self._manager.item_metadata(step))
+        saved = _shapes(self._read(step, lambda: self._manager.item_metadata(step)))
         wanted = _shapes(template)
         differences = [key for key in sorted(saved | wanted) if saved.get(key) != wanted.get(key)]
         if differences:
@@ -57,7 +58,23 @@ class Checkpoints:
                 f"{wanted.get(key, 'nothing')}); use another --workdir, or the configuration it was trained with"
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        return self._read(step, lambda: self._manager.restore(step, args=ocp.args.StandardRestore(abstract)))
+
+    def _read(self, step: int, read: Callable):
+        """Orbax raises many things when files are missing or cut short; all of them mean the same to the user."""
+        try:
+            content = read()
+            if not jax.tree.leaves(content, is_leaf=lambda leaf: hasattr(leaf, "shape")):
+                raise ValueError("it is empty")
+            return content
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            older = [other for other in self._manager.all_steps() if other < step]
+            then = f"go on from step {max(older)}" if older else "start from the beginning"
+            raise UserError(
+                f"the checkpoint {self._folder / str(step)} is damaged ({type(error).__name__}: {reason}); move that "
+                f"folder away to {then}"
+            ) from error
 
     def close(self) -> None:
         """Wait for saves under way; an error of theirs is raised here."""

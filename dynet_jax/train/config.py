@@ -23,11 +23,13 @@ def load_config(argument: str) -> ml_collections.ConfigDict:
         beside = sorted(str(other) for other in file.parent.glob("*.py")) if file.parent.is_dir() else []
         raise UserError(f"there is no configuration file {path}" + (f"; {suggest(path, beside)}" if beside else ""))
     spec = importlib.util.spec_from_file_location(f"dynet_config_{file.stem}", file)
+    if spec is None:
+        raise UserError(f"{path} is not a Python file; a configuration is one, like configs/dy_mobile.py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(file.resolve().parent.parent))  # so that `from configs import common` works from anywhere
     try:
         spec.loader.exec_module(module)
-        return module.get_config(*([variant] if variant else []))
+        config = module.get_config(*([variant] if variant else []))
     except UserError:
         raise
     except Exception as error:  # whatever a user's file does wrong
@@ -35,6 +37,9 @@ def load_config(argument: str) -> ml_collections.ConfigDict:
         raise UserError(f"{path} cannot be used as a configuration: {type(error).__name__}: {reason}") from error
     finally:
         sys.path.pop(0)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"get_config() of {path} returns {type(config).__name__}, not an ml_collections.ConfigDict")
+    return config
 
 
 def override(config: ml_collections.ConfigDict, assignments: list[str]) -> None:
@@ -73,9 +78,18 @@ def _parse(key: str, text: str, present: Any, kind: type) -> Any:
     if kind is tuple and type(value) is list:
         value = tuple(value)
     if type(value) is not kind:
-        raise UserError(f"{key} must be {kind.__name__}, like {present!r}, not {text!r}")
+        example = json.dumps(present) if kind is tuple else repr(present)
+        raise UserError(f"{key} must be {'list' if kind is tuple else kind.__name__}, like {example}, not {text!r}")
     return value
 
+
+REQUIRED = (
+    *("model.name", "model.num_classes", "data.name", "data.data_dir", "data.image_size", "data.resize_to"),
+    *("data.crop", "data.flip", "data.mean", "data.std", "data.threads", "batch_size", "accumulation_steps", "epochs"),
+    *("warmup_epochs", "learning_rate", "momentum", "weight_decay", "decay_parameters", "label_smoothing"),
+    *("bn_batch_size", "dtype", "seed", "log_every_steps", "eval_every_epochs", "checkpoint_every_steps"),
+    "keep_checkpoints",
+)
 
 # Keys that may be None, and what they are otherwise.
 OPTIONAL = {"bn_batch_size": int, "data.data_dir": str}
@@ -97,6 +111,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     positive = ("batch_size", "accumulation_steps", "epochs", "data.image_size", "data.resize_to", "log_every_steps")
     positive += ("checkpoint_every_steps", "keep_checkpoints", "eval_every_epochs", "data.threads")
     flat = flatten(config)
+    missing = [key for key in REQUIRED if key not in flat]
+    if missing:
+        raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")
     for key, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} must be finite, not {value}")
@@ -112,9 +129,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     if config.seed >= 2**32:
         raise UserError(f"seed must be less than 2^32, not {config.seed}")
     for key in ("data.mean", "data.std"):
-        if len(flat[key]) != 3 or not all(
-            isinstance(value, int | float) and math.isfinite(value) for value in flat[key]
-        ):
+        if len(flat[key]) != 3 or not all(type(value) in (int, float) and math.isfinite(value) for value in flat[key]):
             raise UserError(f"{key} must be three numbers, of red, green and blue, not {flat[key]}")
     if min(config.data.std) <= 0:
         raise UserError(f"data.std must be positive, not {config.data.std}")
@@ -126,21 +141,3 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"data.resize_to={config.data.resize_to} is less than data.image_size={config.data.image_size}")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype must be 'float32' or 'bfloat16', not {config.dtype!r}")
-
-
-CONFIG_FILE = "config.json"
-
-
-def save_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    (workdir / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-
-
-def read_config(workdir: Path) -> ml_collections.ConfigDict:
-    """The configuration that a work directory was trained with. Raises UserError if it is not a work directory."""
-    path = Path(workdir) / CONFIG_FILE
-    if not path.is_file():
-        raise UserError(f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}")
-    try:
-        return ml_collections.ConfigDict(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged: {error}") from error

@@ -8,24 +8,35 @@ from dynet_jax.data import evaluation_batches
 from dynet_jax.data.record import Source
 from dynet_jax.train.distributed import to_devices
 from dynet_jax.train.metrics import means
-from dynet_jax.train.setup import Run, test_transform
+from dynet_jax.train.setup import Run, evaluation_transform
 
 
 def evaluation_batch_size(run: Run, examples: int) -> int:
-    """About the training batch, no larger than the test set needs, and a multiple of the devices."""
+    """About what a training step works on at once, no larger than the test set needs, and a multiple of the devices."""
     devices = run.layout.mesh.size
-    return -(-min(run.config.batch_size, examples) // devices) * devices
+    at_once = run.config.batch_size // run.config.accumulation_steps
+    return -(-min(at_once, examples) // devices) * devices
 
 
-def evaluate(run: Run, eval_step: Callable, variables: dict, source: Source) -> dict[str, float]:
-    """Mean 'loss' (without label smoothing), 'top1' and 'top5' over all examples of the source."""
+def evaluate(
+    run: Run, eval_step: Callable, variables: dict, source: Source, stop: Callable[[], bool] = lambda: False
+) -> dict[str, float] | None:
+    """Mean 'loss' (without label smoothing), 'top1' and 'top5' over all examples of the source.
+
+    None if `stop`, which is asked before every batch, says so before the end.
+    """
     batches = evaluation_batches(
         source,
-        test_transform(run.config),
+        evaluation_transform(run.config),
         size=run.config.data.image_size,
         batch_size=evaluation_batch_size(run, len(source)),
         host=jax.process_index(),
         hosts=jax.process_count(),
         threads=run.config.data.threads,
     )
-    return means([eval_step(variables, to_devices(batch, run.layout)) for batch in batches])
+    sums = []
+    for batch in batches:
+        if stop():
+            return None
+        sums.append(eval_step(variables, to_devices(batch, run.layout)))
+    return means(sums)

@@ -4,9 +4,9 @@ Order of events: check everything, restore or initialise, then for each step: ba
 the same command again goes on from the newest checkpoint; the data needs no state, as batch n is a function of n.
 """
 
-import json
 import math
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -19,14 +19,15 @@ from dynet_jax.analysis.plots import plot_training_curves
 from dynet_jax.data import training_batches
 from dynet_jax.errors import UserError
 from dynet_jax.train.checkpoint import Checkpoints
-from dynet_jax.train.config import check_config, save_config
+from dynet_jax.train.config import check_config
 from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.evaluate import evaluate
-from dynet_jax.train.metrics import MetricWriter, means
+from dynet_jax.train.metrics import MetricWriter, means, read_metrics
 from dynet_jax.train.progress import Progress, duration
 from dynet_jax.train.setup import Run, make_run, open_data, training_transform
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_eval_step, make_train_step
+from dynet_jax.train.workdir import claim
 
 INTERRUPTED = 75  # EX_TEMPFAIL: "start me again"
 
@@ -42,18 +43,21 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
     train_source, test_source = open_data(config, "train"), open_data(config, "test")
     layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
     run = make_run(config, len(train_source), layout)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the work directory {workdir} cannot be made: {error.strerror}") from error
+    if jax.process_index() == 0:
+        claim(workdir, config, train_source.class_names)
     with _Interruption() as interruption:
         session = _Session(run, workdir, interruption)
         state = session.restore_or_initialise()
-        if jax.process_index() == 0:
-            save_config(config, workdir)
-            (workdir / "labels.json").write_text(json.dumps(train_source.class_names) + "\n")
+        session.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
         try:
             return session.train(state, train_source, test_source)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"{layout.micro_batch} images at a time do not fit in a device's memory; use "
+                f"--config.accumulation_steps={2 * config.accumulation_steps}, or a smaller --config.batch_size"
+            ) from error
         finally:
             session.close()
 
@@ -64,7 +68,6 @@ class _Session:
     def __init__(self, run: Run, workdir: Path, interruption: "_Interruption"):
         self.run, self.config, self.workdir, self.interruption = run, run.config, workdir, interruption
         self.checkpoints = Checkpoints(workdir, run.config.keep_checkpoints)
-        self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
         self.eval_step = make_eval_step(run.model, run.layout, **run.pixels)
         self.train_step = make_train_step(
             run.model, run.optimizer, run.layout, label_smoothing=run.config.label_smoothing, **run.pixels
@@ -90,29 +93,35 @@ class _Session:
     def train(self, state: TrainState, train_source, test_source) -> int:
         run, first_step = self.run, int(state.step)
         batches = self._batches(train_source, first_step)
-        sums, ready = [], None
+        window, ready = [], None
         for step in range(first_step + 1, run.total_steps + 1):
             batch = next(batches)
             if step == first_step + 1:
                 self._compile(state, batch)
-            state, metrics = self.train_step(state, batch)
-            sums.append(metrics)
+            state, sums = self.train_step(state, batch)
+            window.append(sums)
             # A finished window is read after the next step has been dispatched, so that reading never stalls a device.
             if ready:
                 self._log(*ready)
                 ready = None
-            if step % self.config.log_every_steps == 0 or step == run.total_steps:
-                ready, sums = (step, sums), []
+
             last = step == run.total_steps
-            if last or step % max(1, round(self.config.eval_every_epochs * run.steps_per_epoch)) == 0:
+            stop = self.interruption.seen and not last
+            if last or stop or self._is_reported(step):
+                ready, window = (step, window), []
+            save = last or stop or step % self.config.checkpoint_every_steps == 0
+            evaluate = last or step % max(1, round(self.config.eval_every_epochs * run.steps_per_epoch)) == 0
+            if save or evaluate:
                 if ready:
                     self._log(*ready)
                     ready = None
-                self._evaluate(step, state, test_source)
-            if last or step % self.config.checkpoint_every_steps == 0:
-                self.checkpoints.save(state)
-            if self.interruption.seen:
+                self._refuse_divergence(step, window)  # so that a bad state never replaces a good checkpoint
+            if save:
+                self.checkpoints.save(state, wait=stop)
+            if evaluate and not stop and not self._evaluate(step, state, test_source):
                 self.checkpoints.save(state, wait=True)
+                stop = not last
+            if stop:
                 self.progress.say(f"stopped at step {step}, saved; run the same command to go on")
                 return INTERRUPTED
         if first_step >= run.total_steps:
@@ -149,29 +158,44 @@ class _Session:
         self.progress.say(f"compiled in {duration(time.perf_counter() - start)}")
         self.progress.restart()
 
-    def _log(self, step: int, sums: list[dict]) -> None:
-        values = means(sums)
+    def _is_reported(self, step: int) -> bool:
+        """Every log_every_steps; but the end's report takes a short remainder in, which alone would be noise."""
+        every = self.config.log_every_steps
+        return step % every == 0 and self.run.total_steps - step >= every / 2
+
+    def _refuse_divergence(self, step: int, window: list[dict]) -> None:
+        values = means(window) if window else {"loss": 0.0}
         if not math.isfinite(values["loss"]):
             raise UserError(
                 f"the loss is {values['loss']} at step {step}; the last checkpoint is of step "
                 f"{self.checkpoints.latest_step}. Use a smaller --config.learning_rate than {self.config.learning_rate}"
             )
+
+    def _log(self, step: int, window: list[dict]) -> None:
+        self._refuse_divergence(step, window)
+        values = means(window)
         learning_rate = float(self.run.schedule(step - 1))
         rate = self.progress.report(step, values["loss"], values["top1"], learning_rate)
         self.writer.write(step, "train", {**values, "learning_rate": learning_rate, "images_per_second": rate})
 
-    def _evaluate(self, step: int, state: TrainState, source) -> None:
+    def _evaluate(self, step: int, state: TrainState, source) -> bool:
+        """False if a signal ended it early."""
+        jax.block_until_ready(state.step)  # steps still under way are training, not evaluation
         self.progress.pause()
-        values = evaluate(self.run, self.eval_step, state.variables, source)
+        values = evaluate(self.run, self.eval_step, state.variables, source, lambda: self.interruption.seen)
+        if values is None:
+            return False
         self.progress.say(
             f"  test at step {step}: top-1 {100 * values['top1']:.2f} % | top-5 {100 * values['top5']:.2f} % | "
             f"loss {values['loss']:.3f} | {len(source)} images"
         )
         self.writer.write(step, "test", values)
         if jax.process_index() == 0:
+            rows = {kind: read_metrics(self.writer.path, kind) for kind in ("train", "test")}
             title = f"{self.config.model.name} on {self.config.data.name}"
-            plot_training_curves(self.writer.path, self.workdir / "curves.png", title)
+            plot_training_curves(rows, self.workdir / "curves.png", title)
         self.progress.resume()
+        return True
 
 
 class _Interruption:
@@ -186,10 +210,11 @@ class _Interruption:
     def _note(self, number, frame):
         self.seen = True
         self._restore()
+        print("stopping after this step; once more to stop at once, without saving", file=sys.stderr, flush=True)
 
     def _restore(self):
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
 
     def __exit__(self, *exception):
         self._restore()

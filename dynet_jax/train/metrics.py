@@ -45,16 +45,18 @@ class MetricWriter:
 
 
 def read_metrics(path: Path, kind: str) -> list[dict]:
-    """The rows of one kind by step. Where a resumed run wrote a step again, the later row counts.
+    """The rows of one kind by step. Where a resumed run went back, what an earlier attempt wrote from there on is out.
 
-    A last line cut short by a crash is passed over.
+    A line cut short by a crash is passed over.
     """
-    rows = {}
+    rows: list[dict] = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
         if row["kind"] == kind:
-            rows[row["step"]] = row
-    return [rows[step] for step in sorted(rows)]
+            while rows and rows[-1]["step"] >= row["step"]:
+                rows.pop()
+            rows.append(row)
+    return rows

@@ -21,6 +21,7 @@ class Progress:
         self._paused_at = time.perf_counter()
 
     def resume(self) -> None:
+        """Training goes on."""
         self._last_time += time.perf_counter() - self._paused_at
 
     def report(self, step: int, loss: float, top1: float, learning_rate: float) -> float:

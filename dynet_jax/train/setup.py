@@ -1,8 +1,9 @@
 """From a configuration to the objects of a run. Training, `dynet evaluate` and `dynet predict` share it."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -10,6 +11,7 @@ import optax
 
 from dynet_jax.data import load_source
 from dynet_jax.data.augment import make_test_transform, make_training_transform
+from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
 from dynet_jax.train.distributed import Layout
@@ -23,7 +25,7 @@ class Run:
 
     config: ml_collections.ConfigDict
     layout: Layout
-    model: Any
+    model: nn.Module
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     steps_per_epoch: int
@@ -35,6 +37,7 @@ class Run:
         return {"mean": tuple(self.config.data.mean), "std": tuple(self.config.data.std)}
 
     def fresh_state(self) -> TrainState:
+        """The state at step 0, on every device."""
         return create_state(
             self.model,
             self.optimizer,
@@ -58,7 +61,8 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
             f"use --config.batch_size={2 ** max(0, train_examples.bit_length() - 4)}"
         )
     total_steps = max(1, round(config.epochs * steps_per_epoch))
-    schedule = make_schedule(config.learning_rate, round(config.warmup_epochs * steps_per_epoch), total_steps)
+    warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
+    schedule = make_schedule(config.learning_rate, warmup_steps, total_steps)
     optimizer = make_optimizer(
         schedule,
         momentum=config.momentum,
@@ -68,7 +72,8 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     return Run(config, layout, build_model(config, layout), schedule, optimizer, steps_per_epoch, total_steps)
 
 
-def build_model(config: ml_collections.ConfigDict, layout: Layout):
+def build_model(config: ml_collections.ConfigDict, layout: Layout) -> nn.Module:
+    """The network of `config.model`, with BatchNorm's groups where the layout puts them."""
     arguments = config.model.to_dict()
     name = arguments.pop("name")
     return create_model(
@@ -80,8 +85,8 @@ def build_model(config: ml_collections.ConfigDict, layout: Layout):
     )
 
 
-def open_data(config: ml_collections.ConfigDict, split: str):
-    """The source of one split; its classes must fit the model's outputs."""
+def open_data(config: ml_collections.ConfigDict, split: str) -> Source:
+    """The source of one split. Raises UserError if it has more classes than the model has outputs."""
     source = load_source(config.data.name, split, config.data.data_dir)
     if len(source.class_names) > config.model.num_classes:
         raise UserError(
@@ -91,9 +96,11 @@ def open_data(config: ml_collections.ConfigDict, split: str):
     return source
 
 
-def training_transform(config: ml_collections.ConfigDict):
+def training_transform(config: ml_collections.ConfigDict) -> Callable:
+    """(record, rng) -> arrays, as the configuration says. Raises UserError for an unknown crop."""
     return make_training_transform(config.data.image_size, config.data.crop, config.data.flip)
 
 
-def test_transform(config: ml_collections.ConfigDict):
+def evaluation_transform(config: ml_collections.ConfigDict) -> Callable:
+    """record -> arrays, without chance."""
     return make_test_transform(config.data.image_size, config.data.resize_to)

@@ -11,7 +11,7 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-    """Step count, parameters, BatchNorm statistics and the optimiser's state; all float32, on every device."""
+    """Step count (int32), parameters, BatchNorm statistics and the optimiser's state (float32), on every device."""
 
     step: jax.Array
     params: Any

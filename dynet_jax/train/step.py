@@ -36,6 +36,7 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """(state, batch) -> (new state, sums of 'loss', 'top1', 'top5' and 'examples' over the batch).
 
+    A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch] int32}, split over the devices of the layout.
     The state's buffers are donated. A device's part of the batch is worked on in micro-batches of
     `layout.micro_batch`, one after another, and their gradients and statistics averaged: the same function as the whole
     batch at once.
@@ -83,7 +84,10 @@ def make_train_step(
 
 
 def make_eval_step(model: nn.Module, layout: Layout, *, mean, std) -> Callable[[dict, Batch], Metrics]:
-    """(variables, batch with 'mask') -> sums of 'loss', 'top1', 'top5' and 'examples' over the real examples."""
+    """(variables, batch) -> sums of 'loss', 'top1', 'top5' and 'examples' over the real examples.
+
+    A batch is that of a training step and 'mask' [batch], 1 for real examples and 0 for padding.
+    """
 
     def step(variables, batch):
         logits = model.apply(variables, normalize(batch["image"], mean, std), train=False)

@@ -104,7 +104,7 @@ def test_auto_equals_numpy_in_the_forms_of_an_accelerator(name, monkeypatch):
     test_equals_numpy(CASES[name], "auto")
 
 
-@pytest.mark.parametrize(("batch", "examples_in_cache", "chunk"), [(6, 4, 3), (5, 4, 1), (2, 0.5, 1)])
+@pytest.mark.parametrize(("batch", "examples_in_cache", "chunk"), [(6, 3.5, 3), (5, 2, 2), (2, 0.5, 1)])
 @pytest.mark.parametrize(
     ("name", "fusion"),
     [

@@ -8,7 +8,8 @@ import pytest
 from configs import common
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
-from dynet_jax.train.config import check_config, flatten, load_config, override, read_config, save_config
+from dynet_jax.train.config import check_config, flatten, load_config, override
+from dynet_jax.train.workdir import claim, read_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*.py") if path.stem != "common")
@@ -165,7 +166,7 @@ def test_keys_that_may_be_none_can_be_changed_twice():
         ("learning_rate=[0.1]", "learning_rate must be float, like 0.8, not '[0.1]'"),
         ("learning_rate=true", "learning_rate must be float, like 0.8, not 'true'"),
         ("data.flip=1", "data.flip must be bool, like True, not '1'"),
-        ("data.mean=5", "data.mean must be tuple, like (123.675, 116.28, 103.53), not '5'"),
+        ("data.mean=5", "data.mean must be list, like [123.675, 116.28, 103.53], not '5'"),
     ],
 )
 def test_override_refuses(assignment, message):
@@ -229,7 +230,7 @@ def test_values_at_the_edge_of_their_range(assignments):
 
 def test_a_work_directory_keeps_the_configuration(tmp_path):
     config = changed("bn_batch_size=None", "data.data_dir=somewhere")
-    save_config(config, tmp_path)
+    claim(tmp_path, config, ["a", "b"])
     kept = flatten(read_config(tmp_path))
     assert {key: tuple(v) if isinstance(v, list) else v for key, v in kept.items()} == flatten(config)
 
@@ -238,5 +239,5 @@ def test_not_a_work_directory(tmp_path):
     with pytest.raises(UserError, match=r"is not a work directory of train\.py: it has no config\.json"):
         read_config(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"epochs": 3})[:-2])
-    with pytest.raises(UserError, match=r"config\.json is damaged: "):
+    with pytest.raises(UserError, match=r"config\.json is not a configuration of train\.py: "):
         read_config(tmp_path)

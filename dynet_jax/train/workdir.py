@@ -1,0 +1,76 @@
+"""The small files of a work directory: what it was trained with, and the names of its classes."""
+
+import json
+import os
+from pathlib import Path
+
+import ml_collections
+
+from dynet_jax.errors import UserError
+from dynet_jax.train.config import check_config, flatten
+
+CONFIG_FILE, LABELS_FILE = "config.json", "labels.json"
+# What may change when a run goes on: how long and how fast it trains, where and how data is read, what is written when.
+FREE = {
+    *("epochs", "warmup_epochs", "learning_rate", "accumulation_steps", "data.data_dir", "data.threads"),
+    *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
+}
+
+
+def claim(workdir: Path, config: ml_collections.ConfigDict, class_names: list[str]) -> None:
+    """Make the directory, or make sure that it belongs to a run like this one; then write both files.
+
+    Raises UserError, before anything is written, if another run's checkpoints would be continued or overwritten.
+    """
+    if (workdir / CONFIG_FILE).exists():
+        before, now = flatten(read_config(workdir)), flatten(config)
+        for key in sorted((before | now).keys() - FREE):
+            if _plain(before.get(key)) != _plain(now.get(key)):
+                raise UserError(
+                    f"{workdir} was trained with {key}={before.get(key)!r}, not {now.get(key)!r}; "
+                    "use another --workdir, or the configuration it began with"
+                )
+        if (workdir / LABELS_FILE).exists() and read_class_names(workdir) != class_names:
+            raise UserError(
+                f"{workdir} was trained on other classes than {config.data.name} has; use another --workdir"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2))
+        _write(workdir / LABELS_FILE, json.dumps(class_names))
+    except OSError as error:
+        raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
+
+
+def read_config(workdir: Path) -> ml_collections.ConfigDict:
+    """The configuration of a work directory. Raises UserError if it is not one."""
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}")
+    try:
+        config = ml_collections.ConfigDict(json.loads(path.read_text()))
+        check_config(config)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a configuration of train.py: {error}") from error
+    return config
+
+
+def read_class_names(workdir: Path) -> list[str]:
+    """Names of the classes, in the order of the network's outputs. Raises UserError if they are not there."""
+    path = workdir / LABELS_FILE
+    try:
+        names = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); train.py writes it when it starts") from error
+    return names
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text + "\n")
+    os.replace(temporary, path)
