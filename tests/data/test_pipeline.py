@@ -1,6 +1,7 @@
 """Batches are a pure function of seed and step, whatever the hosts; an evaluation counts every example once."""
 
 import itertools
+import time
 from collections import Counter
 
 import numpy as np
@@ -143,3 +144,23 @@ def test_a_corrupt_image_is_named(run):
     """As a UserError, which the commands answer with one line."""
     with pytest.raises(UserError, match=r"^cat/7\.jpg is not an image that can be decoded"):
         run(Corrupt(20))
+
+
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_reads_a_few_batches_ahead_and_no_more(batch_size):
+    """The memory of a large run is that of what is read ahead."""
+
+    class Counting(ArraySource):
+        reads = 0
+
+        def __getitem__(self, index):
+            Counting.reads += 1
+            return super().__getitem__(index)
+
+    source = Counting(np.zeros((1000, 4, 4), np.uint8), np.zeros(1000, int), ["0"], "zeros")
+    transform = make_training_transform(4, "none", flip=False)
+    batches = training_batches(source, transform, batch_size=batch_size, seed=0, start_step=0, threads=2)
+    for taken in range(1, 4):
+        next(batches)
+        time.sleep(0.3)
+        assert taken * batch_size <= Counting.reads <= (taken + 4) * batch_size
