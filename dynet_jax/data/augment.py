@@ -10,6 +10,7 @@ import numpy as np
 from dynet_jax.errors import UserError, suggest
 
 cv2.setNumThreads(0)  # the pipeline has threads of its own
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be decoded is reported here, by name
 
 
 def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
