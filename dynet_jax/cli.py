@@ -74,6 +74,13 @@ def _report_mistakes(program: str, run: Callable[[], int | None]) -> int:
     return FAILED
 
 
+def _path(text: str) -> Path:
+    """Not '': that is what an unset variable of the shell leaves, and it would mean the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path")
+    return Path(text)
+
+
 def _add_summary(commands) -> None:
     parser = commands.add_parser(
         "summary",
@@ -125,7 +132,7 @@ def _add_evaluate(commands) -> None:
         help="accuracy of a trained network on its test set, or on another",
         epilog="example: dynet evaluate runs/digits",
     )
-    parser.add_argument("workdir", type=Path, help="of train.py")
+    parser.add_argument("workdir", type=_path, help="of train.py")
     parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -153,8 +160,8 @@ def _add_predict(commands) -> None:
         help="the five most probable classes of images",
         epilog="example: dynet predict runs/imagenette photo.jpg holiday/ --json",
     )
-    parser.add_argument("workdir", type=Path, help="of train.py")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image file, or a folder of them")
+    parser.add_argument("workdir", type=_path, help="of train.py")
+    parser.add_argument("images", nargs="+", type=_path, metavar="IMAGE", help="an image file, or a folder of them")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.set_defaults(run=_predict)
 

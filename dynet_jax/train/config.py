@@ -19,6 +19,8 @@ def load_config(argument: str) -> ml_collections.ConfigDict:
     """
     path, _, variant = argument.partition(":")
     file = Path(path)
+    if not path:
+        raise UserError("--config names no file; one is configs/dy_mobile.py:digits")
     if not file.is_file():
         beside = sorted(str(other) for other in file.parent.glob("*.py")) if file.parent.is_dir() else []
         raise UserError(f"there is no configuration file {path}" + (f"; {suggest(path, beside)}" if beside else ""))

@@ -152,7 +152,7 @@ class _Session:
                 yield ahead.popleft()
 
     def _compile(self, state, batch) -> None:
-        self.progress.say("compiling the training step ...")
+        self.progress.say("compiling the training step (half a minute on a CPU) ...")
         start = time.perf_counter()
         self.train_step = self.train_step.lower(state, batch).compile()
         self.progress.say(f"compiled in {duration(time.perf_counter() - start)}")
@@ -161,7 +161,7 @@ class _Session:
     def _is_reported(self, step: int) -> bool:
         """Every log_every_steps; but the end's report takes a short remainder in, which alone would be noise."""
         every = self.config.log_every_steps
-        return step % every == 0 and self.run.total_steps - step >= every / 2
+        return step % every == 0 and self.run.total_steps - step >= every
 
     def _refuse_divergence(self, step: int, window: list[dict]) -> None:
         values = means(window) if window else {"loss": 0.0}
@@ -210,7 +210,11 @@ class _Interruption:
     def _note(self, number, frame):
         self.seen = True
         self._restore()
-        print("stopping after this step; once more to stop at once, without saving", file=sys.stderr, flush=True)
+        print(
+            "stopping when the step under way is done; once more to stop at once, without saving",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _restore(self):
         for number, handler in self._previous.items():

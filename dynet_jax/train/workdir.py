@@ -20,10 +20,12 @@ FREE = {
 def claim(workdir: Path, config: ml_collections.ConfigDict, class_names: list[str]) -> None:
     """Make the directory, or make sure that it belongs to a run like this one; then write both files.
 
-    Raises UserError, before anything is written, if another run's checkpoints would be continued or overwritten.
+    Raises UserError, before anything is written, if another run's checkpoints would be continued or overwritten, or a
+    config.json that is not train.py's.
     """
     if (workdir / CONFIG_FILE).exists():
         before, now = flatten(read_config(workdir)), flatten(config)
+    if (workdir / CONFIG_FILE).exists() and any(workdir.glob("checkpoints/*")):
         for key in sorted((before | now).keys() - FREE):
             if _plain(before.get(key)) != _plain(now.get(key)):
                 raise UserError(
