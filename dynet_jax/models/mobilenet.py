@@ -61,8 +61,7 @@ class InvertedResidual(nn.Module):
         y = nn.relu6(self.norm(name="spatial_norm")(y))
         y = conv(features, (1, 1), name="project")(y, coefficients.pop(0))
         residual = strides == 1 and x.shape[-1] == features
-        # Residual blocks begin as the identity (Goyal et al., 2017): without it, networks this narrow and deep hardly
-        # train.
+        # Residual blocks begin as the identity (Goyal et al., 2017), which helps such narrow, deep networks to train.
         scale_init = nn.initializers.zeros_init() if residual else nn.initializers.ones_init()
         y = self.norm(scale_init=scale_init, name="project_norm")(y)
         return x + y if residual else y
