@@ -1,5 +1,6 @@
 """Batch normalisation over a fixed number of examples, whatever the number of devices."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +23,10 @@ class BatchNorm(nn.Module):
       bn_batch_size: examples per group, or None for the whole batch. A batch of fewer examples is one group.
       axis_name: mesh axis (or axes) of `shard_map` over which a group is spread, or None.
       momentum, epsilon, scale_init, dtype, param_dtype: as in `flax.linen.BatchNorm` (momentum 0.9 is PyTorch's 0.1).
+      unbiased: keep Bessel's correction of the variance in the running average, as PyTorch does and Flax does not.
 
     Parameters `scale`, `bias` [features]; statistics `mean`, `var` [features] in the collection batch_stats, always
-    float32. The running variance is that of the batch (not Bessel's), averaged over the groups.
+    float32. The running variance is that of the batch, averaged over the groups.
 
     >>> import jax, jax.numpy as jnp
     >>> norm = BatchNorm(use_running_average=False, bn_batch_size=4)
@@ -38,6 +40,7 @@ class BatchNorm(nn.Module):
     axis_name: str | tuple[str, ...] | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
+    unbiased: bool = False
     scale_init: Callable = nn.initializers.ones_init()
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -59,7 +62,7 @@ class BatchNorm(nn.Module):
         if not self.is_initializing():
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean(axis=0)
-            running_var.value = keep * running_var.value + (1 - keep) * var.mean(axis=0)
+            running_var.value = keep * running_var.value + (1 - keep) * self._bessel(grouped) * var.mean(axis=0)
         per_group = (mean.shape[0], *(1,) * (grouped.ndim - 2), features)
         return self._normalize(grouped, mean.reshape(per_group), var.reshape(per_group), scale, bias).reshape(x.shape)
 
@@ -80,6 +83,13 @@ class BatchNorm(nn.Module):
         if self.axis_name is not None and not self.is_initializing():
             mean, mean_of_squares = lax.pmean((mean, mean_of_squares), self.axis_name)
         return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
+
+    def _bessel(self, grouped):
+        """n / (n - 1) for the n values behind one variance."""
+        if not self.unbiased:
+            return 1.0
+        count = math.prod(grouped.shape[1:-1]) * (lax.psum(1, self.axis_name) if self.axis_name is not None else 1)
+        return count / max(1, count - 1)
 
     def _normalize(self, x, mean, var, scale, bias):
         multiplier = scale.astype(jnp.float32) * lax.rsqrt(var + self.epsilon)

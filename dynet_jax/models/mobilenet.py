@@ -1,180 +1,126 @@
-"""MobileNetV2 and the networks that DyNet makes of it: Dy-mobile, and Fix-mobile, its static twin.
+"""MobileNetV2 and the networks that DyNet makes of it: Dy-mobile, its static twin Fix-mobile, and Dy-MobileNetV2."""
 
-All are a stem, a row of three-layer blocks, a 1x1 convolution and a classifier. A network is its row of `BlockSpec`s
-and the kind of convolution inside the blocks: static, or dynamic with one coefficient predictor per block.
-"""
-
-import functools
-import math
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from dynet_jax.errors import UserError
-from dynet_jax.layers import BatchNorm, CoefficientPredictor, Conv, DynamicConv
+from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers, SqueezeExcite
+from dynet_jax.models.network import Network, check_group_size, make_divisible
+from dynet_jax.models.peers import cond_conv, dy_cnn
 from dynet_jax.models.registry import register_model
 
 # MobileNetV2, Table 2: expansion, features, repeats, strides.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
-# The init of MobileNetV2's and ResNet's reference implementations.
-conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
 
 class BlockSpec(NamedTuple):
-    """One block: 1x1 to `hidden_features` (if `expand`), 3x3 in `groups` with `strides`, 1x1 to `features`."""
+    """One block: 1x1 to `hidden_features` (if `expand`), k x k in groups with `strides`, 1x1 to `features`."""
 
     hidden_features: int
     features: int
     strides: int
-    groups: int
+    feature_group_count: int
     expand: bool
+    kernel_size: int = 3
+    squeeze_features: int | None = None  # of squeeze-excite before the last convolution; None for none
+    activation: str = "relu6"
+    dilations: tuple[int, int] = (1, 1)
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block and Dy-mobile's (Fig. 4a), by its spec. `group_size` None makes it static."""
+    """The block of MobileNetV2 and V3, and Dy-mobile's (Fig. 4a), by its spec."""
 
     spec: BlockSpec
-    group_size: int | None
-    norm: Any
-    dtype: Any = None
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden, features, strides, groups, expand = self.spec
-        widths = (hidden, hidden, features) if expand else (hidden, features)
-        if self.group_size is None:
-            conv, coefficients = Conv, [None] * len(widths)
-        else:
-            conv = functools.partial(DynamicConv, group_size=self.group_size)
-            predictor = CoefficientPredictor(widths, group_size=self.group_size, dtype=self.dtype, name="predictor")
-            coefficients = list(predictor(x))
-        conv = functools.partial(conv, use_bias=False, dtype=self.dtype, kernel_init=conv_init)
+        spec, activation = self.spec, ACTIVATIONS[self.spec.activation]
+        specs = {"expand": ConvSpec(spec.hidden_features)} if spec.expand else {}
+        specs["spatial"] = ConvSpec(
+            spec.hidden_features, spec.kernel_size, spec.strides, spec.feature_group_count, spec.dilations[0]
+        )
+        specs["project"] = ConvSpec(spec.features)
+        conv_norm = self.layers.for_block(x, specs)
 
-        y = x
-        if expand:
-            y = conv(hidden, (1, 1), name="expand")(y, coefficients.pop(0))
-            y = nn.relu6(self.norm(name="expand_norm")(y))
-        y = conv(hidden, (3, 3), strides, feature_group_count=groups, name="spatial")(y, coefficients.pop(0))
-        y = nn.relu6(self.norm(name="spatial_norm")(y))
-        y = conv(features, (1, 1), name="project")(y, coefficients.pop(0))
-        residual = strides == 1 and x.shape[-1] == features
+        y = activation(conv_norm("expand", x)) if spec.expand else x
+        y = activation(conv_norm("spatial", y))
+        if spec.squeeze_features is not None:
+            y = SqueezeExcite(spec.squeeze_features, self.layers.dtype, name="squeeze_excite")(y)
+        residual = spec.strides == 1 and x.shape[-1] == spec.features
         # Residual blocks begin as the identity (Goyal et al., 2017), which helps such narrow, deep networks to train.
-        scale_init = nn.initializers.zeros_init() if residual else nn.initializers.ones_init()
-        y = self.norm(scale_init=scale_init, name="project_norm")(y)
+        y = conv_norm("project", y, zero_scale=residual)
         return x + y if residual else y
 
 
-class MobileNet(nn.Module):
-    """Stem, blocks, head, classifier.
-
-    Attributes:
-      blocks: the network's row of blocks.
-      stem_features, head_features: channels after the first and the last convolution; both are static.
-      num_classes: outputs of the classifier.
-      group_size: g_t of the blocks' dynamic convolutions, or None for static ones.
-      small_input: for images of about 32x32: the stem and the first strided block keep the resolution, so that the
-        network's stride is 8 instead of 32.
-      bn_batch_size, bn_axis_name: see `BatchNorm`.
-      dtype: of the computation; parameters and statistics stay float32. Logits are float32.
-    """
-
-    blocks: tuple[BlockSpec, ...]
-    stem_features: int
-    head_features: int
-    num_classes: int
-    group_size: int | None
-    small_input: bool = False
-    bn_batch_size: int | None = None
-    bn_axis_name: str | tuple[str, ...] | None = None
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """images: [batch, height, width, 3], normalised -> logits [batch, num_classes]."""
-        norm = functools.partial(
-            BatchNorm,
-            use_running_average=not train,
-            bn_batch_size=self.bn_batch_size,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-        )
-        conv = functools.partial(Conv, use_bias=False, dtype=self.dtype, kernel_init=conv_init)
-        x = conv(self.stem_features, (3, 3), 1 if self.small_input else 2, name="stem")(images.astype(self.dtype))
-        x = nn.relu6(norm(name="stem_norm")(x))
-        for index, spec in enumerate(self._specs(), start=1):
-            x = InvertedResidual(spec, self.group_size, norm, self.dtype, name=f"block{index}")(x)
-        x = conv(self.head_features, (1, 1), name="head")(x)
-        x = nn.relu6(norm(name="head_norm")(x))
-        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        classifier = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")
-        return classifier(x)
-
-    def _specs(self):
-        if not self.small_input:
-            return self.blocks
-        first = next(i for i, spec in enumerate(self.blocks) if spec.strides > 1)
-        return (*self.blocks[:first], self.blocks[first]._replace(strides=1), *self.blocks[first + 1 :])
-
-
 @register_model
-def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> MobileNet:
+def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> Network:
     """MobileNetV2 (Sandler et al., 2018), without dropout. 300.8M MACs with the classifier at width 1.0."""
-    return _mobilenet(_mobilenet_v2_blocks(width), num_classes, width, group_size=None)
+    return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, dynamic=None)
 
 
 @register_model
-def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> MobileNet:
+def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """Dy-mobile (section 3.3): every block dynamic, none expands. 136.4M MACs with the classifier at width 1.0."""
-    if not isinstance(group_size, int) or group_size < 1:
-        raise UserError(f"group_size must be a positive int (6 in the paper), not {group_size!r}")
-    return _mobilenet(_dy_mobile_blocks(width), num_classes, width, group_size=group_size)
+    return _mobilenet(_dy_mobile_stages(width), num_classes, width, Dynamic(check_group_size(group_size)))
 
 
 @register_model
-def fix_mobile(num_classes: int = 1000, width: float = 1.0) -> MobileNet:
+def fix_mobile(num_classes: int = 1000, width: float = 1.0) -> Network:
     """Fix-mobile (Table 4): Dy-mobile with plain convolutions. 130.5M MACs with the classifier at width 1.0."""
-    return _mobilenet(_dy_mobile_blocks(width), num_classes, width, group_size=None)
+    return _mobilenet(_dy_mobile_stages(width), num_classes, width, dynamic=None)
 
 
-def _mobilenet(blocks, num_classes, width, group_size):
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise UserError(f"num_classes must be a positive int, not {num_classes!r}")
-    return MobileNet(
-        blocks=blocks,
-        stem_features=make_divisible(32 * width),
-        head_features=make_divisible(1280 * max(1.0, width)),
+@register_model
+def dy_mobilenet_v2(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
+    """Dy-MobileNetV2 (Fig. 5 and 6): MobileNetV2's own widths and expansion, with the blocks' convolutions dynamic."""
+    return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, Dynamic(check_group_size(group_size)))
+
+
+@register_model
+def condconv_mobilenet_v2(num_classes: int = 1000, width: float = 1.0, group_size: int = 8) -> Network:
+    """MobileNetV2 with CondConv (Yang et al., 2019) in its blocks: one sigmoid coefficient per kernel and layer."""
+    return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, cond_conv(group_size))
+
+
+@register_model
+def dy_cnn_mobilenet_v2(
+    num_classes: int = 1000, width: float = 1.0, group_size: int = 4, temperature: float = 30.0
+) -> Network:
+    """MobileNetV2 with DY-CNN's convolution (Chen et al., 2020) in its blocks: softmax attention over kernels."""
+    return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, dy_cnn(group_size, temperature))
+
+
+def _mobilenet(stages: Iterable, num_classes: int, width: float, dynamic: Dynamic | None) -> Network:
+    return Network(
+        block=InvertedResidual,
+        stages=tuple(stages),
+        stem=(ConvSpec(make_divisible(32 * width), 3, strides=2),),
+        stem_pool=False,
+        head=ConvSpec(make_divisible(1280 * max(1.0, width))),
+        hidden_features=None,
+        activation="relu6",
         num_classes=num_classes,
-        group_size=group_size,
+        dynamic=dynamic,
     )
 
 
-def _mobilenet_v2_blocks(width):
-    specs, c_in = [], make_divisible(32 * width)
+def _mobilenet_v2_stages(width):
+    c_in = make_divisible(32 * width)
     for expansion, features, repeats, strides in STAGES:
-        features = make_divisible(features * width)
+        features, stage = make_divisible(features * width), []
         for repeat in range(repeats):
             hidden = expansion * c_in
-            specs.append(BlockSpec(hidden, features, strides if repeat == 0 else 1, hidden, expand=expansion != 1))
+            stage.append(BlockSpec(hidden, features, strides if repeat == 0 else 1, hidden, expand=expansion != 1))
             c_in = features
-    return tuple(specs)
+        yield tuple(stage)
 
 
-def _dy_mobile_blocks(width):
+def _dy_mobile_stages(width):
     """No expansion; the 3x3 has 6 channels per group, so features are rounded up to a multiple of 6 (section 3.3)."""
-    specs = []
     for _, features, repeats, strides in STAGES:
         features = -(-make_divisible(features * width) // 6) * 6
-        for repeat in range(repeats):
-            specs.append(BlockSpec(features, features, strides if repeat == 0 else 1, features // 6, expand=True))
-    return tuple(specs)
-
-
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """MobileNetV2's rounding of a scaled width: to the nearest multiple, but never down by more than 10 %."""
-    if not 0 < channels < math.inf:
-        raise UserError(f"a layer cannot have {channels} channels: width must be a positive number (1.0 in the paper)")
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded if rounded >= 0.9 * channels else rounded + divisor
+        first = BlockSpec(features, features, strides, features // 6, expand=True)
+        yield (first, *[first._replace(strides=1)] * (repeats - 1))

@@ -36,7 +36,8 @@ def conv(
       x: [batch, *spatial, C_in], with 1, 2 or 3 spatial dimensions.
       kernel: [*kernel_size, C_in / feature_group_count, C_out].
       strides, kernel_dilation: an int, or one per spatial dimension.
-      padding: what `flax.linen.Conv` takes: 'SAME', 'VALID', 'CIRCULAR', ..., an int, or (low, high) pairs.
+      padding: what `flax.linen.Conv` takes: 'SAME', 'VALID', 'CIRCULAR', ..., an int, or (low, high) pairs; or 'TORCH',
+        the same on both sides as in PyTorch's networks. SAME differs from it where a stride leaves a remainder.
       feature_group_count: groups, C_in for a depthwise convolution.
       precision: as in `jax.lax.dot_general`.
     Returns:

@@ -80,11 +80,13 @@ def _named_padding(x, padding, reach, strides):
         sides = [((r - 1) // 2, r // 2) for r in reach]
         mode = "wrap" if padding == "CIRCULAR" else "reflect"
         return jnp.pad(x, [(0, 0), *sides, (0, 0)], mode=mode), zero
+    if padding == "TORCH":
+        return x, [((r - 1) // 2,) * 2 for r in reach]
     if padding == "CAUSAL" and len(reach) == 1:
         return x, [(reach[0] - 1, 0)]
     raise ValueError(
-        f"padding {padding!r} is not one of 'SAME', 'SAME_LOWER', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL' (1-D only), "
-        "an int, or a sequence of ints or (low, high) pairs"
+        f"padding {padding!r} is not one of 'SAME', 'SAME_LOWER', 'TORCH', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL' "
+        "(1-D only), an int, or a sequence of ints or (low, high) pairs"
     )
 
 

@@ -5,16 +5,15 @@ import pytest
 
 from configs import common
 from dynet_jax.models import registry
-from dynet_jax.models.mobilenet import BlockSpec, MobileNet
+from tests.train.tiny import tiny_network
 
 
 @pytest.fixture
 def tiny_config(monkeypatch) -> ml_collections.ConfigDict:
     """Digits at 16x16, 16 steps of 64 images, on a network of one dynamic block."""
 
-    def tiny(num_classes=10, features=12):
-        block = BlockSpec(features, features, 2, features // 6, expand=True)
-        return MobileNet((block,), 12, 24, num_classes, group_size=3)
+    def tiny(num_classes=10):
+        return tiny_network(num_classes, strides=2, group_size=3)
 
     monkeypatch.setitem(registry._BUILDERS, "tiny", tiny)
     config = common.recipe("tiny", "digits").unlock()

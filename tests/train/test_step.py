@@ -8,21 +8,18 @@ import optax
 import pytest
 
 from dynet_jax import create_model
-from dynet_jax.models.mobilenet import BlockSpec, MobileNet
 from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.optim import make_optimizer, make_schedule
 from dynet_jax.train.state import create_state
 from dynet_jax.train.step import make_eval_step, make_train_step
+from tests.train.tiny import tiny_network
 
 PIXELS = {"mean": (127.5, 120.0, 110.0), "std": (60.0, 61.0, 62.0)}
-BLOCKS = (BlockSpec(12, 12, 1, 2, expand=True),)
 OPTIMIZER = make_optimizer(make_schedule(0.2, 0, 10), momentum=0.9, weight_decay=0.0, decay_parameters="kernels")
 
 
 def tiny_model(layout, bn_batch_size):
-    return MobileNet(
-        BLOCKS, 12, 24, num_classes=5, group_size=6, bn_batch_size=bn_batch_size, bn_axis_name=layout.bn_axis_name
-    )
+    return tiny_network(5, strides=1, bn_batch_size=bn_batch_size, bn_axis_name=layout.bn_axis_name)
 
 
 def make_state(model, layout):

@@ -1,0 +1,137 @@
+"""What the blocks of all families share: convolutions with their BatchNorm, static or dynamic, and a few small layers."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dynet_jax.layers.conv import Conv
+from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
+from dynet_jax.ops.window import Padding
+
+# The init of MobileNetV2's and ResNet's reference implementations.
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+ACTIVATIONS = {"relu": nn.relu, "relu6": nn.relu6, "hard_swish": nn.hard_swish}
+
+
+class Dynamic(NamedTuple):
+    """How a network's dynamic convolutions get their coefficients. With None in its place the network is static.
+
+    Attributes:
+      group_size: g_t, the fixed kernels behind one dynamic kernel.
+      hidden_divisor: a hidden layer of C_in / hidden_divisor (4 in Dy-ResNet), or None for a single layer.
+      predictor_per: 'block': one predictor on the block's input serves all its convolutions, as in DyNet; 'layer': each
+        convolution has its own, on its own input, as in CondConv and DY-CNN.
+      coefficient_scope, activation, temperature: see `CoefficientPredictor`.
+    """
+
+    group_size: int = 6
+    hidden_divisor: int | None = None
+    predictor_per: Literal["block", "layer"] = "block"
+    coefficient_scope: Literal["channel", "layer"] = "channel"
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    temperature: float = 1.0
+
+    def predictor_options(self, c_in: int) -> dict[str, Any]:
+        """Arguments of the predictor of a map with `c_in` channels."""
+        return {
+            "group_size": self.group_size,
+            "hidden_features": self.hidden_divisor and max(1, c_in // self.hidden_divisor),
+            "coefficient_scope": self.coefficient_scope,
+            "activation": self.activation,
+            "temperature": self.temperature,
+        }
+
+
+class ConvSpec(NamedTuple):
+    """One convolution of a block, by the argument names of `Conv`."""
+
+    features: int
+    kernel_size: int = 1
+    strides: int = 1
+    feature_group_count: int = 1
+    kernel_dilation: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """The layers that a network hands to its blocks, so that static and dynamic networks share every line of a block.
+
+    Its methods make Flax modules: call them in a `compact` method.
+    """
+
+    norm: Callable[..., nn.Module]
+    dynamic: Dynamic | None = None
+    padding: Padding = "SAME"
+    dtype: Any = None
+
+    def conv_norm(self, name: str, x: jax.Array, spec: ConvSpec, *, zero_scale: bool = False) -> jax.Array:
+        """A static convolution `name` and its BatchNorm `name_norm`, whose scale begins at 0 or 1."""
+        return self._conv_norm(Conv, name, x, spec, None, zero_scale)
+
+    def for_block(self, x: jax.Array, specs: Mapping[str, ConvSpec]) -> Callable[..., jax.Array]:
+        """The convolutions of a block with input x, dynamic if the network is.
+
+        Returns a function (name, y, zero_scale=False) -> BatchNorm(convolution `name` of y).
+        """
+        conv, coefficients = Conv, dict.fromkeys(specs)
+        if self.dynamic is not None and self.dynamic.predictor_per == "block":
+            conv = functools.partial(DynamicConv, group_size=self.dynamic.group_size)
+            features = tuple(spec.features for spec in specs.values())
+            options = self.dynamic.predictor_options(x.shape[-1])
+            predictor = CoefficientPredictor(features, dtype=self.dtype, name="predictor", **options)
+            coefficients = dict(zip(specs, predictor(x)))
+
+        def conv_norm(name: str, y: jax.Array, zero_scale: bool = False) -> jax.Array:
+            own = conv
+            if self.dynamic is not None and self.dynamic.predictor_per == "layer":
+                own = functools.partial(DynamicConv, **self.dynamic.predictor_options(y.shape[-1]))
+            return self._conv_norm(own, name, y, specs[name], coefficients[name], zero_scale)
+
+        return conv_norm
+
+    def _conv_norm(self, conv, name, x, spec, coefficients, zero_scale):
+        layer = conv(
+            **spec._asdict() | {"kernel_size": (spec.kernel_size,) * 2},
+            padding=self.padding,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=conv_init,
+            name=name,
+        )
+        scale_init = nn.initializers.zeros_init() if zero_scale else nn.initializers.ones_init()
+        return self.norm(scale_init=scale_init, name=f"{name}_norm")(layer(x, coefficients))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention of MobileNetV3: global average pool, two 1x1 convolutions, hard sigmoid (Howard et al., 2019)."""
+
+    hidden_features: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[batch, height, width, channels] -> the same."""
+        mean = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2), keepdims=True).astype(x.dtype)
+        gate = nn.relu(Conv(self.hidden_features, (1, 1), dtype=self.dtype, name="reduce")(mean))
+        return x * nn.hard_sigmoid(Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="expand")(gate))
+
+
+def channel_shuffle(x: jax.Array, groups: int = 2) -> jax.Array:
+    """Interleave `groups` blocks of channels, so that the next split mixes them (ShuffleNet; Zhang et al., 2018).
+
+    Raises ValueError unless groups divides the channels.
+
+    >>> import jax.numpy as jnp
+    >>> channel_shuffle(jnp.arange(6)).tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
+    if x.shape[-1] % groups:
+        raise ValueError(f"{x.shape[-1]} channels cannot be shuffled in {groups} groups; use a multiple of {groups}")
+    grouped = x.reshape(*x.shape[:-1], groups, -1)
+    return jnp.swapaxes(grouped, -1, -2).reshape(x.shape)

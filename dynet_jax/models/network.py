@@ -1,0 +1,177 @@
+"""The frame that all networks share: stem, stages of blocks, head, classifier."""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dynet_jax.errors import UserError
+from dynet_jax.layers import BatchNorm
+from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers
+from dynet_jax.ops.window import Padding
+
+
+class Network(nn.Module):
+    """An image classifier, or a backbone: stem, stages of blocks, an optional 1x1 convolution, pool, classifier.
+
+    A family of networks is a block and a table of stages. The fields without a default are the network's structure,
+    made by the family's builders; the others are options that every network takes.
+
+    Attributes:
+      block: the module of one block, called as `block(spec, layers)(x)`.
+      stages: for every stage, the specs of its blocks. A spec has `strides` and `dilations`.
+      stem: the first convolutions; static, like head and classifier.
+      stem_pool: whether a 3x3 max-pool with stride 2 follows.
+      head: the last convolution, or None.
+      hidden_features: width of the classifier's hidden layer, or None.
+      activation: of stem, head and hidden layer; a key of `ACTIVATIONS`.
+      num_classes: outputs of the classifier.
+      dynamic: how the blocks' convolutions are dynamic, or None for static ones.
+      small_input: for images of about 32x32: the first two reductions of the resolution are left out (and the stem's
+        kernel is at most 3x3), so that the network's stride is 8 instead of 32.
+      output_stride: 8 or 16 keeps the resolution from there on and dilates the convolutions instead, for dense
+        prediction. None is the network's own stride.
+      padding: 'SAME', or 'TORCH' for weights trained in PyTorch (differs where the stride is 2 and a size is even).
+      bn_batch_size, bn_axis_name, bn_epsilon, bn_unbiased: see `BatchNorm`.
+      dtype: of the computation; parameters and statistics stay float32. Logits are float32.
+    """
+
+    block: type[nn.Module]
+    stages: tuple[tuple[NamedTuple, ...], ...]
+    stem: tuple[ConvSpec, ...]
+    stem_pool: bool
+    head: ConvSpec | None
+    hidden_features: int | None
+    activation: str
+    num_classes: int
+    dynamic: Dynamic | None
+    small_input: bool = False
+    output_stride: int | None = None
+    padding: Padding = "SAME"
+    bn_batch_size: int | None = None
+    bn_axis_name: str | tuple[str, ...] | None = None
+    bn_epsilon: float = 1e-5
+    bn_unbiased: bool = False
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.num_classes, int) or self.num_classes < 1:
+            raise UserError(f"num_classes must be a positive int, not {self.num_classes!r}")
+        if self.output_stride not in (None, 8, 16, 32):
+            raise UserError(f"output_stride must be 8, 16, 32 or None, not {self.output_stride!r}")
+        if self.padding not in ("SAME", "TORCH"):
+            raise UserError(f"padding must be 'SAME' or 'TORCH', not {self.padding!r}")
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, features_only: bool = False
+    ) -> jax.Array | dict[str, jax.Array]:
+        """images: [batch, height, width, 3], normalised -> logits [batch, num_classes].
+
+        With features_only: the feature maps after the stem and after every stage, as {'stem': ..., 'stage1': ..., ...},
+        without the head's and the classifier's parameters or cost.
+        Raises UserError for images smaller than the network's stride.
+        """
+        self._check_size(images.shape[1:3])
+        layers = self._layers(train)
+        activation = ACTIVATIONS[self.activation]
+        x, features = images.astype(self.dtype), {}
+        for index, spec in enumerate(self.planned_stem, start=1):
+            name = "stem" if len(self.stem) == 1 else f"stem{index}"
+            x = activation(layers.conv_norm(name, x, spec))
+        features["stem"] = x
+        if self.stem_pool and not self.small_input:
+            x = nn.max_pool(x, (3, 3), (2, 2), "SAME" if self.padding == "SAME" else ((1, 1), (1, 1)))
+        for stage, specs in enumerate(self.planned_stages, start=1):
+            for index, spec in enumerate(specs, start=1):
+                x = self.block(spec, layers, name=f"stage{stage}_block{index}")(x)
+            features[f"stage{stage}"] = x
+        if features_only:
+            return features
+
+        if self.head is not None:
+            x = activation(layers.conv_norm("head", x, self.head))
+        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        if self.hidden_features is not None:
+            x = activation(nn.Dense(self.hidden_features, name="hidden")(x))
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")(x)
+
+    @property
+    def planned_stem(self) -> tuple[ConvSpec, ...]:
+        """The stem's convolutions, as `small_input` has them."""
+        if not self.small_input:
+            return self.stem
+        return tuple(spec._replace(strides=1, kernel_size=min(3, spec.kernel_size)) for spec in self.stem)
+
+    @property
+    def planned_stages(self) -> tuple[tuple[NamedTuple, ...], ...]:
+        """The stages, with the strides and dilations of `small_input` and `output_stride`."""
+        return tuple(tuple(stage) for stage in self._plan())
+
+    @property
+    def stride(self) -> int:
+        """How many times smaller than the image the last feature map is."""
+        return self._stem_stride * math.prod(spec.strides for stage in self.planned_stages for spec in stage)
+
+    @property
+    def _stem_stride(self) -> int:
+        pool = 2 if self.stem_pool and not self.small_input else 1
+        return pool * math.prod(spec.strides for spec in self.planned_stem)
+
+    def _plan(self) -> Iterator[list[NamedTuple]]:
+        stride, dilation = self._stem_stride, 1
+        to_skip = 1 if self.small_input and not self.stem_pool else 0  # with a pool, the stem has two reductions
+        for stage in self.stages:
+            planned = []
+            for spec in stage:
+                strides, before = spec.strides, dilation
+                if strides > 1 and to_skip:
+                    strides, to_skip = 1, to_skip - 1
+                elif self.output_stride and stride * strides > self.output_stride:
+                    strides, dilation = 1, dilation * strides
+                stride *= strides
+                planned.append(spec._replace(strides=strides, dilations=(before, dilation)))
+            yield planned
+
+    def _layers(self, train: bool) -> Layers:
+        norm = functools.partial(
+            BatchNorm,
+            use_running_average=not train,
+            bn_batch_size=self.bn_batch_size,
+            axis_name=self.bn_axis_name,
+            epsilon=self.bn_epsilon,
+            unbiased=self.bn_unbiased,
+            dtype=self.dtype,
+        )
+        return Layers(norm=norm, dynamic=self.dynamic, padding=self.padding, dtype=self.dtype)
+
+    def _check_size(self, size):
+        if min(size) < self.stride:
+            cure = "larger images" if self.small_input else "larger images, or small_input=True (stride 8)"
+            raise UserError(f"images of {size[0]}x{size[1]} are too small for a network of stride {self.stride}: use {cure}")
+
+
+def check_group_size(group_size: int) -> int:
+    """Raises UserError unless it is a positive int."""
+    if not isinstance(group_size, int) or group_size < 1:
+        raise UserError(f"group_size must be a positive int (6 in the paper), not {group_size!r}")
+    return group_size
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """MobileNetV2's rounding of a scaled width: to the nearest multiple, but never down by more than 10 %.
+
+    Raises UserError where nothing would be left.
+    """
+    if not 0.5 <= channels < math.inf:
+        raise UserError(
+            f"a layer cannot have {channels:.3g} channels: width must be a positive number (1.0 in the paper), and "
+            "large enough to leave a channel"
+        )
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * channels else rounded + divisor

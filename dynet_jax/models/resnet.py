@@ -1,0 +1,140 @@
+"""ResNet18 and ResNet50, and the networks that DyNet makes of them: Dy-ResNet and its static twin Fix-ResNet."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers
+from dynet_jax.models.network import Network, check_group_size, make_divisible
+from dynet_jax.models.peers import cond_conv, dy_cnn
+from dynet_jax.models.registry import register_model
+
+WIDTHS, STRIDES = (64, 128, 256, 512), (1, 2, 2, 2)  # of the four stages
+REPEATS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+BOTTLENECK_EXPANSION = 4
+DY_RESNET = Dynamic(hidden_divisor=4)  # the predictor has a hidden layer of C_in / 4 (section 3.3)
+
+
+class BlockSpec(NamedTuple):
+    """Two 3x3 convolutions, or, with `hidden_features`, the bottleneck 1x1, 3x3, 1x1; the first 3x3 has `strides`."""
+
+    features: int
+    strides: int
+    hidden_features: int | None = None
+    dilations: tuple[int, int] = (1, 1)
+
+
+class ResidualBlock(nn.Module):
+    """ResNet's block, v1.5, and Dy-ResNet's (Fig. 4c, 4d), by its spec. The shortcut is static."""
+
+    spec: BlockSpec
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features, strides, hidden, (before, after) = self.spec
+        if hidden is None:
+            specs = {
+                "conv1": ConvSpec(features, 3, strides, kernel_dilation=before),
+                "conv2": ConvSpec(features, 3, kernel_dilation=after),
+            }
+        else:
+            specs = {
+                "conv1": ConvSpec(hidden),
+                "conv2": ConvSpec(hidden, 3, strides, kernel_dilation=before),
+                "conv3": ConvSpec(features),
+            }
+        conv_norm = self.layers.for_block(x, specs)
+        *inner, last = specs
+        y = x
+        for name in inner:
+            y = nn.relu(conv_norm(name, y))
+        y = conv_norm(last, y, zero_scale=True)  # a block begins as its shortcut (Goyal et al., 2017)
+        if strides != 1 or x.shape[-1] != features:
+            x = self.layers.conv_norm("shortcut", x, ConvSpec(features, strides=strides))
+        return nn.relu(x + y)
+
+
+@register_model
+def resnet18(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False) -> Network:
+    """ResNet18 (He et al., 2016). 1814.1M MACs with the classifier. `deep_stem`: three 3x3 instead of one 7x7."""
+    return _resnet(18, num_classes, width, deep_stem, dynamic=None)
+
+
+@register_model
+def resnet50(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False) -> Network:
+    """ResNet50, with the stride on the 3x3 (v1.5). 4089.2M MACs with the classifier."""
+    return _resnet(50, num_classes, width, deep_stem, dynamic=None)
+
+
+@register_model
+def dy_resnet18(
+    num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False, group_size: int = 6
+) -> Network:
+    """Dy-ResNet18 (section 3.3): half the channels in every block, dynamic. 577.5M MACs, 594.4M with fusion."""
+    dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
+    return _resnet(18, num_classes, width, deep_stem, dynamic, halve=True)
+
+
+@register_model
+def dy_resnet50(
+    num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False, group_size: int = 6
+) -> Network:
+    """Dy-ResNet50 (section 3.3): half the channels in every block, dynamic. 1127.4M MACs, 1169.1M with fusion."""
+    dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
+    return _resnet(50, num_classes, width, deep_stem, dynamic, halve=True)
+
+
+@register_model
+def fix_resnet18(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False) -> Network:
+    """Dy-ResNet18 with plain convolutions."""
+    return _resnet(18, num_classes, width, deep_stem, dynamic=None, halve=True)
+
+
+@register_model
+def fix_resnet50(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False) -> Network:
+    """Dy-ResNet50 with plain convolutions."""
+    return _resnet(50, num_classes, width, deep_stem, dynamic=None, halve=True)
+
+
+@register_model
+def condconv_resnet18(num_classes: int = 1000, width: float = 1.0, group_size: int = 8) -> Network:
+    """ResNet18 with CondConv (Yang et al., 2019) on the main branch of its blocks."""
+    return _resnet(18, num_classes, width, False, cond_conv(group_size))
+
+
+@register_model
+def dy_cnn_resnet18(
+    num_classes: int = 1000, width: float = 1.0, group_size: int = 4, temperature: float = 30.0
+) -> Network:
+    """ResNet18 with DY-CNN's convolution (Chen et al., 2020) on the main branch of its blocks."""
+    return _resnet(18, num_classes, width, False, dy_cnn(group_size, temperature))
+
+
+def _resnet(depth, num_classes, width, deep_stem, dynamic, halve=False):
+    stem_features = make_divisible(64 * width)
+    stem = (ConvSpec(stem_features, 7, strides=2),)
+    if deep_stem:
+        half = ConvSpec(stem_features // 2, 3)
+        stem = (half._replace(strides=2), half, ConvSpec(stem_features, 3))
+    return Network(
+        block=ResidualBlock,
+        stages=tuple(_stages(depth, width, halve)),
+        stem=stem,
+        stem_pool=True,
+        head=None,
+        hidden_features=None,
+        activation="relu",
+        num_classes=num_classes,
+        dynamic=dynamic,
+    )
+
+
+def _stages(depth, width, halve):
+    for features, repeats, strides in zip(WIDTHS, REPEATS[depth], STRIDES):
+        features = make_divisible(features * width) // (2 if halve else 1)
+        spec = BlockSpec(features, strides)
+        if depth == 50:
+            spec = BlockSpec(BOTTLENECK_EXPANSION * features, strides, hidden_features=features)
+        yield (spec, *[spec._replace(strides=1)] * (repeats - 1))

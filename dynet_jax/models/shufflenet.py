@@ -1,0 +1,128 @@
+"""ShuffleNetV2, and the networks that DyNet makes of it: Dy-shuffle and its static twin Fix-shuffle."""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dynet_jax.errors import UserError
+from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, channel_shuffle
+from dynet_jax.models.network import Network, check_group_size
+from dynet_jax.models.registry import register_model
+
+# Ma et al. (2018), Table 5: features of the three stages, and of the last convolution.
+WIDTHS = {
+    0.5: ((48, 96, 192), 1024),
+    1.0: ((116, 232, 464), 1024),
+    1.5: ((176, 352, 704), 1024),
+    2.0: ((244, 488, 976), 2048),
+}
+REPEATS, STEM_FEATURES = (4, 8, 4), 24
+
+
+class BlockSpec(NamedTuple):
+    """One block: `left_features` are kept (or, without `split`, projected), the main branch gives `right_features`."""
+
+    left_features: int
+    hidden_features: int
+    right_features: int
+    strides: int
+    feature_group_count: int
+    split: bool
+    dilations: tuple[int, int] = (1, 1)
+
+
+class ShuffleBlock(nn.Module):
+    """ShuffleNetV2's blocks and Dy-shuffle's (Fig. 4b), by the spec. The projection branch is static."""
+
+    spec: BlockSpec
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[batch, height, width, C_in] -> [..., left_features + right_features]. Raises ValueError if a split misfits."""
+        left_features, hidden, right_features, strides, groups, split, dilations = self.spec
+        if split and x.shape[-1] != left_features + right_features:
+            raise ValueError(f"{x.shape[-1]} channels cannot be split in {left_features} and {right_features}")
+        left, right = (x[..., :left_features], x[..., left_features:]) if split else (self._project(x), x)
+        conv_norm = self.layers.for_block(
+            right,
+            {
+                "conv1": ConvSpec(hidden),
+                "conv2": ConvSpec(hidden, 3, strides, groups, dilations[0]),
+                "conv3": ConvSpec(right_features),
+            },
+        )
+        right = nn.relu(conv_norm("conv1", right))
+        right = nn.relu(conv_norm("conv3", conv_norm("conv2", right)))
+        return channel_shuffle(jnp.concatenate([left, right], axis=-1))
+
+    def _project(self, x):
+        c_in, spec = x.shape[-1], self.spec
+        depthwise = ConvSpec(c_in, 3, spec.strides, c_in, spec.dilations[0])
+        x = self.layers.conv_norm("project1", x, depthwise)
+        return nn.relu(self.layers.conv_norm("project2", x, ConvSpec(spec.left_features)))
+
+
+@register_model
+def shufflenet_v2(
+    num_classes: int = 1000, width: float = 1.0, downsample: Literal["original", "torchvision"] = "original"
+) -> Network:
+    """ShuffleNetV2 (Ma et al., 2018), width 0.5, 1.0, 1.5 or 2.0. 145.8M MACs with the classifier at 1.0.
+
+    downsample: 'original': where the resolution halves, the projection keeps its C_in channels and the main branch adds
+    the rest, as in the authors' code and the paper's 146M; 'torchvision': both branches give half of the channels
+    (144.9M), for torchvision's weights.
+    """
+    if downsample not in ("original", "torchvision"):
+        raise UserError(f"downsample must be 'original' or 'torchvision', not {downsample!r}")
+    return _shufflenet(num_classes, width, None, _static_split, keep_input=downsample == "original")
+
+
+@register_model
+def dy_shuffle(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
+    """Dy-shuffle (section 3.3): the right branch has a quarter of the channels and is dynamic. 93.0M conv MACs at 1.0."""
+    return _shufflenet(num_classes, width, Dynamic(check_group_size(group_size)), _dynamic_split)
+
+
+@register_model
+def fix_shuffle(num_classes: int = 1000, width: float = 1.0) -> Network:
+    """Fix-shuffle (Table 4): Dy-shuffle with plain convolutions."""
+    return _shufflenet(num_classes, width, None, _dynamic_split)
+
+
+def _shufflenet(num_classes, width, dynamic, split, keep_input=True):
+    if width not in WIDTHS:
+        raise UserError(f"width must be one of ShuffleNetV2's {', '.join(map(str, WIDTHS))}, not {width!r}")
+    stage_features, head_features = WIDTHS[width]
+    stages, c_in = [], STEM_FEATURES
+    for features, repeats in zip(stage_features, REPEATS):
+        hidden = features // 2
+        left = c_in if keep_input else hidden
+        down = BlockSpec(left, hidden, features - left, strides=2, feature_group_count=hidden, split=False)
+        stages.append((down, *[split(features)] * (repeats - 1)))
+        c_in = features
+    return Network(
+        block=ShuffleBlock,
+        stages=tuple(stages),
+        stem=(ConvSpec(STEM_FEATURES, 3, strides=2),),
+        stem_pool=True,
+        head=ConvSpec(head_features),
+        hidden_features=None,
+        activation="relu",
+        num_classes=num_classes,
+        dynamic=dynamic,
+    )
+
+
+def _static_split(features):
+    """Half of the channels are kept, the other half goes through a depthwise block."""
+    half = features // 2
+    return BlockSpec(half, half, half, strides=1, feature_group_count=half, split=True)
+
+
+def _dynamic_split(features):
+    """Left : right = 3 : 1, with two channels per group in the 3x3, so right is rounded down to an even number."""
+    right = features // 4 // 2 * 2
+    return BlockSpec(features - right, right, right, strides=1, feature_group_count=right // 2, split=True)
