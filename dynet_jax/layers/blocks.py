@@ -1,4 +1,4 @@
-"""What the blocks of all families share: convolutions with their BatchNorm, static or dynamic, and a few small layers."""
+"""What the blocks of all families share: convolutions, static or dynamic, with their BatchNorm, and small layers."""
 
 import dataclasses
 import functools
@@ -109,7 +109,7 @@ class Layers:
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention of MobileNetV3: global average pool, two 1x1 convolutions, hard sigmoid (Howard et al., 2019)."""
+    """Channel attention of MobileNetV3 (Howard et al., 2019): average pool, two 1x1 convolutions, hard sigmoid."""
 
     hidden_features: int
     dtype: Any = None

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ class Network(nn.Module):
       output_stride: 8 or 16 keeps the resolution from there on and dilates the convolutions instead, for dense
         prediction. None is the network's own stride.
       padding: 'SAME', or 'TORCH' for weights trained in PyTorch (differs where the stride is 2 and a size is even).
-      bn_batch_size, bn_axis_name, bn_epsilon, bn_unbiased: see `BatchNorm`.
+      bn_batch_size, bn_axis_name, bn_momentum, bn_epsilon, bn_unbiased: see `BatchNorm`.
       dtype: of the computation; parameters and statistics stay float32. Logits are float32.
     """
 
@@ -54,6 +55,7 @@ class Network(nn.Module):
     padding: Padding = "SAME"
     bn_batch_size: int | None = None
     bn_axis_name: str | tuple[str, ...] | None = None
+    bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
     bn_unbiased: bool = False
     dtype: Any = jnp.float32
@@ -70,7 +72,7 @@ class Network(nn.Module):
     @nn.compact
     def __call__(
         self, images: jax.Array, train: bool = False, features_only: bool = False
-    ) -> jax.Array | dict[str, jax.Array]:
+    ) -> jax.Array | OrderedDict[str, jax.Array]:
         """images: [batch, height, width, 3], normalised -> logits [batch, num_classes].
 
         With features_only: the feature maps after the stem and after every stage, as {'stem': ..., 'stage1': ..., ...},
@@ -80,7 +82,7 @@ class Network(nn.Module):
         self._check_size(images.shape[1:3])
         layers = self._layers(train)
         activation = ACTIVATIONS[self.activation]
-        x, features = images.astype(self.dtype), {}
+        x, features = images.astype(self.dtype), OrderedDict()  # JAX sorts the keys of a plain dict
         for index, spec in enumerate(self.planned_stem, start=1):
             name = "stem" if len(self.stem) == 1 else f"stem{index}"
             x = activation(layers.conv_norm(name, x, spec))
@@ -144,6 +146,7 @@ class Network(nn.Module):
             use_running_average=not train,
             bn_batch_size=self.bn_batch_size,
             axis_name=self.bn_axis_name,
+            momentum=self.bn_momentum,
             epsilon=self.bn_epsilon,
             unbiased=self.bn_unbiased,
             dtype=self.dtype,
@@ -153,7 +156,9 @@ class Network(nn.Module):
     def _check_size(self, size):
         if min(size) < self.stride:
             cure = "larger images" if self.small_input else "larger images, or small_input=True (stride 8)"
-            raise UserError(f"images of {size[0]}x{size[1]} are too small for a network of stride {self.stride}: use {cure}")
+            raise UserError(
+                f"images of {size[0]}x{size[1]} are too small for a network of stride {self.stride}: use {cure}"
+            )
 
 
 def check_group_size(group_size: int) -> int:

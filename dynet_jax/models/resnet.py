@@ -69,18 +69,14 @@ def resnet50(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = Fals
 
 
 @register_model
-def dy_resnet18(
-    num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False, group_size: int = 6
-) -> Network:
+def dy_resnet18(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False, group_size: int = 6) -> Network:
     """Dy-ResNet18 (section 3.3): half the channels in every block, dynamic. 577.5M MACs, 594.4M with fusion."""
     dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
     return _resnet(18, num_classes, width, deep_stem, dynamic, halve=True)
 
 
 @register_model
-def dy_resnet50(
-    num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False, group_size: int = 6
-) -> Network:
+def dy_resnet50(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False, group_size: int = 6) -> Network:
     """Dy-ResNet50 (section 3.3): half the channels in every block, dynamic. 1127.4M MACs, 1169.1M with fusion."""
     dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
     return _resnet(50, num_classes, width, deep_stem, dynamic, halve=True)

@@ -41,7 +41,7 @@ class ShuffleBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[batch, height, width, C_in] -> [..., left_features + right_features]. Raises ValueError if a split misfits."""
+        """[..., C_in] -> [..., left_features + right_features]. Raises ValueError if the split does not fit."""
         left_features, hidden, right_features, strides, groups, split, dilations = self.spec
         if split and x.shape[-1] != left_features + right_features:
             raise ValueError(f"{x.shape[-1]} channels cannot be split in {left_features} and {right_features}")
@@ -82,7 +82,7 @@ def shufflenet_v2(
 
 @register_model
 def dy_shuffle(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
-    """Dy-shuffle (section 3.3): the right branch has a quarter of the channels and is dynamic. 93.0M conv MACs at 1.0."""
+    """Dy-shuffle (section 3.3): the right branch has a quarter of the channels, and is dynamic. 98.3M MACs at 1.0."""
     return _shufflenet(num_classes, width, Dynamic(check_group_size(group_size)), _dynamic_split)
 
 

@@ -1,0 +1,111 @@
+"""How torchvision and timm call the layers of the networks that this package has too."""
+
+from collections.abc import Iterator
+
+from dynet_jax.errors import UserError
+from dynet_jax.models.mobilenet import InvertedResidual
+from dynet_jax.models.network import Network
+from dynet_jax.models.resnet import ResidualBlock
+from dynet_jax.models.shufflenet import ShuffleBlock
+
+SCHEMES = ("torchvision", "timm")
+Names = Iterator[tuple[str, str]]
+
+
+def layer_names(model: Network, scheme: str) -> dict[str, str]:
+    """{'stage1_block1/conv1': 'layer1.0.conv1', 'stage1_block1/conv1_norm': 'layer1.0.bn1', ...}
+
+    Raises UserError if the scheme has no network of this family.
+    """
+    namers = {
+        (ResidualBlock, "torchvision"): _resnet,
+        (ResidualBlock, "timm"): _resnet,
+        (ShuffleBlock, "torchvision"): _shufflenet_torchvision,
+        (InvertedResidual, "torchvision"): _mobilenet_torchvision,
+        (InvertedResidual, "timm"): _mobilenet_timm,
+    }
+    if (model.block, scheme) not in namers:
+        raise UserError(f"{scheme} has no network with blocks of the kind {model.block.__name__}")
+    return dict(namers[model.block, scheme](model))
+
+
+def _blocks(model):
+    """(stage, block, index of the block in the whole network), from 1, and its spec."""
+    index = 0
+    for stage, specs in enumerate(model.stages, start=1):
+        for block, spec in enumerate(specs, start=1):
+            index += 1
+            yield stage, block, index, spec
+
+
+def _conv_norm(ours: str, conv: str, norm: str) -> Names:
+    yield ours, conv
+    yield f"{ours}_norm", norm
+
+
+def _resnet(model: Network) -> Names:
+    if len(model.stem) == 1:
+        yield from _conv_norm("stem", "conv1", "bn1")
+    else:  # timm's resnet18d and resnet50d
+        yield from _conv_norm("stem1", "conv1.0", "conv1.1")
+        yield from _conv_norm("stem2", "conv1.3", "conv1.4")
+        yield from _conv_norm("stem3", "conv1.6", "bn1")
+    for stage, block, _, spec in _blocks(model):
+        ours, theirs = f"stage{stage}_block{block}", f"layer{stage}.{block - 1}"
+        for i in (1, 2) if spec.hidden_features is None else (1, 2, 3):
+            yield from _conv_norm(f"{ours}/conv{i}", f"{theirs}.conv{i}", f"{theirs}.bn{i}")
+        yield from _conv_norm(f"{ours}/shortcut", f"{theirs}.downsample.0", f"{theirs}.downsample.1")
+    yield "classifier", "fc"
+
+
+def _shufflenet_torchvision(model: Network) -> Names:
+    yield from _conv_norm("stem", "conv1.0", "conv1.1")
+    for stage, block, _, _ in _blocks(model):
+        ours, theirs = f"stage{stage}_block{block}", f"stage{stage + 1}.{block - 1}"
+        yield from _conv_norm(f"{ours}/project1", f"{theirs}.branch1.0", f"{theirs}.branch1.1")
+        yield from _conv_norm(f"{ours}/project2", f"{theirs}.branch1.2", f"{theirs}.branch1.3")
+        for conv, position in (("conv1", 0), ("conv2", 3), ("conv3", 5)):
+            branch = f"{theirs}.branch2"
+            yield from _conv_norm(f"{ours}/{conv}", f"{branch}.{position}", f"{branch}.{position + 1}")
+    yield from _conv_norm("head", "conv5.0", "conv5.1")
+    yield "classifier", "fc"
+
+
+def _mobilenet_torchvision(model: Network) -> Names:
+    v3 = model.hidden_features is not None
+    yield from _conv_norm("stem", "features.0.0", "features.0.1")
+    for stage, block, index, spec in _blocks(model):
+        ours, theirs = f"stage{stage}_block{block}", f"features.{index}.{'block' if v3 else 'conv'}"
+        position = 0
+        for conv in ("expand", "spatial"):
+            if conv == "spatial" or spec.expand:
+                yield from _conv_norm(f"{ours}/{conv}", f"{theirs}.{position}.0", f"{theirs}.{position}.1")
+                position += 1
+        if spec.squeeze_features is not None:
+            yield f"{ours}/squeeze_excite/reduce", f"{theirs}.{position}.fc1"
+            yield f"{ours}/squeeze_excite/expand", f"{theirs}.{position}.fc2"
+            position += 1
+        # V2 lists the last convolution and its norm beside the others, V3 nests them like the others.
+        norm = f"{theirs}.{position}.1" if v3 else f"{theirs}.{position + 1}"
+        yield from _conv_norm(f"{ours}/project", f"{theirs}.{position}.0" if v3 else f"{theirs}.{position}", norm)
+    yield from _conv_norm("head", f"features.{index + 1}.0", f"features.{index + 1}.1")
+    yield "hidden", "classifier.0"
+    yield "classifier", "classifier.3" if v3 else "classifier.1"
+
+
+def _mobilenet_timm(model: Network) -> Names:
+    v3 = model.hidden_features is not None
+    yield from _conv_norm("stem", "conv_stem", "bn1")
+    for stage, block, _, spec in _blocks(model):
+        ours, theirs = f"stage{stage}_block{block}", f"blocks.{stage - 1}.{block - 1}"
+        convs = {"expand": "conv_pw", "spatial": "conv_dw", "project": "conv_pwl"}
+        if not spec.expand:
+            convs = {"spatial": "conv_dw", "project": "conv_pw"}
+        for i, (conv, name) in enumerate(convs.items(), start=1):
+            yield from _conv_norm(f"{ours}/{conv}", f"{theirs}.{name}", f"{theirs}.bn{i}")
+        yield f"{ours}/squeeze_excite/reduce", f"{theirs}.se.conv_reduce"
+        yield f"{ours}/squeeze_excite/expand", f"{theirs}.se.conv_expand"
+    head = f"blocks.{len(model.stages)}.0" if v3 else ""
+    yield from _conv_norm("head", *((f"{head}.conv", f"{head}.bn1") if v3 else ("conv_head", "bn2")))
+    yield "hidden", "conv_head"
+    yield "classifier", "classifier"

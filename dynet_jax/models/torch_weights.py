@@ -1,0 +1,166 @@
+"""Weights of torchvision's and timm's networks for the static networks of this package."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynet_jax.errors import UserError
+from dynet_jax.models.network import Network
+from dynet_jax.models.torch_names import SCHEMES, layer_names
+
+# What a PyTorch checkpoint wraps a state dict in, and what it holds that is no weight.
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+IGNORED = "num_batches_tracked"
+
+
+class TorchTensor(NamedTuple):
+    """Where a parameter of ours comes from: name and shape there, and how its value is turned into ours."""
+
+    name: str
+    shape: tuple[int, ...]
+    convert: Callable[[np.ndarray], np.ndarray]
+
+
+def read_state_dict(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz, .safetensors, .pth, .pt or .bin file; the last three need PyTorch installed.
+
+    Only tensors are read: code in a pickle is not run. Raises UserError if the file cannot be read.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"there is no file {file}")
+    readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
+    readers |= dict.fromkeys((".pth", ".pt", ".bin"), _read_pickle)
+    if file.suffix not in readers:
+        raise UserError(f"{file} is none of {', '.join(readers)}")
+    try:
+        return readers[file.suffix](file)
+    except ImportError as error:
+        raise UserError(f"reading a {file.suffix} file needs {error.name}: pip install {error.name}") from error
+    except UserError:
+        raise
+    except Exception as error:  # each library has its own for a file that is cut short or is something else
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} cannot be read as weights ({type(error).__name__}: {reason})") from error
+
+
+def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables of a static network from a state dict of torchvision's or timm's network of that name.
+
+    The network computes the same as there with the options of `torch_options` (and, to train on as there, with
+    `bn_unbiased=True`; torchvision's MobileNetV3 has `bn_momentum=0.99`).
+
+    Args:
+      model: a static network of this package.
+      state: name -> array (numpy, or PyTorch tensors on the CPU).
+    Returns:
+      {'params': ..., 'batch_stats': ...} in float32.
+    Raises:
+      UserError: naming every tensor that is missing, unexpected or of another shape.
+    """
+    state = {name: array for name, array in state.items() if not name.endswith(IGNORED)}
+    wanted = torch_tensors(model, find_scheme(model, state))
+    missing = [tensor.name for tensor in wanted.values() if tensor.name not in state]
+    unexpected = sorted(state.keys() - {tensor.name for tensor in wanted.values()})
+    misshapen = [
+        f"{tensor.name} has shape {tuple(state[tensor.name].shape)}, expected {tensor.shape}"
+        for tensor in wanted.values()
+        if tensor.name in state and tuple(state[tensor.name].shape) != tensor.shape
+    ]
+    problems = [("missing: ", missing), ("unexpected: ", unexpected), ("misshapen: ", misshapen)]
+    if any(names for _, names in problems):
+        listed = "; ".join(title + ", ".join(names) for title, names in problems if names)
+        raise UserError(f"the weights do not fit the network: {listed}")
+    flat = {path: tensor.convert(np.asarray(state[tensor.name], np.float32)) for path, tensor in wanted.items()}
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTensor]:
+    """For every variable of the network, by its path, the tensor of PyTorch that it is made from.
+
+    scheme: a key of `SCHEMES`, 'torchvision' or 'timm'. Raises UserError if such a network is not known there.
+    """
+    if model.dynamic is not None:
+        raise UserError("PyTorch's weights are of static networks; this one is dynamic")
+    size = max(32, model.stride)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    names = layer_names(model, scheme)
+    return {
+        path: _tensor(names["/".join(path[1:-1])], path[-1], leaf.shape)
+        for path, leaf in flax.traverse_util.flatten_dict(shapes).items()
+    }
+
+
+def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
+    """Whose names a state dict has: the scheme with most of them. Raises UserError if it has nobody's."""
+    found, reason = {}, None
+    for scheme in SCHEMES:
+        try:
+            found[scheme] = [tensor.name for tensor in torch_tensors(model, scheme).values()]
+        except UserError as error:
+            reason = error
+    if not found:
+        raise reason
+    best = max(found, key=lambda scheme: len(state.keys() & set(found[scheme])))
+    if not state.keys() & set(found[best]):
+        expected = " or ".join(f"{names[0]} ({scheme})" for scheme, names in found.items())
+        raise UserError(f"these are not weights of this network: they have no {expected}, but {_few(state)}")
+    return best
+
+
+def torch_options(model: Network, scheme: str) -> dict[str, Any]:
+    """Options of `create_model` with which the network computes what the other library's does in evaluation."""
+    return {"padding": "TORCH", "bn_epsilon": 1e-5 if scheme == "timm" else model.bn_epsilon}
+
+
+def class_count(state: Mapping[str, Any]) -> int:
+    """Outputs of the classifier, whose weights end every state dict. Raises UserError if there is none."""
+    matrices = [array for name, array in state.items() if name.endswith("weight") and np.ndim(array) == 2]
+    if not matrices:
+        raise UserError(f"these weights have no classifier; they have {_few(state)}")
+    return int(matrices[-1].shape[0])
+
+
+def _tensor(torch_name, leaf, shape):
+    if leaf == "kernel" and len(shape) == 4:  # HWIO -> OIHW
+        height, width, inputs, outputs = shape
+        return TorchTensor(f"{torch_name}.weight", (outputs, inputs, height, width), lambda w: w.transpose(2, 3, 1, 0))
+    if leaf == "kernel":
+        # timm's MobileNetV3 writes a fully connected layer as a 1x1 convolution.
+        ones = (1, 1) if torch_name == "conv_head" else ()
+        return TorchTensor(f"{torch_name}.weight", (*shape[::-1], *ones), lambda w: w.reshape(w.shape[:2]).T)
+    suffix = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}[leaf]
+    return TorchTensor(f"{torch_name}.{suffix}", shape, lambda v: v)
+
+
+def _few(state):
+    names = list(state)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "nothing"
+
+
+def _read_safetensors(file):
+    from safetensors.numpy import load_file
+
+    return load_file(file)
+
+
+def _read_npz(file):
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _read_pickle(file):
+    import torch
+
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise UserError(f"{file} holds no state dict, but {type(content).__name__}")
+    return {name: tensor.float().numpy() for name, tensor in content.items()}
