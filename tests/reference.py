@@ -53,6 +53,8 @@ def _pad(x, padding, reach, strides):
         pads = [(t // 2, t - t // 2) for t in totals]
         if padding == "SAME_LOWER":
             pads = [(high, low) for low, high in pads]
+    elif padding == "TORCH":
+        pads = [((r - 1) // 2,) * 2 for r in reach]
     elif padding == "VALID":
         pads = [(0, 0)] * len(reach)
     elif padding in ("CIRCULAR", "REFLECT"):

@@ -49,7 +49,8 @@ class InvertedResidual(nn.Module):
         y = activation(conv_norm("spatial", y))
         if spec.squeeze_features is not None:
             y = SqueezeExcite(spec.squeeze_features, self.layers.dtype, name="squeeze_excite")(y)
-        residual = spec.strides == 1 and x.shape[-1] == spec.features
+        # A stride that dilation replaces is a stride still: the block has no residual at any resolution.
+        residual = spec.strides == 1 and spec.dilations[0] == spec.dilations[1] and x.shape[-1] == spec.features
         # Residual blocks begin as the identity (Goyal et al., 2017), which helps such narrow, deep networks to train.
         y = conv_norm("project", y, zero_scale=residual)
         return x + y if residual else y

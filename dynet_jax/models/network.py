@@ -80,7 +80,7 @@ class Network(nn.Module):
         Raises UserError for images smaller than the network's stride.
         """
         self._check_size(images.shape[1:3])
-        layers = self._layers(train)
+        layers = self.layers(train)
         activation = ACTIVATIONS[self.activation]
         x, features = images.astype(self.dtype), OrderedDict()  # JAX sorts the keys of a plain dict
         for index, spec in enumerate(self.planned_stem, start=1):
@@ -140,7 +140,8 @@ class Network(nn.Module):
                 planned.append(spec._replace(strides=strides, dilations=(before, dilation)))
             yield planned
 
-    def _layers(self, train: bool) -> Layers:
+    def layers(self, train: bool) -> Layers:
+        """What the network's blocks are made of; a head on a backbone takes them too."""
         norm = functools.partial(
             BatchNorm,
             use_running_average=not train,

@@ -1,5 +1,10 @@
-"""ResNet18 and ResNet50, and the networks that DyNet makes of them: Dy-ResNet and its static twin Fix-ResNet."""
+"""ResNet18 and ResNet50, and the networks that DyNet makes of them: Dy-ResNet and its static twin Fix-ResNet.
 
+`stem` of the builders: features of the first convolutions at width 1.0. (64,) is the 7x7 of the paper; several are a row
+of 3x3, like PSPNet's (64, 64, 128), which the paper's segmentation baseline has.
+"""
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -51,53 +56,53 @@ class ResidualBlock(nn.Module):
         for name in inner:
             y = nn.relu(conv_norm(name, y))
         y = conv_norm(last, y, zero_scale=True)  # a block begins as its shortcut (Goyal et al., 2017)
-        if strides != 1 or x.shape[-1] != features:
+        if strides != 1 or before != after or x.shape[-1] != features:
             x = self.layers.conv_norm("shortcut", x, ConvSpec(features, strides=strides))
         return nn.relu(x + y)
 
 
 @register_model
-def resnet18(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False) -> Network:
-    """ResNet18 (He et al., 2016). 1814.1M MACs with the classifier. `deep_stem`: three 3x3 instead of one 7x7."""
-    return _resnet(18, num_classes, width, deep_stem, dynamic=None)
+def resnet18(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
+    """ResNet18 (He et al., 2016). 1814.1M MACs with the classifier."""
+    return _resnet(18, num_classes, width, stem, dynamic=None)
 
 
 @register_model
-def resnet50(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False) -> Network:
+def resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
     """ResNet50, with the stride on the 3x3 (v1.5). 4089.2M MACs with the classifier."""
-    return _resnet(50, num_classes, width, deep_stem, dynamic=None)
+    return _resnet(50, num_classes, width, stem, dynamic=None)
 
 
 @register_model
-def dy_resnet18(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False, group_size: int = 6) -> Network:
+def dy_resnet18(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6) -> Network:
     """Dy-ResNet18 (section 3.3): half the channels in every block, dynamic. 577.5M MACs, 594.4M with fusion."""
     dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
-    return _resnet(18, num_classes, width, deep_stem, dynamic, halve=True)
+    return _resnet(18, num_classes, width, stem, dynamic, halve=True)
 
 
 @register_model
-def dy_resnet50(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False, group_size: int = 6) -> Network:
+def dy_resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6) -> Network:
     """Dy-ResNet50 (section 3.3): half the channels in every block, dynamic. 1127.4M MACs, 1169.1M with fusion."""
     dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
-    return _resnet(50, num_classes, width, deep_stem, dynamic, halve=True)
+    return _resnet(50, num_classes, width, stem, dynamic, halve=True)
 
 
 @register_model
-def fix_resnet18(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False) -> Network:
+def fix_resnet18(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
     """Dy-ResNet18 with plain convolutions."""
-    return _resnet(18, num_classes, width, deep_stem, dynamic=None, halve=True)
+    return _resnet(18, num_classes, width, stem, dynamic=None, halve=True)
 
 
 @register_model
-def fix_resnet50(num_classes: int = 1000, width: float = 1.0, deep_stem: bool = False) -> Network:
+def fix_resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
     """Dy-ResNet50 with plain convolutions."""
-    return _resnet(50, num_classes, width, deep_stem, dynamic=None, halve=True)
+    return _resnet(50, num_classes, width, stem, dynamic=None, halve=True)
 
 
 @register_model
 def condconv_resnet18(num_classes: int = 1000, width: float = 1.0, group_size: int = 8) -> Network:
     """ResNet18 with CondConv (Yang et al., 2019) on the main branch of its blocks."""
-    return _resnet(18, num_classes, width, False, cond_conv(group_size))
+    return _resnet(18, num_classes, width, (64,), cond_conv(group_size))
 
 
 @register_model
@@ -105,19 +110,18 @@ def dy_cnn_resnet18(
     num_classes: int = 1000, width: float = 1.0, group_size: int = 4, temperature: float = 30.0
 ) -> Network:
     """ResNet18 with DY-CNN's convolution (Chen et al., 2020) on the main branch of its blocks."""
-    return _resnet(18, num_classes, width, False, dy_cnn(group_size, temperature))
+    return _resnet(18, num_classes, width, (64,), dy_cnn(group_size, temperature))
 
 
-def _resnet(depth, num_classes, width, deep_stem, dynamic, halve=False):
-    stem_features = make_divisible(64 * width)
-    stem = (ConvSpec(stem_features, 7, strides=2),)
-    if deep_stem:
-        half = ConvSpec(stem_features // 2, 3)
-        stem = (half._replace(strides=2), half, ConvSpec(stem_features, 3))
+def _resnet(depth, num_classes, width, stem, dynamic, halve=False):
+    stem = [make_divisible(features * width) for features in stem]
+    convs = (ConvSpec(stem[0], 7, strides=2),)
+    if len(stem) > 1:
+        convs = (ConvSpec(stem[0], 3, strides=2), *(ConvSpec(features, 3) for features in stem[1:]))
     return Network(
         block=ResidualBlock,
         stages=tuple(_stages(depth, width, halve)),
-        stem=stem,
+        stem=convs,
         stem_pool=True,
         head=None,
         hidden_features=None,

@@ -44,12 +44,9 @@ def _conv_norm(ours: str, conv: str, norm: str) -> Names:
 
 
 def _resnet(model: Network) -> Names:
-    if len(model.stem) == 1:
-        yield from _conv_norm("stem", "conv1", "bn1")
-    else:  # timm's resnet18d and resnet50d
-        yield from _conv_norm("stem1", "conv1.0", "conv1.1")
-        yield from _conv_norm("stem2", "conv1.3", "conv1.4")
-        yield from _conv_norm("stem3", "conv1.6", "bn1")
+    if len(model.stem) > 1:
+        raise UserError("torchvision and timm have no such network with a stem of several convolutions")
+    yield from _conv_norm("stem", "conv1", "bn1")
     for stage, block, _, spec in _blocks(model):
         ours, theirs = f"stage{stage}_block{block}", f"layer{stage}.{block - 1}"
         for i in (1, 2) if spec.hidden_features is None else (1, 2, 3):

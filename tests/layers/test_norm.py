@@ -89,14 +89,28 @@ def test_eight_devices_compute_what_one_does(bn_batch_size, axis_name, differ_al
     everywhere = "group", "member"
     batch = P(everywhere)
     x = images(16)
-    expected = jax.jit(lambda x: loss_and_gradients(BatchNorm(False, bn_batch_size), x))(x)
+    expected = jax.jit(lambda x: loss_and_gradients(BatchNorm(False, bn_batch_size, unbiased=True), x))(x)
 
     def on_a_device(x):
-        y, stats, *gradients = loss_and_gradients(BatchNorm(False, bn_batch_size, axis_name), x, everywhere)
+        norm = BatchNorm(False, bn_batch_size, axis_name, unbiased=True)
+        y, stats, *gradients = loss_and_gradients(norm, x, everywhere)
         return y, lax.pmean(stats, differ_along), *gradients
 
     spread = jax.shard_map(on_a_device, mesh=mesh, in_specs=batch, out_specs=(batch, P(), P(), batch))
     chex.assert_trees_all_close(jax.jit(spread)(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("bn_batch_size", "count"), [(None, 6 * 3 * 4), (2, 2 * 3 * 4)])
+def test_unbiased_is_bessels_correction(bn_batch_size, count):
+    """Of the running variance only, by the number of values behind one variance."""
+    x = images(6)
+    _, biased = train(BatchNorm(False, bn_batch_size, momentum=0.0), x)
+    _, unbiased = train(BatchNorm(False, bn_batch_size, momentum=0.0, unbiased=True), x)
+    ratio = unbiased["batch_stats"]["var"] / biased["batch_stats"]["var"]
+    np.testing.assert_allclose(ratio, count / (count - 1), rtol=1e-5)
+    chex.assert_trees_all_equal(unbiased["batch_stats"]["mean"], biased["batch_stats"]["mean"])
+    if bn_batch_size is None:
+        np.testing.assert_allclose(unbiased["batch_stats"]["var"], x.var((0, 1, 2), ddof=1), rtol=1e-4)
 
 
 def test_evaluation_uses_and_keeps_the_running_statistics():

@@ -72,12 +72,14 @@ def test_shufflenet_has_torchvisions_parameters(width, parameters):
 
 @pytest.mark.parametrize(
     ("name", "width", "parameters"),
-    [("mobilenet_v2", 0.5, 1_968_680), ("mobilenet_v2", 1.4, 6_108_776), ("mobilenet_v3_small", 0.75, 2_042_696)],
+    [
+        ("mobilenet_v2", 0.5, 1_968_680),
+        ("mobilenet_v2", 1.4, 6_108_776),
+        ("mobilenet_v3_small", 0.75, 1_653_920),
+        ("mobilenet_v3_large", 1.25, 8_164_744),
+    ],
 )
-def test_scaled_networks_have_timms_parameters(name, width, parameters):
-    """mobilenetv2_050 and _140, and mobilenetv3_small_075 but for its head, which timm does not scale."""
-    if name == "mobilenet_v3_small":
-        parameters -= (1024 - 768) * (432 + 1 + 1000)
+def test_scaled_networks_have_torchvisions_parameters(name, width, parameters):
     assert count(name, width=width).parameters == parameters
 
 

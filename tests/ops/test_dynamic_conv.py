@@ -43,6 +43,7 @@ for name, channels in GROUPS.items():
     CASES[f"{name}_k2_stride3_dilated"] = ((9, 8), (2, 2), channels, {"strides": 3, "kernel_dilation": 2})
 PADDINGS = {
     "same_lower": "SAME_LOWER",
+    "torch": "TORCH",
     "valid": "VALID",
     "int": 2,
     "one_per_dimension": (2, 0),
