@@ -1,47 +1,17 @@
-"""The paper's recipe, and the same recipe at the size of other datasets. Each network's file begins from here.
+"""The paper's recipe (`dynet_jax.train.recipe`), and the same at the size of other datasets: every file's variants.
 
-Stated in the paper (section 4.1): SGD with momentum 0.9, batch 2048, learning rate 0.8, cosine decay, weight decay
-5e-5, label smoothing 0.1, random crop and flip, central crop for testing.
-Chosen here, because the paper is silent: 300 epochs, 5 of them warm-up, BatchNorm over 64 examples (the paper's 2048 on
-32 GPUs), no decay of BatchNorm's parameters and biases, random resized crops of 8 % to 100 % of the area.
+Learning rates of the variants are the paper's by batch size, or found by trying.
 """
 
 import ml_collections
 
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.train.recipe import paper_recipe
 
 
 def recipe(model: str, variant: str = "imagenet2012", **model_arguments) -> ml_collections.ConfigDict:
     """The configuration of one network on one of VARIANTS."""
-    config = ml_collections.ConfigDict()
-    config.model = {"name": model, "num_classes": 1000, "width": 1.0, "small_input": False, **model_arguments}
-    config.data = {
-        "name": "imagenet2012",
-        "data_dir": None,
-        "image_size": 224,
-        "resize_to": 256,
-        "crop": "random_resized_crop",
-        "flip": True,
-        "mean": (123.675, 116.28, 103.53),
-        "std": (58.395, 57.12, 57.375),
-        "threads": 16,
-    }
-    config.batch_size = 2048
-    config.accumulation_steps = 1
-    config.epochs = 300.0
-    config.warmup_epochs = 5.0
-    config.learning_rate = 0.8
-    config.momentum = 0.9
-    config.weight_decay = 5e-5
-    config.decay_parameters = "kernels"
-    config.label_smoothing = 0.1
-    config.bn_batch_size = 64
-    config.dtype = "bfloat16"
-    config.seed = 0
-    config.log_every_steps = 50
-    config.eval_every_epochs = 1.0
-    config.checkpoint_every_steps = 1000
-    config.keep_checkpoints = 3
+    config = paper_recipe(model, **model_arguments)
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant!r} of this configuration; {suggest(variant, VARIANTS)}")
     VARIANTS[variant](config)

@@ -1,4 +1,4 @@
-"""The commands: `train.py`, and `dynet summary | prepare | evaluate | predict`. A user's mistake is one line."""
+"""The commands: `train.py`, and `dynet summary | prepare | evaluate | predict | import-torch`. A user's mistake is one line."""
 
 import argparse
 import sys
@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_prepare(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_import_torch(commands)
     options = parser.parse_args(arguments)
     return _report_mistakes("dynet", lambda: options.run(options))
 
@@ -84,28 +85,50 @@ def _path(text: str) -> Path:
 def _add_summary(commands) -> None:
     parser = commands.add_parser(
         "summary",
-        help="multiply-adds and parameters of a network, layer by layer",
-        epilog="example: dynet summary dy_mobile --width=0.5 --group-size=4",
+        help="multiply-adds and parameters of networks, beside the paper's",
+        description="One MODEL: layer by layer. Several, or --all: side by side, and beside the paper's numbers.",
+        epilog="examples: dynet summary dy_mobile --width=0.5; dynet summary resnet18 dy_resnet18; dynet summary --all",
     )
-    parser.add_argument("model", help="a name of dynet_jax.list_models()")
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--num-classes", type=int, default=1000)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of dynet_jax.list_models()")
+    parser.add_argument("--all", action="store_true", help="every network, and the FLOPs of the paper's tables 1, 3, 4")
+    parser.add_argument("--csv", action="store_true", help="print CSV")
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--num-classes", type=int)
     parser.add_argument("--width", type=float)
     parser.add_argument("--group-size", type=int)
-    parser.add_argument("--small-input", action="store_true")
+    parser.add_argument("--small-input", action="store_const", const=True, help="stride 8, for images of about 32x32")
     parser.set_defaults(run=_summary)
 
 
 def _summary(options) -> None:
-    from dynet_jax.analysis.summary import summarize
-    from dynet_jax.models import create_model
+    from dynet_jax.analysis import summary
+    from dynet_jax.analysis.subject import Subject
+    from dynet_jax.models import list_models
 
-    given = {"width": options.width, "group_size": options.group_size}
-    arguments = {key: value for key, value in given.items() if value is not None}
-    if options.image_size < 1:
+    keys = ("num_classes", "width", "group_size", "small_input")
+    arguments = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    if options.all == bool(options.models):
+        raise UserError(f"name one or more models, or --all; the models are {', '.join(list_models())}")
+    if options.all and (arguments or options.image_size is not None):
+        raise UserError("--all shows the networks as the paper has them; name models to change their arguments")
+    if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be positive, not {options.image_size}")
-    model = create_model(options.model, num_classes=options.num_classes, small_input=options.small_input, **arguments)
-    print(summarize(options.model, model, options.image_size))
+    subjects = [Subject(name, arguments, options.image_size or 224) for name in options.models]
+    print(_summary_text(summary, subjects or summary.all_subjects(), options))
+
+
+def _summary_text(summary, subjects, options) -> str:
+    """CSV, or Markdown tables."""
+    layers = len(subjects) == 1
+    if options.csv:
+        return (summary.layer_table(subjects[0]) if layers else summary.csv_table(subjects)).csv()
+    parts = ["Multiply-adds for one image", summary.cost_table(subjects).markdown()]
+    if layers:
+        parts.insert(1, summary.layer_table(subjects[0]).markdown())
+    rows = summary.ROWS if options.all else [row for subject in subjects for row in summary.rows_of(subject)]
+    if rows:
+        parts += ["The paper's numbers", summary.paper_table(rows).markdown()]
+    return "\n\n".join(parts)
 
 
 def _add_prepare(commands) -> None:
@@ -152,6 +175,30 @@ def _evaluate(options) -> None:
             f"top-1 {100 * values['top1']:.2f} % | top-5 {100 * values['top5']:.2f} % | loss {values['loss']:.4f} | "
             f"{values['examples']} images | step {values['step']}"
         )
+
+
+def _add_import_torch(commands) -> None:
+    parser = commands.add_parser(
+        "import-torch",
+        help="make a work directory of torchvision's or timm's weights",
+        description="Makes WORKDIR, for `dynet evaluate` and `dynet predict`, of a static network's weights.",
+        epilog="example: dynet import-torch resnet50 resnet50.safetensors runs/resnet50",
+    )
+    parser.add_argument("model", help="a static network of dynet_jax.list_models()")
+    parser.add_argument("file", type=_path, help="a state dict: .safetensors, .npz, .pth, .pt or .bin")
+    parser.add_argument("workdir", type=_path, help="where to write; must not exist yet")
+    parser.add_argument(
+        "--labels", metavar="FILE", type=_path, help="names of the classes, one per line; else ImageNet's"
+    )
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.set_defaults(run=_import_torch)
+
+
+def _import_torch(options) -> None:
+    from dynet_jax.import_torch import import_torch
+
+    parameters = import_torch(options.model, options.file, options.workdir, labels=options.labels, width=options.width)
+    print(f"{parameters:,} parameters in {options.workdir}; try `dynet predict {options.workdir} IMAGE`")
 
 
 def _add_predict(commands) -> None:

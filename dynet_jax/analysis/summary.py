@@ -1,34 +1,75 @@
-"""`dynet summary`: a network's cost as a table to read."""
+"""The tables of `dynet summary`: what networks cost, layer by layer or side by side, and beside the paper's numbers."""
 
-import flax.linen as nn
+from collections.abc import Sequence
 
-from dynet_jax.analysis.macs import count_macs
+from dynet_jax.analysis.paper import MI, ROWS, UNIT_NAMES, M, PaperRow, rows_of
+from dynet_jax.analysis.subject import Subject
+from dynet_jax.analysis.table import Table
+from dynet_jax.models import list_models
+
+PARTS = ("convolution", "fusion", "predictor", "classifier", "total")
 
 
-def summarize(name: str, model: nn.Module, image_size: int) -> str:
-    """One line per layer and the sums, as text. MACs in millions (1e6); zeros are left blank."""
-    count = count_macs(model, (image_size, image_size, 3))
-    lines = [f"{name}, {image_size}x{image_size}: multiply-adds in millions, for one image", ""]
-    lines.append(_line("layer", "kind", "output", "convolution", "fusion", "predictor", "classifier", "parameters"))
-    lines.append("-" * len(lines[-1]))
+def all_subjects() -> list[Subject]:
+    """Every network at its defaults, then what else the paper's tables have."""
+    subjects = [Subject(name, {}) for name in list_models()]
+    return subjects + [row.subject for row in ROWS if row.subject not in subjects]
+
+
+def layer_table(subject: Subject) -> Table:
+    """Multiply-adds and parameters of every layer, and their sums. Parameters of the sum are with BatchNorm's."""
+    count = subject.count
+    rows = []
     for row in count.rows:
-        shape = "x".join(map(str, row.output_shape))
-        macs = (row.convolution, row.fusion, row.predictor, row.classifier)
-        lines.append(_line(row.name, row.kind, shape, *map(_millions, macs), f"{row.parameters:,}"))
-    lines.append("-" * len(lines[2]))
-    sums = (count.convolution, count.fusion, count.predictor, count.classifier)
-    lines.append(_line("sum", "", "", *map(_millions, sums), f"{count.parameters:,}"))
-    lines.append("")
-    lines.append(f"convolutions                  {count.convolution:>14,} multiply-adds")
-    lines.append(f"  + fusion + predictor        {count.total - count.classifier:>14,}")
-    lines.append(f"  + classifier                {count.total:>14,}")
-    lines.append(f"parameters (with BatchNorm's) {count.parameters:>14,}")
-    return "\n".join(lines)
+        macs = [getattr(row, part) for part in PARTS]
+        rows.append((row.name, row.kind, "x".join(map(str, row.output_shape)), *macs, row.parameters))
+    rows.append(("sum", "", "", *(getattr(count, part) for part in PARTS), count.parameters))
+    return Table(("layer", "kind", "output", *PARTS, "parameters"), rows)
 
 
-def _millions(macs: int) -> str:
-    return f"{macs / 1e6:.3f}" if macs else ""
+def cost_table(subjects: Sequence[Subject]) -> Table:
+    """One line per network: parameters, and multiply-adds in 1e6 and in Mi (2^20)."""
+    header = ("network", "size", "parameters", *(f"{part} {unit}" for unit in ("1e6", "Mi") for part in PARTS))
+    return Table(header, [_cost(subject) for subject in subjects])
 
 
-def _line(name, kind, shape, *numbers) -> str:
-    return f"{name:<28} {kind:<13} {shape:<13}" + "".join(f"{number:>13}" for number in numbers)
+def paper_table(rows: Sequence[PaperRow] = ROWS) -> Table:
+    """The paper's numbers beside ours."""
+    header = ("table", "network", "size", "paper", "ours", "unit", "difference", "what is counted")
+    return Table(
+        header,
+        [
+            (
+                row.table,
+                row.label,
+                row.subject.image_size,
+                f"{row.published:g}",
+                row.ours,
+                UNIT_NAMES[row.unit],
+                f"{100 * row.difference:+.2f} %",
+                row.counted,
+            )
+            for row in rows
+        ],
+    )
+
+
+def csv_table(subjects: Sequence[Subject]) -> Table:
+    """`cost_table` with the paper's numbers beside it, a line for each of them, all as plain numbers."""
+    cost = cost_table(subjects)
+    header = tuple(title.replace(" ", "_") for title in cost.header)
+    header += ("paper_table", "paper", "counted", "unit", "ours", "relative_difference")
+    rows = []
+    for subject, cells in zip(subjects, cost.rows):
+        published = [
+            (row.table, row.published, row.counted, UNIT_NAMES[row.unit], row.ours, row.difference)
+            for row in rows_of(subject)
+        ]
+        rows += [(*cells, *numbers) for numbers in published or [(None,) * 6]]
+    return Table(header, rows)
+
+
+def _cost(subject):
+    count = subject.count
+    macs = [getattr(count, part) / unit for unit in (M, MI) for part in PARTS]
+    return (subject.label, subject.image_size, count.parameters, *macs)

@@ -1,7 +1,5 @@
 """The fully convolutional network of Table 3: a dilated backbone and a small head, for dense prediction."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

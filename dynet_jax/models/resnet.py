@@ -1,7 +1,7 @@
 """ResNet18 and ResNet50, and the networks that DyNet makes of them: Dy-ResNet and its static twin Fix-ResNet.
 
-`stem` of the builders: features of the first convolutions at width 1.0. (64,) is the 7x7 of the paper; several are a row
-of 3x3, like PSPNet's (64, 64, 128), which the paper's segmentation baseline has.
+`stem` of the builders: features of the first convolutions at width 1.0. (64,) is the 7x7 of the paper; several are a
+row of 3x3, like PSPNet's (64, 64, 128), which the paper's segmentation baseline has.
 """
 
 from collections.abc import Sequence
@@ -74,14 +74,18 @@ def resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = 
 
 
 @register_model
-def dy_resnet18(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6) -> Network:
+def dy_resnet18(
+    num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
+) -> Network:
     """Dy-ResNet18 (section 3.3): half the channels in every block, dynamic. 577.5M MACs, 594.4M with fusion."""
     dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
     return _resnet(18, num_classes, width, stem, dynamic, halve=True)
 
 
 @register_model
-def dy_resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6) -> Network:
+def dy_resnet50(
+    num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
+) -> Network:
     """Dy-ResNet50 (section 3.3): half the channels in every block, dynamic. 1127.4M MACs, 1169.1M with fusion."""
     dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
     return _resnet(50, num_classes, width, stem, dynamic, halve=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from dynet_jax.errors import UserError
 from dynet_jax.models.network import Network
+from dynet_jax.models.registry import create_model
 from dynet_jax.models.torch_names import SCHEMES, layer_names
 
 # What a PyTorch checkpoint wraps a state dict in, and what it holds that is no weight.
@@ -52,7 +53,7 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
 def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, Any]:
     """Variables of a static network from a state dict of torchvision's or timm's network of that name.
 
-    The network computes the same as there with the options of `torch_options` (and, to train on as there, with
+    The network computes the same as there with `torch_arguments` (and, to train on as there, with
     `bn_unbiased=True`; torchvision's MobileNetV3 has `bn_momentum=0.99`).
 
     Args:
@@ -113,17 +114,19 @@ def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
     return best
 
 
-def torch_options(model: Network, scheme: str) -> dict[str, Any]:
-    """Options of `create_model` with which the network computes what the other library's does in evaluation."""
-    return {"padding": "TORCH", "bn_epsilon": 1e-5 if scheme == "timm" else model.bn_epsilon}
+def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[str, Any]:
+    """Arguments of `create_model(name, ...)` with which the network computes what the weights' own does in evaluation.
 
-
-def class_count(state: Mapping[str, Any]) -> int:
-    """Outputs of the classifier, whose weights end every state dict. Raises UserError if there is none."""
-    matrices = [array for name, array in state.items() if name.endswith("weight") and np.ndim(array) == 2]
-    if not matrices:
-        raise UserError(f"these weights have no classifier; they have {_few(state)}")
-    return int(matrices[-1].shape[0])
+    arguments: more of them, such as `width`. Raises UserError if the weights are of another kind of network.
+    """
+    if name == "shufflenet_v2":
+        arguments = {"downsample": "torchvision", **arguments}
+    model = create_model(name, **arguments)
+    scheme = find_scheme(model, state)
+    classifier = state.get(layer_names(model, scheme)["classifier"] + ".weight")
+    num_classes = model.num_classes if classifier is None else int(classifier.shape[0])
+    bn_epsilon = 1e-5 if scheme == "timm" else model.bn_epsilon
+    return {"num_classes": num_classes, **arguments, "padding": "TORCH", "bn_epsilon": bn_epsilon}
 
 
 def _tensor(torch_name, leaf, shape):

@@ -63,13 +63,18 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     total_steps = max(1, round(config.epochs * steps_per_epoch))
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
     schedule = make_schedule(config.learning_rate, warmup_steps, total_steps)
-    optimizer = make_optimizer(
+    optimizer = make_run_optimizer(config, schedule)
+    return Run(config, layout, build_model(config, layout), schedule, optimizer, steps_per_epoch, total_steps)
+
+
+def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The optimiser of the configuration, at the learning rates of the schedule."""
+    return make_optimizer(
         schedule,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         decay_parameters=config.decay_parameters,
     )
-    return Run(config, layout, build_model(config, layout), schedule, optimizer, steps_per_epoch, total_steps)
 
 
 def build_model(config: ml_collections.ConfigDict, layout: Layout) -> nn.Module:

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from dynet_jax import create_model
-from dynet_jax.models.torch_weights import load_torch_weights, torch_options, torch_tensors
+from dynet_jax.models.torch_weights import load_torch_weights, torch_arguments, torch_tensors
 from tests.models import torch_reference
 from tests.models.torch_reference import CASES, CLASSES, GOLDEN_FILE, LABELS, SIZES
 
@@ -17,16 +17,18 @@ GOLDEN = json.loads(GOLDEN_FILE.read_text())
 
 
 def make_network(name, scheme):
+    """The network and its variables, by the way that a user goes; only the shapes of the tensors are ours."""
     arguments = {"downsample": "torchvision"} if name == "shufflenet_v2" else {}
     model = create_model(name, num_classes=CLASSES, **arguments)
+    shapes = {tensor.name: tensor.shape for tensor in torch_tensors(model, scheme).values()}
+    state = torch_reference.make_weights(shapes)
     momentum = 0.99 if name.startswith("mobilenet_v3") and scheme == "torchvision" else 0.9
-    return model.clone(bn_unbiased=True, bn_momentum=momentum, **torch_options(model, scheme))
+    model = create_model(name, **torch_arguments(name, state), bn_unbiased=True, bn_momentum=momentum)
+    return model, load_torch_weights(model, state)
 
 
 def run_jax(name, scheme, size):
-    model = make_network(name, scheme)
-    shapes = {tensor.name: tensor.shape for tensor in torch_tensors(model, scheme).values()}
-    variables = load_torch_weights(model, torch_reference.make_weights(shapes))
+    model, variables = make_network(name, scheme)
     images, labels = torch_reference.make_images(size), jnp.array(LABELS)
     evaluate = jax.jit(model.apply)
     loss = lambda logits: optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean().item()  # noqa: E731
@@ -70,9 +72,7 @@ def test_live(name, scheme, size):
 
 def test_padding_matters():
     """At an even size SAME pads the strided layers on one side only: another function than PyTorch's."""
-    model = make_network("resnet18", "torchvision")
-    shapes = {tensor.name: tensor.shape for tensor in torch_tensors(model, "torchvision").values()}
-    variables = load_torch_weights(model, torch_reference.make_weights(shapes))
+    model, variables = make_network("resnet18", "torchvision")
     images = torch_reference.make_images((64, 64))
     same, torch = (jax.jit(model.clone(padding=padding).apply)(variables, images) for padding in ("SAME", "TORCH"))
     assert np.abs(same - torch).max() > 1e-2 * np.abs(torch).max()

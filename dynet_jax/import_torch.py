@@ -1,0 +1,66 @@
+"""A work directory from weights of torchvision or timm, for `dynet evaluate` and `dynet predict`."""
+
+import importlib.resources
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dynet_jax.errors import UserError
+from dynet_jax.models import create_model
+from dynet_jax.models.torch_weights import load_torch_weights, read_state_dict, torch_arguments
+from dynet_jax.train.checkpoint import Checkpoints
+from dynet_jax.train.recipe import paper_recipe
+from dynet_jax.train.setup import make_run_optimizer
+from dynet_jax.train.state import TrainState
+from dynet_jax.train.workdir import claim
+
+IMAGENET_CLASSES = 1000
+
+
+def import_torch(model: str, file: Path, workdir: Path, *, labels: Path | None = None, width: float = 1.0) -> int:
+    """Write the weights of `file` as a checkpoint of `model` at step 0. Returns the number of parameters.
+
+    Args:
+      model: a static network of `list_models()`.
+      file: see `read_state_dict`.
+      workdir: must not hold anything yet.
+      labels: a text file with the name of a class per line. None is ImageNet's 1000, in their usual order.
+      width: of the network.
+    Raises:
+      UserError: if the weights are not of that network, the labels not as many as its outputs, or files in the way.
+    """
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(f"{workdir} exists already; name a new directory")
+    state = read_state_dict(file)
+    arguments = torch_arguments(model, state, width=width)
+    network = create_model(model, **arguments)
+    variables = load_torch_weights(network, state)
+    class_names = _class_names(labels, network.num_classes)
+
+    config = paper_recipe(model, **arguments)
+    config.dtype = "float32"
+    params = jax.tree.map(jnp.asarray, variables["params"])
+    optimizer = make_run_optimizer(config, optax.constant_schedule(config.learning_rate))
+    step = jnp.zeros((), jnp.int32)
+    train_state = TrainState(step, params, jax.tree.map(jnp.asarray, variables["batch_stats"]), optimizer.init(params))
+    claim(workdir, config.lock(), class_names)
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(train_state, wait=True)
+    checkpoints.close()
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _class_names(file, count):
+    if file is None and count != IMAGENET_CLASSES:
+        raise UserError(f"the network has {count} classes; name them with --labels=FILE, one per line")
+    if file is None:
+        labels = importlib.resources.files("tensorflow_datasets") / "datasets" / "imagenet2012" / "labels.txt"
+        return labels.read_text().split()
+    if not file.is_file():
+        raise UserError(f"there is no file of labels {file}")
+    names = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    if len(names) != count:
+        raise UserError(f"{file} names {len(names)} classes, but the network has {count}")
+    return names
