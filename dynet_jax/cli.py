@@ -1,4 +1,7 @@
-"""The commands: `train.py`, and `dynet summary | prepare | evaluate | predict | import-torch`. A user's mistake is one line."""
+"""The commands: `train.py`, and `dynet`'s summary, prepare, evaluate, predict, import-torch.
+
+A user's mistake is one line.
+"""
 
 import argparse
 import sys

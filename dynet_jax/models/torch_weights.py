@@ -46,7 +46,7 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # each library has its own for a file that is cut short or is something else
-        reason = " ".join(str(error).split())[:200]
+        reason = str(error).partition("\n")[0].partition(". ")[0][:200]
         raise UserError(f"{file} cannot be read as weights ({type(error).__name__}: {reason})") from error
 
 
@@ -98,19 +98,23 @@ def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTen
 
 
 def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
-    """Whose names a state dict has: the scheme with most of them. Raises UserError if it has nobody's."""
-    found, reason = {}, None
+    """Whose names a state dict has. Raises UserError if it lacks most of the names of every scheme."""
+    wanted, reason = {}, None
     for scheme in SCHEMES:
         try:
-            found[scheme] = [tensor.name for tensor in torch_tensors(model, scheme).values()]
+            wanted[scheme] = {tensor.name for tensor in torch_tensors(model, scheme).values()}
         except UserError as error:
             reason = error
-    if not found:
+    if not wanted:
         raise reason
-    best = max(found, key=lambda scheme: len(state.keys() & set(found[scheme])))
-    if not state.keys() & set(found[best]):
-        expected = " or ".join(f"{names[0]} ({scheme})" for scheme, names in found.items())
-        raise UserError(f"these are not weights of this network: they have no {expected}, but {_few(state)}")
+    best = max(wanted, key=lambda scheme: len(wanted[scheme] & state.keys()))
+    found = wanted[best] & state.keys()
+    if len(found) < len(wanted[best]) / 2:
+        others = sorted(state.keys() - found)
+        raise UserError(
+            f"these are weights of another network: of the {len(wanted[best])} tensors of this one they have "
+            f"{len(found)}, and {len(others)} others, such as {', '.join(others[:3])}"
+        )
     return best
 
 
@@ -139,11 +143,6 @@ def _tensor(torch_name, leaf, shape):
         return TorchTensor(f"{torch_name}.weight", (*shape[::-1], *ones), lambda w: w.reshape(w.shape[:2]).T)
     suffix = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}[leaf]
     return TorchTensor(f"{torch_name}.{suffix}", shape, lambda v: v)
-
-
-def _few(state):
-    names = list(state)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "nothing"
 
 
 def _read_safetensors(file):
