@@ -117,21 +117,13 @@ def _summary(options) -> None:
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be positive, not {options.image_size}")
     subjects = [Subject(name, arguments, options.image_size or 224) for name in options.models]
-    print(_summary_text(summary, subjects or summary.all_subjects(), options))
-
-
-def _summary_text(summary, subjects, options) -> str:
-    """CSV, or Markdown tables."""
-    layers = len(subjects) == 1
+    subjects = subjects or summary.all_subjects()
     if options.csv:
-        return (summary.layer_table(subjects[0]) if layers else summary.csv_table(subjects)).csv()
-    parts = ["Multiply-adds for one image", summary.cost_table(subjects).markdown()]
-    if layers:
-        parts.insert(1, summary.layer_table(subjects[0]).markdown())
+        table = summary.layer_table(subjects[0]) if len(subjects) == 1 else summary.csv_table(subjects)
+        print(table.csv())
+        return
     rows = summary.ROWS if options.all else [row for subject in subjects for row in summary.rows_of(subject)]
-    if rows:
-        parts += ["The paper's numbers", summary.paper_table(rows).markdown()]
-    return "\n\n".join(parts)
+    print(summary.summarize(subjects, rows))
 
 
 def _add_prepare(commands) -> None:

@@ -1,10 +1,12 @@
 """The commands answer every mistake with exit code 2 and one line that says what would be right."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
+from dynet_jax import list_models
 from dynet_jax.cli import main, train_main
 from dynet_jax.data.tfds_source import PREPARE
 
@@ -31,6 +33,11 @@ def assert_one_line(result, *parts):
         assert part in err
 
 
+def cells(table):
+    """Of every line of a Markdown table."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
+
+
 @pytest.fixture
 def workdir(tmp_path):
     """Where no run has been."""
@@ -40,15 +47,56 @@ def workdir(tmp_path):
 def test_summary(capfd):
     code, out, err = run(main, ["summary", "dy_mobile"], capfd)
     assert (code, err) == (0, "")
-    numbers = dict(line.rsplit(maxsplit=1) for line in out.replace(" multiply-adds", "").splitlines()[-4:])
-    assert [number.strip() for number in numbers.values()] == ["129,262,392", "135,143,640", "136,423,640", "7,617,320"]
+    tables = [cells(table) for table in out.split("\n\n")]
+    sums = {row[0]: row[1] for row in tables[2]}
+    assert sums["convolutions"] == "129,262,392"
+    assert sums["all but the classifier"] == "135,143,640"
+    assert sums["all"] == "136,423,640"
+    parts = ["129,262,392", "2,897,208", "2,984,040", "1,280,000"]
+    assert tables[1][-1] == ["sum", "", "", *parts, "136,423,640", "7,617,320"]
+    assert [row[3:5] for row in tables[4][2:]] == [["129", "129.26"], ["135", "135.14"], ["129", "129.26"]]
+
+
+def test_summary_side_by_side(capfd):
+    code, out, _ = run(main, ["summary", "resnet18", "dy_resnet18"], capfd)
+    assert code == 0
+    _, costs, _, paper = (cells(table) for table in out.split("\n\n"))
+    assert [row[:4] for row in costs[2:]] == [
+        ["resnet18", "224", "11,689,512", "1,813.56"],
+        ["dy_resnet18", "224", "17,286,056", "577.22"],
+    ]
+    assert [row[1] for row in paper[2:]] == ["ResNet18", "Dy-ResNet18", "Dy-ResNet18"]
+
+
+def test_summary_as_csv(capfd):
+    code, out, _ = run(main, ["summary", "resnet18", "dy_resnet18", "--width=0.5", "--csv"], capfd)
+    assert code == 0
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["network"] for row in rows] == ["resnet18, width=0.5", "dy_resnet18, width=0.5"]
+    assert [float(row["fusion_1e6"]) > 0 for row in rows] == [False, True]
+    assert [row["paper"] for row in rows] == ["", ""]  # the paper says nothing of these
+
+    code, out, _ = run(main, ["summary", "resnet18", "--csv"], capfd)
+    layers = list(csv.DictReader(out.splitlines()))
+    assert layers[0]["layer"] == "stem"
+    assert sum(int(row["total"]) for row in layers[:-1]) == int(layers[-1]["total"]) == 1_814_073_344
+
+
+@pytest.mark.slow
+def test_summary_of_all(capfd):
+    code, out, _ = run(main, ["summary", "--all"], capfd)
+    assert code == 0
+    _, costs, _, paper = (cells(table) for table in out.split("\n\n"))
+    assert {row[0] for row in costs} >= set(list_models())
+    assert {row[0] for row in paper[2:]} == {"1", "1 later", "3", "4"}
+    assert (Path(__file__).parents[1] / "docs" / "results.md").read_text().count(out.rpartition("\n\n")[2].strip()) == 1
 
 
 def test_summary_of_another_size(capfd):
     arguments = ["summary", "dy_mobile", "--image-size=64", "--num-classes=10", "--width=0.5", "--group-size=2"]
     code, out, _ = run(main, [*arguments, "--small-input"], capfd)
     assert code == 0
-    assert out.startswith("dy_mobile, 64x64: ")
+    assert out.startswith("dy_mobile, num_classes=10, width=0.5, group_size=2, small_input=True, 64x64: ")
     assert "129,262,392" not in out
 
 
@@ -70,7 +118,11 @@ def test_help(command, capfd):
         (["summary", "dy_mobile", "--width=-1"], ["width must be a positive number"]),
         (["summary", "dy_mobile", "--group-size=0"], ["group_size must be a positive int"]),
         (["summary", "dy_mobile", "--colour"], ["unrecognized arguments: --colour", "--help"]),
-        (["summary"], ["required: model"]),
+        (["summary"], ["name one or more models, or --all; the models are condconv_mobilenet_v2, "]),
+        (["summary", "--all", "resnet18"], ["name one or more models, or --all"]),
+        (["summary", "--all", "--width=0.5"], ["--all shows the networks as the paper has them"]),
+        (["summary", "resnet18", "shufflenet_v2", "--width=0.75"], ["width must be one of ShuffleNetV2's 0.5, 1.0"]),
+        (["summary", "resnet18", "--image-size=16"], ["images of 16x16 are too small for a network of stride 32"]),
         (["sumary", "dy_mobile"], ["invalid choice: 'sumary'", "summary"]),
         ([], ["required: COMMAND"]),
     ],

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dynet_jax.analysis.paper import MI, ROWS, UNIT_NAMES, M, PaperRow, rows_of
+from dynet_jax.analysis.paper import COUNTED, MI, ROWS, UNIT_NAMES, M, PaperRow, rows_of
 from dynet_jax.analysis.subject import Subject
 from dynet_jax.analysis.table import Table
 from dynet_jax.models import list_models
@@ -25,6 +25,12 @@ def layer_table(subject: Subject) -> Table:
         rows.append((row.name, row.kind, "x".join(map(str, row.output_shape)), *macs, row.parameters))
     rows.append(("sum", "", "", *(getattr(count, part) for part in PARTS), count.parameters))
     return Table(("layer", "kind", "output", *PARTS, "parameters"), rows)
+
+
+def sums_table(subject: Subject) -> Table:
+    """The multiply-adds of one network, as different papers count them."""
+    sums = [(name, counted(subject.count)) for name, counted in COUNTED.items()]
+    return Table(("counted", "multiply-adds", "1e6", "Mi"), [(name, n, n / M, n / MI) for name, n in sums])
 
 
 def cost_table(subjects: Sequence[Subject]) -> Table:
@@ -67,6 +73,22 @@ def csv_table(subjects: Sequence[Subject]) -> Table:
         ]
         rows += [(*cells, *numbers) for numbers in published or [(None,) * 6]]
     return Table(header, rows)
+
+
+def summarize(subjects: Sequence[Subject], paper_rows: Sequence[PaperRow]) -> str:
+    """What `dynet summary` prints: of one network the layers and the sums, of several their costs; then the paper's."""
+    first = subjects[0]
+    if len(subjects) == 1:
+        title = f"{first.label}, {first.image_size}x{first.image_size}: multiply-adds for one image"
+        parts = [title, layer_table(first).markdown(), sums_table(first).markdown()]
+    else:
+        parts = ["Multiply-adds for one image", cost_table(subjects).markdown()]
+    if paper_rows:
+        parts += [
+            "The paper's numbers, and ours counted as comes closest",
+            paper_table(paper_rows).markdown(),
+        ]
+    return "\n\n".join(parts)
 
 
 def _cost(subject):

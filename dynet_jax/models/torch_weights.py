@@ -110,7 +110,7 @@ def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
     best = max(wanted, key=lambda scheme: len(wanted[scheme] & state.keys()))
     found = wanted[best] & state.keys()
     if len(found) < len(wanted[best]) / 2:
-        others = sorted(state.keys() - found)
+        others = sorted(name for name in state.keys() - found if not name.endswith(IGNORED))
         raise UserError(
             f"these are weights of another network: of the {len(wanted[best])} tensors of this one they have "
             f"{len(found)}, and {len(others)} others, such as {', '.join(others[:3])}"

@@ -8,6 +8,7 @@ import pytest
 from dynet_jax import BatchNorm, CoefficientPredictor, DynamicConv, create_model, list_models
 from dynet_jax.analysis import count_macs
 from dynet_jax.layers import Conv
+from tests.models.smallest import smallest
 
 
 class Tiny(nn.Module):
@@ -48,7 +49,7 @@ def test_tiny_network_by_hand():
 
 @pytest.mark.parametrize("name", list_models())
 def test_rows_and_normalisation_hold_all_parameters(name):
-    model = create_model(name, width=0.25)
+    model = smallest(name)
     count = count_macs(model, (64, 64, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
     # BatchNorm has as many parameters as statistics, and nothing else has statistics.

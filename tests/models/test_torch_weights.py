@@ -1,0 +1,119 @@
+"""State dicts: what fits is loaded, and everything that does not is named."""
+
+import jax
+import numpy as np
+import pytest
+
+from dynet_jax import create_model
+from dynet_jax.errors import UserError
+from dynet_jax.models.torch_weights import load_torch_weights, read_state_dict, torch_arguments, torch_tensors
+from tests.models.torch_reference import make_weights
+
+
+@pytest.fixture
+def model():
+    return create_model("resnet18", width=0.125, num_classes=3)
+
+
+@pytest.fixture
+def state(model):
+    weights = make_weights({tensor.name: tensor.shape for tensor in torch_tensors(model, "torchvision").values()})
+    return {**weights, "bn1.num_batches_tracked": np.array(7)}
+
+
+def test_every_variable_comes_from_a_tensor_of_its_own(model, state):
+    variables = load_torch_weights(model, state)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    assert jax.tree.map(lambda leaf: leaf.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    assert len(jax.tree.leaves(variables)) == len(state) - 1
+    kernel = variables["params"]["stage2_block1"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel[1, 2, 3, 4], state["layer2.0.conv1.weight"][4, 3, 1, 2])
+    np.testing.assert_array_equal(variables["params"]["classifier"]["kernel"][5, 2], state["fc.weight"][2, 5])
+    np.testing.assert_array_equal(variables["batch_stats"]["stem_norm"]["var"], state["bn1.running_var"])
+
+
+def test_everything_wrong_is_named(model, state):
+    del state["layer1.0.bn2.running_mean"], state["fc.bias"]
+    state |= {"extra.weight": np.zeros(3), "conv1.weight": np.zeros((8, 3, 3, 3))}
+    with pytest.raises(UserError) as error:
+        load_torch_weights(model, state)
+    message = str(error.value)
+    assert "missing: layer1.0.bn2.running_mean, fc.bias;" in message or (
+        "missing: fc.bias, layer1.0.bn2.running_mean;" in message
+    )
+    assert "unexpected: extra.weight;" in message
+    assert message.endswith("misshapen: conv1.weight has shape (8, 3, 3, 3), expected (8, 3, 7, 7)")
+
+
+def test_weights_of_another_network_are_one_line(state):
+    with pytest.raises(UserError, match=r"of the 267 tensors of this one they have 102, and 0 others") as error:
+        load_torch_weights(
+            create_model("resnet50"),
+            {name: v for name, v in state.items() if "fc" not in name} | {name: v for name, v in state.items()},
+        )
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dy_resnet18", "PyTorch's weights are of static networks; this one is dynamic"),
+        ("shufflenet_v2", "these are weights of another network: of the 282 tensors of this one they have"),
+    ],
+)
+def test_other_networks_are_refused(name, message, state):
+    with pytest.raises(UserError, match=message):
+        load_torch_weights(create_model(name), state)
+
+
+def test_arguments_come_from_the_weights(state):
+    expected = {"width": 0.125, "num_classes": 3, "padding": "TORCH", "bn_epsilon": 1e-5}
+    assert torch_arguments("resnet18", state, width=0.125) == expected
+    names = {
+        scheme: {t.name: np.zeros(t.shape) for t in torch_tensors(create_model("mobilenet_v3_small"), scheme).values()}
+        for scheme in ("torchvision", "timm")
+    }
+    assert torch_arguments("mobilenet_v3_small", names["torchvision"])["bn_epsilon"] == 1e-3
+    assert torch_arguments("mobilenet_v3_small", names["timm"])["bn_epsilon"] == 1e-5
+    shuffle = torch_tensors(create_model("shufflenet_v2", downsample="torchvision"), "torchvision").values()
+    assert torch_arguments("shufflenet_v2", {t.name: np.zeros(t.shape) for t in shuffle})["downsample"] == "torchvision"
+
+
+def test_files(tmp_path, state):
+    np.savez(tmp_path / "weights.npz", **state)
+    loaded = read_state_dict(tmp_path / "weights.npz")
+    assert loaded.keys() == state.keys()
+    np.testing.assert_array_equal(loaded["fc.weight"], state["fc.weight"])
+
+
+def test_safetensors(tmp_path, state):
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    save_file(state, tmp_path / "weights.safetensors")
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "weights.safetensors")["fc.weight"], state["fc.weight"])
+
+
+def test_pickles(tmp_path, state):
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "weights.pth")
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "weights.pth")["fc.weight"], state["fc.weight"])
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(UserError, match=r"list.pth holds no state dict, but list"):
+        read_state_dict(tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.npz", None, "there is no file .*absent.npz"),
+        ("weights.h5", b"x", r"weights.h5 is none of .safetensors, .npz, .pth, .pt, .bin"),
+        ("cut.npz", b"PK\x03\x04", r"cut.npz cannot be read as weights"),
+        ("text.npz", b"hello", r"text.npz cannot be read as weights"),
+    ],
+)
+def test_files_that_are_not_weights(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_state_dict(tmp_path / name)
