@@ -1,4 +1,4 @@
-"""Fix-mobile (1.0), Dy-mobile's static twin (Table 4), by the same recipe: 33.57 % top-1 error in the paper.
+"""Fix-ResNet18, Dy-ResNet18's static twin, by the same recipe. The paper gives no number for it.
 
     python train.py --config=configs/fix_resnet18.py --workdir=runs/fix_resnet18
 

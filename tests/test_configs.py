@@ -1,31 +1,69 @@
-"""Every file in configs/ is a network that takes a step, by its own recipe at tiny size."""
+"""Every file in configs/ is a row of the paper or a network of ours, and can be trained."""
 
+import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynet_jax.train.config import load_config, override
+from configs.common import VARIANTS
+from dynet_jax import list_models
+from dynet_jax.analysis.paper import ROWS
+from dynet_jax.analysis.subject import Subject
+from dynet_jax.train.config import check_config, load_config, override
+from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.loop import train
 from dynet_jax.train.metrics import read_metrics
+from dynet_jax.train.setup import build_model
 
 CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.py") if path.stem != "common")
-TINY = ["data.name=synthetic", "data.image_size=32", "data.resize_to=32", "data.threads=1", "model.width=0.1"]
+TINY = ["data.name=synthetic", "data.image_size=32", "data.resize_to=32", "data.threads=1"]
 TINY += ["batch_size=16", "bn_batch_size=8", "epochs=1", "warmup_epochs=0", "log_every_steps=1"]
 
 
-@pytest.mark.slow
+def subject(path):
+    arguments = load_config(str(path)).model.to_dict()
+    return Subject(arguments.pop("name"), arguments).normalized
+
+
+def test_every_row_of_the_paper_has_a_file():
+    subjects = [subject(path) for path in CONFIGS]
+    for row in ROWS:
+        assert row.subject.head_features or row.subject in subjects, row.label
+    for name, group_sizes in (("dy_mobile", (1, 2, 4, 6)), ("dy_resnet18", (1, 6))):  # Tables 5 and 6
+        for group_size in group_sizes:
+            assert Subject(name, {"group_size": group_size}).normalized in subjects
+    assert {subject.name for subject in subjects} == set(list_models())
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_one_step(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("dynet_jax.data.source.SyntheticSource.__len__", lambda self: 24)
+def test_file(path):
+    """It opens with its command, its network can be built, and its variants are in order."""
+    description = path.read_text().split('"""')[1]
+    assert f"\n    python train.py --config=configs/{path.name} --workdir=runs/{path.stem}\n" in description
     config = load_config(str(path))
-    override(config, [f"--config.{assignment}" for assignment in TINY])
-    assert config.dtype == "bfloat16"
+    assert (config.batch_size, config.learning_rate, config.dtype) == (2048, 0.8, "bfloat16")
+    model = build_model(config, make_layout(2048, 64))
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    assert logits.shape == (1, 1000)
+    for variant in VARIANTS:
+        check_config(load_config(f"{path}:{variant}"))
+        json.dumps(load_config(f"{path}:{variant}").to_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "width"), [("dy_mobile", 0.1), ("dy_shuffle", 0.5), ("dy_resnet18", 0.1), ("mobilenet_v3_small", 0.1)]
+)
+def test_one_step(name, width, tmp_path, monkeypatch):
+    """One file of every family, through the whole loop."""
+    monkeypatch.setattr("dynet_jax.data.source.SyntheticSource.__len__", lambda self: 24)
+    config = load_config(str(next(path for path in CONFIGS if path.stem == name)))
+    override(config, [f"--config.{assignment}" for assignment in (*TINY, f"model.width={width}")])
     assert train(config, tmp_path) == 0
     (row,) = read_metrics(tmp_path / "metrics.jsonl", "train")
     assert row["step"] == 1
     assert np.log(1000) - 1.5 < row["loss"] < np.log(1000) + 1.5  # before anything is learned
-
-
-def test_there_are_configurations():
-    assert {"dy_mobile", "fix_mobile", "mobilenet_v2"} <= {path.stem for path in CONFIGS}

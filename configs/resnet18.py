@@ -1,0 +1,13 @@
+"""ResNet18, the base network, by the same recipe: 30.41 % top-1 error in the paper's Table 1.
+
+    python train.py --config=configs/resnet18.py --workdir=runs/resnet18
+
+needs ImageNet prepared by TFDS (docs/data.md); the full run has not been made with this code yet. Variants: digits,
+fashion_mnist, cifar10, imagenette (see configs/common.py).
+"""
+
+from configs import common
+
+
+def get_config(variant="imagenet2012"):
+    return common.recipe("resnet18", variant)

@@ -1,0 +1,94 @@
+"""`dynet import-torch` makes a work directory that `evaluate` and `predict` take, and names what is in the way."""
+
+import json
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from dynet_jax import create_model
+from dynet_jax.cli import main
+from dynet_jax.data.augment import center_crop
+from dynet_jax.models.torch_weights import load_torch_weights, torch_arguments, torch_tensors
+from tests.models.torch_reference import make_weights
+
+CLASSES = ("cat", "dog", "newt")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    model = create_model("resnet18", width=0.125, num_classes=len(CLASSES))
+    state = make_weights({tensor.name: tensor.shape for tensor in torch_tensors(model, "torchvision").values()})
+    np.savez(tmp_path / "weights.npz", **state)
+    return state
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of one noisy image per class, of different sizes."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(CLASSES):
+        folder = tmp_path / "images" / "val" / name
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "image.png"), rng.integers(0, 256, (256 + 32 * i, 300, 3), np.uint8))
+    return tmp_path / "images"
+
+
+def import_weights(tmp_path, *arguments, model="resnet18"):
+    (tmp_path / "labels.txt").write_text("\n".join(CLASSES) + "\n")
+    command = ["import-torch", model, tmp_path / "weights.npz", tmp_path / "run", "--width=0.125", *arguments]
+    return main([str(argument) for argument in command])
+
+
+@pytest.mark.slow
+def test_import_then_predict_and_evaluate(tmp_path, weights, images, capfd):
+    assert import_weights(tmp_path, f"--labels={tmp_path / 'labels.txt'}") == 0
+    assert "parameters in" in capfd.readouterr().out
+    run = str(tmp_path / "run")
+
+    image = images / "val" / "dog" / "image.png"
+    assert main(["predict", run, str(image), "--json"]) == 0
+    top = {row["class"]: row["probability"] for row in json.loads(capfd.readouterr().out)["top"]}
+    model = create_model("resnet18", **torch_arguments("resnet18", weights, width=0.125))
+    pixels = center_crop(cv2.imread(str(image))[..., ::-1], 224, 256).astype(np.float32)
+    normalised = (pixels - np.array([123.675, 116.28, 103.53])) / np.array([58.395, 57.12, 57.375])
+    logits = model.apply(load_torch_weights(model, weights), normalised[None].astype(np.float32))
+    expected = np.asarray(jax.nn.softmax(logits))[0]
+    np.testing.assert_allclose([top[name] for name in CLASSES], expected, atol=1e-4)
+
+    (images / "val").rename(images / "test")
+    for name in CLASSES:
+        (images / "train" / name).mkdir(parents=True)
+    assert main(["evaluate", run, f"--data=folder:{images}", "--json"]) == 0
+    values = json.loads(capfd.readouterr().out)
+    assert (values["examples"], values["step"]) == (3, 0)
+
+
+def test_mistakes(tmp_path, weights, capfd):
+    def answer(*arguments, **options):
+        assert import_weights(tmp_path, *arguments, **options) == 2
+        out, err = capfd.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        return err
+
+    assert "the network has 3 classes; name them with --labels=FILE" in answer()
+    assert f"there is no file of labels {tmp_path / 'no.txt'}" in answer(f"--labels={tmp_path / 'no.txt'}")
+    labels = f"--labels={tmp_path / 'labels.txt'}"
+    (tmp_path / "two.txt").write_text("cat\ndog\n")
+    assert "two.txt names 2 classes, but the network has 3" in answer(f"--labels={tmp_path / 'two.txt'}")
+    assert "misshapen: " in answer(labels, "--width=0.25")
+    assert "these are weights of another network" in answer(labels, model="mobilenet_v2")
+    assert "unknown model 'resnet19'; did you mean resnet18" in answer(labels, model="resnet19")
+    assert not (tmp_path / "run").exists()  # nothing is left behind
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    assert "run exists already; name a new directory" in answer(labels)
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
+
+
+def test_imagenets_classes_are_the_default():
+    from dynet_jax.import_torch import _class_names
+
+    names = _class_names(None, 1000)
+    assert (len(names), names[0], names[-1]) == (1000, "n01440764", "n15075141")
