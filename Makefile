@@ -3,13 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint format clean
+.PHONY: train test env-torch test-torch lint format clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+# The parity tests against the real PyTorch, torchvision and timm: several GB, so in an environment of their own.
+env-torch: .venv-torch/installed
+
+test-torch: env-torch
+	.venv-torch/bin/python -m pytest tests/models/test_torch_parity.py tests/models/test_torch_weights.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -20,7 +26,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dynet_jax.egg-info
+	rm -rf .venv .venv-torch build dynet_jax.egg-info
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
@@ -30,4 +36,10 @@ clean:
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@
+
+.venv-torch/installed: requirements.txt requirements-dev.txt pyproject.toml
+	test -x .venv-torch/bin/pip || $(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check torch torchvision timm --editable . \
+	  --requirement requirements-dev.txt
 	touch $@
