@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from benchmarks.forms import FORMS, STATIC, form_function
 from benchmarks.timing import Timing, failure, progress, random_array, table_head, table_row, time_in_turns
 from benchmarks.training_step import step_table
-from dynet_jax import DynamicConv, create_model
+from dynet_jax import DynamicConv, create_model, list_models
 
 EXAMPLE = """examples:
   python -m benchmarks.dynamic_conv --networks dy_resnet18 --batch 8 --markdown table.md
@@ -64,8 +64,8 @@ class Layer(NamedTuple):
         return text + (f", stride {self.strides}" if self.strides > 1 else "")
 
 
-def dy_mobile_layers(width: float, image_size: int) -> list[Layer]:
-    """The dynamic convolutions of the model, recorded while its shapes are worked out; nothing is computed."""
+def dynamic_layers(network: str, width: float, image_size: int) -> list[Layer]:
+    """The dynamic convolutions of a model, recorded while its shapes are worked out; nothing is computed."""
     layers = []
 
     def record(next_call, args, kwargs, context):
@@ -73,28 +73,18 @@ def dy_mobile_layers(width: float, image_size: int) -> list[Layer]:
         if isinstance(conv, DynamicConv) and context.method_name == "__call__":
             _, size, _, c_in = args[0].shape
             groups = conv.feature_group_count
-            layers.append(Layer("dy_mobile", size, conv.kernel_size[0], c_in, conv.features, conv.strides, groups))
+            layers.append(Layer(network, size, conv.kernel_size[0], c_in, conv.features, conv.strides, groups))
         return next_call(*args, **kwargs)
 
-    model = create_model("dy_mobile", width=width, group_size=GROUP_SIZE)
+    model = create_model(network, width=width)
     with nn.intercept_methods(record):
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32))
     return layers
 
 
-def dy_resnet18_layers(width: float, image_size: int) -> list[Layer]:
-    """Four 3x3 convolutions per stage, half as wide as ResNet18's; only the stem keeps its 64 channels."""
-    layers, c_in, size = [], max(1, round(64 * width)), -(-image_size // 4)
-    for stage, features in enumerate((32, 64, 128, 256)):
-        c_out = max(1, round(features * width))
-        for index in range(4):
-            strides = 2 if stage > 0 and index == 0 else 1
-            layers.append(Layer("dy_resnet18", size, 3, c_in, c_out, strides, groups=1))
-            c_in, size = c_out, -(-size // strides)
-    return layers
-
-
-NETWORKS = {"dy_mobile": dy_mobile_layers, "dy_resnet18": dy_resnet18_layers}
+# DyNet's own: its peers have coefficients of another shape.
+NETWORKS = [name for name in list_models("dy_*") if not name.startswith("dy_cnn")]
+USUAL_NETWORKS = ["dy_mobile", "dy_resnet18"]
 
 
 # ---- The table of layers
@@ -104,7 +94,7 @@ def layer_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str
     """Lines of Markdown; two rows per distinct layer: forward and gradient."""
     layers = []
     for network in arguments.networks:
-        layers += dict.fromkeys(NETWORKS[network](arguments.width, arguments.image_size))
+        layers += dict.fromkeys(dynamic_layers(network, arguments.width, arguments.image_size))
     yield from table_head("network", "layer", "pass", numbers=[f"{form} ms" for form in forms])
     start = time.perf_counter()
     for index, layer in enumerate(layers, start=1):
@@ -167,7 +157,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--networks", type=names(NETWORKS), default=list(NETWORKS), help=f"default: {','.join(NETWORKS)}")
+    add("--networks", type=names(NETWORKS), default=USUAL_NETWORKS, help=f"default: {','.join(USUAL_NETWORKS)}")
     add("--forms", type=names(FORMS), default=list(FORMS), help=f"default: {','.join(FORMS)}")
     add("--batch", type=positive(int), help="images per call (default: 32; 64 with --step)")
     add("--width", type=positive(float), help="width of the networks (default: 1.0; 0.5 with --step)")

@@ -4,7 +4,7 @@
 
 needs ImageNet prepared by TFDS (docs/data.md); the full run has not been made with this code yet. Variants: digits,
 fashion_mnist, cifar10, imagenette (see configs/common.py).
-Its recipe and details are not known; docs/results.md says what was chosen.
+Its recipe and details are not known; docs/design.md says what was chosen.
 """
 
 from configs import common

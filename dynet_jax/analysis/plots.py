@@ -38,3 +38,30 @@ def plot_training_curves(rows: dict[str, list[dict]], image_file: Path, title: s
     figure.suptitle(title)
     figure.savefig(image_file, dpi=120)
     pyplot.close(figure)
+
+
+def plot_comparison(rows: dict[str, dict[int, list[dict]]], image_file: Path, title: str) -> None:
+    """Test errors over steps: a thin line per seed, a thick one for the mean of each network, as a PNG.
+
+    rows: {network: {seed: test rows by step, each with 'step' and 'top1'}}.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    styles = zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7"), ("o-", "s--", "^-.", "d:"))
+    for (network, seeds), (color, style) in zip(rows.items(), styles):
+        steps = [row["step"] for row in next(iter(seeds.values()))]
+        errors = [[100 * (1 - row["top1"]) for row in run] for run in seeds.values()]
+        for run in errors:
+            axes.plot(steps, run, color=color, linewidth=0.7, alpha=0.5)
+        mean = [sum(values) / len(values) for values in zip(*errors)]
+        axes.plot(steps, mean, style, color=color, linewidth=1.8, markersize=4, label=f"{network}: {mean[-1]:.2f} %")
+    axes.set(title=title, xlabel="step", ylabel="%")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(image_file, dpi=120)
+    pyplot.close(figure)

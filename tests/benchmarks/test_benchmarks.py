@@ -27,14 +27,14 @@ def table(text):
 def test_table_has_a_row_per_layer_and_pass_and_a_column_per_form(tmp_path, capsys):
     # So small and narrow that few layers are distinct: nearly all of the time goes to compilation.
     file = tmp_path / "table.md"
-    options = "--networks dy_resnet18 --batch 2 --image-size 8 --width 0.001 --repeats 1"
+    options = "--networks dy_resnet18 --batch 2 --image-size 32 --width 0.02 --repeats 1"
     printed = run(capsys, f"{options} --markdown {file}")
     assert printed.out == file.read_text()
     assert printed.out.startswith(f"jax {jax.__version__}, backend cpu")
 
     head, *rows = table(printed.out)
     assert head[3:] == [f"{form} ms" for form in forms.FORMS]
-    layers = dict.fromkeys(dynamic_conv.dy_resnet18_layers(0.001, 8))
+    layers = dict.fromkeys(dynamic_conv.dynamic_layers("dy_resnet18", 0.02, 32))
     assert [row[:3] for row in rows] == [
         ["dy_resnet18", str(layer), mode] for layer in layers for mode in ("forward", "gradient")
     ]
@@ -46,10 +46,10 @@ def test_table_has_a_row_per_layer_and_pass_and_a_column_per_form(tmp_path, caps
 
 
 def test_layers_are_those_of_the_networks():
-    mobile = set(map(str, dynamic_conv.dy_mobile_layers(1.0, 224)))
+    mobile = set(map(str, dynamic_conv.dynamic_layers("dy_mobile", 1.0, 224)))
     assert {"1x1 32->18, 112x112", "3x3 162->162, 14x14, groups 27, stride 2", "1x1 324->324, 7x7"} <= mobile
     assert len(mobile) == 25
-    resnet = set(map(str, dynamic_conv.dy_resnet18_layers(1.0, 224)))
+    resnet = set(map(str, dynamic_conv.dynamic_layers("dy_resnet18", 1.0, 224)))
     assert {"3x3 64->32, 56x56", "3x3 32->64, 56x56, stride 2", "3x3 256->256, 7x7"} <= resnet
     assert len(resnet) == 8
 
@@ -89,7 +89,7 @@ def test_a_call_above_the_limit_is_timed_once():
 def test_step_table_has_a_row_per_form(capsys, monkeypatch):
     def two_blocks(name, **options):
         model = create_model(name, **options)
-        return model.clone(blocks=model.blocks[:2], head_features=8)
+        return model.clone(stages=model.stages[:1])
 
     monkeypatch.setattr(training_step, "create_model", two_blocks)
     options = "--batch 2 --image-size 8 --width 0.1 --repeats 1"

@@ -66,7 +66,9 @@ def test_golden_logits(name, scheme, size):
 @sizes
 def test_live(name, scheme, size):
     for package in ("torch", "torchvision", *(["timm"] if scheme == "timm" else [])):
-        pytest.importorskip(package, reason=f"{package} is not installed (`make env-torch` makes an environment with it)")
+        pytest.importorskip(
+            package, reason=f"{package} is not installed (`make env-torch` makes an environment with it)"
+        )
     assert_parity(run_jax(name, scheme, size), torch_reference.run_torch(name, scheme, size))
 
 

@@ -1,0 +1,98 @@
+"""Networks side by side after equal training: mean and spread over seeds, paired, and their curves.
+
+    python -m benchmarks.compare_runs runs/proof dy_mobile fix_mobile --png curves.png
+
+reads the work directories runs/proof/NETWORK-SEED of train.py, and compares each network with the last one named, by
+the top-1 error on the test set at the end. A seed counts if every network has finished it.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from dynet_jax.analysis.plots import plot_comparison
+from dynet_jax.analysis.table import Table
+from dynet_jax.train.config import flatten
+from dynet_jax.train.metrics import read_metrics
+from dynet_jax.train.workdir import read_config
+
+MAY_DIFFER = {"seed", "model.name", "model.group_size"}
+
+
+class Runs(NamedTuple):
+    """The finished runs of several networks: {network: {seed: rows of the test metrics by step}}."""
+
+    rows: dict[str, dict[int, list[dict]]]
+
+    @property
+    def seeds(self) -> list[int]:
+        """That every network has finished."""
+        return sorted(set.intersection(*(set(runs) for runs in self.rows.values())))
+
+    def errors(self, network: str) -> list[float]:
+        """Top-1 error in percent at the end, by seed."""
+        return [100 * (1 - self.rows[network][seed][-1]["top1"]) for seed in self.seeds]
+
+
+def read_runs(folder: Path, networks: list[str]) -> Runs:
+    """Raises ValueError if no seed is finished by all, or runs were not trained alike but for network and seed."""
+    found, recipe = {}, None
+    for network in networks:
+        found[network] = {}
+        for workdir in sorted(folder.glob(f"{network}-*")):
+            config = read_config(workdir)
+            alike = {key: value for key, value in flatten(config).items() if key not in MAY_DIFFER}
+            if recipe not in (None, alike):
+                raise ValueError(f"{workdir} was trained by another recipe than the others")
+            recipe = alike
+            rows = read_metrics(workdir / "metrics.jsonl", "test")
+            if rows and rows[-1]["step"] == _last_step(workdir):
+                found[network][config.seed] = rows
+    runs = Runs(found)
+    if not runs.seeds:
+        raise ValueError(f"there is no seed in {folder} that all of {', '.join(networks)} have finished")
+    return runs
+
+
+def _last_step(workdir: Path) -> int:
+    train = read_metrics(workdir / "metrics.jsonl", "train")
+    return train[-1]["step"] if train and train[-1]["learning_rate"] < 1e-6 else -1
+
+
+def comparison_table(runs: Runs) -> Table:
+    """One line per network: error by seed, mean and standard deviation; and of the paired differences to the last."""
+    *_, baseline = runs.rows
+    header = ("network", *(f"seed {seed}" for seed in runs.seeds), "mean", "spread", "difference", "its spread")
+    rows = []
+    for network in runs.rows:
+        errors = runs.errors(network)
+        differences = [a - b for a, b in zip(errors, runs.errors(baseline))]
+        compared = (None, None) if network == baseline else _mean_and_spread(differences)
+        rows.append((network, *errors, *_mean_and_spread(errors), *compared))
+    return Table(header, rows)
+
+
+def _mean_and_spread(values):
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="two or more; the last is the baseline")
+    parser.add_argument("--png", type=Path, help="draw the test errors over steps")
+    options = parser.parse_args(arguments)
+    try:
+        runs = read_runs(options.folder, options.networks)
+    except ValueError as error:
+        parser.exit(2, f"compare_runs: {error}\n")
+    print(comparison_table(runs).markdown())
+    if options.png is not None:
+        plot_comparison(runs.rows, options.png, title="top-1 error on the test set (every seed, and their mean)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
