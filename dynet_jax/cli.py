@@ -150,7 +150,7 @@ def _add_evaluate(commands) -> None:
         help="accuracy of a trained network on its test set, or on another",
         epilog="example: dynet evaluate runs/digits",
     )
-    parser.add_argument("workdir", type=_path, help="of train.py")
+    parser.add_argument("workdir", type=_path, help="of train.py or import-torch")
     parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -181,18 +181,22 @@ def _add_import_torch(commands) -> None:
     )
     parser.add_argument("model", help="a static network of dynet_jax.list_models()")
     parser.add_argument("file", type=_path, help="a state dict: .safetensors, .npz, .pth, .pt or .bin")
-    parser.add_argument("workdir", type=_path, help="where to write; must not exist yet")
+    parser.add_argument("workdir", type=_path, help="where to write; a new or empty directory")
     parser.add_argument(
         "--labels", metavar="FILE", type=_path, help="names of the classes, one per line; else ImageNet's"
     )
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--padding", help="TORCH unless given; SAME for timm's variants that begin with tf_")
+    parser.add_argument("--bn-epsilon", type=float, help="else by the kind of weights; 0.001 for timm's tf_ variants")
     parser.set_defaults(run=_import_torch)
 
 
 def _import_torch(options) -> None:
     from dynet_jax.import_torch import import_torch
 
-    parameters = import_torch(options.model, options.file, options.workdir, labels=options.labels, width=options.width)
+    given = {"width": options.width, "padding": options.padding, "bn_epsilon": options.bn_epsilon}
+    arguments = {key: value for key, value in given.items() if value is not None}
+    parameters = import_torch(options.model, options.file, options.workdir, labels=options.labels, **arguments)
     print(f"{parameters:,} parameters in {options.workdir}; try `dynet predict {options.workdir} IMAGE`")
 
 
@@ -202,7 +206,7 @@ def _add_predict(commands) -> None:
         help="the five most probable classes of images",
         epilog="example: dynet predict runs/imagenette photo.jpg holiday/ --json",
     )
-    parser.add_argument("workdir", type=_path, help="of train.py")
+    parser.add_argument("workdir", type=_path, help="of train.py or import-torch")
     parser.add_argument("images", nargs="+", type=_path, metavar="IMAGE", help="an image file, or a folder of them")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.set_defaults(run=_predict)

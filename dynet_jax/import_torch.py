@@ -1,6 +1,7 @@
 """A work directory from weights of torchvision or timm, for `dynet evaluate` and `dynet predict`."""
 
 import importlib.resources
+import shutil
 from pathlib import Path
 
 import jax
@@ -19,22 +20,22 @@ from dynet_jax.train.workdir import claim
 IMAGENET_CLASSES = 1000
 
 
-def import_torch(model: str, file: Path, workdir: Path, *, labels: Path | None = None, width: float = 1.0) -> int:
+def import_torch(model: str, file: Path, workdir: Path, *, labels: Path | None = None, **arguments) -> int:
     """Write the weights of `file` as a checkpoint of `model` at step 0. Returns the number of parameters.
 
     Args:
       model: a static network of `list_models()`.
       file: see `read_state_dict`.
-      workdir: must not hold anything yet.
+      workdir: a new or empty directory.
       labels: a text file with the name of a class per line. None is ImageNet's 1000, in their usual order.
-      width: of the network.
+      **arguments: of the network, such as width; see `torch_arguments`.
     Raises:
       UserError: if the weights are not of that network, the labels not as many as its outputs, or files in the way.
     """
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists already; name a new directory")
     state = read_state_dict(file)
-    arguments = torch_arguments(model, state, width=width)
+    arguments = torch_arguments(model, state, **arguments)
     network = create_model(model, **arguments)
     variables = load_torch_weights(network, state)
     class_names = _class_names(labels, network.num_classes)
@@ -45,10 +46,14 @@ def import_torch(model: str, file: Path, workdir: Path, *, labels: Path | None =
     optimizer = make_run_optimizer(config, optax.constant_schedule(config.learning_rate))
     step = jnp.zeros((), jnp.int32)
     train_state = TrainState(step, params, jax.tree.map(jnp.asarray, variables["batch_stats"]), optimizer.init(params))
-    claim(workdir, config.lock(), class_names)
-    checkpoints = Checkpoints(workdir)
-    checkpoints.save(train_state, wait=True)
-    checkpoints.close()
+    try:
+        claim(workdir, config.lock(), class_names)
+        checkpoints = Checkpoints(workdir)
+        checkpoints.save(train_state, wait=True)
+        checkpoints.close()
+    except BaseException:
+        shutil.rmtree(workdir, ignore_errors=True)  # half a work directory would only be in the way
+        raise
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 

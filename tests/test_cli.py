@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from dynet_jax import list_models
+from dynet_jax.analysis import summary
+from dynet_jax.analysis.subject import Subject
+from dynet_jax.analysis.table import Table
 from dynet_jax.cli import main, train_main
 from dynet_jax.data.tfds_source import PREPARE
 
@@ -89,7 +92,16 @@ def test_summary_of_all(capfd):
     _, costs, _, paper = (cells(table) for table in out.split("\n\n"))
     assert {row[0] for row in costs} >= set(list_models())
     assert {row[0] for row in paper[2:]} == {"1", "1 later", "3", "4"}
-    assert (Path(__file__).parents[1] / "docs" / "results.md").read_text().count(out.rpartition("\n\n")[2].strip()) == 1
+    results = (Path(__file__).parents[1] / "docs" / "results.md").read_text()
+    assert out.rpartition("\n\n")[2].strip() in results
+    everything = summary.cost_table([Subject(name, {}) for name in list_models()])
+    everything = Table((everything.header[0], *everything.header[2:8]), [(r[0], *r[2:8]) for r in everything.rows])
+    assert everything.markdown() in results
+    for name, label in (("dy_mobile", "Dy-mobile"), ("dy_resnet18", "Dy-ResNet18")):
+        for group_size in (1, 2, 4, 6):
+            c = Subject(name, {"group_size": group_size}).count
+            sums = f"{c.convolution:,} | {c.total - c.classifier:,} | {c.total:,} | {c.parameters:,}"
+            assert f"| {label}, g_t = {group_size} | {sums} |" in results
 
 
 def test_summary_of_another_size(capfd):

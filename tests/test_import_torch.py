@@ -10,7 +10,7 @@ import pytest
 from dynet_jax import create_model
 from dynet_jax.cli import main
 from dynet_jax.data.augment import center_crop
-from dynet_jax.models.torch_weights import load_torch_weights, torch_arguments, torch_tensors
+from dynet_jax.models.torch_weights import create_from_torch, torch_tensors
 from tests.models.torch_reference import make_weights
 
 CLASSES = ("cat", "dog", "newt")
@@ -50,10 +50,10 @@ def test_import_then_predict_and_evaluate(tmp_path, weights, images, capfd):
     image = images / "val" / "dog" / "image.png"
     assert main(["predict", run, str(image), "--json"]) == 0
     top = {row["class"]: row["probability"] for row in json.loads(capfd.readouterr().out)["top"]}
-    model = create_model("resnet18", **torch_arguments("resnet18", weights, width=0.125))
+    model, variables = create_from_torch("resnet18", weights, width=0.125)
     pixels = center_crop(cv2.imread(str(image))[..., ::-1], 224, 256).astype(np.float32)
     normalised = (pixels - np.array([123.675, 116.28, 103.53])) / np.array([58.395, 57.12, 57.375])
-    logits = model.apply(load_torch_weights(model, weights), normalised[None].astype(np.float32))
+    logits = model.apply(variables, normalised[None].astype(np.float32))
     expected = np.asarray(jax.nn.softmax(logits))[0]
     np.testing.assert_allclose([top[name] for name in CLASSES], expected, atol=1e-4)
 

@@ -18,14 +18,14 @@ CONVOLUTIONS, WITH_CLASSIFIER, WITHOUT_CLASSIFIER, ALL = COUNTED
 
 
 class PaperRow(NamedTuple):
-    """One published number of multiply-adds ("FLOPs" in the paper), with the convention that reproduces it best.
+    """One published number of multiply-adds ("FLOPs" in the paper), with the convention that reproduces its kind.
 
     Attributes:
       table: of the paper.
       label: as the paper calls the network.
       subject: the network here.
       published: in `unit`s.
-      counted: a key of `COUNTED`.
+      counted: a key of `COUNTED`; the same for networks that the paper sets against one another in one version.
       unit: 1e6, 2^20 or 2^30. The paper does not say, and mixes them.
     """
 

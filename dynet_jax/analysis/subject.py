@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from dynet_jax.analysis.macs import MacCount, count_macs
 from dynet_jax.models import create_model
 from dynet_jax.models.fcn import FCN
+from dynet_jax.models.registry import default_arguments
 
-DEFAULTS = {"width": 1.0, "group_size": 6, "num_classes": 1000, "small_input": False}
 CITYSCAPES_CLASSES = 19
 
 
@@ -29,13 +29,14 @@ class Subject(NamedTuple):
 
     @property
     def normalized(self) -> "Subject":
-        """Without the arguments that are the paper's anyway: equal for equal networks."""
-        unusual = {key: value for key, value in self.arguments.items() if DEFAULTS.get(key) != value}
+        """Without the arguments that are the network's defaults: equal for equal networks."""
+        defaults = default_arguments(self.name)
+        unusual = {key: value for key, value in self.arguments.items() if defaults.get(key) != value}
         return self._replace(arguments=unusual)
 
     @property
     def label(self) -> str:
-        """'dy_mobile, width=0.5': the arguments that are not the paper's."""
+        """'dy_mobile, width=0.5': the arguments that are not the defaults."""
         arguments = [f"{key}={value}" for key, value in self.normalized.arguments.items()]
         return ", ".join([self.name, *arguments, *(["FCN"] if self.head_features else [])])
 

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dynet_jax.errors import UserError
 from dynet_jax.layers.conv import Conv
 from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
 from dynet_jax.ops.window import Padding
@@ -19,7 +20,8 @@ conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 ACTIVATIONS = {"relu": nn.relu, "relu6": nn.relu6, "hard_swish": nn.hard_swish}
 
 
-class Dynamic(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Dynamic:
     """How a network's dynamic convolutions get their coefficients. With None in its place the network is static.
 
     Attributes:
@@ -28,6 +30,8 @@ class Dynamic(NamedTuple):
       predictor_per: 'block': one predictor on the block's input serves all its convolutions, as in DyNet; 'layer': each
         convolution has its own, on its own input, as in CondConv and DY-CNN.
       coefficient_scope, activation, temperature: see `CoefficientPredictor`.
+
+    Raises UserError for a value that is none of these: it must not end in a network that is static by mistake.
     """
 
     group_size: int = 6
@@ -36,6 +40,14 @@ class Dynamic(NamedTuple):
     coefficient_scope: Literal["channel", "layer"] = "channel"
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     temperature: float = 1.0
+
+    def __post_init__(self):
+        if not isinstance(self.group_size, int) or self.group_size < 1:
+            raise UserError(f"group_size must be a positive int (6 in the paper), not {self.group_size!r}")
+        if self.predictor_per not in ("block", "layer"):
+            raise UserError(f"predictor_per must be 'block' or 'layer', not {self.predictor_per!r}")
+        if not self.temperature > 0:
+            raise UserError(f"temperature must be positive (30 in DY-CNN's first epoch), not {self.temperature!r}")
 
     def predictor_options(self, c_in: int) -> dict[str, Any]:
         """Arguments of the predictor of a map with `c_in` channels."""

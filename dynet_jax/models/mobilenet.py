@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers, SqueezeExcite
-from dynet_jax.models.network import Network, check_group_size, make_divisible
+from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn
 from dynet_jax.models.registry import register_model
 
@@ -65,7 +65,7 @@ def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> Network:
 @register_model
 def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """Dy-mobile (section 3.3): every block dynamic, none expands. 136.4M MACs with the classifier at width 1.0."""
-    return _mobilenet(_dy_mobile_stages(width), num_classes, width, Dynamic(check_group_size(group_size)))
+    return _mobilenet(_dy_mobile_stages(width), num_classes, width, Dynamic(group_size))
 
 
 @register_model
@@ -77,7 +77,7 @@ def fix_mobile(num_classes: int = 1000, width: float = 1.0) -> Network:
 @register_model
 def dy_mobilenet_v2(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """Dy-MobileNetV2 (Fig. 5 and 6): MobileNetV2's own widths and expansion, with the blocks' convolutions dynamic."""
-    return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, Dynamic(check_group_size(group_size)))
+    return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, Dynamic(group_size))
 
 
 @register_model

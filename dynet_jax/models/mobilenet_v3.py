@@ -2,7 +2,7 @@
 
 from dynet_jax.layers.blocks import ConvSpec, Dynamic
 from dynet_jax.models.mobilenet import BlockSpec, InvertedResidual
-from dynet_jax.models.network import Network, check_group_size, make_divisible
+from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.registry import register_model
 
 # Howard et al. (2019), Tables 1 and 2, one row per block: kernel_size, hidden_features, features, squeeze-excite,
@@ -53,13 +53,13 @@ def mobilenet_v3_small(num_classes: int = 1000, width: float = 1.0) -> Network:
 @register_model
 def dy_mobilenet_v3_large(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """MobileNetV3-Large with the convolutions of its blocks dynamic. Squeeze-excite stays: the extension is silent."""
-    return _mobilenet_v3(LARGE, LARGE_HIDDEN, num_classes, width, Dynamic(check_group_size(group_size)))
+    return _mobilenet_v3(LARGE, LARGE_HIDDEN, num_classes, width, Dynamic(group_size))
 
 
 @register_model
 def dy_mobilenet_v3_small(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """MobileNetV3-Small with the convolutions of its blocks dynamic. Squeeze-excite stays: the extension is silent."""
-    return _mobilenet_v3(SMALL, SMALL_HIDDEN, num_classes, width, Dynamic(check_group_size(group_size)))
+    return _mobilenet_v3(SMALL, SMALL_HIDDEN, num_classes, width, Dynamic(group_size))
 
 
 def _mobilenet_v3(table, hidden_features, num_classes, width, dynamic):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -34,8 +35,8 @@ class Network(nn.Module):
       dynamic: how the blocks' convolutions are dynamic, or None for static ones.
       small_input: for images of about 32x32: the first two reductions of the resolution are left out (and the stem's
         kernel is at most 3x3), so that the network's stride is 8 instead of 32.
-      output_stride: 8 or 16 keeps the resolution from there on and dilates the convolutions instead, for dense
-        prediction. None is the network's own stride.
+      output_stride: 8 or 16 (or the network's own 32) keeps the resolution from there on and dilates the convolutions
+        instead, for dense prediction. None is the network's own stride.
       padding: 'SAME', or 'TORCH' for weights trained in PyTorch (differs where the stride is 2 and a size is even).
       bn_batch_size, bn_axis_name, bn_momentum, bn_epsilon, bn_unbiased: see `BatchNorm`.
       dtype: of the computation; parameters and statistics stay float32. Logits are float32.
@@ -62,10 +63,14 @@ class Network(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.num_classes, int) or self.num_classes < 1:
+        if not isinstance(self.num_classes, numbers.Integral) or self.num_classes < 1:
             raise UserError(f"num_classes must be a positive int, not {self.num_classes!r}")
         if self.output_stride not in (None, 8, 16, 32):
             raise UserError(f"output_stride must be 8, 16, 32 or None, not {self.output_stride!r}")
+        if self.output_stride is not None and self.stride != self.output_stride:
+            raise UserError(f"output_stride={self.output_stride} is above the network's own stride of {self.stride}")
+        if not self.bn_epsilon > 0:
+            raise UserError(f"bn_epsilon must be positive, not {self.bn_epsilon!r}")
         if self.padding not in ("SAME", "TORCH"):
             raise UserError(f"padding must be 'SAME' or 'TORCH', not {self.padding!r}")
 
@@ -160,13 +165,6 @@ class Network(nn.Module):
             raise UserError(
                 f"images of {size[0]}x{size[1]} are too small for a network of stride {self.stride}: use {cure}"
             )
-
-
-def check_group_size(group_size: int) -> int:
-    """Raises UserError unless it is a positive int."""
-    if not isinstance(group_size, int) or group_size < 1:
-        raise UserError(f"group_size must be a positive int (6 in the paper), not {group_size!r}")
-    return group_size
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:

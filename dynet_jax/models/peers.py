@@ -1,13 +1,11 @@
 """DyNet's peers, CondConv and DY-CNN, as settings of the same dynamic convolution."""
 
-from dynet_jax.errors import UserError
 from dynet_jax.layers.blocks import Dynamic
-from dynet_jax.models.network import check_group_size
 
 
 def cond_conv(group_size: int = 8) -> Dynamic:
     """CondConv (Yang et al., 2019): a linear layer on the pooled input of each convolution, one sigmoid per kernel."""
-    return Dynamic(check_group_size(group_size), predictor_per="layer", coefficient_scope="layer")
+    return Dynamic(group_size, predictor_per="layer", coefficient_scope="layer")
 
 
 def dy_cnn(group_size: int = 4, temperature: float = 30.0) -> Dynamic:
@@ -15,10 +13,8 @@ def dy_cnn(group_size: int = 4, temperature: float = 30.0) -> Dynamic:
 
     The paper lowers the temperature from 30 to 1 over the first ten epochs; here it stays as given.
     """
-    if not temperature > 0:
-        raise UserError(f"temperature must be positive (30 in DY-CNN's first epoch), not {temperature!r}")
     return Dynamic(
-        check_group_size(group_size),
+        group_size,
         hidden_divisor=4,
         predictor_per="layer",
         coefficient_scope="layer",

@@ -3,7 +3,9 @@
 import dataclasses
 import fnmatch
 import inspect
+import numbers
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 
@@ -35,17 +37,18 @@ def create_model(name: str, **arguments) -> nn.Module:
     Args:
       name: one of `list_models()`.
       **arguments: of the network's builder (`num_classes`, `width`, `group_size`, ...) or options of its module
-        (`dtype`, `small_input`, `bn_batch_size`, `bn_axis_name`).
+        (`small_input`, `output_stride`, `padding`, `dtype`, `bn_batch_size`, `bn_axis_name`, `bn_momentum`,
+        `bn_epsilon`, `bn_unbiased`).
     Raises:
       UserError (a ValueError): for an unknown name or argument, with the close matches, or a value out of range.
 
     >>> create_model("dy_mobile", num_classes=10, width=0.5).num_classes
     10
     """
-    if name not in _BUILDERS:
-        raise UserError(f"unknown model {name!r}; {suggest(name, list_models())}")
-    builder = _BUILDERS[name]
+    builder = _builder(name)
     own = inspect.signature(builder).parameters
+    if not isinstance(arguments.get("width", 1.0), numbers.Real):
+        raise UserError(f"width must be a number, not {arguments['width']!r}")
     model = builder(**{key: value for key, value in arguments.items() if key in own})
     # What the builder does not decide (dtype, BatchNorm's groups, ...) are fields of the module with a default.
     options = [field.name for field in dataclasses.fields(model) if field.default is not dataclasses.MISSING]
@@ -54,3 +57,16 @@ def create_model(name: str, **arguments) -> nn.Module:
         if argument not in own and argument not in options:
             raise UserError(f"{name} has no argument {argument!r}; {suggest(argument, [*own, *options])}")
     return model.clone(**{key: value for key, value in arguments.items() if key in options})
+
+
+def default_arguments(name: str) -> dict[str, Any]:
+    """What the arguments of a network are where `create_model` is not told. Raises UserError for an unknown name."""
+    options = {field.name: field.default for field in dataclasses.fields(create_model(name))}
+    own = {key: parameter.default for key, parameter in inspect.signature(_builder(name)).parameters.items()}
+    return {key: value for key, value in (options | own).items() if value is not dataclasses.MISSING}
+
+
+def _builder(name):
+    if name not in _BUILDERS:
+        raise UserError(f"unknown model {name!r}; {suggest(name, list_models())}")
+    return _BUILDERS[name]

@@ -4,14 +4,16 @@
 row of 3x3, like PSPNet's (64, 64, 128), which the paper's segmentation baseline has.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 
+from dynet_jax.errors import UserError
 from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers
-from dynet_jax.models.network import Network, check_group_size, make_divisible
+from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn
 from dynet_jax.models.registry import register_model
 
@@ -78,7 +80,7 @@ def dy_resnet18(
     num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
 ) -> Network:
     """Dy-ResNet18 (section 3.3): half the channels in every block, dynamic. 577.5M MACs, 594.4M with fusion."""
-    dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
+    dynamic = dataclasses.replace(DY_RESNET, group_size=group_size)
     return _resnet(18, num_classes, width, stem, dynamic, halve=True)
 
 
@@ -87,7 +89,7 @@ def dy_resnet50(
     num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
 ) -> Network:
     """Dy-ResNet50 (section 3.3): half the channels in every block, dynamic. 1127.4M MACs, 1169.1M with fusion."""
-    dynamic = DY_RESNET._replace(group_size=check_group_size(group_size))
+    dynamic = dataclasses.replace(DY_RESNET, group_size=group_size)
     return _resnet(50, num_classes, width, stem, dynamic, halve=True)
 
 
@@ -118,6 +120,8 @@ def dy_cnn_resnet18(
 
 
 def _resnet(depth, num_classes, width, stem, dynamic, halve=False):
+    if isinstance(stem, int) or not stem:
+        raise UserError(f"stem must be a sequence of features, such as (64,) or (64, 64, 128), not {stem!r}")
     stem = [make_divisible(features * width) for features in stem]
     convs = (ConvSpec(stem[0], 7, strides=2),)
     if len(stem) > 1:

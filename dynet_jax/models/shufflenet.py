@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, channel_shuffle
-from dynet_jax.models.network import Network, check_group_size
+from dynet_jax.models.network import Network
 from dynet_jax.models.registry import register_model
 
 # Ma et al. (2018), Table 5: features of the three stages, and of the last convolution.
@@ -83,7 +83,7 @@ def shufflenet_v2(
 @register_model
 def dy_shuffle(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """Dy-shuffle (section 3.3): the right branch has a quarter of the channels, and is dynamic. 98.3M MACs at 1.0."""
-    return _shufflenet(num_classes, width, Dynamic(check_group_size(group_size)), _dynamic_split)
+    return _shufflenet(num_classes, width, Dynamic(group_size), _dynamic_split)
 
 
 @register_model

@@ -25,7 +25,7 @@ def layer_names(model: Network, scheme: str) -> dict[str, str]:
         (InvertedResidual, "timm"): _mobilenet_timm,
     }
     if (model.block, scheme) not in namers:
-        raise UserError(f"{scheme} has no network with blocks of the kind {model.block.__name__}")
+        raise UserError(f"the names of {scheme}'s networks of this family are not known")
     return dict(namers[model.block, scheme](model))
 
 

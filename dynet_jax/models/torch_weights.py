@@ -50,21 +50,30 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{file} cannot be read as weights ({type(error).__name__}: {reason})") from error
 
 
-def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables of a static network from a state dict of torchvision's or timm's network of that name.
-
-    The network computes the same as there with `torch_arguments` (and, to train on as there, with
-    `bn_unbiased=True`; torchvision's MobileNetV3 has `bn_momentum=0.99`).
+def create_from_torch(name: str, state: Mapping[str, Any], **arguments) -> tuple[Network, dict[str, Any]]:
+    """The network `name` that computes what the weights' own network does, and its variables.
 
     Args:
-      model: a static network of this package.
-      state: name -> array (numpy, or PyTorch tensors on the CPU).
+      name: a static network of `list_models()`.
+      state: a state dict of torchvision's or timm's network of that kind: name -> array or PyTorch tensor.
+      **arguments: of `create_model`, before those that the weights decide (see `torch_arguments`).
     Returns:
-      {'params': ..., 'batch_stats': ...} in float32.
+      The network, and {'params': ..., 'batch_stats': ...} in float32.
     Raises:
-      UserError: naming every tensor that is missing, unexpected or of another shape.
+      UserError: if the weights are of another network, or naming every tensor that is missing, unexpected or misshapen.
     """
-    state = {name: array for name, array in state.items() if not name.endswith(IGNORED)}
+    model = create_model(name, **torch_arguments(name, state, **arguments))
+    return model, load_torch_weights(model, state)
+
+
+def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables of a static network from a state dict, as `create_from_torch` gives them.
+
+    Shapes alone do not say how a network computes: that its padding and BatchNorm's epsilon are those of the weights
+    is up to the caller here. To train on as in PyTorch, `bn_unbiased=True` too, and for torchvision's MobileNetV3
+    `bn_momentum=0.99`.
+    """
+    state = _weights(state)
     wanted = torch_tensors(model, find_scheme(model, state))
     missing = [tensor.name for tensor in wanted.values() if tensor.name not in state]
     unexpected = sorted(state.keys() - {tensor.name for tensor in wanted.values()})
@@ -77,14 +86,14 @@ def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, An
     if any(names for _, names in problems):
         listed = "; ".join(title + ", ".join(names) for title, names in problems if names)
         raise UserError(f"the weights do not fit the network: {listed}")
-    flat = {path: tensor.convert(np.asarray(state[tensor.name], np.float32)) for path, tensor in wanted.items()}
+    flat = {path: tensor.convert(_to_numpy(state[tensor.name])) for path, tensor in wanted.items()}
     return flax.traverse_util.unflatten_dict(flat)
 
 
 def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTensor]:
     """For every variable of the network, by its path, the tensor of PyTorch that it is made from.
 
-    scheme: a key of `SCHEMES`, 'torchvision' or 'timm'. Raises UserError if such a network is not known there.
+    scheme: one of `SCHEMES`, 'torchvision' or 'timm'. Raises UserError if such a network is not known there.
     """
     if model.dynamic is not None:
         raise UserError("PyTorch's weights are of static networks; this one is dynamic")
@@ -107,13 +116,15 @@ def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
             reason = error
     if not wanted:
         raise reason
+    state = _weights(state)
     best = max(wanted, key=lambda scheme: len(wanted[scheme] & state.keys()))
     found = wanted[best] & state.keys()
     if len(found) < len(wanted[best]) / 2:
-        others = sorted(name for name in state.keys() - found if not name.endswith(IGNORED))
+        others = sorted(state.keys() - found)
+        examples = f", such as {', '.join(others[:3])}" if others else ""
         raise UserError(
             f"these are weights of another network: of the {len(wanted[best])} tensors of this one they have "
-            f"{len(found)}, and {len(others)} others, such as {', '.join(others[:3])}"
+            f"{len(found)}, and {len(others)} others{examples}"
         )
     return best
 
@@ -121,16 +132,31 @@ def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
 def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[str, Any]:
     """Arguments of `create_model(name, ...)` with which the network computes what the weights' own does in evaluation.
 
-    arguments: more of them, such as `width`. Raises UserError if the weights are of another kind of network.
+    The weights decide num_classes, padding ('TORCH') and bn_epsilon (1e-5 for timm's), unless `arguments` do: timm's
+    variants that begin with tf_ have padding='SAME' and bn_epsilon=1e-3. ShuffleNetV2 gets torchvision's blocks.
+    Raises UserError if the weights are of another kind of network.
     """
     if name == "shufflenet_v2":
         arguments = {"downsample": "torchvision", **arguments}
     model = create_model(name, **arguments)
     scheme = find_scheme(model, state)
-    classifier = state.get(layer_names(model, scheme)["classifier"] + ".weight")
-    num_classes = model.num_classes if classifier is None else int(classifier.shape[0])
-    bn_epsilon = 1e-5 if scheme == "timm" else model.bn_epsilon
-    return {"num_classes": num_classes, **arguments, "padding": "TORCH", "bn_epsilon": bn_epsilon}
+    classifier = _weights(state).get(layer_names(model, scheme)["classifier"] + ".weight")
+    decided = {"padding": "TORCH", "bn_epsilon": 1e-5 if scheme == "timm" else model.bn_epsilon}
+    if classifier is not None:
+        decided["num_classes"] = int(classifier.shape[0])
+    return decided | arguments
+
+
+def _weights(state):
+    """Without what is no weight, and without the prefix of networks that were trained on several devices."""
+    state = {name.removeprefix("module."): array for name, array in state.items()}
+    return {name: array for name, array in state.items() if not name.endswith(IGNORED)}
+
+
+def _to_numpy(array):
+    if hasattr(array, "detach"):  # a tensor of PyTorch, of whatever type and device
+        array = array.detach().float().cpu().numpy()
+    return np.asarray(array, np.float32)
 
 
 def _tensor(torch_name, leaf, shape):
@@ -165,4 +191,4 @@ def _read_pickle(file):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserError(f"{file} holds no state dict, but {type(content).__name__}")
-    return {name: tensor.float().numpy() for name, tensor in content.items()}
+    return {name: _to_numpy(tensor) for name, tensor in content.items()}

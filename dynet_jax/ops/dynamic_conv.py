@@ -105,9 +105,10 @@ def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> 
 
     - one image: fuse kernels; the convolution then costs what a static one costs.
     - CPU: fuse kernels, always (measured with `benchmarks/dynamic_conv.py`, see `docs/performance.md`).
-    - TPU and GPU: fuse kernels for pointwise layers, which are batched matrix products; fuse feature maps for larger
-      kernels, whose per-image forms move several times the bytes there (by the TPU compiler's count; GPUs follow the
-      same rule until they have been measured).
+    - TPU and GPU: fuse kernels for pointwise layers, which are batched matrix products, and for depthwise ones, which
+      are shifted multiply-adds for static kernels too (fusing feature maps would write g_t of them); fuse feature maps
+      for other kernels, whose per-image forms move several times the bytes there (by the TPU compiler's count, the
+      depthwise case by reasoning; GPUs follow the same rule until they have been measured).
 
     `dynamic_conv` asks `jax.default_backend()`; a program compiled ahead of time for other hardware names its `fusion`.
 
@@ -115,7 +116,8 @@ def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> 
     'feature'
     """
     pointwise = all(size == 1 for size in kernels_shape[1:-2])
-    return "kernel" if batch == 1 or backend == "cpu" or pointwise else "feature"
+    depthwise = kernels_shape[-2] == 1
+    return "kernel" if batch == 1 or backend == "cpu" or pointwise or depthwise else "feature"
 
 
 def _fuse_features(x, kernels, coefficients, options):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dynet_jax.analysis.paper import GI, MI, ROWS, M, rows_of
+from dynet_jax.analysis.paper import MI, ROWS, M, rows_of
 from dynet_jax.analysis.subject import Subject
 
 # Quoted by the paper from elsewhere; no rounding of MobileNetV2's widths gives them.
@@ -65,4 +65,8 @@ def test_the_head_is_counted():
     assert rows["head"].convolution == 9 * 9 * (9 * 512 * 16)
     assert rows["classifier"].convolution == 9 * 9 * 16 * 19
     assert with_head.classifier == 0
-    assert GI == 2**30
+
+
+def test_defaults_are_each_networks_own():
+    assert Subject("condconv_resnet18", {"group_size": 8}).label == "condconv_resnet18"
+    assert Subject("condconv_resnet18", {"group_size": 6}).label == "condconv_resnet18, group_size=6"

@@ -1,6 +1,9 @@
-"""Every registered network at its smallest, for tests that compile it."""
+"""Every registered network at its smallest, and with random weights, for tests that compile it."""
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from dynet_jax import create_model
 
@@ -8,3 +11,23 @@ from dynet_jax import create_model
 def smallest(name: str, num_classes: int = 5, **arguments) -> nn.Module:
     width = 0.5 if "shuffle" in name else 0.1
     return create_model(name, **{"width": width, "num_classes": num_classes, **arguments})
+
+
+def random_variables(model, size, seed=1):
+    """Random everywhere: in a fresh network a residual block's last scale is 0, and nothing inside has a gradient.
+
+    Kernels keep the scale of activations, and coefficients differ between images without being saturated.
+    """
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if "'kernel" in name:
+            gain = 1 if "'predictor'" in name else 2
+            return (rng.normal(size=leaf.shape) * np.sqrt(gain / np.prod(leaf.shape[-4:-1]))).astype(np.float32)
+        if "'bias'" in name or "'mean'" in name:
+            return (0.3 * rng.normal(size=leaf.shape)).astype(np.float32)
+        return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return jax.tree_util.tree_map_with_path(fill, shapes)

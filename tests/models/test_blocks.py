@@ -151,13 +151,13 @@ def dy_cnn_block(block, x):
 
 
 V2 = mobilenet.BlockSpec(24, 8, 2, 24, expand=True)
-V3 = mobilenet.BlockSpec(16, 6, 1, 16, True, kernel_size=5, squeeze_features=4, activation="hard_swish")
+V3 = mobilenet.BlockSpec(16, 8, 1, 16, True, kernel_size=5, squeeze_features=4, activation="hard_swish")
 DOWN = shufflenet.BlockSpec(6, 8, 10, 2, 8, split=False)
 DYNET, DY_RESNET = Dynamic(GROUP_SIZE), Dynamic(GROUP_SIZE, hidden_divisor=4)
 BLOCKS = {
     "dy_mobile": (mobile_block, mobilenet.InvertedResidual, mobilenet.BlockSpec(12, 12, 1, 2, True), DYNET, 12),
     "dy_mobilenet_v2": (mobilenet_v2_block, mobilenet.InvertedResidual, V2, DYNET, 6),
-    "dy_mobilenet_v3": (mobilenet_v3_block, mobilenet.InvertedResidual, V3._replace(features=8), DYNET, 8),
+    "dy_mobilenet_v3": (mobilenet_v3_block, mobilenet.InvertedResidual, V3, DYNET, 8),
     "dy_shuffle": (shuffle_block, shufflenet.ShuffleBlock, shufflenet.BlockSpec(12, 4, 4, 1, 2, True), DYNET, 16),
     "dy_shuffle_down": (shuffle_down_block, shufflenet.ShuffleBlock, DOWN, DYNET, 6),
     "dy_resnet18": (resnet18_block, resnet.ResidualBlock, resnet.BlockSpec(6, 2), DY_RESNET, 8),

@@ -10,6 +10,7 @@ import pytest
 from dynet_jax import create_model, list_models
 from dynet_jax.analysis import count_macs
 from dynet_jax.errors import UserError
+from dynet_jax.layers.blocks import Dynamic
 from tests.models.smallest import smallest
 
 # Parameters, and multiply-adds at 224x224 of convolutions, everything but the classifier, and everything, at width 1.0.
@@ -38,6 +39,7 @@ GOLDEN = {
     "resnet50": (25_557_032, 4_087_136_256, 4_087_136_256, 4_089_184_256),
     "shufflenet_v2": (2_279_760, 144_790_296, 144_790_296, 145_814_296),
 }
+STATIC_LAYERS = ("'stem'", "'head'", "'shortcut'", "'project1'", "'project2'", "'squeeze_excite'")
 DYNAMIC = [name for name in GOLDEN if name.startswith(("dy_", "condconv_"))]
 
 
@@ -101,11 +103,12 @@ def test_width_scales_the_network(name):
 def test_group_size_is_the_number_of_kernels(name):
     variables, _ = shapes(smallest(name, group_size=3))
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(variables)}
-    banks = [leaf for path, leaf in leaves.items() if "'kernels'" in path]
-    static = [path for path in leaves if "'kernel'" in path and path.count("'") == 6 and "stage" not in path]
-    assert {leaf.shape[0] for leaf in banks} == {3}
+    banks = {path: leaf for path, leaf in leaves.items() if "'kernels'" in path}
+    assert {leaf.shape[0] for leaf in banks.values()} == {3}
     assert len(banks) >= 16
-    assert any("stem" in path for path in static)
+    assert not [path for path in banks if any(static in path for static in STATIC_LAYERS)]
+    spatial = [path for path, leaf in leaves.items() if "'kernel'" in path and leaf.ndim == 4]
+    assert all(any(static in path for static in STATIC_LAYERS) for path in spatial)
 
 
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_resnet50"])
@@ -136,6 +139,18 @@ def test_group_size_does_not_change_the_convolutions(name, group_size):
         ({"name": "dy_resnet50", "group_size": None}, "group_size must be a positive int"),
         ({"name": "dy_cnn_resnet18", "temperature": 0}, "temperature must be positive"),
         ({"name": "resnet50", "output_stride": 4}, "output_stride must be 8, 16, 32 or None, not 4"),
+        ({"name": "dy_mobile", "width": "1.0"}, "width must be a number, not '1.0'"),
+        ({"name": "dy_mobile", "width": None}, "width must be a number, not None"),
+        (
+            {"name": "resnet50", "stem": 64},
+            "stem must be a sequence of features, such as .64,. or .64, 64, 128., not 64",
+        ),
+        ({"name": "resnet50", "stem": ()}, "stem must be a sequence of features"),
+        ({"name": "resnet50", "bn_epsilon": -1.0}, "bn_epsilon must be positive, not -1.0"),
+        (
+            {"name": "resnet50", "small_input": True, "output_stride": 16},
+            "output_stride=16 is above the network's own stride of 8",
+        ),
         ({"name": "resnet50", "padding": "VALID"}, "padding must be 'SAME' or 'TORCH', not 'VALID'"),
     ],
 )
@@ -151,6 +166,18 @@ def test_images_smaller_than_the_stride_are_refused(name, small_input, least):
     shapes(model, size=least)
     with pytest.raises(UserError, match=f"images of {least - 1}x{least - 1} are too small for a network of stride"):
         shapes(model, size=least - 1)
+
+
+def test_dynamic_settings_are_checked():
+    """A misspelt one must not end in a network that is static by mistake."""
+    with pytest.raises(UserError, match="predictor_per must be 'block' or 'layer', not 'conv'"):
+        Dynamic(predictor_per="conv")
+
+
+@pytest.mark.parametrize("width", [0.35, 0.5, 0.75, 1.0, 1.4])
+def test_dy_mobilenet_v2_has_mobilenet_v2s_convolutions(width):
+    """Fig. 5: its own widths and expansion, from 0.35 to 1.4."""
+    assert count("dy_mobilenet_v2", width=width).convolution == count("mobilenet_v2", width=width).convolution
 
 
 def test_list_models_takes_a_pattern():

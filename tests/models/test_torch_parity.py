@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from dynet_jax import create_model
-from dynet_jax.models.torch_weights import load_torch_weights, torch_arguments, torch_tensors
+from dynet_jax.models.torch_weights import create_from_torch, torch_tensors
 from tests.models import torch_reference
 from tests.models.torch_reference import CASES, CLASSES, GOLDEN_FILE, LABELS, SIZES
 
@@ -23,8 +23,7 @@ def make_network(name, scheme):
     shapes = {tensor.name: tensor.shape for tensor in torch_tensors(model, scheme).values()}
     state = torch_reference.make_weights(shapes)
     momentum = 0.99 if name.startswith("mobilenet_v3") and scheme == "torchvision" else 0.9
-    model = create_model(name, **torch_arguments(name, state), bn_unbiased=True, bn_momentum=momentum)
-    return model, load_torch_weights(model, state)
+    return create_from_torch(name, state, bn_unbiased=True, bn_momentum=momentum)
 
 
 def run_jax(name, scheme, size):

@@ -3,10 +3,17 @@
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from dynet_jax import create_model
 from dynet_jax.errors import UserError
-from dynet_jax.models.torch_weights import load_torch_weights, read_state_dict, torch_arguments, torch_tensors
+from dynet_jax.models.torch_weights import (
+    create_from_torch,
+    load_torch_weights,
+    read_state_dict,
+    torch_arguments,
+    torch_tensors,
+)
 from tests.models.torch_reference import make_weights
 
 
@@ -47,12 +54,27 @@ def test_everything_wrong_is_named(model, state):
 
 
 def test_weights_of_another_network_are_one_line(state):
-    with pytest.raises(UserError, match=r"of the 267 tensors of this one they have 102, and 0 others") as error:
-        load_torch_weights(
-            create_model("resnet50"),
-            {name: v for name, v in state.items() if "fc" not in name} | {name: v for name, v in state.items()},
-        )
-    assert len(str(error.value)) < 200
+    for weights, others in (
+        (state, "they have 102, and 0 others$"),
+        ({"a": 1, "b.weight": 2}, "and 2 others, such as a,"),
+    ):
+        with pytest.raises(UserError, match="of the 267 tensors of this one .*" + others) as error:
+            load_torch_weights(create_model("resnet50"), weights)
+        assert len(str(error.value)) < 200
+
+
+def test_training_on_several_devices_leaves_a_prefix(model, state):
+    prefixed = {f"module.{name}": array for name, array in state.items()}
+    expected, got = load_torch_weights(model, state), load_torch_weights(model, prefixed)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_a_network_from_weights_alone(state):
+    model, variables = create_from_torch("resnet18", state, width=0.125, dtype=np.float32)
+    assert (model.num_classes, model.padding, model.bn_epsilon) == (3, "TORCH", 1e-5)
+    assert model.apply(variables, np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 3)
+    model, _ = create_from_torch("resnet18", state, width=0.125, padding="SAME", bn_epsilon=1e-3)
+    assert (model.padding, model.bn_epsilon) == ("SAME", 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -88,16 +110,19 @@ def test_files(tmp_path, state):
 
 
 def test_safetensors(tmp_path, state):
-    save_file = pytest.importorskip("safetensors.numpy").save_file
     save_file(state, tmp_path / "weights.safetensors")
     np.testing.assert_array_equal(read_state_dict(tmp_path / "weights.safetensors")["fc.weight"], state["fc.weight"])
 
 
-def test_pickles(tmp_path, state):
-    torch = pytest.importorskip("torch")
+def test_pickles(tmp_path, model, state):
+    torch = pytest.importorskip(
+        "torch", reason="PyTorch is not installed (`make env-torch` makes an environment with it)"
+    )
     tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "weights.pth")
     np.testing.assert_array_equal(read_state_dict(tmp_path / "weights.pth")["fc.weight"], state["fc.weight"])
+    parameters = {name: torch.nn.Parameter(t.bfloat16()) if t.is_floating_point() else t for name, t in tensors.items()}
+    assert load_torch_weights(model, parameters)["params"]["classifier"]["kernel"].dtype == np.float32
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UserError, match=r"list.pth holds no state dict, but list"):
         read_state_dict(tmp_path / "list.pth")

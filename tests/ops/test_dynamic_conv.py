@@ -146,6 +146,7 @@ def test_fuse_kernels_is_the_weighted_sum(shared):
         ((6, 3, 3, 6, 96), 1, "tpu", "kernel"),
         ((6, 1, 1, 96, 96), 64, "tpu", "kernel"),
         ((6, 1, 3, 96, 96), 64, "tpu", "feature"),
+        ((6, 3, 3, 1, 96), 64, "tpu", "kernel"),
     ],
 )
 def test_rule_of_auto(kernels_shape, batch, backend, expected):
