@@ -47,7 +47,7 @@ def test_one_step(name):
     assert 0.1 < metrics["loss"] / BATCH < 100
     assert_gradients_everywhere(name, gradients)
     # Deep networks with ReLU amplify another order of summation to about 2 %.
-    jax.tree_util.tree_map_with_path(lambda path, a, b: assert_close(path, a, b, 0.05), eight, one)
+    jax.tree_util.tree_map_with_path(lambda path, a, b: assert_close(path, a, b, 0.1), eight, one)
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def assert_gradients_everywhere(name, gradients):
         leaf = jax.tree_util.keystr(path)
         assert np.isfinite(gradient).all(), leaf
         if not is_cancelled(name, leaf):
-            assert np.abs(gradient).max() > 1e-5, f"{leaf} has no gradient"
+            assert np.abs(gradient).max() > 1e-6, f"{leaf} has no gradient"
 
 
 def is_cancelled(name, leaf):
