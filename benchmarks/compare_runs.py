@@ -41,7 +41,7 @@ def read_runs(folder: Path, networks: list[str]) -> Runs:
     found, recipe = {}, None
     for network in networks:
         found[network] = {}
-        for workdir in sorted(folder.glob(f"{network}-*")):
+        for workdir in sorted(path for path in folder.glob(f"{network}-*") if path.is_dir()):
             config = read_config(workdir)
             alike = {key: value for key, value in flatten(config).items() if key not in MAY_DIFFER}
             if recipe not in (None, alike):

@@ -77,7 +77,7 @@ def test_mistakes(tmp_path, weights, capfd):
     labels = f"--labels={tmp_path / 'labels.txt'}"
     (tmp_path / "two.txt").write_text("cat\ndog\n")
     assert "two.txt names 2 classes, but the network has 3" in answer(f"--labels={tmp_path / 'two.txt'}")
-    assert "misshapen: " in answer(labels, "--width=0.25")
+    assert "expected (16,): is the width right?" in answer(labels, "--width=0.25")
     assert "these are weights of another network" in answer(labels, model="mobilenet_v2")
     assert "unknown model 'resnet19'; did you mean resnet18" in answer(labels, model="resnet19")
     assert not (tmp_path / "run").exists()  # nothing is left behind

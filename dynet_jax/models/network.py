@@ -84,6 +84,8 @@ class Network(nn.Module):
         without the head's and the classifier's parameters or cost.
         Raises UserError for images smaller than the network's stride.
         """
+        if images.ndim != 4:
+            raise UserError(f"images must be [batch, height, width, channels], not of shape {images.shape}")
         self._check_size(images.shape[1:3])
         layers = self.layers(train)
         activation = ACTIVATIONS[self.activation]
@@ -163,7 +165,8 @@ class Network(nn.Module):
         if min(size) < self.stride:
             cure = "larger images" if self.small_input else "larger images, or small_input=True (stride 8)"
             raise UserError(
-                f"images of {size[0]}x{size[1]} are too small for a network of stride {self.stride}: use {cure}"
+                f"images of {size[0]}x{size[1]} are too small for a network of stride {self.stride}: use {cure}; "
+                "images are [batch, height, width, channels]"
             )
 
 

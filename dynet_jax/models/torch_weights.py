@@ -50,18 +50,21 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{file} cannot be read as weights ({type(error).__name__}: {reason})") from error
 
 
-def create_from_torch(name: str, state: Mapping[str, Any], **arguments) -> tuple[Network, dict[str, Any]]:
+def create_from_torch(name: str, state: Mapping[str, Any] | str | Path, **arguments) -> tuple[Network, dict[str, Any]]:
     """The network `name` that computes what the weights' own network does, and its variables.
 
     Args:
       name: a static network of `list_models()`.
-      state: a state dict of torchvision's or timm's network of that kind: name -> array or PyTorch tensor.
+      state: a state dict of torchvision's or timm's network of that kind: name -> array or PyTorch tensor; or a file of
+        one, see `read_state_dict`.
       **arguments: of `create_model`, before those that the weights decide (see `torch_arguments`).
     Returns:
       The network, and {'params': ..., 'batch_stats': ...} in float32.
     Raises:
       UserError: if the weights are of another network, or naming every tensor that is missing, unexpected or misshapen.
     """
+    if isinstance(state, str | Path):
+        state = read_state_dict(Path(state))
     model = create_model(name, **torch_arguments(name, state, **arguments))
     return model, load_torch_weights(model, state)
 
@@ -82,6 +85,10 @@ def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, An
         for tensor in wanted.values()
         if tensor.name in state and tuple(state[tensor.name].shape) != tensor.shape
     ]
+    if len(misshapen) > len(wanted) / 2:
+        raise UserError(
+            f"{len(misshapen)} of {len(wanted)} shapes misfit, such as: {misshapen[0]}: is the width right?"
+        )
     problems = [("missing: ", missing), ("unexpected: ", unexpected), ("misshapen: ", misshapen)]
     if any(names for _, names in problems):
         listed = "; ".join(title + ", ".join(names) for title, names in problems if names)
@@ -120,11 +127,11 @@ def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
     best = max(wanted, key=lambda scheme: len(wanted[scheme] & state.keys()))
     found = wanted[best] & state.keys()
     if len(found) < len(wanted[best]) / 2:
-        others = sorted(state.keys() - found)
+        others, missing = sorted(state.keys() - found), sorted(wanted[best] - found)
         examples = f", such as {', '.join(others[:3])}" if others else ""
         raise UserError(
             f"these are weights of another network: of the {len(wanted[best])} tensors of this one they have "
-            f"{len(found)}, and {len(others)} others{examples}"
+            f"{len(found)} (not {', '.join(missing[:3])}), and {len(others)} others{examples}"
         )
     return best
 
@@ -148,7 +155,9 @@ def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[st
 
 
 def _weights(state):
-    """Without what is no weight, and without the prefix of networks that were trained on several devices."""
+    """Without a checkpoint's wrapping, what is no weight, and the prefix of networks trained on several devices."""
+    for wrapper in WRAPPERS:
+        state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
     state = {name.removeprefix("module."): array for name, array in state.items()}
     return {name: array for name, array in state.items() if not name.endswith(IGNORED)}
 
