@@ -12,8 +12,8 @@ from tests.train.tiny import tiny_network
 def tiny_config(monkeypatch) -> ml_collections.ConfigDict:
     """Digits at 16x16, 16 steps of 64 images, on a network of one dynamic block."""
 
-    def tiny(num_classes=10):
-        return tiny_network(num_classes, strides=2, group_size=3)
+    def tiny(num_classes=10, features=12):
+        return tiny_network(num_classes, strides=2, features=features, group_size=3)
 
     monkeypatch.setitem(registry._BUILDERS, "tiny", tiny)
     config = common.recipe("tiny", "digits").unlock()

@@ -5,10 +5,10 @@ from dynet_jax.models.mobilenet import BlockSpec, InvertedResidual
 from dynet_jax.models.network import Network
 
 
-def tiny_network(num_classes: int, strides: int, group_size: int = 6, **options) -> Network:
+def tiny_network(num_classes: int, strides: int, features: int = 12, group_size: int = 6, **options) -> Network:
     return Network(
         block=InvertedResidual,
-        stages=((BlockSpec(12, 12, strides, 2, expand=True),),),
+        stages=((BlockSpec(features, features, strides, features // 6, expand=True),),),
         stem=(ConvSpec(12, 3, strides=2),),
         stem_pool=False,
         head=ConvSpec(24),
