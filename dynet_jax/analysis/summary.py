@@ -84,10 +84,7 @@ def summarize(subjects: Sequence[Subject], paper_rows: Sequence[PaperRow]) -> st
     else:
         parts = ["Multiply-adds for one image", cost_table(subjects).markdown()]
     if paper_rows:
-        parts += [
-            "The paper's numbers, and ours counted as comes closest",
-            paper_table(paper_rows).markdown(),
-        ]
+        parts += ["The paper's numbers beside ours", paper_table(paper_rows).markdown()]
     return "\n\n".join(parts)
 
 

@@ -156,10 +156,15 @@ def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[st
 
 def _weights(state):
     """Without a checkpoint's wrapping, what is no weight, and the prefix of networks trained on several devices."""
-    for wrapper in WRAPPERS:
-        state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
-    state = {name.removeprefix("module."): array for name, array in state.items()}
+    state = {name.removeprefix("module."): array for name, array in _unwrap(state).items()}
     return {name: array for name, array in state.items() if not name.endswith(IGNORED)}
+
+
+def _unwrap(content):
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    return content
 
 
 def _to_numpy(array):
@@ -194,10 +199,7 @@ def _read_npz(file):
 def _read_pickle(file):
     import torch
 
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    content = _unwrap(torch.load(file, map_location="cpu", weights_only=True))
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserError(f"{file} holds no state dict, but {type(content).__name__}")
     return {name: _to_numpy(tensor) for name, tensor in content.items()}
