@@ -1,4 +1,4 @@
-"""From a record's image to the square uint8 image the network sees, by OpenCV. Training and testing share `resize`."""
+"""From a picture to the square uint8 image the network sees, by OpenCV. Training and testing share `resize`."""
 
 import functools
 import math
@@ -7,26 +7,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from dynet_jax.data.decode import decode
 from dynet_jax.errors import UserError, suggest
-
-cv2.setNumThreads(0)  # the pipeline has threads of its own
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be decoded is reported here, by name
-
-
-def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
-    """Bytes of an image file -> [height, width, 3] uint8 RGB, turned as its EXIF says. Arrays pass through.
-
-    Raises UserError, naming the image, if it cannot be decoded.
-    """
-    if isinstance(image, np.ndarray):
-        return image
-    try:
-        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
-    except cv2.error:  # larger than OpenCV's limit, for one
-        pixels = None
-    if pixels is None:
-        raise UserError(f"{name} is not an image that can be decoded ({len(image)} bytes); remove or replace it")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

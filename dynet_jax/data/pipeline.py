@@ -1,43 +1,20 @@
-"""Batches by Grain. A training batch is a pure function of (seed, step), whatever the number of hosts.
+"""Batches by Grain. A training batch is a pure function of (seed, step), whatever the hosts, threads and processes.
 
 Nothing about the iterator has to be saved: resuming at step n asks for batch n. Host h of H takes the h-th part of each
 global batch, so a different number of hosts sees the same global batches, in the same order.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
 
+from dynet_jax.data.corrupt import CorruptImages
+from dynet_jax.data.loading import EvaluationLoader, Example, TrainingLoader
 from dynet_jax.data.record import Source
-
-
-class _HostPart:
-    """The records of one host: local index k -> the global position it holds."""
-
-    def __init__(self, records, length: int, global_batch: int, host: int, hosts: int):
-        self._records, self._length = records, length
-        self._global_batch, self._local, self._host = global_batch, global_batch // hosts, host
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int):
-        batch, offset = divmod(int(index), self._local)
-        return self._records[batch * self._global_batch + self._host * self._local + offset]
-
-
-class _Padded:
-    """A source followed by empty records, so that its length is a multiple of the batch; `mask` tells them apart."""
-
-    def __init__(self, source: Source, transform: Callable, size: int):
-        self._source, self._transform, self._size = source, transform, size
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        if index < len(self._source):
-            return {**self._transform(self._source[index]), "mask": np.float32(1)}
-        empty = np.zeros((self._size, self._size, 3), np.uint8)
-        return {"image": empty, "label": np.int32(0), "mask": np.float32(0)}
+from dynet_jax.data.workers import in_processes
+from dynet_jax.errors import UserError
 
 
 def training_batches(
@@ -50,23 +27,36 @@ def training_batches(
     host: int = 0,
     hosts: int = 1,
     threads: int = 8,
+    workers: int = 0,
+    corrupt: CorruptImages | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """This host's part of the batches start_step, start_step + 1, ..., without end.
 
     Args:
-      source: the records. Each epoch visits every one once, in an order of its own.
-      transform: (record, rng) -> a dict of arrays; the rng depends on seed and position only.
+      source: the records. Each epoch visits every one once, in an order of its own. Where one cannot be read or
+        decoded, the next one that can takes its place.
+      transform: (record with a decoded image, rng) -> a dict of arrays; the rng depends on seed and position only.
       batch_size: of the global batch; a multiple of `hosts`.
-      threads: that read and decode ahead.
+      threads: that read and decode ahead, in each process that does.
+      workers: processes that read and decode ahead; 0 for threads of this process alone.
+      corrupt: where unusable images are reported and counted; by default a count of this iterator's own.
     Yields:
       'image' [batch_size / hosts, size, size, 3] uint8 and 'label' [batch_size / hosts] int32.
+    Raises:
+      UserError: while iterating, when there are more corrupt images than allowed.
+
+    >>> import dynet_jax.data as data
+    >>> from dynet_jax.data.augment import make_training_transform
+    >>> digits, transform = data.load_source("digits", "train"), make_training_transform(8, "none", flip=False)
+    >>> batch = next(data.training_batches(digits, transform, batch_size=4, seed=0, start_step=100))
+    >>> batch["image"].shape
+    (4, 8, 8, 3)
     """
-    records = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
-    local = batch_size // hosts
-    endless = len(records) // batch_size
-    part = _HostPart(records, endless * local, batch_size, host, hosts)
-    images = grain.MapDataset.source(part)[start_step * local :]
-    return iter(images.to_iter_dataset(_read_options(threads, local)).batch(local))
+    corrupt = corrupt or CorruptImages()
+    records = shuffled(source, seed).random_map(TrainingLoader(source, transform, corrupt.limit))
+    endless = len(records) // batch_size - workers  # a length is an int64, also when rounded up for the workers
+    part = _HostPart(records, start_step, endless, batch_size, host, hosts, workers)
+    return _deliver(_batches(part, threads, workers), corrupt, "the next image takes its place")
 
 
 def evaluation_batches(
@@ -78,18 +68,91 @@ def evaluation_batches(
     host: int = 0,
     hosts: int = 1,
     threads: int = 8,
+    workers: int = 0,
+    corrupt: CorruptImages | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every record once, in order: this host's part of ceil(len(source) / batch_size) batches.
 
-    The last batch is filled up with empty images; 'mask' is 1 for real examples and 0 for those, so that all hosts
-    take the same number of steps and every example counts exactly once.
+    'mask' is 1 for an example that counts. It is 0 for the empty images that fill up the last batch, so that all hosts
+    take the same number of steps, and for those that stand for a record which cannot be read or decoded. The arguments
+    are those of `training_batches`, but for a transform without an rng: record with a decoded image -> arrays.
     """
+    corrupt = corrupt or CorruptImages()
     steps = -(-len(source) // batch_size)
-    local = batch_size // hosts
-    part = _HostPart(_Padded(source, transform, size), steps * local, batch_size, host, hosts)
-    return iter(grain.MapDataset.source(part).to_iter_dataset(_read_options(threads, local)).batch(local))
+    examples = _Mapped(EvaluationLoader(source, transform, size))
+    part = _HostPart(examples, 0, steps, batch_size, host, hosts, workers)
+    batches = _deliver(_batches(part, threads, workers), corrupt, "it is left out of the evaluation")
+    return itertools.islice(batches, steps)
 
 
-def _read_options(threads: int, local_batch: int) -> grain.ReadOptions:
-    # The buffer counts images: two batches ahead, less where batches are large.
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, min(2 * local_batch, 512)))
+def shuffled(source: Source, seed: int) -> grain.MapDataset:
+    """Position in training (without end) -> index in the source."""
+    return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+
+
+def stack(examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """Examples side by side: {'image': [n, size, size, 3], ...}."""
+    return {key: np.stack([example.arrays[key] for example in examples]) for key in examples[0].arrays}
+
+
+class _Mapped:
+    """A function of an index, asked as a sequence."""
+
+    def __init__(self, function: Callable):
+        self._function = function
+
+    def __getitem__(self, index: int):
+        return self._function(index)
+
+
+class _HostPart:
+    """The examples of one host from a step on: local index k -> the example at the global position it holds.
+
+    With W worker processes, Grain gives indices w, w + W, w + 2 W, ... to the w-th, and takes batches from them in
+    turns. They are dealt out so that each worker makes whole batches: the w-th those of steps w, w + W, w + 2 W, ...
+    """
+
+    def __init__(self, examples, start: int, stop: int, global_batch: int, host: int, hosts: int, workers: int):
+        self.local_batch = global_batch // hosts
+        self._examples, self._start, self._workers = examples, start, max(workers, 1)
+        self._global_batch, self._offset = global_batch, host * self.local_batch
+        rounds = -(-(stop - start) // self._workers)  # all workers make equally many
+        self._length = rounds * self._workers * self.local_batch
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Example:
+        turn, worker = divmod(int(index), self._workers)
+        turn, offset = divmod(turn, self.local_batch)
+        step = self._start + turn * self._workers + worker
+        return self._examples[step * self._global_batch + self._offset + offset]
+
+
+def _batches(part: _HostPart, threads: int, workers: int) -> grain.DatasetIterator:
+    """Iterates over (batch, damages) pairs."""
+    # The buffer counts images: two batches ahead, less where batches are large or workers share the work.
+    ahead = max(threads, min(2 * part.local_batch // max(workers, 1), 512))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    batches = grain.MapDataset.source(part).to_iter_dataset(options).batch(part.local_batch, batch_fn=_with_damages)
+    return iter(in_processes(batches, workers) if workers else batches)
+
+
+def _with_damages(examples: Sequence[Example]):
+    batch = stack(examples) if all(example.arrays for example in examples) else None
+    return batch, [damage for example in examples for damage in example.damages]
+
+
+def _deliver(batches: grain.DatasetIterator, corrupt: CorruptImages, consequence: str) -> Iterator[dict]:
+    try:
+        while (item := next(batches, None)) is not None:
+            batch, damages = item
+            corrupt.note(damages, consequence)
+            if batch is None:
+                raise UserError(f"none of the images can be used; for one, {damages[-1].reason}")
+            # From a worker process arrays come in shared memory, which is scarce: what leaves here is ordinary memory.
+            batch = {key: value if type(value) is np.ndarray else np.array(value) for key, value in batch.items()}
+            del item
+            yield batch
+    finally:
+        batches.close()

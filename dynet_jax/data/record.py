@@ -19,7 +19,12 @@ class Source(Protocol):
     class_names: list[str]
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Record: ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Raises OSError if the record cannot be read."""
+
+    def name_of(self, index: int) -> str:
+        """What to call a record that may not be readable. Reads nothing."""
 
 
 class ArraySource:
@@ -36,4 +41,7 @@ class ArraySource:
         image = self.images[index]
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=-1)
-        return Record(image, int(self.labels[index]), f"{self.name}/{index}")
+        return Record(image, int(self.labels[index]), self.name_of(index))
+
+    def name_of(self, index: int) -> str:
+        return f"{self.name}/{index}"

@@ -1,14 +1,10 @@
-"""Decoding, cropping and shifting, against expectations made by hand and images that encode their coordinates."""
-
-import io
+"""Cropping and shifting, against expectations made by hand and images that encode their coordinates."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from dynet_jax.data.augment import (
     center_crop,
-    decode,
     make_test_transform,
     make_training_transform,
     random_resized_crop,
@@ -17,92 +13,13 @@ from dynet_jax.data.augment import (
 )
 from dynet_jax.data.record import Record
 from dynet_jax.errors import UserError
+from tests.data.images import encoded
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
     """An image whose pixel at (y, x) is (y, x, 200)."""
     y, x = np.mgrid[:height, :width].astype(np.uint8)
     return np.stack([y, x, np.full_like(y, 200)], axis=-1)
-
-
-def encoded(pixels: np.ndarray, kind: str, mode: str | None = None, **options) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels, mode).save(file, kind, **options)
-    return file.getvalue()
-
-
-def smooth(height: int, width: int) -> np.ndarray:
-    """Three different gradients: JPEG keeps them within a few grey levels, if the channels are in the right order."""
-    y, x = np.mgrid[: 1 : height * 1j, : 1 : width * 1j]
-    return np.round(np.stack([255 * y, 255 * x, 200 - 180 * y], axis=-1)).astype(np.uint8)
-
-
-# Decoding
-
-
-def test_decode_png_exactly():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    np.testing.assert_array_equal(decode(encoded(pixels, "PNG")), pixels)
-
-
-def test_decode_jpeg_nearly():
-    pixels = smooth(40, 56)
-    got = decode(encoded(pixels, "JPEG", quality=95))
-    assert got.dtype == np.uint8
-    np.testing.assert_allclose(got.astype(int), pixels, atol=8)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_decode_grey(kind):
-    pixels = smooth(16, 24)[..., 0]
-    got = decode(encoded(pixels, kind)).astype(int)
-    assert got.shape == (16, 24, 3)
-    for channel in range(3):
-        np.testing.assert_allclose(got[..., channel], pixels, atol=0 if kind == "PNG" else 4)
-
-
-def test_decode_leaves_transparency_out():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
-    np.testing.assert_array_equal(decode(encoded(pixels, "PNG")), pixels[..., :3])
-
-
-# What each value of EXIF's orientation asks a viewer to do to the stored pixels.
-ORIENTATIONS = {
-    1: lambda p: p,
-    2: lambda p: p[:, ::-1],
-    3: lambda p: p[::-1, ::-1],
-    4: lambda p: p[::-1],
-    5: lambda p: p.transpose(1, 0, 2),
-    6: lambda p: np.rot90(p, -1),
-    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda p: np.rot90(p, 1),
-}
-
-
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_decode_turns_an_image_as_its_exif_says(orientation):
-    pixels = smooth(40, 56)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    got = decode(encoded(pixels, "JPEG", quality=95, exif=exif))
-    expected = ORIENTATIONS[orientation](pixels)
-    assert got.shape == expected.shape
-    np.testing.assert_allclose(got.astype(int), expected, atol=8)
-
-
-def test_decode_passes_arrays_through():
-    pixels = coordinates(3, 4)
-    assert decode(pixels) is pixels
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"not an image", encoded(coordinates(9, 9), "PNG")[:40], b"\xff\xd8\xff\xe0" + bytes(30)],
-    ids=["empty", "text", "cut PNG", "JPEG's first bytes"],
-)
-def test_decode_names_a_corrupt_image(content):
-    with pytest.raises(UserError, match=rf"^cat/7\.jpg is not an image that can be decoded \({len(content)} bytes\)"):
-        decode(content, "cat/7.jpg")
 
 
 # Resizing

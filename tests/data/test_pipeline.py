@@ -10,7 +10,6 @@ import pytest
 from dynet_jax.data import evaluation_batches, training_batches
 from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.record import ArraySource
-from dynet_jax.errors import UserError
 
 SIZE = 8
 
@@ -21,14 +20,6 @@ class Numbered(ArraySource):
     def __init__(self, count: int):
         images = np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)
         super().__init__(images, np.arange(count), [str(index) for index in range(count)], "numbered")
-
-
-class Corrupt(Numbered):
-    """One of the images cannot be decoded."""
-
-    def __getitem__(self, index):
-        record = super().__getitem__(index)
-        return record._replace(image=b"junk", name="cat/7.jpg") if index == 7 else record
 
 
 AUGMENT = make_training_transform(SIZE, "random_shift", flip=True)
@@ -137,13 +128,6 @@ def test_evaluation_counts_every_example_once(count, hosts):
             images += list(part["image"][real])
     assert order == list(range(count))
     np.testing.assert_array_equal(images, source.images)
-
-
-@pytest.mark.parametrize("run", [lambda source: train(source, 5), lambda source: test(source, batch_size=8)])
-def test_a_corrupt_image_is_named(run):
-    """As a UserError, which the commands answer with one line."""
-    with pytest.raises(UserError, match=r"^cat/7\.jpg is not an image that can be decoded"):
-        run(Corrupt(20))
 
 
 @pytest.mark.parametrize("batch_size", [8, 64])

@@ -1,0 +1,82 @@
+"""From an index to an example. A record that cannot be used is replaced in training, and masked out in evaluation."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from dynet_jax.data.corrupt import Damage
+from dynet_jax.data.decode import decode
+from dynet_jax.data.record import Record, Source
+from dynet_jax.errors import UserError
+
+
+class Example(NamedTuple):
+    """What a batch is made of: arrays, the record they come from, and the damaged records met on the way to it.
+
+    Without arrays where none was found.
+    """
+
+    arrays: dict[str, np.ndarray]
+    index: int
+    name: str
+    damages: tuple[Damage, ...] = ()
+
+
+class TrainingLoader:
+    """(index, rng) -> the example of that record, or else of the next one that can be used, wrapping round.
+
+    The rng is the same whichever record it is, so an example is a function of the data set, the seed and the position.
+    The search ends, without arrays, at the end of the source, or when it has met more than `limit` damaged ones.
+    Nothing is raised for them here: this runs ahead of the batches, which is not where a run should end.
+    """
+
+    def __init__(self, source: Source, transform: Callable, limit: int):
+        self._source, self._transform, self._limit = source, transform, limit
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Example:
+        damages = []
+        length = len(self._source)
+        for candidate in range(index, index + length):
+            record = _read(self._source, candidate % length)
+            if isinstance(record, Record):
+                return Example(self._transform(record, rng), candidate % length, record.name, tuple(damages))
+            damages.append(record)
+            if len(damages) > self._limit:
+                break
+        return Example({}, index, "", tuple(damages))
+
+
+class EvaluationLoader:
+    """index -> the example of that record, with 'mask' 1. Where there is none, an empty image with 'mask' 0.
+
+    There is none behind the end of the source, where batches are filled up, and for a record that cannot be used.
+    """
+
+    def __init__(self, source: Source, transform: Callable, size: int):
+        self._source, self._transform, self._size = source, transform, size
+
+    def __call__(self, index: int) -> Example:
+        if index >= len(self._source):
+            return Example(self._empty(), index, "")
+        record = _read(self._source, index)
+        if isinstance(record, Record):
+            return Example({**self._transform(record), "mask": np.float32(1)}, index, record.name)
+        return Example(self._empty(), index, record.name, (record,))
+
+    def _empty(self) -> dict[str, np.ndarray]:
+        image = np.zeros((self._size, self._size, 3), np.uint8)
+        return {"image": image, "label": np.int32(0), "mask": np.float32(0)}
+
+
+def _read(source: Source, index: int) -> Record | Damage:
+    """A record with its image decoded, or why there is none."""
+    try:
+        record = source[index]
+    except OSError as error:
+        name = source.name_of(index)
+        return Damage(name, f"{name} cannot be read: {error.strerror or error}")
+    try:
+        return record._replace(image=decode(record.image, record.name))
+    except UserError as error:
+        return Damage(record.name, str(error))
