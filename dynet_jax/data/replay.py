@@ -1,0 +1,40 @@
+"""Which examples were in the training batch of a step, and the batch itself again: to find out what went wrong."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from dynet_jax.data.loading import Example, TrainingLoader
+from dynet_jax.data.pipeline import shuffled, stack
+from dynet_jax.data.record import Source
+from dynet_jax.errors import UserError
+
+
+def training_examples(source: Source, *, batch_size: int, seed: int, step: int) -> list[int]:
+    """Indices of the records drawn for the global batch of a step, in its order. Nothing is read.
+
+    A drawn record that cannot be decoded was replaced by the next one that can: `training_batch` tells.
+
+    >>> from dynet_jax.data import load_source
+    >>> digits = load_source("digits", "train")
+    >>> indices = training_examples(digits, batch_size=4, seed=0, step=100)
+    >>> len(indices), [digits.name_of(index) for index in indices][0] == f"digits/train/{indices[0]}"
+    (4, True)
+    """
+    positions = shuffled(source, seed)
+    return [int(positions[position]) for position in range(step * batch_size, (step + 1) * batch_size)]
+
+
+def training_batch(
+    source: Source, transform, *, batch_size: int, seed: int, step: int, threads: int = 8
+) -> tuple[dict[str, np.ndarray], list[Example]]:
+    """The global batch that `training_batches` gives at a step, and its examples with the records' indices and names.
+
+    Raises UserError where none of the records can be used.
+    """
+    examples = shuffled(source, seed).random_map(TrainingLoader(source, transform, limit=len(source)))
+    with ThreadPoolExecutor(threads) as pool:
+        loaded = list(pool.map(examples.__getitem__, range(step * batch_size, (step + 1) * batch_size)))
+    if not all(example.arrays for example in loaded):
+        raise UserError("none of the images can be used")
+    return stack(loaded), loaded
