@@ -1,0 +1,37 @@
+"""Encoded images kept in memory once they have been read."""
+
+from dynet_jax.data.record import Record, Source
+
+
+class CachedSource:
+    """A source that reads each record once. What is in memory anyway (arrays) is not kept a second time.
+
+    Threads may share it: two that ask for the same record at the same time may both read it, and get equal records.
+    It grows by what this process has read; worker processes have caches of their own.
+
+    >>> from dynet_jax.data import load_source
+    >>> digits = load_source("digits", "train")
+    >>> CachedSource(digits)[3].name
+    'digits/train/3'
+    """
+
+    def __init__(self, source: Source):
+        self._source, self._records = source, {}
+        self.class_names = source.class_names
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self._records.get(index)
+        if record is None:
+            record = self._source[index]
+            if isinstance(record.image, bytes):
+                self._records[index] = record
+        return record
+
+    def name_of(self, index: int) -> str:
+        return self._source.name_of(index)
+
+    def __reduce__(self):
+        return CachedSource, (self._source,)
