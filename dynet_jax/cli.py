@@ -129,19 +129,20 @@ def _summary(options) -> None:
 def _add_prepare(commands) -> None:
     parser = commands.add_parser(
         "prepare",
-        help="write imagenet2012 or cifar10 in the form that training reads",
-        epilog="example: dynet prepare imagenet2012 --archives=downloads --data-dir=datasets",
+        help="write a dataset, once, in the form that training reads",
+        epilog="examples: dynet prepare imagenet2012 --archives=downloads --data-dir=datasets; "
+        "dynet prepare folder:photos --data-dir=datasets/photos, to train on packed:datasets/photos",
     )
-    parser.add_argument("dataset", help="imagenet2012 or cifar10")
-    parser.add_argument("--archives", metavar="DIR", help="the folder of ILSVRC2012_img_{train,val}.tar")
-    parser.add_argument("--data-dir", metavar="DIR", help="where to write; default: ~/tensorflow_datasets")
+    parser.add_argument("dataset", help="imagenet2012, cifar10, cityscapes, or folder:PATH of class folders")
+    parser.add_argument("--archives", metavar="DIR", help="the folder of ImageNet's tar or Cityscapes' zip files")
+    parser.add_argument("--data-dir", metavar="DIR", help="where to write; ~/tensorflow_datasets if not of a folder")
     parser.set_defaults(run=_prepare)
 
 
 def _prepare(options) -> None:
-    from dynet_jax.data.tfds_source import prepare
+    from dynet_jax.data.prepare import prepare
 
-    print(f"prepared in {prepare(options.dataset, options.data_dir, options.archives)}")
+    print(prepare(options.dataset, options.data_dir, options.archives))
 
 
 def _add_evaluate(commands) -> None:

@@ -38,10 +38,10 @@ class FolderSource:
         unknown = _class_folders(folder) - set(self.class_names)
         if unknown:
             raise UserError(f"{folder} has classes that {train} has not: {', '.join(sorted(unknown)[:5])}")
-        self._files = [
+        self.files = [
             (path, label) for label, name in enumerate(self.class_names) for path in list_images(folder / name)
         ]
-        if not self._files:
+        if not self.files:
             raise UserError(f"no images below {folder}; it must hold one folder of images per class")
 
     @staticmethod
@@ -55,11 +55,14 @@ class FolderSource:
         )
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Record:
-        path, label = self._files[index]
+        path, label = self.files[index]
         return Record(path.read_bytes(), label, str(path))
+
+    def name_of(self, index: int) -> str:
+        return str(self.files[index][0])
 
 
 class IdxSource(ArraySource):

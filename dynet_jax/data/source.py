@@ -5,18 +5,20 @@ from pathlib import Path
 import numpy as np
 
 from dynet_jax.data.files import FolderSource, IdxSource
+from dynet_jax.data.packed import PackedSource
 from dynet_jax.data.record import ArraySource, Record, Source
 from dynet_jax.data.tfds_source import TfdsSource
 from dynet_jax.errors import UserError, suggest
 
-DATASETS = ("cifar10", "digits", "fashion_mnist", "folder:PATH", "imagenet2012", "synthetic")
+DATASETS = ("cifar10", "digits", "fashion_mnist", "folder:PATH", "imagenet2012", "packed:DIR", "synthetic")
 
 
 def load_source(dataset: str, split: str, data_dir: str | None = None) -> Source:
     """Open one split of a dataset; images are read when they are asked for.
 
     Args:
-      dataset: one of DATASETS. `folder:PATH` holds PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg.
+      dataset: one of DATASETS. `folder:PATH` holds PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg; `packed:DIR` is
+        what `dynet prepare folder:PATH --data-dir=DIR` has made of such folders.
       split: 'train' or 'test' (ImageNet's and a folder's validation images).
       data_dir: where prepared datasets lie; TFDS's default (~/tensorflow_datasets) if None. For fashion_mnist, the
         directory of its four idx files.
@@ -30,6 +32,8 @@ def load_source(dataset: str, split: str, data_dir: str | None = None) -> Source
     kind, _, path = dataset.partition(":")
     if kind == "folder" and path:
         return FolderSource(Path(path).expanduser(), split)
+    if kind == "packed" and path:
+        return PackedSource(Path(path).expanduser(), split)
     if dataset == "fashion_mnist":
         return IdxSource(Path(data_dir or "~/fashion_mnist").expanduser(), split)
     if dataset == "digits":
@@ -57,7 +61,10 @@ class SyntheticSource:
     def __getitem__(self, index: int) -> Record:
         top, left = index % self.image_size, (index // self.image_size) % self.image_size
         image = self._noise[top : top + self.image_size, left : left + self.image_size]
-        return Record(image, index % len(self.class_names), f"synthetic/{index}")
+        return Record(image, index % len(self.class_names), self.name_of(index))
+
+    def name_of(self, index: int) -> str:
+        return f"synthetic/{index}"
 
 
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,9 @@
 """ImageNet and CIFAR-10 from the ArrayRecord files that TensorFlow Datasets prepares. Reading needs no TensorFlow."""
 
-import importlib.util
 from pathlib import Path
 
 from dynet_jax.data.record import Record
-from dynet_jax.errors import UserError, suggest
+from dynet_jax.errors import UserError
 
 SPLITS = {
     "imagenet2012": {"train": "train", "test": "validation"},
@@ -14,34 +13,7 @@ PREPARE = {
     "imagenet2012": "dynet prepare imagenet2012 --archives=DIR_WITH_ILSVRC2012_TAR_FILES --data-dir={dir}",
     "cifar10": "dynet prepare cifar10 --data-dir={dir}",
 }
-IMAGENET_ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 DEFAULT_FOLDER = "~/tensorflow_datasets"  # TFDS's own
-
-
-def prepare(dataset: str, data_dir: str | None, archives: str | None) -> Path:
-    """Write a dataset as ArrayRecord files, once; returns their folder. CIFAR-10 is downloaded.
-
-    ImageNet's archives have to be fetched by hand, for its terms; `archives` is the folder that holds them.
-    Preparing is the one thing that needs TensorFlow. Raises UserError without it, or without the archives.
-    """
-    if dataset not in PREPARE:
-        raise UserError(f"{dataset!r} is not a dataset to prepare; {suggest(dataset, PREPARE)}")
-    if importlib.util.find_spec("tensorflow") is None:
-        raise UserError("preparing a dataset needs TensorFlow (training does not): pip install tensorflow-cpu")
-    if dataset == "imagenet2012":
-        missing = [name for name in IMAGENET_ARCHIVES if not archives or not (Path(archives) / name).is_file()]
-        if missing:
-            raise UserError(f"--archives must be a folder that holds {' and '.join(missing)}, from image-net.org")
-    import tensorflow_datasets as tfds
-
-    folder = Path(data_dir or DEFAULT_FOLDER).expanduser()
-    builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
-    downloads = tfds.download.DownloadConfig(manual_dir=archives and str(Path(archives).absolute()))
-    try:
-        builder.download_and_prepare(download_config=downloads)
-    except Exception as error:  # no network, a damaged archive, a full disk: TFDS raises what it meets
-        raise UserError(f"{dataset} cannot be prepared: {' '.join(str(error).split())[:300]}") from error
-    return Path(builder.data_dir)
 
 
 class TfdsSource:
@@ -74,9 +46,15 @@ class TfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
-        record = self._records[index]
-        name = record.get("file_name", f"{self.name}/{index}")
+        try:
+            record = self._records[index]
+        except (RuntimeError, ValueError) as error:  # a checksum that does not fit, for one
+            raise OSError(" ".join(str(error).split())[:300]) from error
+        name = record.get("file_name", self.name_of(index))
         return Record(record["image"], int(record["label"]), name.decode() if isinstance(name, bytes) else str(name))
+
+    def name_of(self, index: int) -> str:
+        return f"{self.name}/{index}"
 
 
 def _missing(dataset: str, folder: Path) -> str:

@@ -1,0 +1,117 @@
+"""Writes class folders as a packed data set (`dynet_jax.data.packed`): whole, or not there."""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+from array_record.python.array_record_module import ArrayRecordWriter
+from tqdm import tqdm
+
+from dynet_jax.data.files import FolderSource
+from dynet_jax.data.packed import DESCRIPTION, FORMAT, SPLITS, VERSION, read_description
+from dynet_jax.errors import UserError
+
+SHARD_BYTES = 256 * 2**20
+# Each record by itself, for reading in any order; as it is, because images are compressed already.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+def pack_folder(root: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> bool:
+    """Pack PATH/train/CLASS/* and PATH/val/CLASS/* into the directory `target`, which must be new or empty.
+
+    Files are written into `target`.incomplete, which gets its name in one move when all are there; what an interrupted
+    attempt has left there is removed by the next one. Images are packed as they are, without decoding them.
+    Returns False, and writes nothing, if `target` holds just these images already.
+    Raises UserError if it holds anything else, and for a folder that cannot be trained on.
+    """
+    sources = {split: FolderSource(root, split) for split in SPLITS}
+    listings = {split: _listing(source, root) for split, source in sources.items()}
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        _refuse_other_content(target, {split: _digest(listing) for split, listing in listings.items()}, root)
+        return False
+    with _incomplete(target) as folder:
+        splits = {split: _write_split(folder, split, listing, shard_bytes) for split, listing in listings.items()}
+        description = {"format": FORMAT, "version": VERSION, "classes": sources["train"].class_names, "splits": splits}
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+        os.replace(folder, target)
+    return True
+
+
+def _listing(source: FolderSource, root: Path) -> list[tuple[Path, str, int, int]]:
+    """File, name, label and bytes of each record."""
+    return [(path, str(path.relative_to(root)), label, path.stat().st_size) for path, label in source.files]
+
+
+def _digest(listing) -> str:
+    return hashlib.sha256(repr([record[1:] for record in listing]).encode()).hexdigest()
+
+
+def _refuse_other_content(target: Path, digests: dict[str, str], root: Path) -> None:
+    if not (target / DESCRIPTION).is_file():
+        raise UserError(f"{target} is there already, and is not a packed data set; give another --data-dir")
+    present = read_description(target)["splits"]
+    if {split: content["listing"] for split, content in present.items()} != digests:
+        raise UserError(f"{target} is a packed data set of other images than {root} has; give another --data-dir")
+
+
+@contextlib.contextmanager
+def _incomplete(target: Path) -> Iterator[Path]:
+    """An empty directory beside the target, for one process at a time. It is removed if what is done in it fails."""
+    folder = target.with_name(target.name + ".incomplete")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is writing {folder}") from None
+        left = list(folder.iterdir())
+        strange = [path for path in left if path.suffix != ".array_record" and path.name != DESCRIPTION]
+        if strange:
+            raise UserError(f"{strange[0]} is in the way; move it elsewhere")
+        for path in left:
+            path.unlink()
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _write_split(folder: Path, split: str, listing, shard_bytes: int) -> dict:
+    """Write the shards of one split; returns its part of the description."""
+    shards = list(_shards(listing, shard_bytes))
+    described = []
+    with tqdm(total=len(listing), desc=f"packing {split}", unit=" images", mininterval=1) as bar:
+        for number, shard in enumerate(shards):
+            path = folder / f"{split}-{number:05}-of-{len(shards):05}.array_record"
+            try:
+                _write_shard(path, shard, bar)
+            except RuntimeError as error:  # a full disk, for one
+                raise UserError(f"{path} cannot be written: {' '.join(str(error).split())[:300]}") from error
+            described.append({"file": path.name, "examples": len(shard), "bytes": path.stat().st_size})
+    return {"examples": len(listing), "listing": _digest(listing), "shards": described}
+
+
+def _write_shard(path: Path, shard, bar: tqdm) -> None:
+    writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
+    for file, name, label, _ in shard:
+        writer.write(msgpack.packb({"image": file.read_bytes(), "label": label, "name": name}))
+        bar.update()
+    writer.close()
+
+
+def _shards(listing, shard_bytes: int) -> Iterator[list]:
+    """Neighbouring records, about `shard_bytes` at a time."""
+    ends = itertools.accumulate(record[3] for record in listing)
+    for _, group in itertools.groupby(zip(ends, listing), key=lambda pair: (pair[0] - 1) // shard_bytes):
+        yield [record for _, record in group]

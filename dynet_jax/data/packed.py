@@ -1,0 +1,83 @@
+"""Class folders packed into a few large ArrayRecord files by `dynet prepare folder:PATH`: the format, and its reader.
+
+A packed data set is a directory of shards and one dataset.json, which is there only when all is there:
+
+    {"format": "dynet_jax packed images", "version": 1, "classes": ["cat", "dog"],
+     "splits": {"train": {"examples": 9, "listing": "sha256 of names and sizes",
+                          "shards": [{"file": "train-00000-of-00001.array_record", "examples": 9, "bytes": 131072}]}}}
+
+A record is msgpack: {"image": the bytes of the file, "label": its class, "name": "train/cat/1.jpg"}.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import msgpack
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from dynet_jax.data.record import Record
+from dynet_jax.errors import UserError
+
+DESCRIPTION = "dataset.json"
+FORMAT, VERSION = "dynet_jax packed images", 1
+SPLITS = ("train", "test")
+
+
+class PackedSource:
+    """One split ('train' or 'test') of a packed data set. Raises UserError if the directory is not one or not whole."""
+
+    def __init__(self, folder: Path, split: str):
+        description = read_description(folder)
+        self.class_names = description["classes"]
+        self.name = f"{folder}/{split}"
+        shards = description["splits"][split]["shards"]
+        for shard in shards:
+            path = folder / shard["file"]
+            size = path.stat().st_size if path.is_file() else 0
+            if size != shard["bytes"]:
+                raise UserError(f"{path} has {size} bytes instead of {shard['bytes']}; copy or prepare {folder} again")
+        self._records = ArrayRecordDataSource(
+            [_Shard(str(folder / shard["file"]), 0, shard["examples"], shard["examples"]) for shard in shards]
+        )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        try:
+            return Record(**msgpack.unpackb(self._records[index]))
+        except (RuntimeError, ValueError, TypeError) as error:  # a checksum that does not fit, for one
+            raise OSError(" ".join(str(error).split())[:300]) from error
+
+    def name_of(self, index: int) -> str:
+        return f"{self.name}/{index}"
+
+
+class _Shard(NamedTuple):
+    """What ArrayRecordDataSource asks for, so that it opens a file only when it reads from it."""
+
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
+
+
+def read_description(folder: Path) -> dict:
+    """The content of dataset.json. Raises UserError, saying how to get one, if it is not there or of another format."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a packed data set: it has no {DESCRIPTION}; "
+            f"make one of class folders by `dynet prepare folder:PATH --data-dir={folder}`"
+        )
+    try:
+        description = json.loads(path.read_text())
+        if (description["format"], description["version"]) != (FORMAT, VERSION):
+            raise ValueError(f"format {description['format']!r}, version {description['version']!r}")
+        for split in SPLITS:
+            if sum(shard["examples"] for shard in description["splits"][split]["shards"]) <= 0:
+                raise ValueError(f"no images in {split!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the description of a packed data set that can be read here: {error}") from error
+    return description
