@@ -49,7 +49,7 @@ def evaluate_workdir(workdir: Path, data: str | None = None, data_dir: str | Non
         raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")
     eval_step = make_eval_step(run.model, run.layout, **run.pixels)
     values = evaluate(run, eval_step, state.variables, source)
-    return {**values, "examples": len(source), "step": int(state.step)}
+    return {**values, "step": int(state.step)}
 
 
 def predict_images(workdir: Path, images: Sequence[Path], count: int = 5) -> Iterator[Prediction]:

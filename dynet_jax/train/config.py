@@ -125,6 +125,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in ("learning_rate", "weight_decay", "warmup_epochs", "seed"):
         if not flat[key] >= 0:
             raise UserError(f"{key} must not be negative: {flat[key]}")
+    for key in ("data.workers", "data.max_corrupt"):  # a configuration of before they were there may lack them
+        if not flat.get(key, 0) >= 0:
+            raise UserError(f"{key} must not be negative: {flat[key]}")
     for key in ("label_smoothing", "momentum"):
         if not 0 <= flat[key] < 1:
             raise UserError(f"{key} must be in [0, 1), not {flat[key]}")

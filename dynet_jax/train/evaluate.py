@@ -6,6 +6,7 @@ import jax
 
 from dynet_jax.data import evaluation_batches
 from dynet_jax.data.record import Source
+from dynet_jax.errors import UserError
 from dynet_jax.train.distributed import to_devices
 from dynet_jax.train.metrics import means
 from dynet_jax.train.setup import Run, evaluation_transform
@@ -21,9 +22,9 @@ def evaluation_batch_size(run: Run, examples: int) -> int:
 def evaluate(
     run: Run, eval_step: Callable, variables: dict, source: Source, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, float] | None:
-    """Mean 'loss' (without label smoothing), 'top1' and 'top5' over all examples of the source.
+    """Mean 'loss' (without label smoothing), 'top1' and 'top5' over the 'examples' of the source that can be decoded.
 
-    None if `stop`, which is asked before every batch, says so before the end.
+    Raises UserError if none can. None if `stop`, which is asked before every batch, says so before the end.
     """
     batches = evaluation_batches(
         source,
@@ -33,10 +34,15 @@ def evaluate(
         host=jax.process_index(),
         hosts=jax.process_count(),
         threads=run.config.data.threads,
+        workers=run.config.data.get("workers", 0),
+        corrupt=run.corrupt,
     )
     sums = []
     for batch in batches:
         if stop():
             return None
         sums.append(eval_step(variables, to_devices(batch, run.layout)))
-    return means(sums)
+    examples = int(sum(batch["examples"] for batch in jax.device_get(sums)))
+    if not examples:
+        raise UserError(f"none of the {len(source)} test images can be decoded")
+    return {**means(sums), "examples": examples}

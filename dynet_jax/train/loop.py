@@ -144,6 +144,8 @@ class _Session:
             host=jax.process_index(),
             hosts=jax.process_count(),
             threads=self.config.data.threads,
+            workers=self.config.data.get("workers", 0),
+            corrupt=self.run.corrupt,
         )
         ahead: deque[dict] = deque()
         for batch in host_batches:
@@ -187,7 +189,7 @@ class _Session:
             return False
         self.progress.say(
             f"  test at step {step}: top-1 {100 * values['top1']:.2f} % | top-5 {100 * values['top5']:.2f} % | "
-            f"loss {values['loss']:.3f} | {len(source)} images"
+            f"loss {values['loss']:.3f} | {values['examples']} images"
         )
         self.writer.write(step, "test", values)
         if jax.process_index() == 0:

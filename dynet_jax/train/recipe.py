@@ -23,6 +23,9 @@ def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
         "mean": (123.675, 116.28, 103.53),
         "std": (58.395, 57.12, 57.375),
         "threads": 16,
+        "workers": 0,
+        "cache": False,
+        "max_corrupt": 100,
     }
     config.batch_size = 2048
     config.accumulation_steps = 1

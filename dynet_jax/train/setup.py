@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from dynet_jax.data import load_source
+from dynet_jax.data import CorruptImages, load_source
 from dynet_jax.data.augment import make_test_transform, make_training_transform
+from dynet_jax.data.cache import CachedSource
+from dynet_jax.data.corrupt import DEFAULT_LIMIT
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
@@ -30,6 +32,7 @@ class Run:
     optimizer: optax.GradientTransformation
     steps_per_epoch: int
     total_steps: int
+    corrupt: CorruptImages  # met so far, in training and in evaluation
 
     @property
     def pixels(self) -> dict[str, tuple]:
@@ -64,7 +67,8 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
     schedule = make_schedule(config.learning_rate, warmup_steps, total_steps)
     optimizer = make_run_optimizer(config, schedule)
-    return Run(config, layout, build_model(config, layout), schedule, optimizer, steps_per_epoch, total_steps)
+    corrupt = CorruptImages(config.data.get("max_corrupt", DEFAULT_LIMIT))
+    return Run(config, layout, build_model(config, layout), schedule, optimizer, steps_per_epoch, total_steps, corrupt)
 
 
 def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -98,7 +102,7 @@ def open_data(config: ml_collections.ConfigDict, split: str) -> Source:
             f"{config.data.name} has {len(source.class_names)} classes but model.num_classes is "
             f"{config.model.num_classes}; use --config.model.num_classes={len(source.class_names)}"
         )
-    return source
+    return CachedSource(source) if config.data.get("cache", False) else source
 
 
 def training_transform(config: ml_collections.ConfigDict) -> Callable:

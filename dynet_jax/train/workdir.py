@@ -13,6 +13,7 @@ CONFIG_FILE, LABELS_FILE = "config.json", "labels.json"
 # What may change when a run goes on: how long and how fast it trains, where and how data is read, what is written when.
 FREE = {
     *("epochs", "warmup_epochs", "learning_rate", "accumulation_steps", "data.data_dir", "data.threads"),
+    *("data.workers", "data.cache", "data.max_corrupt"),
     *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
 }
 
