@@ -1,4 +1,4 @@
-"""ImageNet and CIFAR-10: prepared by the very command that the library names, read without TensorFlow.
+"""Data sets that TFDS prepares, by the very command that the library names; read and trained on without TensorFlow.
 
 The archives have the genuine layout and a handful of images. TensorFlow is imported by subprocesses only.
 """
@@ -12,16 +12,19 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dynet_jax.data import load_source
-from dynet_jax.data.augment import decode
+from dynet_jax.data import load_source, training_batches
+from dynet_jax.data.augment import make_training_transform
+from dynet_jax.data.decode import decode
 from dynet_jax.data.tfds_source import PREPARE
 from dynet_jax.errors import UserError
+from tests.data.images import encoded
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,6 +39,8 @@ FIRST_VALIDATION_LABELS = [(65, "n01751748"), (970, "n09193705"), (230, "n021058
 CLASSES = {"n01440764": 0, "n01443537": 1, "n15075141": 999}
 # TFDS's name for the archive in its folder of downloads; one that lies there is not downloaded.
 CIFAR10_ARCHIVE = "cs.toronto.edu_kriz_cifar-10-binaryxKOMUKG8XzocVTfyFVq51o-fJese2Nnd2j2ymlm8od0.tar.gz"
+
+ROOT = Path(__file__).parents[2]
 
 # Run with TensorFlow out of sight, as if it were not installed.
 READ = """
@@ -63,11 +68,28 @@ print(json.dumps({
 """
 
 
-def prepare(dataset: str, data_dir: Path, archives: Path) -> None:
-    command = PREPARE[dataset].format(dir=data_dir).replace("DIR_WITH_ILSVRC2012_TAR_FILES", str(archives))
+def run(command: str, **environment: str) -> str:
+    """What a command line prints, run as a user would: in the root of this checkout, with its `dynet` and `python`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `python` is the one that runs the tests
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environment}
+    result = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def prepare(dataset: str, data_dir: Path, archives: Path) -> None:
+    run(PREPARE[dataset].format(dir=data_dir).replace("DIR_WITH_ILSVRC2012_TAR_FILES", str(archives)))
+
+
+def train_and_evaluate(variant: str, data_dir: Path, workdir: Path) -> tuple[dict, dict]:
+    """The last line of metrics.jsonl, and what `dynet evaluate` says, after two epochs of a tiny network."""
+    options = "--config.model.width=0.1 --config.batch_size=2 --config.bn_batch_size=2 --config.data.threads=2 "
+    options += "--config.data.image_size=32 --config.data.resize_to=36 --config.epochs=2 --config.warmup_epochs=0"
+    one_device = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    data = f"--config.data.data_dir={data_dir} --workdir={workdir}"
+    run(f"python train.py --config=configs/dy_mobile.py:{variant} {data} {options}", **one_device)
+    last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    return last, json.loads(run(f"dynet evaluate {workdir} --json", **one_device))
 
 
 def read(dataset: str, split: str, data_dir: Path) -> dict:
@@ -131,6 +153,39 @@ def test_imagenet2012(imagenet, split):
     assert all(names[label] == wnid for label, wnid in FIRST_VALIDATION_LABELS)
 
 
+def test_imagenet2012_from_the_archives_to_the_accuracy(imagenet, tmp_path):
+    data_dir, _ = imagenet
+    last, evaluation = train_and_evaluate("imagenet2012", data_dir, tmp_path / "run")
+    assert (last["kind"], last["step"], last["examples"]) == ("test", 6, 3)  # 6 images in batches of 2, twice
+    assert (evaluation["step"], evaluation["examples"]) == (6, 3)
+    assert evaluation["loss"] == pytest.approx(last["loss"], rel=1e-5)
+    assert len(json.loads((tmp_path / "run/labels.json").read_text())) == 1000
+
+
+def test_a_damaged_shard_of_imagenet2012(imagenet, tmp_path):
+    """A bit is flipped in one record of six: the others are trained on."""
+    shutil.copytree(imagenet[0] / "imagenet2012", tmp_path / "imagenet2012")
+    source = load_source("imagenet2012", "train", str(tmp_path))
+    expected = [source[index] for index in range(6)]
+    unreadable = []
+    for shard in tmp_path.glob("imagenet2012/*/imagenet2012-train*"):
+        content = bytearray(shard.read_bytes())
+        position = content.find(expected[4].image[:20])
+        if position > 0:
+            content[position + 100] ^= 1
+            shard.write_bytes(content)
+    source = load_source("imagenet2012", "train", str(tmp_path))
+    for index in range(6):
+        try:
+            assert source[index] == expected[index]
+        except OSError as error:
+            unreadable.append((index, "Corrupted" in str(error)))
+    assert unreadable == [(4, True)]
+    transform = make_training_transform(8, "none", flip=False)
+    batch = next(training_batches(source, transform, batch_size=6, seed=0, start_step=0))
+    assert sorted(batch["label"]) == sorted(expected[{4: 5}.get(index, index)].label for index in range(6))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -180,3 +235,42 @@ def test_cifar10(tmp_path):
         assert got == sorted((label, image.tobytes()) for label, image in zip(labels[split], images[split]))
         assert content["pipeline_labels"] == [label for label, _ in records]
         assert content["class_names"] == names
+
+    last, evaluation = train_and_evaluate("cifar10", tmp_path, tmp_path / "run")
+    assert (last["kind"], last["step"], last["examples"]) == ("test", 4, 2)
+    assert (evaluation["step"], evaluation["examples"]) == (4, 2)
+    assert evaluation["loss"] == pytest.approx(last["loss"], rel=1e-5)
+
+
+def test_cityscapes(tmp_path):
+    """Prepared only: TFDS's own data source gives the pictures and label maps that were in the archives."""
+    cities = {"train": ["aachen", "bochum"], "val": ["lindau"], "test": ["bonn"]}
+    zips = {"leftImg8bit_trainvaltest.zip": {}, "gtFine_trainvaltest.zip": {}}
+    for split, names in cities.items():
+        for number, city in enumerate(names):
+            scene = f"{split}/{city}/{city}_00000{number}_000019"
+            picture = np.full((1024, 2048, 3), (number, len(city), len(split)), np.uint8)
+            zips["leftImg8bit_trainvaltest.zip"][f"leftImg8bit/{scene}_leftImg8bit.png"] = encoded(picture, "PNG")
+            labels = encoded(picture[..., 1], "PNG")
+            zips["gtFine_trainvaltest.zip"][f"gtFine/{scene}_gtFine_labelIds.png"] = labels
+            zips["gtFine_trainvaltest.zip"][f"gtFine/{scene}_gtFine_polygons.json"] = b"{}"
+    for name, files in zips.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file, content in files.items():
+                archive.writestr(file, content)
+    assert "prepared in" in run(f"dynet prepare cityscapes --archives={tmp_path} --data-dir={tmp_path / 'data'}")
+
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("cityscapes", data_dir=str(tmp_path / "data"), file_format="array_record")
+    undecoded = {"image_left": tfds.decode.SkipDecoding(), "segmentation_label": tfds.decode.SkipDecoding()}
+    for split, folder in (("train", "train"), ("validation", "val"), ("test", "test")):
+        records = builder.as_data_source(split=split, decoders=undecoded)
+        got = {record["image_id"].decode(): record for record in (records[n] for n in range(len(records)))}
+        scenes = {f"{city}_00000{n}_000019": city for n, city in enumerate(cities[folder])}
+        assert got.keys() == scenes.keys()
+        for scene, city in scenes.items():
+            left = zips["leftImg8bit_trainvaltest.zip"][f"leftImg8bit/{folder}/{city}/{scene}_leftImg8bit.png"]
+            labels = zips["gtFine_trainvaltest.zip"][f"gtFine/{folder}/{city}/{scene}_gtFine_labelIds.png"]
+            assert got[scene]["image_left"] == left
+            assert got[scene]["segmentation_label"] == labels

@@ -1,0 +1,165 @@
+"""The loaders that `benchmarks.input_pipeline` compares: files -> batches of cropped images, without end.
+
+As a program (started by the benchmark, pinned to one core): reads a number of batches per line of its input, and
+answers each with two numbers: the seconds that passed, and those of the processor that this process used.
+"""
+
+import itertools
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
+
+def decode_only(files: list[Path], batch: int, size: int) -> Iterator:
+    """Read and decoded by `dynet_jax.data.decode`, in their own sizes."""
+    from dynet_jax.data.decode import decode
+
+    images = (decode(path.read_bytes()) for path in itertools.cycle(files))
+    while True:
+        for _ in range(batch):
+            next(images)
+        yield None
+
+
+def decode_and_crop(files: list[Path], batch: int, size: int) -> Iterator:
+    """The same, cropped and mirrored by the training transform, in a plain loop."""
+    from dynet_jax.data.augment import make_training_transform
+    from dynet_jax.data.decode import decode
+    from dynet_jax.data.record import Record
+
+    transform, rng = make_training_transform(size, "random_resized_crop", flip=True), np.random.default_rng(0)
+    endless = itertools.cycle(files)
+    while True:
+        for _ in range(batch):
+            transform(Record(decode(next(endless).read_bytes()), 0, ""), rng)
+        yield None
+
+
+class _Source:
+    class_names = ("image",)
+
+    def __init__(self, files: list[Path]):
+        self._files = files
+
+    def __len__(self):
+        return len(self._files)
+
+    def __getitem__(self, index):
+        from dynet_jax.data.record import Record
+
+        return Record(self._files[index].read_bytes(), 0, "")
+
+    def name_of(self, index):
+        return str(self._files[index])
+
+
+def pipeline(files: list[Path], batch: int, size: int) -> Iterator:
+    """`training_batches`, all of it: shuffled, read ahead by threads, in batches."""
+    from dynet_jax.data import training_batches
+    from dynet_jax.data.augment import make_training_transform
+
+    transform = make_training_transform(size, "random_resized_crop", flip=True)
+    options = {"batch_size": batch, "seed": 0, "start_step": 0, "threads": 2}
+    for arrays in training_batches(_Source(files), transform, **options):
+        yield arrays["image"]
+
+
+def tf_data(files: list[Path], batch: int, size: int, method: str = "bilinear") -> Iterator:
+    """tf.data: shuffled, `decode_and_crop_jpeg` (which decodes the crop alone), resized bilinearly, in batches.
+
+    TensorFlow's bilinear resize takes four pixels of the original for each of the result, however much it shrinks.
+    """
+    import tensorflow as tf
+
+    def load(path):
+        content = tf.io.read_file(path)
+        begin, extent, _ = tf.image.sample_distorted_bounding_box(
+            tf.io.extract_jpeg_shape(content),
+            tf.zeros([1, 0, 4]),
+            min_object_covered=0.0,
+            aspect_ratio_range=RATIO,
+            area_range=AREA,
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        window = tf.concat([begin[:2], extent[:2]], axis=0)
+        image = tf.io.decode_and_crop_jpeg(content, window, channels=3)
+        image = tf.image.random_flip_left_right(tf.image.resize(image, (size, size), method))
+        return tf.cast(tf.round(image), tf.uint8)
+
+    dataset = tf.data.Dataset.from_tensor_slices([str(path) for path in files])
+    dataset = dataset.shuffle(len(files), seed=0).repeat().map(load, num_parallel_calls=2).batch(batch).prefetch(2)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 2
+    return dataset.with_options(options).as_numpy_iterator()
+
+
+def tf_data_area(files: list[Path], batch: int, size: int) -> Iterator:
+    """The same with area averaging, as `dynet_jax.data.augment.resize` does where an image shrinks."""
+    return tf_data(files, batch, size, "area")
+
+
+def pil(files: list[Path], batch: int, size: int) -> Iterator:
+    """Pillow in a plain loop: decoded, cropped and resized (bilinear, antialiased) at once, mirrored, in batches."""
+    from PIL import Image
+
+    draw, endless = random.Random(0), itertools.cycle(files)
+
+    def load(path):
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=_box(draw, *image.size))
+        if draw.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(image)
+
+    while True:
+        yield np.stack([load(next(endless)) for _ in range(batch)])
+
+
+def _box(draw: random.Random, width: int, height: int) -> tuple[int, int, int, int]:
+    """The random resized crop of the others: left, top, right, bottom."""
+    for _ in range(10):
+        area = draw.uniform(*AREA) * width * height
+        ratio = np.exp(draw.uniform(*np.log(RATIO)))
+        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            left, top = draw.randint(0, width - w), draw.randint(0, height - h)
+            return left, top, left + w, top + h
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+LOADERS = {
+    "decode only": decode_only,
+    "decode and crop": decode_and_crop,
+    "training_batches": pipeline,
+    "tf.data": tf_data,
+    "tf.data with area averaging": tf_data_area,
+    "PIL": pil,
+}
+
+
+def main(name: str, folder: str, batch: str, size: str) -> None:
+    from dynet_jax.data.files import list_images
+
+    files = list_images(Path(folder))
+    for line in sys.stdin:
+        batches = LOADERS[name](files, int(batch), int(size))
+        next(batches)  # what reads ahead has as much under way after this as after the last batch
+        start, used = time.perf_counter(), time.process_time()
+        for _ in range(int(line)):
+            next(batches)
+        print(time.perf_counter() - start, time.process_time() - used, flush=True)
+        del batches
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,150 @@
+"""Images per second and core of this project's input pipeline, beside tf.data and Pillow, on the same files.
+
+Every loader has a process of its own, pinned to one and the same core before it imports anything, so that its threads
+share that core and the figure is one per core. The loaders take turns (A B C A B C ...) and wait while another one
+works, so that a drift of the machine's speed meets all of them. A run reads `--images` images; what it reads ahead is
+the same before and after. Files come from the page cache. The table has medians of `--repeats` runs: by the clock, and
+by the processor time that the loader's process used, which other programs on the machine disturb less.
+"""
+
+import argparse
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.input_loaders import LOADERS
+from benchmarks.timing import progress, table_head, table_row, three_digits
+from dynet_jax.data.files import list_images
+
+EXAMPLE = "example: python -m benchmarks.input_pipeline ~/imagenet/val --repeats 9 --markdown table.md"
+BASELINE = "decode and crop"
+# Pin the process, then become the loaders' program.
+PINNED = "import os, runpy, sys; os.sched_setaffinity(0, {int(sys.argv.pop(1))}); " + (
+    "runpy.run_module('benchmarks.input_loaders', run_name='__main__', alter_sys=True)"
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    lines = list(table(options, measure(options)))
+    print("\n".join(lines))
+    if options.markdown:
+        options.markdown.write_text("\n".join(lines) + "\n")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.input_pipeline",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="of JPEG files, at any depth")
+    parser.add_argument("--loaders", default=",".join(LOADERS), help=f"some of: {', '.join(LOADERS)}")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--images", type=int, default=640, help="read by each loader in each run")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--core", type=int, help="the core that all share; by default the last one")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+    options = parser.parse_args(arguments)
+    if not hasattr(os, "sched_setaffinity"):
+        parser.error("processes can be pinned to a core on Linux only")
+    options.loaders = options.loaders.split(",")
+    options.core = max(os.sched_getaffinity(0)) if options.core is None else options.core
+    for name in options.loaders:
+        if name not in LOADERS:
+            parser.error(f"argument --loaders: there is no {name!r}; choose from {', '.join(LOADERS)}")
+    for name in ("image_size", "batch", "images", "repeats"):
+        if getattr(options, name) < 1:
+            parser.error(f"argument --{name.replace('_', '-')}: must be positive")
+    if not options.folder.is_dir() or not list_images(options.folder):
+        parser.error(f"argument folder: no images below {options.folder}")
+    return options
+
+
+class Rates(NamedTuple):
+    """Images per second in each run: of the clock's seconds, and of the processor's that the loader used."""
+
+    passed: list[float]
+    used: list[float]
+
+
+def measure(options: argparse.Namespace) -> dict[str, Rates]:
+    """By loader; without runs for one that does not work here."""
+    batches = math.ceil(options.images / options.batch)
+    arguments = [str(options.folder), str(options.batch), str(options.image_size)]
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", PINNED, str(options.core), name, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if name.startswith("tf.data") else None,  # it has much to say when it starts
+            text=True,
+        )
+        for name in options.loaders
+    }
+    rates = {name: Rates([], []) for name in processes}
+    try:
+        for repeat in range(options.repeats + 1):
+            progress(f"run {repeat} of {options.repeats}" if repeat else "warming up")
+            for name, process in processes.items():
+                seconds = _run(process, batches)
+                if seconds is None:
+                    progress(f"  {name} does not work here")
+                elif repeat:
+                    for runs, value in zip(rates[name], seconds):
+                        runs.append(batches * options.batch / value)
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.communicate()
+    return rates
+
+
+def _run(process: subprocess.Popen, batches: int) -> list[float] | None:
+    """Seconds passed and used; None if the process has ended."""
+    try:
+        process.stdin.write(f"{batches}\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return None
+    return [float(word) for word in process.stdout.readline().split()] or None
+
+
+def table(options: argparse.Namespace, rates: dict[str, Rates]) -> Iterator[str]:
+    """Lines of Markdown; a row per loader."""
+    packages = ("grain", "opencv-python-headless", "pillow", "tensorflow-cpu")
+    yield ", ".join(f"{name} {_version(name)}" for name in packages)
+    files = len(list_images(options.folder))
+    yield f"{platform.machine()}, one core, load average {os.getloadavg()[0]:.1f}, {files} files"
+    yield ""
+    numbers = ["images/s", "lowest to highest", "images per second of the processor", f"of {BASELINE}"]
+    yield from table_head("loader", numbers=numbers)
+    for name, (passed, used) in rates.items():
+        if not passed:
+            yield table_row(name, "failed", "-", "-", "-")
+            continue
+        median = statistics.median(used)
+        extremes = f"{three_digits(min(passed))} to {three_digits(max(passed))}"
+        baseline = statistics.median(rates[BASELINE].used) if BASELINE in rates else math.nan
+        share = "-" if math.isnan(baseline) else f"{100 * median / baseline:.0f} %"
+        yield table_row(name, three_digits(statistics.median(passed)), extremes, three_digits(median), share)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(none)"
+
+
+if __name__ == "__main__":
+    main()
