@@ -21,11 +21,20 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def center_crop(image: np.ndarray, size: int, resize_to: int) -> np.ndarray:
     """Resize the shorter side to `resize_to`, then take the central size x size pixels: ImageNet's test crop."""
+    image = _without_far_ends(image)
     height, width = image.shape[:2]
     scale = resize_to / min(height, width)
     image = resize(image, max(size, round(height * scale)), max(size, round(width * scale)))
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size]
+
+
+def _without_far_ends(image: np.ndarray, shape: int = 8) -> np.ndarray:
+    """At most `shape` times as long as wide. A line of 1 x 60,000 pixels would be resized to gigabytes."""
+    height, width = image.shape[:2]
+    h, w = min(height, shape * width), min(width, shape * height)
+    top, left = (height - h) // 2, (width - w) // 2
+    return image[top : top + h, left : left + w]
 
 
 def random_resized_crop(image: np.ndarray, rng: np.random.Generator, size: int, min_area: float = 0.08) -> np.ndarray:

@@ -73,9 +73,9 @@ def _read(source: Source, index: int) -> Record | Damage:
     """A record with its image decoded, or why there is none."""
     try:
         record = source[index]
-    except OSError as error:
+    except (OSError, UserError) as error:
         name = source.name_of(index)
-        return Damage(name, f"{name} cannot be read: {error.strerror or error}")
+        return Damage(name, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
     try:
         return record._replace(image=decode(record.image, record.name))
     except UserError as error:

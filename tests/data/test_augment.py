@@ -1,5 +1,7 @@
 """Cropping and shifting, against expectations made by hand and images that encode their coordinates."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,21 @@ def test_center_crop_shows_the_middle(height, width):
 def test_center_crop_of_tiny_images(shape):
     image = np.full((*shape, 3), 77, np.uint8)
     np.testing.assert_array_equal(center_crop(image, 8, resize_to=9), np.full((8, 8, 3), 77))
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (2, 65_500)])
+@pytest.mark.parametrize("crop", [center_crop, random_resized_crop])
+def test_crops_of_a_line_take_little_memory(shape, crop):
+    """What a damaged header can make of an image; resized whole, it would be 10 GB."""
+    position = np.linspace(0, 255, max(shape)).astype(np.uint8)
+    position = position[None, :, None] if shape[1] > shape[0] else position[:, None, None]
+    image = np.ascontiguousarray(np.broadcast_to(position, (*shape, 3)))
+    tracemalloc.start()
+    got = center_crop(image, 224, 256) if crop is center_crop else crop(image, np.random.default_rng(0), 224)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+    np.testing.assert_allclose(got.astype(int), 127, atol=1)  # the middle of the line
 
 
 # Random crops
