@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+IMAGENET = 1_281_167
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
@@ -42,21 +43,23 @@ def decode_and_crop(files: list[Path], batch: int, size: int) -> Iterator:
 
 
 class _Source:
+    """The files over and over, as many as ImageNet has: Grain's shuffle is slow where there are only hundreds."""
+
     class_names = ("image",)
 
     def __init__(self, files: list[Path]):
         self._files = files
 
     def __len__(self):
-        return len(self._files)
+        return IMAGENET
 
     def __getitem__(self, index):
         from dynet_jax.data.record import Record
 
-        return Record(self._files[index].read_bytes(), 0, "")
+        return Record(self._files[index % len(self._files)].read_bytes(), 0, "")
 
     def name_of(self, index):
-        return str(self._files[index])
+        return str(self._files[index % len(self._files)])
 
 
 def pipeline(files: list[Path], batch: int, size: int) -> Iterator:
@@ -79,16 +82,7 @@ def tf_data(files: list[Path], batch: int, size: int, method: str = "bilinear") 
 
     def load(path):
         content = tf.io.read_file(path)
-        begin, extent, _ = tf.image.sample_distorted_bounding_box(
-            tf.io.extract_jpeg_shape(content),
-            tf.zeros([1, 0, 4]),
-            min_object_covered=0.0,
-            aspect_ratio_range=RATIO,
-            area_range=AREA,
-            max_attempts=10,
-            use_image_if_no_bounding_boxes=True,
-        )
-        window = tf.concat([begin[:2], extent[:2]], axis=0)
+        window = _tf_box(tf, tf.io.extract_jpeg_shape(content))
         image = tf.io.decode_and_crop_jpeg(content, window, channels=3)
         image = tf.image.random_flip_left_right(tf.image.resize(image, (size, size), method))
         return tf.cast(tf.round(image), tf.uint8)
@@ -98,6 +92,18 @@ def tf_data(files: list[Path], batch: int, size: int, method: str = "bilinear") 
     options = tf.data.Options()
     options.threading.private_threadpool_size = 2
     return dataset.with_options(options).as_numpy_iterator()
+
+
+def _tf_box(tf, shape):
+    """Top, left, height and width of the crop that all loaders draw. TensorFlow's own draws smaller ones."""
+    size = tf.cast(shape[:2], tf.float32)
+    area = tf.random.uniform([10, 1], *AREA) * tf.reduce_prod(size)
+    ratio = tf.exp(tf.random.uniform([10], *np.log(RATIO)))
+    sides = tf.round(tf.sqrt(area * tf.stack([1 / ratio, ratio], axis=1)))
+    fits = tf.reduce_all((sides > 0) & (sides <= size), axis=1)
+    side = tf.where(tf.reduce_any(fits), sides[tf.argmax(tf.cast(fits, tf.int32))], tf.reduce_min(size))
+    offset = tf.floor(tf.random.uniform([2]) * (size - side + 1))
+    return tf.cast(tf.concat([offset, side], axis=0), tf.int32)
 
 
 def tf_data_area(files: list[Path], batch: int, size: int) -> Iterator:
