@@ -43,12 +43,15 @@ def decode_and_crop(files: list[Path], batch: int, size: int) -> Iterator:
 
 
 class _Source:
-    """The files over and over, as many as ImageNet has: Grain's shuffle is slow where there are only hundreds."""
+    """As many records as ImageNet has (Grain's shuffle is slow where there are only hundreds).
+
+    Whichever is asked for, the files come in turns, as to the other loaders: some are much larger than others.
+    """
 
     class_names = ("image",)
 
     def __init__(self, files: list[Path]):
-        self._files = files
+        self._files, self._turn = files, itertools.count()
 
     def __len__(self):
         return IMAGENET
@@ -56,10 +59,10 @@ class _Source:
     def __getitem__(self, index):
         from dynet_jax.data.record import Record
 
-        return Record(self._files[index % len(self._files)].read_bytes(), 0, "")
+        return Record(self._files[next(self._turn) % len(self._files)].read_bytes(), 0, "")
 
     def name_of(self, index):
-        return str(self._files[index % len(self._files)])
+        return f"{index}"
 
 
 def pipeline(files: list[Path], batch: int, size: int) -> Iterator:

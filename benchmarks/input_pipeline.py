@@ -134,8 +134,9 @@ def table(options: argparse.Namespace, rates: dict[str, Rates]) -> Iterator[str]
             continue
         median = statistics.median(used)
         extremes = f"{three_digits(min(passed))} to {three_digits(max(passed))}"
-        baseline = statistics.median(rates[BASELINE].used) if BASELINE in rates else math.nan
-        share = "-" if math.isnan(baseline) else f"{100 * median / baseline:.0f} %"
+        baseline = rates[BASELINE].used if BASELINE in rates else []
+        shares = [value / other for value, other in zip(used, baseline)]  # within a round
+        share = f"{100 * statistics.median(shares):.0f} %" if shares else "-"
         yield table_row(name, three_digits(statistics.median(passed)), extremes, three_digits(median), share)
 
 
