@@ -30,7 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
     _add_predict(commands)
     _add_import_torch(commands)
     options = parser.parse_args(arguments)
-    return _report_mistakes("dynet", lambda: options.run(options))
+
+    def run():
+        if options.command in ("evaluate", "predict"):
+            from dynet_jax.train.checkpoint import report_failures_once
+
+            report_failures_once()
+        return options.run(options)
+
+    return _report_mistakes("dynet", run)
 
 
 def train_main(arguments: list[str] | None = None) -> int:
@@ -38,17 +46,25 @@ def train_main(arguments: list[str] | None = None) -> int:
     parser = _Parser(
         prog="train.py",
         description="Train a network. The same command again continues from the newest checkpoint in WORKDIR.",
-        usage="train.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...]",
+        usage="train.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...] [options]",
         epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5",
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/dy_mobile.py:digits")
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="default: runs/NAME-VARIANT")
+    parser.add_argument("--init_from", metavar="DIR", help="begin with the parameters of another work directory")
+    parser.add_argument(
+        "--allow_config_change", action="store_true", help="go on although the configuration of WORKDIR was another"
+    )
+    _add_hosts(parser)
     options, rest = parser.parse_known_args(arguments)
 
     def run():
+        from dynet_jax.train.checkpoint import report_failures_once
         from dynet_jax.train.config import load_config, override
+        from dynet_jax.train.hosts import leave
         from dynet_jax.train.loop import train
+        from dynet_jax.train.startup import use_compilation_cache
 
         for argument in rest:
             if not argument.startswith("--config.") or "=" not in argument:
@@ -56,18 +72,50 @@ def train_main(arguments: list[str] | None = None) -> int:
         if options.workdir is not None and not options.workdir.name:
             raise UserError("--workdir must name a directory for this run alone, like runs/digits")
         config = load_config(options.config)
-        override(config, rest)
+        override(config, rest + ([f"init_from={options.init_from}"] if options.init_from else []))
         path, _, variant = options.config.partition(":")
-        return train(config, options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant))))
+        workdir = options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
+        use_compilation_cache()
+        report_failures_once()
+        _join_hosts(options)
+        code = train(config, workdir, allow_config_change=options.allow_config_change)
+        leave()
+        return code
 
     return _report_mistakes("train.py", run)
 
 
+def _add_hosts(parser) -> None:
+    group = parser.add_argument_group("several hosts", "the same command on each of them; see docs/training.md")
+    group.add_argument("--distributed", action="store_true", help="on a Cloud TPU pod, or under SLURM or Open MPI")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: an address on the first host")
+    group.add_argument("--processes", type=int, metavar="N", help="with --coordinator: how many there are")
+    group.add_argument("--process", type=int, metavar="I", help="with --coordinator: which one this is, from 0")
+    group.add_argument(
+        "--heartbeat_timeout", type=int, default=100, metavar="SECONDS", help="of silence until a host counts as dead"
+    )
+
+
+def _join_hosts(options) -> None:
+    from dynet_jax.train import hosts
+
+    explicit = (options.coordinator, options.processes, options.process)
+    if any(value is not None for value in explicit):
+        if any(value is None for value in explicit):
+            raise UserError("--coordinator, --processes and --process go together")
+        if not 0 <= options.process < options.processes:
+            raise UserError(f"--process={options.process} is not one of --processes={options.processes}, from 0")
+    elif not options.distributed:
+        return
+    hosts.join(*explicit, heartbeat_seconds=options.heartbeat_timeout)
+
+
 def _report_mistakes(program: str, run: Callable[[], int | None]) -> int:
+    code = FAILED
     try:
         return run() or 0
     except UserError as error:
-        message = str(error)
+        code, message = error.exit_code, str(error)
     except KeyboardInterrupt:
         message = "interrupted"
     except OSError as error:
@@ -75,7 +123,7 @@ def _report_mistakes(program: str, run: Callable[[], int | None]) -> int:
             raise
         message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
     print(f"{program}: {message}", file=sys.stderr)
-    return FAILED
+    return code
 
 
 def _path(text: str) -> Path:
@@ -83,6 +131,16 @@ def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("an empty path")
     return Path(text)
+
+
+def _step(text: str) -> int | str:
+    if text != "best" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'best'")
+    return text if text == "best" else int(text)
+
+
+def _add_step(parser) -> None:
+    parser.add_argument("--step", type=_step, metavar="N", help="of the checkpoint, or 'best'; default: the newest")
 
 
 def _add_summary(commands) -> None:
@@ -152,6 +210,7 @@ def _add_evaluate(commands) -> None:
         epilog="example: dynet evaluate runs/digits",
     )
     parser.add_argument("workdir", type=_path, help="of train.py or import-torch")
+    _add_step(parser)
     parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -163,7 +222,7 @@ def _evaluate(options) -> None:
 
     from dynet_jax.predict import evaluate_workdir
 
-    values = evaluate_workdir(options.workdir, options.data, options.data_dir)
+    values = evaluate_workdir(options.workdir, options.data, options.data_dir, step=options.step)
     if options.json:
         print(json.dumps(values))
     else:
@@ -208,6 +267,7 @@ def _add_predict(commands) -> None:
         epilog="example: dynet predict runs/imagenette photo.jpg holiday/ --json",
     )
     parser.add_argument("workdir", type=_path, help="of train.py or import-torch")
+    _add_step(parser)
     parser.add_argument("images", nargs="+", type=_path, metavar="IMAGE", help="an image file, or a folder of them")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.set_defaults(run=_predict)
@@ -219,7 +279,7 @@ def _predict(options) -> int:
     from dynet_jax.predict import predict_images
 
     failed = 0
-    for prediction in predict_images(options.workdir, options.images):
+    for prediction in predict_images(options.workdir, options.images, step=options.step):
         if prediction.error:
             failed = FAILED
             print(f"dynet: {prediction.error}", file=sys.stderr)

@@ -7,6 +7,14 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Something the user asked for cannot be done; the message says what is wrong and what would be right."""
 
+    exit_code = 2
+
+
+class HostLost(UserError):
+    """Another host of the run has gone; nothing is wrong with what the user asked for, so: start me again."""
+
+    exit_code = 75
+
 
 def suggest(word: str, choices: Iterable[str]) -> str:
     """The part of a message that says what would have been right.

@@ -13,6 +13,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.evaluate import evaluate
+from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 from dynet_jax.train.setup import Run, make_run, open_data
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_eval_step, make_predict_step
@@ -29,18 +30,32 @@ class Prediction(NamedTuple):
     error: str | None = None
 
 
-def load_workdir(workdir: Path, devices: Sequence | None = None) -> tuple[Run, TrainState]:
-    """The run and the newest state of a work directory. Raises UserError if there is none."""
+def load_workdir(
+    workdir: Path, devices: Sequence | None = None, *, step: int | str | None = None
+) -> tuple[Run, TrainState]:
+    """The run and a state of a work directory: the newest whole one, that of a step, or the 'best' by top-1.
+
+    Raises UserError if there is none.
+    """
     config = read_config(workdir)
     devices = jax.devices() if devices is None else devices
     layout = make_layout(len(devices), bn_batch_size=1, devices=devices)  # evaluation has no BatchNorm groups
     run = make_run(config, train_examples=config.batch_size, layout=layout)
-    return run, Checkpoints(workdir).restore(run.state_template())
+    checkpoints = Checkpoints(workdir)
+    if step == "best":
+        for row in read_metrics(workdir / METRICS_FILE, "test"):
+            checkpoints.score(row["step"], row["top1"])
+        step = checkpoints.best_step
+        if step is None:
+            raise UserError(f"no checkpoint in {workdir} has been evaluated, so none is the best; leave out --step")
+    return run, checkpoints.restore(run.state_template(), step=step)
 
 
-def evaluate_workdir(workdir: Path, data: str | None = None, data_dir: str | None = None) -> dict[str, float]:
+def evaluate_workdir(
+    workdir: Path, data: str | None = None, data_dir: str | None = None, *, step: int | str | None = None
+) -> dict[str, float]:
     """'top1', 'top5', 'loss', 'examples' and 'step', on the run's own test set or on another dataset."""
-    run, state = load_workdir(workdir)
+    run, state = load_workdir(workdir, step=step)
     config = run.config.copy_and_resolve_references()
     config.data.update({"name": data or config.data.name, "data_dir": data_dir or config.data.data_dir})
     source = open_data(config, "test")
@@ -48,18 +63,20 @@ def evaluate_workdir(workdir: Path, data: str | None = None, data_dir: str | Non
     if source.class_names != labels:
         raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")
     eval_step = make_eval_step(run.model, run.layout, **run.pixels)
-    values = evaluate(run, eval_step, state.variables, source)
+    values = evaluate(run, eval_step, state.averaged_variables, source)
     return {**values, "step": int(state.step)}
 
 
-def predict_images(workdir: Path, images: Sequence[Path], count: int = 5) -> Iterator[Prediction]:
+def predict_images(
+    workdir: Path, images: Sequence[Path], count: int = 5, *, step: int | str | None = None
+) -> Iterator[Prediction]:
     """The `count` most probable classes of each image, in order; a folder stands for the images in it.
 
     When the first prediction is asked for, UserError is raised if a path does not exist. An image that cannot be
     decoded gives a Prediction with an error.
     """
     files = [file for path in images for file in _expand(path)]
-    run, state = load_workdir(workdir, devices=jax.devices()[:1])
+    run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
     names, data = read_class_names(workdir), run.config.data
     predict = make_predict_step(run.model, **run.pixels)
     for batch in _batched(files):
@@ -69,7 +86,7 @@ def predict_images(workdir: Path, images: Sequence[Path], count: int = 5) -> Ite
         if good:
             padded = np.zeros((min(IMAGES_AT_ONCE, len(files)), *good[0].shape), np.uint8)  # one shape, compiled once
             padded[: len(good)] = good
-            probabilities = iter(np.asarray(predict(state.variables, padded)))
+            probabilities = iter(np.asarray(predict(state.averaged_variables, padded)))
         for path, (_, error) in zip(batch, loaded):
             if error is not None:
                 yield Prediction(path, [], error)

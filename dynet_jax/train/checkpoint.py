@@ -1,96 +1,220 @@
 """Checkpoints of a work directory. The only file that knows Orbax."""
 
-from collections.abc import Callable
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
 from dynet_jax.errors import UserError
+from dynet_jax.train.hosts import all_hosts
+from dynet_jax.train.integrity import Damaged, Manifest, check_arrays, check_manifest, differences, make_manifest
+from dynet_jax.train.progress import warn
 from dynet_jax.train.state import TrainState
+
+SHOWN_DIFFERENCES = 10
+
+
+def report_failures_once() -> None:
+    """Silence what Orbax and TensorStore print beside the exception that they raise: a screen for every array.
+
+    For programs, which own their standard error; what went wrong is reported by `Checkpoints`.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    hook = sys.excepthook  # called, too, for what fails in a thread of TensorStore's
+
+    def without_echo(kind, error, traceback):
+        if str(error) != "Event loop is closed":
+            hook(kind, error, traceback)
+
+    sys.excepthook = without_echo
+    sys.unraisablehook = lambda unraisable: None
 
 
 class Checkpoints:
-    """WORKDIR/checkpoints/STEP: saved in the background, whole or invisible, the newest `keep` of them kept."""
+    """WORKDIR/checkpoints/STEP: saved in the background, whole or invisible, with a digest of every array.
 
-    def __init__(self, workdir: Path, keep: int = 3):
-        self._folder, self._keep = Path(workdir).absolute() / "checkpoints", keep
+    The newest `keep` of them are kept, and the one with the best score. A save that fails (a full disk) is reported by
+    `warn` and leaves the others as they are; the next one tries again.
+    """
+
+    def __init__(self, workdir: Path, keep: int = 3, warn: Callable[[str], None] = warn):
+        self._folder, self._keep, self._warn = Path(workdir).absolute() / "checkpoints", keep, warn
+        self._scores: dict[int, float] = {}
+        self._under_way = False
         self._manager = self._open() if self._folder.is_dir() else None  # reading must not make folders
 
     def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=False, enable_async_checkpointing=True)
-        # The handler is named because without it a manager that has not saved yet cannot say what is in a checkpoint.
-        handler = ocp.StandardCheckpointHandler()
-        return ocp.CheckpointManager(self._folder, options=options, item_handlers=handler)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_NewestAndBest(self._keep, self._scores), create=False, enable_async_checkpointing=True
+        )
+        return ocp.CheckpointManager(
+            self._folder,
+            options=options,
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "manifest": ocp.JsonCheckpointHandler()},
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """Of all checkpoints, ascending."""
+        return sorted(self._manager.all_steps()) if self._manager else []
 
     @property
     def latest_step(self) -> int | None:
         """Of the newest checkpoint, or None if there is none."""
-        return self._manager.latest_step() if self._manager else None
+        return max(self.steps, default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """Of the checkpoint with the highest score, the later of equals, or None if none has one."""
+        scored = [step for step in self.steps if step in self._scores]
+        return max(scored, key=lambda step: (self._scores[step], step), default=None)
+
+    def score(self, step: int, value: float) -> None:
+        """The accuracy of a step, by which the best checkpoint is kept."""
+        self._scores[step] = value
 
     def save(self, state: TrainState, *, wait: bool = False) -> None:
-        """Start saving; a copy of the state is taken at once. Saving a step again does nothing."""
-        if self._manager is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._manager = self._open()
-        step = int(state.step)
-        if step != self.latest_step:
-            self._manager.save(step, args=ocp.args.StandardSave(state))
-        if wait:
-            self._manager.wait_until_finished()
+        """Start saving; a copy of the state is taken at once. Saving a step again does nothing.
 
-    def restore(self, template: TrainState) -> TrainState:
-        """The newest state, laid out like `template` (arrays, or shapes with shardings).
-
-        Raises UserError if there is none, or if it is the state of another network or optimiser.
+        With `wait`, it is on the disk on return, or UserError is raised.
         """
-        step = self.latest_step
-        if step is None:
-            raise UserError(f"there is no checkpoint in {self._folder}")
-        saved = _shapes(self._read(step, lambda: self._manager.item_metadata(step)))
-        wanted = _shapes(template)
-        differences = [key for key in sorted(saved | wanted) if saved.get(key) != wanted.get(key)]
-        if differences:
-            key = differences[0]
-            raise UserError(
-                f"the checkpoint {self._folder / str(step)} is of another model: {len(differences)} of {len(wanted)} "
-                f"entries differ, first {key} (saved {saved.get(key, 'nothing')}, expected "
-                f"{wanted.get(key, 'nothing')}); use another --workdir, or the configuration it was trained with"
-            )
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        return self._read(step, lambda: self._manager.restore(step, args=ocp.args.StandardRestore(abstract)))
-
-    def _read(self, step: int, read: Callable):
-        """Orbax raises many things when files are missing or cut short; all of them mean the same to the user."""
+        step = int(state.step)
         try:
-            content = read()
-            if not jax.tree.leaves(content, is_leaf=lambda leaf: hasattr(leaf, "shape")):
-                raise ValueError("it is empty")
-            return content
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            older = [other for other in self._manager.all_steps() if other < step]
-            then = f"go on from step {max(older)}" if older else "start from the beginning"
+            if self._manager is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._manager = self._open()
+            if step not in self.steps:
+                items = {"state": ocp.args.StandardSave(state), "manifest": ocp.args.JsonSave(make_manifest(state))}
+                self._manager.save(step, args=ocp.args.Composite(**items))
+                self._under_way = True
+            if wait:
+                self._manager.wait_until_finished()
+        except Exception as error:  # Orbax and TensorStore raise many things when a disk is full
+            self._save_failed(error, fatal=wait)
+
+    def check(self) -> None:
+        """Report a save that has failed in the background; costs next to nothing, so ask after every step."""
+        if self._under_way and not self._manager.is_saving_in_progress():
+            self._under_way = False
+            try:
+                self._manager.wait_until_finished()  # for nothing any more: it raises what went wrong
+            except Exception as error:
+                self._save_failed(error, fatal=False)
+
+    def _save_failed(self, error: Exception, *, fatal: bool) -> None:
+        if self._manager is not None:
+            with contextlib.suppress(Exception):  # it reports the same error once more
+                self._manager.close()
+        self._manager = self._open() if self._folder.is_dir() else None  # forget the one that never came to be
+        self._under_way = False
+        newest = "there is none yet" if self.latest_step is None else f"the newest is of step {self.latest_step}"
+        line = f"a checkpoint could not be saved ({type(error).__name__}: {_short(error)}); {newest}"
+        if fatal:
+            raise UserError(f"{line}. Make room, then run the same command to go on from there") from error
+        self._warn(f"{line}. Training goes on and will try again at the next save")
+
+    def restore(self, template: TrainState, *, step: int | None = None, set_aside: bool = False) -> TrainState:
+        """The newest whole state (or that of `step`), laid out like `template`: arrays, or shapes with shardings.
+
+        A damaged checkpoint is reported and passed over; with `set_aside` it is moved to WORKDIR/damaged, so that a
+        run that goes on from an older one can save that step again.
+
+        Raises UserError if there is none that is whole, or if it is the state of another network or optimiser.
+        """
+        if not self.steps:
+            raise UserError(f"there is no checkpoint in {self._folder}")
+        if step is not None and step not in self.steps:
+            raise UserError(f"there is no checkpoint of step {step} in {self._folder}; there are {self.steps}")
+        damaged = []
+        for candidate in reversed(self.steps) if step is None else [step]:
+            state, damage = self._try(candidate, template)
+            if all_hosts(damage is None):
+                if damaged and set_aside:
+                    self._set_aside([step for step, _ in damaged])
+                return state
+            damaged.append((candidate, damage or "another host cannot read it"))
+            self._warn(f"the checkpoint {self._folder / str(candidate)} is damaged: {damage}; trying an older one")
+        reasons = "; ".join(f"step {step}: {damage}" for step, damage in damaged)
+        raise UserError(
+            f"no checkpoint in {self._folder} is whole ({reasons}); move that folder away to start from the beginning"
+        )
+
+    def _try(self, step: int, template: TrainState) -> tuple[TrainState | None, str | None]:
+        """The state, or what is wrong with it."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        try:
+            manifest = self.manifest(step)
+            self._refuse_another_model(step, template, manifest)
+            state = self._read(step, state=ocp.args.StandardRestore(abstract))
+            check_arrays(state, manifest)
+            return state, None
+        except UserError:
+            raise
+        except Damaged as error:
+            return None, str(error)
+        except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
+            return None, f"{type(error).__name__}: {_short(error)}"
+
+    def manifest(self, step: int | None = None) -> Manifest:
+        """What a checkpoint (the newest unless one is named) must hold, see `make_manifest`. Raises Damaged."""
+        manifest = self._read(self.latest_step if step is None else step, manifest=ocp.args.JsonRestore())
+        check_manifest(manifest)
+        return manifest
+
+    def _read(self, step: int, **item):
+        (name,) = item
+        return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
+
+    def _refuse_another_model(self, step: int, template: TrainState, manifest: Manifest) -> None:
+        different = differences(template, manifest)
+        if different:
+            more = f", and {len(different) - SHOWN_DIFFERENCES} more" if len(different) > SHOWN_DIFFERENCES else ""
             raise UserError(
-                f"the checkpoint {self._folder / str(step)} is damaged ({type(error).__name__}: {reason}); move that "
-                f"folder away to {then}"
-            ) from error
+                f"the checkpoint {self._folder / str(step)} is of another model: {len(different)} of "
+                f"{len(manifest['arrays'])} entries differ: {', '.join(different[:SHOWN_DIFFERENCES])}{more}; use "
+                "another --workdir, or the configuration it was trained with"
+            )
+
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        aside = self._folder.parent / "damaged"
+        if jax.process_index() == 0:
+            aside.mkdir(exist_ok=True)
+            for step in steps:
+                free = (aside / f"{step}{suffix}" for suffix in ("", *(f".{i}" for i in range(1, 1000))))
+                (self._folder / str(step)).rename(next(path for path in free if not path.exists()))
+        all_hosts(True)  # nobody looks before they are gone
+        self._manager.close()
+        self._manager = self._open()
+        self._warn(f"damaged checkpoints are now in {aside}")
 
     def close(self) -> None:
-        """Wait for saves under way; an error of theirs is raised here."""
+        """Wait for a save under way, and let go of the directory."""
         if self._manager is not None:
-            self._manager.wait_until_finished()
+            try:
+                self._manager.wait_until_finished()
+            except Exception as error:
+                self._save_failed(error, fatal=False)
+        if self._manager is not None:
             self._manager.close()
 
 
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
-    """'params/stem/kernel' -> shape. Names of tuples' fields and their positions are the same thing on disk."""
-    tree = getattr(tree, "tree", None) or getattr(tree, "item_metadata", None) or tree
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-    return {
-        "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path): tuple(
-            leaf.shape
-        )
-        for path, leaf in leaves
-        if hasattr(leaf, "shape")
-    }
+class _NewestAndBest:
+    """Which checkpoints stay. Orbax asks with all of them, oldest first, whenever one is saved."""
+
+    def __init__(self, keep: int, scores: dict[int, float]):
+        self._keep, self._scores = keep, scores
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        scored = [step for step in steps if step in self._scores]
+        best = max(scored, key=lambda step: (self._scores[step], step), default=None)
+        return [step in sorted(steps)[-self._keep :] or step == best for step in steps]
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

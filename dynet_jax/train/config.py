@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.train.recipe import paper_recipe
 
 
 def load_config(argument: str) -> ml_collections.ConfigDict:
@@ -85,16 +86,8 @@ def _parse(key: str, text: str, present: Any, kind: type) -> Any:
     return value
 
 
-REQUIRED = (
-    *("model.name", "model.num_classes", "data.name", "data.data_dir", "data.image_size", "data.resize_to"),
-    *("data.crop", "data.flip", "data.mean", "data.std", "data.threads", "batch_size", "accumulation_steps", "epochs"),
-    *("warmup_epochs", "learning_rate", "momentum", "weight_decay", "decay_parameters", "label_smoothing"),
-    *("bn_batch_size", "dtype", "seed", "log_every_steps", "eval_every_epochs", "checkpoint_every_steps"),
-    "keep_checkpoints",
-)
-
 # Keys that may be None, and what they are otherwise.
-OPTIONAL = {"bn_batch_size": int, "data.data_dir": str}
+OPTIONAL = {"bn_batch_size": int, "data.data_dir": str, "clip_norm": float, "ema_decay": float, "init_from": str}
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -113,20 +106,15 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     positive = ("batch_size", "accumulation_steps", "epochs", "data.image_size", "data.resize_to", "log_every_steps")
     positive += ("checkpoint_every_steps", "keep_checkpoints", "eval_every_epochs", "data.threads")
     flat = flatten(config)
-    missing = [key for key in REQUIRED if key not in flat]
-    if missing:
-        raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")
+    _check_types(flat)
     for key, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} must be finite, not {value}")
     for key in positive:
         if not flat[key] > 0:
             raise UserError(f"{key} must be positive, not {flat[key]}")
-    for key in ("learning_rate", "weight_decay", "warmup_epochs", "seed"):
+    for key in ("learning_rate", "weight_decay", "warmup_epochs", "seed", "data.workers", "data.max_corrupt"):
         if not flat[key] >= 0:
-            raise UserError(f"{key} must not be negative: {flat[key]}")
-    for key in ("data.workers", "data.max_corrupt"):  # a configuration of before they were there may lack them
-        if not flat.get(key, 0) >= 0:
             raise UserError(f"{key} must not be negative: {flat[key]}")
     for key in ("label_smoothing", "momentum"):
         if not 0 <= flat[key] < 1:
@@ -140,9 +128,31 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"data.std must be positive, not {config.data.std}")
     if config.bn_batch_size is not None and config.bn_batch_size < 1:
         raise UserError(f"bn_batch_size must be positive, or None for the whole batch, not {config.bn_batch_size}")
+    if config.clip_norm is not None and config.clip_norm <= 0:
+        raise UserError(f"clip_norm must be positive, or None for no clipping, not {config.clip_norm}")
+    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
+        raise UserError(f"ema_decay must be in (0, 1), like 0.9999, or None for no averages, not {config.ema_decay}")
     if config.warmup_epochs >= config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must be less than epochs={config.epochs}")
     if config.data.resize_to < config.data.image_size:
         raise UserError(f"data.resize_to={config.data.resize_to} is less than data.image_size={config.data.image_size}")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype must be 'float32' or 'bfloat16', not {config.dtype!r}")
+
+
+def _check_types(flat: dict[str, Any]) -> None:
+    """Raises UserError unless the keys and their types are those of the recipe; a network's arguments are its own."""
+    recipe = flatten(paper_recipe(""))
+    missing = [key for key in recipe if key not in flat and key not in ("model.width", "model.small_input")]
+    if missing:
+        raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")
+    for key, value in flat.items():
+        if key not in recipe and not key.startswith("model."):
+            raise UserError(f"the configuration has a key {key!r} that means nothing; {suggest(key, recipe)}")
+        if key not in recipe or (value is None and key in OPTIONAL):
+            continue
+        kind = OPTIONAL.get(key, type(recipe[key]))
+        allowed = {float: (float, int), tuple: (tuple, list)}.get(kind, (kind,))
+        if type(value) not in allowed:
+            name = "list" if kind is tuple else kind.__name__
+            raise UserError(f"{key} must be {name}, like {recipe[key]!r}, not {value!r}")

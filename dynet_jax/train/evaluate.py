@@ -1,6 +1,7 @@
 """Exact evaluation: every test example counts once, on any number of devices and hosts."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 
@@ -19,12 +20,21 @@ def evaluation_batch_size(run: Run, examples: int) -> int:
     return -(-min(at_once, examples) // devices) * devices
 
 
+class Vote(Protocol):
+    """See `StopVote`."""
+
+    decided: bool
+
+    def attach(self, batch: dict) -> dict: ...
+    def count(self, sums: dict) -> dict: ...
+
+
 def evaluate(
-    run: Run, eval_step: Callable, variables: dict, source: Source, stop: Callable[[], bool] = lambda: False
+    run: Run, eval_step: Callable, variables: dict, source: Source, vote: Vote | None = None
 ) -> dict[str, float] | None:
     """Mean 'loss' (without label smoothing), 'top1' and 'top5' over the 'examples' of the source that can be decoded.
 
-    Raises UserError if none can. None if `stop`, which is asked before every batch, says so before the end.
+    Raises UserError if none can. None if the vote, which is asked before every batch, is to stop before the end.
     """
     batches = evaluation_batches(
         source,
@@ -34,14 +44,18 @@ def evaluate(
         host=jax.process_index(),
         hosts=jax.process_count(),
         threads=run.config.data.threads,
-        workers=run.config.data.get("workers", 0),
+        workers=run.config.data.workers,
         corrupt=run.corrupt,
     )
     sums = []
     for batch in batches:
-        if stop():
+        batch = to_devices(batch, run.layout)
+        if vote is None:
+            sums.append(eval_step(variables, batch))
+        elif vote.decided:
             return None
-        sums.append(eval_step(variables, to_devices(batch, run.layout)))
+        else:
+            sums.append(vote.count(eval_step(variables, vote.attach(batch))))
     examples = int(sum(batch["examples"] for batch in jax.device_get(sums)))
     if not examples:
         raise UserError(f"none of the {len(source)} test images can be decoded")

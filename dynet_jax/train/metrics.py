@@ -5,6 +5,10 @@ from pathlib import Path
 
 import jax
 
+from dynet_jax.train.progress import warn
+
+METRICS_FILE = "metrics.jsonl"
+
 
 def means(sums: list[dict]) -> dict[str, float]:
     """Sums of several batches (with 'examples') -> means over their examples. This waits for the devices."""
@@ -20,7 +24,8 @@ class MetricWriter:
     """Appends one JSON object a line to WORKDIR/metrics.jsonl, and the same numbers to TensorBoard's event file."""
 
     def __init__(self, workdir: Path, enabled: bool = True):
-        self.path = workdir / "metrics.jsonl"
+        self.path = workdir / METRICS_FILE
+        self._unwritten = ""
         self._tensorboard = None
         if enabled:
             from tensorboardX import SummaryWriter
@@ -34,14 +39,23 @@ class MetricWriter:
         """kind: 'train' or 'test'."""
         if self._tensorboard is None:
             return
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        for key, value in values.items():
-            self._tensorboard.add_scalar(f"{kind}/{key}", value, step)
+        self._unwritten += json.dumps({"step": step, "kind": kind, **values}) + "\n"
+        try:
+            with self.path.open("a") as file:
+                file.write(self._unwritten)
+            self._unwritten = ""
+            for key, value in values.items():
+                self._tensorboard.add_scalar(f"{kind}/{key}", value, step)
+        except OSError as error:
+            self._unwritten = "\n" + self._unwritten.lstrip()  # what was cut short stays behind as a line of its own
+            warn(f"the metrics of step {step} could not be written ({error.strerror}); they will be with the next ones")
 
     def close(self) -> None:
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            try:
+                self._tensorboard.close()
+            except OSError as error:
+                warn(f"TensorBoard's events could not be written to the end ({error.strerror})")
 
 
 def read_metrics(path: Path, kind: str) -> list[dict]:

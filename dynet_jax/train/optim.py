@@ -23,15 +23,23 @@ def make_schedule(learning_rate: float, warmup_steps: int, total_steps: int) -> 
 
 
 def make_optimizer(
-    schedule: optax.Schedule, *, momentum: float, weight_decay: float, decay_parameters: str
+    schedule: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    decay_parameters: str,
+    clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
     """SGD as PyTorch and Caffe have it: the decay is added to the gradient, before the momentum.
+
+    `clip_norm` scales a longer gradient (of all parameters, without the decay) down to that norm.
 
     Raises UserError if `decay_parameters` is not 'kernels' or 'all'.
     """
     if decay_parameters not in DECAYED:
         raise UserError(f"unknown decay_parameters {decay_parameters!r}; {suggest(decay_parameters, DECAYED)}")
     return optax.chain(
+        *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
         optax.add_decayed_weights(weight_decay, mask=DECAYED[decay_parameters]),
         optax.sgd(schedule, momentum=momentum),
     )

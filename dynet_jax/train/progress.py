@@ -3,12 +3,15 @@
 import sys
 import time
 
+import jax
+
 
 class Progress:
     """`step 120/330 36.4% | loss 0.71 | top-1 93.1 | 812 img/s | ETA 1m05s`, with pauses left out of the rate."""
 
     def __init__(self, total_steps: int, start_step: int, batch_size: int, out=None):
         self._total, self._batch_size, self._out = total_steps, batch_size, out or sys.stdout
+        self._silent = jax.process_index() > 0  # of several hosts the first one speaks
         self._steps, self._seconds = 0, 0.0
         self._last_step, self._last_time = start_step, time.perf_counter()
 
@@ -39,7 +42,13 @@ class Progress:
         return rate
 
     def say(self, line: str) -> None:
-        print(line, file=self._out, flush=True)
+        if not self._silent:
+            print(line, file=self._out, flush=True)
+
+
+def warn(line: str) -> None:
+    """A loud line: on stderr, at once."""
+    print(f"WARNING: {line}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
     Stated in the paper (section 4.1): SGD with momentum 0.9, batch 2048, learning rate 0.8, cosine decay, weight decay
     5e-5, label smoothing 0.1, random crop and flip, central crop for testing.
     Chosen here, because the paper is silent: 300 epochs, 5 of them warm-up, BatchNorm over 64 examples (the paper's
-    2048 on 32 GPUs), no decay of BatchNorm's parameters and biases, random resized crops of 8 % to 100 % of the area.
+    2048 on 32 GPUs), no decay of BatchNorm's parameters and biases, random resized crops of 8 % to 100 % of the area,
+    no clipping of gradients, no moving average of parameters.
     """
     config = ml_collections.ConfigDict()
     config.model = {"name": model, "num_classes": 1000, "width": 1.0, "small_input": False, **model_arguments}
@@ -36,6 +37,9 @@ def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
     config.weight_decay = 5e-5
     config.decay_parameters = "kernels"
     config.label_smoothing = 0.1
+    config.clip_norm = None
+    config.ema_decay = None
+    config.init_from = None
     config.bn_batch_size = 64
     config.dtype = "bfloat16"
     config.seed = 0

@@ -12,7 +12,6 @@ import optax
 from dynet_jax.data import CorruptImages, load_source
 from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.cache import CachedSource
-from dynet_jax.data.corrupt import DEFAULT_LIMIT
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
@@ -46,12 +45,15 @@ class Run:
             self.optimizer,
             seed=self.config.seed,
             image_size=self.config.data.image_size,
+            with_ema=self.config.ema_decay is not None,
             sharding=self.layout.replicated,
         )
 
     def state_template(self) -> TrainState:
         """Shapes and shardings of the state, without computing it: what a checkpoint is restored into."""
-        shapes = state_shapes(self.model, self.optimizer, image_size=self.config.data.image_size)
+        with_ema = self.config.ema_decay is not None
+        size = self.config.data.image_size
+        shapes = state_shapes(self.model, self.optimizer, image_size=size, with_ema=with_ema)
         return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.layout.replicated), shapes)
 
 
@@ -67,7 +69,7 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
     schedule = make_schedule(config.learning_rate, warmup_steps, total_steps)
     optimizer = make_run_optimizer(config, schedule)
-    corrupt = CorruptImages(config.data.get("max_corrupt", DEFAULT_LIMIT))
+    corrupt = CorruptImages(config.data.max_corrupt)
     return Run(config, layout, build_model(config, layout), schedule, optimizer, steps_per_epoch, total_steps, corrupt)
 
 
@@ -78,6 +80,7 @@ def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedu
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         decay_parameters=config.decay_parameters,
+        clip_norm=config.clip_norm,
     )
 
 
@@ -102,7 +105,7 @@ def open_data(config: ml_collections.ConfigDict, split: str) -> Source:
             f"{config.data.name} has {len(source.class_names)} classes but model.num_classes is "
             f"{config.model.num_classes}; use --config.model.num_classes={len(source.class_names)}"
         )
-    return CachedSource(source) if config.data.get("cache", False) else source
+    return CachedSource(source) if config.data.cache else source
 
 
 def training_transform(config: ml_collections.ConfigDict) -> Callable:

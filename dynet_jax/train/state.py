@@ -11,20 +11,36 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-    """Step count (int32), parameters, BatchNorm statistics and the optimiser's state (float32), on every device."""
+    """Step count (int32), parameters, BatchNorm statistics and the optimiser's state (float32), on every device.
+
+    `ema` holds moving averages of the parameters and statistics, laid out like `variables`; it is {} without them.
+    """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    ema: Any = flax.struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
+        """What is trained."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def averaged_variables(self) -> dict[str, Any]:
+        """What is evaluated and used: the moving averages where there are some."""
+        return self.ema or self.variables
 
 
 def create_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, image_size: int, sharding=None
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    image_size: int,
+    with_ema: bool = False,
+    sharding=None,
 ) -> TrainState:
     """A fresh state; a pure function of the seed, whatever the devices.
 
@@ -32,19 +48,22 @@ def create_state(
     """
     # It runs once: on a CPU, where optimising hundreds of random generators takes half a minute, do without.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    initialise = jax.jit(_initialiser(model, optimizer, image_size), out_shardings=sharding, compiler_options=quick)
-    return initialise(jax.random.key(seed))
+    initialiser = _initialiser(model, optimizer, image_size, with_ema)
+    return jax.jit(initialiser, out_shardings=sharding, compiler_options=quick)(jax.random.key(seed))
 
 
-def state_shapes(model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int) -> TrainState:
+def state_shapes(
+    model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int, with_ema: bool = False
+) -> TrainState:
     """The shapes and types of `create_state`'s arrays, without computing them."""
-    return jax.eval_shape(_initialiser(model, optimizer, image_size), jax.random.key(0))
+    return jax.eval_shape(_initialiser(model, optimizer, image_size, with_ema), jax.random.key(0))
 
 
-def _initialiser(model, optimizer, image_size):
+def _initialiser(model, optimizer, image_size, with_ema):
     def initialise(key):
         variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)), train=False)
-        params = variables["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+        return state.replace(ema=state.variables) if with_ema else state
 
     return initialise

@@ -33,6 +33,7 @@ def make_train_step(
     mean,
     std,
     label_smoothing: float,
+    ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """(state, batch) -> (new state, sums of 'loss', 'top1', 'top5' and 'examples' over the batch).
 
@@ -40,6 +41,12 @@ def make_train_step(
     The state's buffers are donated. A device's part of the batch is worked on in micro-batches of
     `layout.micro_batch`, one after another, and their gradients and statistics averaged: the same function as the whole
     batch at once.
+
+    'gradient_norm' and 'parameter_norm' (after the update) come times the batch size, like sums over it. A finite
+    parameter_norm says that no parameter has become infinite or NaN.
+
+    With `ema_decay` d, state.ema follows the parameters and statistics: d ema + (1 - d) new, where d is at most
+    (1 + step) / (10 + step), so that the first steps are soon forgotten.
     """
 
     def loss_and_gradients(params, batch_stats, images, labels):
@@ -74,10 +81,18 @@ def make_train_step(
             results, _ = lax.scan(accumulate, zeros, (images, labels))
         gradients, batch_stats, sums = results
         gradients, batch_stats = jax.tree.map(lambda v: v / count, lax.pmean((gradients, batch_stats), AXES))
-        metrics = lax.psum({**sums, "examples": jnp.float32(labels.size)}, AXES)
-
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state), metrics
+        params = optax.apply_updates(state.params, updates)
+        new_state = TrainState(state.step + 1, params, batch_stats, opt_state)
+        if ema_decay is not None:
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            new_state = new_state.replace(ema=optax.incremental_update(new_state.variables, state.ema, 1 - decay))
+
+        sums |= {"examples": jnp.float32(labels.size), **_votes(batch)}
+        metrics = lax.psum(sums, AXES)
+        metrics["gradient_norm"] = optax.global_norm(gradients) * metrics["examples"]
+        metrics["parameter_norm"] = optax.global_norm(params) * metrics["examples"]
+        return new_state, metrics
 
     sharded = jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED)
     return jax.jit(sharded, donate_argnums=0)
@@ -86,7 +101,8 @@ def make_train_step(
 def make_eval_step(model: nn.Module, layout: Layout, *, mean, std) -> Callable[[dict, Batch], Metrics]:
     """(variables, batch) -> sums of 'loss', 'top1', 'top5' and 'examples' over the real examples.
 
-    A batch is that of a training step and 'mask' [batch], 1 for real examples and 0 for padding.
+    A batch is that of a training step and 'mask' [batch], 1 for real examples and 0 for padding. In both steps a batch
+    may hold 'stop' [devices] int32, whose sum is returned too (see `StopVote`).
     """
 
     def step(variables, batch):
@@ -95,9 +111,13 @@ def make_eval_step(model: nn.Module, layout: Layout, *, mean, std) -> Callable[[
         values = {"loss": cross_entropy(logits, batch["label"]), **count_correct(logits, batch["label"])}
         # where, not a product: an infinite loss on an empty image must not become NaN
         sums = {key: jnp.sum(jnp.where(mask > 0, value, 0.0)) for key, value in values.items()}
-        return lax.psum({**sums, "examples": jnp.sum(mask)}, AXES)
+        return lax.psum({**sums, "examples": jnp.sum(mask), **_votes(batch)}, AXES)
 
     return jax.jit(jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED))
+
+
+def _votes(batch: Batch) -> Metrics:
+    return {"stop": jnp.sum(batch["stop"])} if "stop" in batch else {}
 
 
 def make_predict_step(model: nn.Module, *, mean, std) -> Callable[[dict, jax.Array], jax.Array]:

@@ -10,29 +10,33 @@ from dynet_jax.errors import UserError
 from dynet_jax.train.config import check_config, flatten
 
 CONFIG_FILE, LABELS_FILE = "config.json", "labels.json"
-# What may change when a run goes on: how long and how fast it trains, where and how data is read, what is written when.
+# What may change when a run goes on without being asked: it does not change what is computed.
 FREE = {
-    *("epochs", "warmup_epochs", "learning_rate", "accumulation_steps", "data.data_dir", "data.threads"),
-    *("data.workers", "data.cache", "data.max_corrupt"),
+    *("accumulation_steps", "data.data_dir", "data.threads", "data.workers", "data.cache", "data.max_corrupt"),
     *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
 }
 
 
-def claim(workdir: Path, config: ml_collections.ConfigDict, class_names: list[str]) -> None:
+def claim(
+    workdir: Path, config: ml_collections.ConfigDict, class_names: list[str], *, allow_change: bool = False
+) -> None:
     """Make the directory, or make sure that it belongs to a run like this one; then write both files.
 
     Raises UserError, before anything is written, if another run's checkpoints would be continued or overwritten, or a
-    config.json that is not train.py's.
+    config.json that is not train.py's. With `allow_change` a changed configuration is reported and taken.
     """
     if (workdir / CONFIG_FILE).exists():
         before, now = flatten(read_config(workdir)), flatten(config)
     if (workdir / CONFIG_FILE).exists() and any(workdir.glob("checkpoints/*")):
-        for key in sorted((before | now).keys() - FREE):
-            if _plain(before.get(key)) != _plain(now.get(key)):
-                raise UserError(
-                    f"{workdir} was trained with {key}={before.get(key)!r}, not {now.get(key)!r}; "
-                    "use another --workdir, or the configuration it began with"
-                )
+        changed = [key for key in sorted(before | now) if _plain(before.get(key)) != _plain(now.get(key))]
+        texts = [f"{key}={before.get(key)!r}, not {now.get(key)!r}" for key in changed if key not in FREE]
+        if texts and not allow_change:
+            raise UserError(
+                f"{workdir} was trained with {'; '.join(texts)}. Use another --workdir, or the configuration it began "
+                "with, or --allow_config_change to go on with this one"
+            )
+        for key in changed:
+            print(f"the configuration has changed: {key} was {before.get(key)!r} and is {now.get(key)!r}", flush=True)
         if (workdir / LABELS_FILE).exists() and read_class_names(workdir) != class_names:
             raise UserError(
                 f"{workdir} was trained on other classes than {config.data.name} has; use another --workdir"

@@ -1,0 +1,57 @@
+"""What is left behind for the person who has to find out why a loss is no longer a number."""
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dynet_jax.data import training_batch, training_examples
+from dynet_jax.data.record import Source
+from dynet_jax.errors import UserError
+from dynet_jax.train.setup import Run, training_transform
+
+WATCHED = {
+    "loss": "the loss",
+    "gradient_norm": "the norm of the gradient",
+    "parameter_norm": "the norm of the parameters",
+}
+SHOWN_EXAMPLES = 8
+
+
+def first_bad_step(window: list[dict], last_step: int) -> tuple[int, str] | None:
+    """The first step whose sums are not finite, and in what; `window` holds those of the steps up to `last_step`."""
+    for step, sums in enumerate(jax.device_get(window), start=last_step - len(window) + 1):
+        for key, name in WATCHED.items():
+            if not math.isfinite(sums[key]):
+                return step, f"{name} is {float(sums[key])}"
+    return None
+
+
+def diverged(run: Run, source: Source, step: int, what: str, workdir: Path, saved: int | None) -> UserError:
+    """The error for a step that went wrong, after its batch has been written to WORKDIR."""
+    kept = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"
+    return UserError(
+        f"{what} at step {step}, at a learning rate of {float(run.schedule(step - 1)):.4g}, "
+        f"{_dump(run, source, step, workdir)}; {kept}. Use a smaller --config.learning_rate than "
+        f"{run.config.learning_rate}, or --config.clip_norm=1"
+    )
+
+
+def _dump(run: Run, source: Source, step: int, workdir: Path) -> str:
+    """Writes the global batch, made again (it is a function of the seed and the step). Says which examples it holds."""
+    config = run.config
+    drawn = {"batch_size": config.batch_size, "seed": config.seed, "step": step - 1}  # the first step is batch 0
+    indices = training_examples(source, **drawn)
+    more = ", ..." if len(indices) > SHOWN_EXAMPLES else ""
+    text = f"on the training examples {', '.join(map(str, indices[:SHOWN_EXAMPLES]))}{more}"
+    if jax.process_index() > 0:
+        return text
+    path = workdir / f"diverged_step{step}.npz"
+    try:
+        arrays, examples = training_batch(source, training_transform(config), **drawn, threads=config.data.threads)
+        names = np.asarray([example.name for example in examples])
+        np.savez_compressed(path, **arrays, index=[example.index for example in examples], name=names)
+    except (OSError, UserError) as error:  # a full disk, say: it must not hide what went wrong
+        return f"{text} (which could not be written to {path}: {error})"
+    return f"{text} (all of them in {path})"

@@ -1,0 +1,85 @@
+"""Several processes as one: joining, and agreeing before they act. With one process all of it is trivial."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dynet_jax.errors import UserError
+
+T = TypeVar("T")
+HEARTBEAT_SECONDS = 100
+
+
+def join(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    heartbeat_seconds: int = HEARTBEAT_SECONDS,
+) -> None:
+    """Join this process to the others of the run; call it before anything else of JAX.
+
+    Without an address, JAX finds the others by itself on Cloud TPU pods, under SLURM, Open MPI and Kubernetes.
+    Raises UserError if they cannot be found.
+    """
+    try:
+        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=heartbeat_seconds)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"this process cannot join the others ({reason}); see docs/training.md") from error
+
+
+def leave() -> None:
+    """Leave together: the first one waits for the others, which depend on it."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
+def gather(text: str) -> list[str]:
+    """The texts of all hosts, by their index."""
+    if jax.process_count() == 1:
+        return [text]
+    content = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(content.size))
+    padded = np.zeros(max(1, int(lengths.max())), np.uint8)
+    padded[: content.size] = content
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:length].tobytes().decode() for row, length in zip(rows, lengths)]
+
+
+def all_hosts(true: bool) -> bool:
+    """Whether it is true on every host. Also a barrier."""
+    return "" not in gather("yes" if true else "")
+
+
+def together(check: Callable[[], T]) -> T:
+    """The result of a check that every host makes; a UserError on one is a UserError on all of them.
+
+    Otherwise the host that fails would leave, and the others wait for it.
+    """
+    result, message = None, ""
+    try:
+        result = check()
+    except (UserError, OSError) as error:
+        message = str(error)
+    failed = [(host, text) for host, text in enumerate(gather(message)) if text]
+    if not failed:
+        return result
+    host, text = failed[0]
+    raise UserError(text if jax.process_count() == 1 else f"host {host} of {jax.process_count()}: {text}")
+
+
+def same_everywhere(what: str, text: str) -> None:
+    """Raises UserError, on all hosts, if the hosts do not all have the same text."""
+    texts = gather(text)
+    for host, other in enumerate(texts):
+        if other != texts[0]:
+            raise UserError(f"{what} is not the same on all hosts: {_first_difference(texts[0], other)} on host {host}")
+
+
+def _first_difference(text: str, other: str) -> str:
+    pairs = list(zip(text.splitlines(), other.splitlines()))
+    ours, theirs = next(((a, b) for a, b in pairs if a != b), (text, other))
+    return f"{ours.strip()} on host 0, {theirs.strip()}"

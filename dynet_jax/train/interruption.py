@@ -1,0 +1,104 @@
+"""Signals, and how several processes agree on the step at which to leave."""
+
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from dynet_jax.train.distributed import Layout
+
+T = TypeVar("T")
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+POLL_SECONDS = 0.05
+
+
+class Interruption:
+    """The first SIGTERM or Ctrl-C asks the run to save and leave; the second one stops it at once."""
+
+    seen = False
+
+    def __enter__(self):
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def _note(self, number, frame):
+        self.seen = True
+        for number in SIGNALS:  # the system's own way: it works in the middle of a compilation too
+            signal.signal(number, signal.SIG_DFL)
+        line = "stopping when the step under way is done; once more to stop at once, without saving"
+        print(line, file=sys.stderr, flush=True)
+
+    def __exit__(self, *exception):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+class StopVote:
+    """Whether the run should stop: one process's signal is everyone's, after the same step.
+
+    With several processes the vote travels with the batches: every device adds its host's to the sums of a step, and a
+    sum is looked at LAG steps later, when it is there without waiting. With one process it is the signal itself.
+    """
+
+    LAG = 2
+
+    def __init__(self, interruption: Interruption, layout: Layout, processes: int | None = None):
+        self._interruption, self._layout = interruption, layout
+        self.alone = (jax.process_count() if processes is None else processes) == 1
+        self._sums: deque[jax.Array] = deque()
+        self._stop = False
+
+    def attach(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The batch, with this host's vote as 'stop' [devices] int32."""
+        if self.alone:
+            return batch
+        vote = np.full(len(self._layout.mesh.local_devices), self._interruption.seen, np.int32)
+        return {**batch, "stop": jax.make_array_from_process_local_data(self._layout.batch_sharding, vote)}
+
+    def count(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The sums of a step, without the votes."""
+        sums = dict(sums)
+        if "stop" in sums:
+            self._sums.append(sums.pop("stop"))
+        return sums
+
+    @property
+    def decided(self) -> bool:
+        """Ask it at the same places on every host."""
+        if self.alone:
+            return self._interruption.seen
+        while len(self._sums) > self.LAG:
+            self._stop |= int(self._sums.popleft()) > 0
+        return self._stop
+
+    def run(self, *slow: Callable[[], T]) -> Sequence[T] | None:
+        """The results of functions that compile for long, run side by side; None if a signal came before the end.
+
+        They go on in the background then, so the process has to end without waiting for them (`os._exit`). With
+        several processes a signal is not answered before the end: the others could not know.
+        """
+        results: list = [None] * len(slow)
+        errors: list[BaseException] = []
+
+        def work(index):
+            try:
+                results[index] = slow[index]()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(slow))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():  # signals are seen by the main thread, and only while it runs Python
+                thread.join(POLL_SECONDS)
+                if self.alone and self._interruption.seen:
+                    return None
+        if errors:
+            raise errors[0]
+        return results

@@ -1,0 +1,91 @@
+"""What is checked before anything is compiled: on every host, with the same outcome on all of them."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_collections
+
+from dynet_jax.data.record import Source
+from dynet_jax.errors import UserError
+from dynet_jax.train.checkpoint import Checkpoints
+from dynet_jax.train.config import check_config
+from dynet_jax.train.distributed import make_layout
+from dynet_jax.train.hosts import same_everywhere, together
+from dynet_jax.train.setup import Run, make_run, open_data, training_transform
+from dynet_jax.train.workdir import claim
+
+
+class Start(NamedTuple):
+    """What a run begins with."""
+
+    run: Run
+    train_source: Source
+    test_source: Source
+
+
+def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_change: bool = False) -> Start:
+    """Check everything, and write the small files of the work directory.
+
+    Raises UserError, on all hosts, for whatever the user can mend on one of them.
+    """
+
+    def prepare() -> Start:
+        check_config(config)
+        training_transform(config)
+        train_source, test_source = open_data(config, "train"), open_data(config, "test")
+        layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
+        return Start(make_run(config, len(train_source), layout), train_source, test_source)
+
+    start = together(prepare)
+    same_everywhere("the configuration", json.dumps(config.to_dict(), indent=1, sort_keys=True))
+    for split, source in (("training", start.train_source), ("test", start.test_source)):
+        summary = {"images": len(source), "classes": source.class_names}
+        same_everywhere(f"the {split} set", json.dumps(summary, indent=1))
+
+    def settle() -> None:
+        check_space(start.run, workdir)
+        if jax.process_index() == 0:
+            claim(workdir, config, start.train_source.class_names, allow_change=allow_config_change)
+
+    together(settle)
+    return start
+
+
+def check_space(run: Run, workdir: Path) -> None:
+    """Raises UserError if the disk has no room for the checkpoints that a run keeps, and one being written."""
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.state_template()))
+    kept = run.config.keep_checkpoints + 1  # and the best one
+    needed = state * max(1, kept + 1 - len(Checkpoints(workdir).steps))
+    there = next(path for path in (workdir.absolute(), *workdir.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise UserError(
+            f"{there} has {free / 1e9:.2f} GB free, but the checkpoints of this run need {needed / 1e9:.2f} GB "
+            f"({state / 1e9:.3f} GB each); make room, or use a smaller --config.keep_checkpoints"
+        )
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs on the disk, so that a run that is started again does not compile again.
+
+    $JAX_COMPILATION_CACHE_DIR says where, else it is ~/.cache/dynet_jax. On CPUs the folder is one per kind of
+    processor, because a program compiled for another one may not run.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
+        return
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(base / "dynet_jax" / _processor()))
+
+
+def _processor() -> str:
+    import hashlib
+    import platform
+
+    features = Path("/proc/cpuinfo")
+    lines = features.read_text().splitlines() if features.is_file() else [platform.processor()]
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0] if lines else "")
+    return f"{platform.machine()}-{hashlib.blake2b(flags.encode(), digest_size=4).hexdigest()}"
