@@ -1,6 +1,7 @@
 """Means of sums, and the file that keeps them through crashes and restarts."""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -63,3 +64,34 @@ def test_a_line_cut_by_a_crash_is_passed_over(tmp_path, cut):
     writer.close()
     rows = read_metrics(writer.path, "train")
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.25), (2, 0.5), (3, 0.75)]
+
+
+def test_what_a_full_disk_refuses_is_written_later(tmp_path, monkeypatch, capsys):
+    writer = MetricWriter(tmp_path)
+    writer.write(1, "train", {"loss": 3.0})
+    whole = Path.open
+
+    class Full:
+        """A file that takes some bytes and then no more."""
+
+        def __init__(self, path):
+            self.file = whole(path, "a")
+
+        def __enter__(self):
+            return self
+
+        def write(self, text):
+            self.file.write(text[:5])
+            raise OSError(28, "No space left on device")
+
+        def __exit__(self, *exception):
+            self.file.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode="r": Full(path))
+        writer.write(2, "train", {"loss": 2.0})
+        writer.write(3, "train", {"loss": 1.0})
+    assert "metrics of step 2 could not be written (No space left on device)" in capsys.readouterr().err
+    writer.write(4, "train", {"loss": 0.5})
+    writer.close()
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl", "train")] == [1, 2, 3, 4]

@@ -62,3 +62,14 @@ def test_three_steps(decay_parameters):
 def test_unknown_decay_parameters():
     with pytest.raises(UserError, match=r"unknown decay_parameters 'kernel'; did you mean kernels\?"):
         make_optimizer(make_schedule(0.1, 0, 1), momentum=0.9, weight_decay=0.1, decay_parameters="kernel")
+
+
+@pytest.mark.parametrize(("clip_norm", "factor"), [(None, 1.0), (1.0, 1 / 5), (10.0, 1.0)])
+def test_clipping_scales_the_whole_gradient(clip_norm, factor):
+    schedule = make_schedule(1.0, 0, 10)
+    optimizer = make_optimizer(
+        schedule, momentum=0.0, weight_decay=0.0, decay_parameters="kernels", clip_norm=clip_norm
+    )
+    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    updates, _ = optimizer.update({"a": jnp.full(1, 3.0), "b": jnp.full(1, -4.0)}, optimizer.init(params), params)
+    np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-3 * factor, 4 * factor], rtol=1e-6)

@@ -1,0 +1,55 @@
+"""`train.py` in processes of its own, as a user, a cluster or an accident would start and stop it."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "tests/train/tiny_run.py"
+SECONDS = 300
+
+
+class Run:
+    """One process of train.py. Lines of its output are kept in `lines`."""
+
+    def __init__(self, workdir: Path, *arguments: str, devices: int = 1, environment: dict | None = None):
+        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        command = [sys.executable, "-u", "train.py", f"--config={CONFIG}", f"--workdir={workdir}", *arguments]
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": flags, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def read_until(self, beginning: str) -> str:
+        """The first line that begins like this."""
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if line.startswith(beginning):
+                return line
+        raise AssertionError(f"no line begins with {beginning!r}:\n{self.output}")
+
+    def finish(self) -> int:
+        """Read to the end; the exit code."""
+        output, _ = self.process.communicate(timeout=SECONDS)
+        self.lines.append(output)
+        return self.process.returncode
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+
+def two_hosts(workdir: Path, *arguments: str, each: tuple = ((), ()), devices: int = 2) -> list[Run]:
+    """Two processes that are one run; `each` has the arguments that only one of them gets."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    common = (f"--coordinator=localhost:{port}", "--processes=2", "--heartbeat_timeout=10", *arguments)
+    return [Run(workdir, *common, f"--process={host}", *each[host], devices=devices) for host in range(2)]

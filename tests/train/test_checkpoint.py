@@ -1,0 +1,252 @@
+"""Checkpoints: what is kept, and that a damaged one is never taken for a whole one."""
+
+import collections
+import errno
+import shutil
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dynet_jax.errors import UserError
+from dynet_jax.train.checkpoint import Checkpoints
+from dynet_jax.train.state import TrainState
+
+
+def make_state(step: int, features: int = 5, with_ema: bool = True) -> TrainState:
+    rng = np.random.default_rng(step)
+    kernels = {"kernel": rng.normal(size=(3, 3, 4, features)), "bias": rng.normal(size=features)}
+    params = {"stem": jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), kernels)}
+    batch_stats = {"stem_norm": {"mean": jnp.full(features, 0.1 * step), "var": jnp.ones(features)}}
+    opt_state = optax.sgd(optax.constant_schedule(0.1), momentum=0.9).init(params)
+    state = TrainState(jnp.int32(step), params, batch_stats, opt_state)
+    return state.replace(ema=jax.tree.map(jnp.copy, state.variables)) if with_ema else state
+
+
+def save(folder, *steps, **arguments) -> None:
+    checkpoints = Checkpoints(folder, **arguments)
+    for step in steps:
+        checkpoints.save(make_state(step))
+    checkpoints.close()
+
+
+def template(**arguments) -> TrainState:
+    return jax.eval_shape(lambda: make_state(0, **arguments))
+
+
+def on_devices(tree, count: int):
+    mesh = Mesh(np.asarray(jax.devices()[:count]), ("data",))
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_a_state_comes_back_on_any_number_of_devices(tmp_path, devices):
+    save(tmp_path, 7)
+    state = Checkpoints(tmp_path).restore(on_devices(template(), devices))
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(make_state(7)))
+    assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(state))
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, score in ((1, 0.3), (2, 0.9), (3, 0.5), (4, None), (5, 0.9 - 1e-9), (6, None), (7, None)):
+        if score is not None:
+            checkpoints.score(step, score)
+        checkpoints.save(make_state(step), wait=True)
+    assert checkpoints.steps == [2, 6, 7]
+    assert (checkpoints.latest_step, checkpoints.best_step) == (7, 2)
+    checkpoints.score(6, 0.9)  # an equal one that is newer
+    assert checkpoints.best_step == 6
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "6", "7"]
+
+
+def test_a_step_may_be_asked_for(tmp_path):
+    save(tmp_path, 1, 2)
+    assert int(Checkpoints(tmp_path).restore(template(), step=1).step) == 1
+    with pytest.raises(UserError, match=r"no checkpoint of step 3 .* there are \[1, 2\]"):
+        Checkpoints(tmp_path).restore(template(), step=3)
+
+
+def test_another_model_gives_the_differing_keys(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(UserError, match="of another model") as caught:
+        Checkpoints(tmp_path).restore(template(features=6, with_ema=False))
+    assert "batch_stats/stem_norm/mean (saved float32[5], expected float32[6])" in str(caught.value)
+    assert "ema/batch_stats/stem_norm/mean (saved float32[5], expected nothing)" in str(caught.value)
+    assert "10 of 12 entries differ" in str(caught.value)
+
+
+def damage_by_deleting(folder):
+    shutil.rmtree(folder / "state")
+
+
+def damage_by_emptying(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def damage_by_truncating(folder):
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def damage_by_another_manifest(folder):
+    shutil.copy(folder.parent / "1/manifest/metadata", folder / "manifest/metadata")
+
+
+def damage_by_losing_the_manifest(folder):
+    shutil.rmtree(folder / "manifest")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_by_deleting,
+        damage_by_emptying,
+        damage_by_truncating,
+        damage_by_another_manifest,
+        damage_by_losing_the_manifest,
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path, damage):
+    save(tmp_path, 1, 2)
+    damage(tmp_path / "checkpoints/2")
+    lines = []
+    checkpoints = Checkpoints(tmp_path, warn=lines.append)
+    state = checkpoints.restore(template(), set_aside=True)
+    chex.assert_trees_all_equal(state, make_state(1))
+    assert "checkpoints/2 is damaged" in lines[0]
+    assert (tmp_path / "damaged/2").is_dir()
+    checkpoints.save(make_state(2), wait=True)  # the run comes to that step again
+    assert int(Checkpoints(tmp_path).restore(template()).step) == 2
+
+
+def test_nothing_whole_is_an_error_and_left_alone(tmp_path):
+    save(tmp_path, 1, 2)
+    for step in (1, 2):
+        damage_by_deleting(tmp_path / f"checkpoints/{step}")
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(step 2: .*; step 1: .*\); move that folder"):
+        Checkpoints(tmp_path, warn=lambda line: None).restore(template(), set_aside=True)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
+
+
+def corrupt(file, rng) -> str:
+    """Flip a bit, cut the file short, put zeros into it, or add to it."""
+    content = bytearray(file.read_bytes())
+    kind = rng.choice(["flip", "flip", "flip", "cut", "zeros", "add"])
+    place = int(rng.integers(max(1, len(content))))
+    if kind == "flip" and content:
+        content[place] ^= 1 << int(rng.integers(8))
+    elif kind == "cut":
+        del content[place:]
+    elif kind == "zeros":
+        content[place : place + 16] = bytes(len(content[place : place + 16]))
+    else:
+        content += rng.bytes(8)
+    file.write_bytes(content)
+    return kind
+
+
+@pytest.mark.slow
+def test_no_corruption_is_missed(tmp_path, record_property):
+    """Every file of the newest checkpoint in turn, 240 corruptions: it is either found, or changes nothing."""
+    save(tmp_path / "good", 1, 2)
+    wanted = {step: jax.device_get(make_state(step)) for step in (1, 2)}
+    files = [path.relative_to(tmp_path) for path in (tmp_path / "good/checkpoints/2").rglob("*") if path.is_file()]
+    files += [path.relative_to(tmp_path) for path in (tmp_path / "good/checkpoints").glob("*") if path.is_file()]
+    assert len(files) > 5
+    outcomes: collections.Counter = collections.Counter()
+    rng = np.random.default_rng(0)
+    for trial in range(240):
+        shutil.copytree(tmp_path / "good", tmp_path / "bad")
+        file = tmp_path / "bad" / files[trial % len(files)].relative_to("good")
+        kind = corrupt(file, rng)
+        lines: list[str] = []
+        state = jax.device_get(Checkpoints(tmp_path / "bad", warn=lines.append).restore(template()))
+        step = int(state.step)
+        same = all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(wanted.get(step, wanted[1]))))
+        outcome = "missed" if not same else "harmless" if step == 2 else "detected" if lines else "silent"
+        outcomes[outcome] += 1
+        assert outcome in ("detected", "harmless"), f"{kind} in {file}: {outcome}"
+        shutil.rmtree(tmp_path / "bad")
+    record_property("outcomes", dict(outcomes))
+    assert outcomes["detected"] > 50, outcomes
+
+
+def fail(*arguments, **keywords):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_survived(tmp_path, monkeypatch):
+    lines = []
+    checkpoints = Checkpoints(tmp_path, warn=lines.append)
+    checkpoints.save(make_state(1), wait=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save", fail)
+        checkpoints.save(make_state(2))
+        assert len(lines) == 1
+        assert "No space left on device); the newest is of step 1. Training goes on" in lines[0]
+        with pytest.raises(UserError, match=r"the newest is of step 1\. Make room, then run the same command"):
+            checkpoints.save(make_state(2), wait=True)
+    checkpoints.save(make_state(3), wait=True)
+    assert checkpoints.steps == [1, 3]
+    assert int(Checkpoints(tmp_path).restore(template()).step) == 3
+
+
+def test_an_error_in_the_background_is_reported_and_survived(tmp_path, monkeypatch):
+    lines = []
+    checkpoints = Checkpoints(tmp_path, warn=lines.append)
+    checkpoints.save(make_state(1), wait=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.JsonCheckpointHandler, "finalize", fail, raising=False)
+        patch.setattr(ocp.StandardCheckpointHandler, "finalize", fail)
+        checkpoints.save(make_state(2))
+        deadline = time.monotonic() + 30
+        while not lines and time.monotonic() < deadline:
+            checkpoints.check()
+    assert len(lines) == 1
+    assert "No space left on device); the newest is of step 1. Training goes on" in lines[0]
+    checkpoints.save(make_state(2), wait=True)
+    checkpoints.close()
+    assert len(lines) == 1
+    shutil.rmtree(tmp_path / "checkpoints/2")
+    again = Checkpoints(tmp_path)
+    assert again.steps == [1]
+    again.save(make_state(2), wait=True)
+    assert int(again.restore(template()).step) == 2
+
+
+SAVE_FOREVER = """
+import sys, jax.numpy as jnp
+from dynet_jax.train.checkpoint import Checkpoints
+from tests.train.test_checkpoint import make_state
+checkpoints = Checkpoints(sys.argv[1], keep=2)
+for step in range(1, 1000):
+    checkpoints.save(make_state(step, features=100_000), wait=step < 3)
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2])
+def test_a_kill_in_the_middle_of_a_save_leaves_whole_checkpoints(tmp_path, delay):
+    process = subprocess.Popen([sys.executable, "-c", SAVE_FOREVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    with process:
+        while process.stdout.readline() != "5\n":
+            assert process.poll() is None
+        time.sleep(delay)
+        process.kill()
+    state = Checkpoints(tmp_path, warn=pytest.fail).restore(template(features=100_000))
+    assert int(state.step) >= 3
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(make_state(int(state.step), features=100_000)))

@@ -1,0 +1,64 @@
+"""Fine-tuning: what is taken over, what begins anew, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from dynet_jax.errors import UserError
+from dynet_jax.predict import load_workdir
+from dynet_jax.train import loop
+from dynet_jax.train.distributed import make_layout
+from dynet_jax.train.init_from import initialise_from
+from dynet_jax.train.setup import make_run
+
+CLASSIFIER = ["params/classifier/bias", "params/classifier/kernel"]
+
+
+@pytest.fixture
+def trained(tiny_config, tmp_path):
+    """A work directory with moving averages."""
+    config = tiny_config.copy_and_resolve_references()
+    config.epochs, config.ema_decay = 4 / 22, 0.5
+    assert loop.train(config, tmp_path / "trained") == 0
+    return tmp_path / "trained"
+
+
+def fresh_run(config, **changes):
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    return make_run(config, 1438, make_layout(config.batch_size, config.bn_batch_size))
+
+
+@pytest.mark.parametrize(("num_classes", "new"), [(10, []), (37, CLASSIFIER)])
+def test_everything_but_another_classifier_is_taken_over(tiny_config, trained, num_classes, new):
+    state, names = initialise_from(trained, fresh_run(tiny_config, **{"model.num_classes": num_classes}))
+    assert sorted(names) == new
+    ema = load_workdir(trained)[1].ema
+    assert int(state.step) == 0
+    same = jax.tree.map(np.array_equal, state.params, ema["params"])
+    classifier = same.pop("classifier")
+    assert all(jax.tree.leaves(same))
+    assert all(jax.tree.leaves(classifier)) == (num_classes == 10)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.batch_stats, ema["batch_stats"])))
+    assert state.params["classifier"]["kernel"].shape[-1] == num_classes
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state.opt_state))
+
+
+def test_averages_begin_where_the_parameters_do(tiny_config, trained):
+    state, _ = initialise_from(trained, fresh_run(tiny_config, ema_decay=0.9))
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.ema, state.variables)))
+
+
+def test_another_network_is_refused(tiny_config, trained):
+    run = fresh_run(tiny_config.unlock(), **{"model.features": 18})
+    with pytest.raises(UserError, match=r"holds another network than tiny: .*/stage1_block1/.* and \d+ more differ"):
+        initialise_from(trained, run)
+
+
+def test_a_run_says_where_it_began(tiny_config, trained, tmp_path, capsys):
+    tiny_config.init_from, tiny_config.epochs = str(trained), 4 / 22
+    assert loop.train(tiny_config, tmp_path / "tuned") == 0
+    assert f"starting from {trained}" in capsys.readouterr().out
+    tiny_config.init_from = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is not a work directory"):
+        loop.train(tiny_config, tmp_path / "other")

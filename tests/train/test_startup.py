@@ -1,0 +1,89 @@
+"""What is refused before anything is compiled; and what a run leaves behind when it diverges."""
+
+import collections
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dynet_jax.data import load_source, training_batches
+from dynet_jax.errors import UserError
+from dynet_jax.train import compilation, loop, startup
+from dynet_jax.train.divergence import first_bad_step
+from dynet_jax.train.setup import training_transform
+from dynet_jax.train.startup import use_compilation_cache
+
+Usage = collections.namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def no_compilation(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(compilation, "make_train_step", refuse)
+
+
+def test_a_disk_without_room_is_refused(tiny_config, tmp_path, monkeypatch, no_compilation):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 100))
+    with pytest.raises(UserError, match=r"has 0\.00 GB free, but the checkpoints of this run need .* make room"):
+        loop.train(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_its_checkpoints_needs_room_for_one(tiny_config, tmp_path, monkeypatch):
+    assert loop.train(tiny_config, tmp_path) == 0
+    run = startup.start_up(tiny_config, tmp_path).run
+    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.state_template()))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 2 * one))
+    startup.check_space(run, tmp_path)
+    with pytest.raises(UserError, match="make room"):
+        startup.check_space(run, tmp_path / "new")
+
+
+def test_the_compilation_cache_is_where_it_is_asked_for(monkeypatch, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
+        use_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == before
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        use_compilation_cache()
+        assert Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / "dynet_jax"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_divergence_names_the_step_and_keeps_its_batch(tiny_config, tmp_path):
+    tiny_config.learning_rate = 1e30
+    with pytest.raises(UserError) as caught:
+        loop.train(tiny_config, tmp_path)
+    message = str(caught.value)
+    (dump,) = tmp_path.glob("diverged_step*.npz")
+    step = int(dump.stem.removeprefix("diverged_step"))
+    assert f"at step {step}, at a learning rate of 1e+30, on the training examples " in message
+    assert str(dump) in message
+
+    source = load_source("digits", "train")
+    batches = training_batches(
+        source, training_transform(tiny_config), batch_size=64, seed=tiny_config.seed, start_step=step - 1
+    )
+    batch, saved = next(batches), np.load(dump)
+    np.testing.assert_array_equal(saved["image"], batch["image"])
+    np.testing.assert_array_equal(saved["label"], batch["label"])
+    assert [source[int(index)].label for index in saved["index"]] == list(saved["label"])
+    assert ", ".join(map(str, saved["index"][:8])) in message
+
+
+@pytest.mark.parametrize("key", ["loss", "gradient_norm", "parameter_norm"])
+def test_the_first_bad_step_of_a_window(key):
+    good = {"loss": 1.0, "gradient_norm": 2.0, "parameter_norm": 3.0}
+    window = [good, {**good, key: float("inf")}, {**good, "loss": float("nan")}]
+    step, what = first_bad_step(window, last_step=12)
+    assert step == 11
+    assert what.endswith("is inf")
+    assert first_bad_step([good], last_step=12) is None
+    assert first_bad_step([], last_step=12) is None
