@@ -8,6 +8,7 @@ import ml_collections
 
 from dynet_jax.errors import UserError
 from dynet_jax.train.config import check_config, flatten
+from dynet_jax.train.recipe import paper_recipe
 
 CONFIG_FILE, LABELS_FILE = "config.json", "labels.json"
 # What may change when a run goes on without being asked: it does not change what is computed.
@@ -50,14 +51,17 @@ def claim(
 
 
 def read_config(workdir: Path) -> ml_collections.ConfigDict:
-    """The configuration of a work directory. Raises UserError if it is not one."""
+    """The configuration of a work directory. Raises UserError if it is not one.
+
+    A key that the run's version did not know has the recipe's value, which is what that version did.
+    """
     path = workdir / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}")
     try:
-        config = ml_collections.ConfigDict(json.loads(path.read_text()))
+        config = ml_collections.ConfigDict(_completed(json.loads(path.read_text())))
         check_config(config)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not a configuration of train.py: {error}") from error
     return config
 
@@ -70,6 +74,11 @@ def read_class_names(workdir: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); train.py writes it when it starts") from error
     return names
+
+
+def _completed(saved: dict) -> dict:
+    recipe = paper_recipe("").to_dict()
+    return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": saved["model"]}
 
 
 def _plain(value):

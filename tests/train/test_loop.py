@@ -16,7 +16,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.predict import evaluate_workdir, load_workdir, predict_images
 from dynet_jax.train import loop
 from dynet_jax.train.metrics import read_metrics
-from dynet_jax.train.workdir import claim
+from dynet_jax.train.workdir import claim, read_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -187,6 +187,17 @@ def test_a_foreign_config_json_is_left_alone(tiny_config, tmp_path, content):
     with pytest.raises(UserError, match=r"is not a configuration of train\.py"):
         claim(tmp_path, tiny_config, ["0", "1"])
     assert (tmp_path / "config.json").read_text() == content
+
+
+def test_a_work_directory_of_before_a_key_was_there_can_be_used(tiny_config, tmp_path):
+    claim(tmp_path, tiny_config, ["0", "1"])
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["ema_decay"], saved["data"]["workers"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert read_config(tmp_path).ema_decay is None
+    assert read_config(tmp_path).data.workers == 0
+    (tmp_path / "checkpoints/4").mkdir(parents=True)
+    claim(tmp_path, tiny_config, ["0", "1"])  # nothing has changed
 
 
 def test_a_damaged_checkpoint_is_passed_over(tiny_config, tmp_path, capsys):
