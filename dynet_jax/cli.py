@@ -52,7 +52,9 @@ def train_main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/dy_mobile.py:digits")
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="default: runs/NAME-VARIANT")
-    parser.add_argument("--init_from", metavar="DIR", help="begin with the parameters of another work directory")
+    parser.add_argument(
+        "--init_from", metavar="DIR", type=_path, help="begin with the parameters of another work directory"
+    )
     parser.add_argument(
         "--allow_config_change", action="store_true", help="go on although the configuration of WORKDIR was another"
     )
@@ -72,7 +74,7 @@ def train_main(arguments: list[str] | None = None) -> int:
         if options.workdir is not None and not options.workdir.name:
             raise UserError("--workdir must name a directory for this run alone, like runs/digits")
         config = load_config(options.config)
-        override(config, rest + ([f"init_from={options.init_from}"] if options.init_from else []))
+        override(config, rest + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
         path, _, variant = options.config.partition(":")
         workdir = options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
         use_compilation_cache()
@@ -99,6 +101,8 @@ def _add_hosts(parser) -> None:
 def _join_hosts(options) -> None:
     from dynet_jax.train import hosts
 
+    if options.heartbeat_timeout < 1:
+        raise UserError(f"--heartbeat_timeout must be positive, not {options.heartbeat_timeout}")
     explicit = (options.coordinator, options.processes, options.process)
     if any(value is not None for value in explicit):
         if any(value is None for value in explicit):

@@ -42,15 +42,21 @@ class Checkpoints:
     `warn` and leaves the others as they are; the next one tries again.
     """
 
-    def __init__(self, workdir: Path, keep: int = 3, warn: Callable[[str], None] = warn):
-        self._folder, self._keep, self._warn = Path(workdir).absolute() / "checkpoints", keep, warn
+    def __init__(self, workdir: Path, keep: int = 3, *, tidy: bool = False, warn: Callable[[str], None] = warn):
+        """With `tidy` what killed and failed saves have left is removed: for the one run that writes here."""
+        self._folder, self._keep = Path(workdir).absolute() / "checkpoints", keep
+        self._tidy, self._warn = tidy, warn
         self._scores: dict[int, float] = {}
         self._under_way = False
         self._manager = self._open() if self._folder.is_dir() else None  # reading must not make folders
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_NewestAndBest(self._keep, self._scores), create=False, enable_async_checkpointing=True
+            preservation_policy=_NewestAndBest(self._keep, self._scores),
+            create=False,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=self._tidy,
+            save_root_metadata=False,
         )
         return ocp.CheckpointManager(
             self._folder,
@@ -84,13 +90,15 @@ class Checkpoints:
         With `wait`, it is on the disk on return, or UserError is raised.
         """
         step = int(state.step)
+        self._finish_last()  # if it failed, this step may be that one
         try:
             if self._manager is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._manager = self._open()
             if step not in self.steps:
                 items = {"state": ocp.args.StandardSave(state), "manifest": ocp.args.JsonSave(make_manifest(state))}
-                self._manager.save(step, args=ocp.args.Composite(**items))
+                if not self._manager.save(step, args=ocp.args.Composite(**items)):
+                    raise RuntimeError(f"Orbax declines to save step {step} after step {self.latest_step}")
                 self._under_way = True
             if wait:
                 self._manager.wait_until_finished()
@@ -98,13 +106,23 @@ class Checkpoints:
             self._save_failed(error, fatal=wait)
 
     def check(self) -> None:
-        """Report a save that has failed in the background; costs next to nothing, so ask after every step."""
-        if self._under_way and not self._manager.is_saving_in_progress():
-            self._under_way = False
-            try:
-                self._manager.wait_until_finished()  # for nothing any more: it raises what went wrong
-            except Exception as error:
-                self._save_failed(error, fatal=False)
+        """Report a save that has failed in the background; costs next to nothing, so ask after every step.
+
+        Several hosts would find it after different steps; they look together, at the next save.
+        """
+        if self._under_way and jax.process_count() == 1 and not self._manager.is_saving_in_progress():
+            self._finish_last()
+
+    def _finish_last(self) -> None:
+        if not self._under_way:
+            return
+        self._under_way, error = False, None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as caught:
+            error = caught
+        if not all_hosts(error is None):
+            self._save_failed(error or RuntimeError("it failed on another host"), fatal=False)
 
     def _save_failed(self, error: Exception, *, fatal: bool) -> None:
         if self._manager is not None:
@@ -138,7 +156,11 @@ class Checkpoints:
                     self._set_aside([step for step, _ in damaged])
                 return state
             damaged.append((candidate, damage or "another host cannot read it"))
-            self._warn(f"the checkpoint {self._folder / str(candidate)} is damaged: {damage}; trying an older one")
+            damage = f"the checkpoint {self._folder / str(candidate)} is damaged: {damaged[-1][1]}"
+            if step is not None:
+                others = ", ".join(str(other) for other in self.steps if other != step) or "none"
+                raise UserError(f"{damage}; other steps: {others}")
+            self._warn(f"{damage}; trying an older one")
         reasons = "; ".join(f"step {step}: {damage}" for step, damage in damaged)
         raise UserError(
             f"no checkpoint in {self._folder} is whole ({reasons}); move that folder away to start from the beginning"
@@ -152,6 +174,8 @@ class Checkpoints:
             self._refuse_another_model(step, template, manifest)
             state = self._read(step, state=ocp.args.StandardRestore(abstract))
             check_arrays(state, manifest)
+            if int(state.step) != step:
+                raise Damaged(f"it is of step {int(state.step)}")
             return state, None
         except UserError:
             raise
@@ -196,11 +220,9 @@ class Checkpoints:
         """Wait for a save under way, and let go of the directory."""
         if self._manager is not None:
             try:
-                self._manager.wait_until_finished()
+                self._manager.close()
             except Exception as error:
-                self._save_failed(error, fatal=False)
-        if self._manager is not None:
-            self._manager.close()
+                self._warn(f"the last checkpoint could not be saved ({type(error).__name__}: {_short(error)})")
 
 
 class _NewestAndBest:

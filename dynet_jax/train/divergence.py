@@ -14,6 +14,7 @@ from dynet_jax.train.setup import Run, training_transform
 WATCHED = {
     "loss": "the loss",
     "gradient_norm": "the norm of the gradient",
+    "statistics_norm": "the norm of BatchNorm's statistics",
     "parameter_norm": "the norm of the parameters",
 }
 SHOWN_EXAMPLES = 8

@@ -26,7 +26,7 @@ def join(
     """
     try:
         jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=heartbeat_seconds)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"this process cannot join the others ({reason}); see docs/training.md") from error
 

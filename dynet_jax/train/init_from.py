@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 
 from dynet_jax.errors import UserError
-from dynet_jax.predict import load_workdir
 from dynet_jax.train.integrity import named_leaves
+from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import Run
 from dynet_jax.train.state import TrainState
 

@@ -1,7 +1,7 @@
 """Signals, and how several processes agree on the step at which to leave."""
 
+import os
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,8 +30,8 @@ class Interruption:
         self.seen = True
         for number in SIGNALS:  # the system's own way: it works in the middle of a compilation too
             signal.signal(number, signal.SIG_DFL)
-        line = "stopping when the step under way is done; once more to stop at once, without saving"
-        print(line, file=sys.stderr, flush=True)
+        # Not print: a signal may come in the middle of one.
+        os.write(2, b"stopping when the step under way is done; once more to stop at once, without saving\n")
 
     def __exit__(self, *exception):
         for number, handler in self._previous.items():
@@ -47,9 +47,9 @@ class StopVote:
 
     LAG = 2
 
-    def __init__(self, interruption: Interruption, layout: Layout, processes: int | None = None):
+    def __init__(self, interruption: Interruption, layout: Layout):
         self._interruption, self._layout = interruption, layout
-        self.alone = (jax.process_count() if processes is None else processes) == 1
+        self.alone = jax.process_count() == 1
         self._sums: deque[jax.Array] = deque()
         self._stop = False
 

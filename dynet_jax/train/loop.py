@@ -27,8 +27,11 @@ from dynet_jax.train.progress import Progress, warn
 from dynet_jax.train.setup import training_transform
 from dynet_jax.train.startup import Start, start_up
 from dynet_jax.train.state import TrainState
+from dynet_jax.train.workdir import record
 
 INTERRUPTED = 75  # EX_TEMPFAIL: "start me again"
+# What is in an error when the connection to another host breaks: by Gloo, NCCL, gRPC.
+LOST = ("gloo", "nccl", "connection", "unavailable", "deadline", "heartbeat", "peer", "aborted", "cancelled")
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_change: bool = False) -> int:
@@ -57,7 +60,7 @@ def _explained(error: jax.errors.JaxRuntimeError, config, start: Start, checkpoi
             f"{start.run.layout.micro_batch} images at a time do not fit in a device's memory; use "
             f"--config.accumulation_steps={2 * config.accumulation_steps}, or a smaller --config.batch_size"
         )
-    if jax.process_count() > 1:
+    if jax.process_count() > 1 and any(word in reason.lower() for word in LOST):
         return HostLost(
             f"the computation with the other hosts broke off ({reason[:200]}); most likely one of them has died. "
             f"The newest checkpoint is of step {checkpoints.latest_step}: run the same command on all hosts to go on"
@@ -72,7 +75,7 @@ class _Session:
         self.run, self.train_source, self.test_source = start
         self.config, self.workdir = self.run.config, workdir
         self.vote = StopVote(interruption, self.run.layout)
-        self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints)
+        self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, tidy=True)
         self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
         self.window: list[dict] = []  # sums of the steps since the last report
         self.ready: tuple[int, list[dict]] | None = None  # a finished window, not yet reported
@@ -81,12 +84,15 @@ class _Session:
 
     def run_to_end(self) -> int:
         state = self._restore_or_initialise()
+        if state is None:
+            return self._leave_early()
+        if jax.process_index() == 0:
+            record(self.workdir, self.config, self.train_source.class_names)
         first_step, total = int(state.step), self.run.total_steps
         self.progress.say("compiling the training and evaluation steps (half a minute on a CPU) ...")
         compiled = compile_steps(self.run, state, len(self.test_source), self.vote)
         if compiled is None:
-            self.progress.say("stopped before the first step; run the same command to go on")
-            return INTERRUPTED
+            return self._leave_early()
         self.train_step, self.eval_step, took = compiled
         self.progress.say(f"compiled in {took}")
         self.progress.restart()
@@ -94,16 +100,27 @@ class _Session:
             return self._leave(state)
         return self._steps(state, first_step) if first_step < total else self._finish(state)
 
-    def _restore_or_initialise(self) -> TrainState:
+    def _leave_early(self) -> int:
+        print("stopped before the first step; run the same command to go on", flush=True)
+        return INTERRUPTED
+
+    def _restore_or_initialise(self) -> TrainState | None:
+        """None if a signal came while a fresh state was being compiled."""
         run, config = self.run, self.config
         if self.checkpoints.latest_step is not None:
             state = self.checkpoints.restore(run.state_template(), set_aside=True)
             start = f"continuing at step {int(state.step)}"
-        elif config.init_from:
-            state, new = initialise_from(Path(config.init_from), run)
+        elif config.init_from is not None:
+            initial = self.vote.run(lambda: initialise_from(Path(config.init_from), run))
+            if initial is None:
+                return None
+            ((state, new),) = initial
             start = f"starting from {config.init_from}" + (f" with new {', '.join(new)}" if new else "")
         else:
-            state = run.fresh_state()
+            initial = self.vote.run(run.fresh_state)
+            if initial is None:
+                return None
+            (state,) = initial
             start = "starting"
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.progress = Progress(run.total_steps, int(state.step), config.batch_size)

@@ -1,6 +1,8 @@
 """Metrics: sums on the devices, means in `metrics.jsonl` and TensorBoard."""
 
+import contextlib
 import json
+import time
 from pathlib import Path
 
 import jax
@@ -21,16 +23,17 @@ def means(sums: list[dict]) -> dict[str, float]:
 
 
 class MetricWriter:
-    """Appends one JSON object a line to WORKDIR/metrics.jsonl, and the same numbers to TensorBoard's event file."""
+    """Appends one JSON object a line to WORKDIR/metrics.jsonl, and the same numbers to TensorBoard's event file.
+
+    On a full disk it says so; lines of metrics.jsonl are kept, and written when there is room.
+    """
 
     def __init__(self, workdir: Path, enabled: bool = True):
         self.path = workdir / METRICS_FILE
         self._unwritten = ""
         self._tensorboard = None
         if enabled:
-            from tensorboardX import SummaryWriter
-
-            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+            self._tensorboard = _Events(workdir / "tensorboard")
             if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
                 with self.path.open("a") as file:
                     file.write("\n")  # a crash has cut the last line: what follows begins its own
@@ -44,18 +47,41 @@ class MetricWriter:
             with self.path.open("a") as file:
                 file.write(self._unwritten)
             self._unwritten = ""
-            for key, value in values.items():
-                self._tensorboard.add_scalar(f"{kind}/{key}", value, step)
+            self._tensorboard.write(step, {f"{kind}/{key}": value for key, value in values.items()})
         except OSError as error:
             self._unwritten = "\n" + self._unwritten.lstrip()  # what was cut short stays behind as a line of its own
             warn(f"the metrics of step {step} could not be written ({error.strerror}); they will be with the next ones")
 
     def close(self) -> None:
         if self._tensorboard is not None:
-            try:
-                self._tensorboard.close()
-            except OSError as error:
-                warn(f"TensorBoard's events could not be written to the end ({error.strerror})")
+            self._tensorboard.close()
+
+
+class _Events:
+    """TensorBoard's event file, written at once: a thread, like that of `SummaryWriter`, would die of a full disk."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._file = folder, None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        try:
+            self._file = self._file or EventsWriter(str(self._folder / "events"))
+            for key, value in values.items():
+                self._file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(key, value)))
+            self._file.flush()
+        except OSError:
+            self._file = None  # what follows half a record is not read: begin another file
+            raise
+
+    def close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def read_metrics(path: Path, kind: str) -> list[dict]:

@@ -39,7 +39,8 @@ def make_optimizer(
     if decay_parameters not in DECAYED:
         raise UserError(f"unknown decay_parameters {decay_parameters!r}; {suggest(decay_parameters, DECAYED)}")
     return optax.chain(
-        *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
+        # The identity keeps the state's layout, so that clipping can be turned on when a run goes on.
+        optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
         optax.add_decayed_weights(weight_decay, mask=DECAYED[decay_parameters]),
         optax.sgd(schedule, momentum=momentum),
     )

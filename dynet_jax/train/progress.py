@@ -1,5 +1,6 @@
 """The line that a person reads while training runs."""
 
+import contextlib
 import sys
 import time
 
@@ -43,12 +44,14 @@ class Progress:
 
     def say(self, line: str) -> None:
         if not self._silent:
-            print(line, file=self._out, flush=True)
+            with contextlib.suppress(OSError):  # a log on a full disk, a pipe that nobody reads: no reason to stop
+                print(line, file=self._out, flush=True)
 
 
 def warn(line: str) -> None:
     """A loud line: on stderr, at once."""
-    print(f"WARNING: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"WARNING: {line}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -52,6 +52,8 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
             claim(workdir, config, start.train_source.class_names, allow_change=allow_config_change)
 
     together(settle)
+    saved = {"checkpoints": Checkpoints(workdir).steps}
+    same_everywhere(f"the work directory {workdir}", json.dumps(saved))
     return start
 
 

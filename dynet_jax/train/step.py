@@ -42,8 +42,8 @@ def make_train_step(
     `layout.micro_batch`, one after another, and their gradients and statistics averaged: the same function as the whole
     batch at once.
 
-    'gradient_norm' and 'parameter_norm' (after the update) come times the batch size, like sums over it. A finite
-    parameter_norm says that no parameter has become infinite or NaN.
+    'gradient_norm', 'statistics_norm' and 'parameter_norm' (both after the update) come times the batch size, like sums
+    over it. They are finite if no entry has become infinite or NaN.
 
     With `ema_decay` d, state.ema follows the parameters and statistics: d ema + (1 - d) new, where d is at most
     (1 + step) / (10 + step), so that the first steps are soon forgotten.
@@ -91,6 +91,7 @@ def make_train_step(
         sums |= {"examples": jnp.float32(labels.size), **_votes(batch)}
         metrics = lax.psum(sums, AXES)
         metrics["gradient_norm"] = optax.global_norm(gradients) * metrics["examples"]
+        metrics["statistics_norm"] = optax.global_norm(batch_stats) * metrics["examples"]
         metrics["parameter_norm"] = optax.global_norm(params) * metrics["examples"]
         return new_state, metrics
 

@@ -21,14 +21,18 @@ FREE = {
 def claim(
     workdir: Path, config: ml_collections.ConfigDict, class_names: list[str], *, allow_change: bool = False
 ) -> None:
-    """Make the directory, or make sure that it belongs to a run like this one; then write both files.
+    """Make the directory, or make sure that it belongs to a run like this one.
+
+    Both files are written if nothing has been saved yet; else `record` is to be called once a checkpoint has been
+    restored, so that a configuration that it does not fit leaves no trace.
 
     Raises UserError, before anything is written, if another run's checkpoints would be continued or overwritten, or a
     config.json that is not train.py's. With `allow_change` a changed configuration is reported and taken.
     """
+    has_checkpoints = any(workdir.glob("checkpoints/*"))
     if (workdir / CONFIG_FILE).exists():
         before, now = flatten(read_config(workdir)), flatten(config)
-    if (workdir / CONFIG_FILE).exists() and any(workdir.glob("checkpoints/*")):
+    if (workdir / CONFIG_FILE).exists() and has_checkpoints:
         changed = [key for key in sorted(before | now) if _plain(before.get(key)) != _plain(now.get(key))]
         texts = [f"{key}={before.get(key)!r}, not {now.get(key)!r}" for key in changed if key not in FREE]
         if texts and not allow_change:
@@ -42,6 +46,12 @@ def claim(
             raise UserError(
                 f"{workdir} was trained on other classes than {config.data.name} has; use another --workdir"
             )
+    if not has_checkpoints:
+        record(workdir, config, class_names)
+
+
+def record(workdir: Path, config: ml_collections.ConfigDict, class_names: list[str]) -> None:
+    """Write config.json and labels.json. Raises UserError if that is not possible."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         _write(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2))

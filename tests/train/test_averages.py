@@ -36,8 +36,6 @@ def test_averages_follow_parameters_and_statistics(devices):
         decay = min(DECAY, (1 + int(before.step)) / (10 + int(before.step)))
         expected = jax.tree.map(lambda ema, new, d=decay: d * ema + (1 - d) * new, expected, after.variables)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.ema, expected)
-    assert min(DECAY, 1 / 10) == 0.1  # the first steps are averaged less,
-    assert min(DECAY, 5 / 14) == DECAY  # the last one as asked for
     changed = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, states[-1].ema["params"], states[-1].params)
     assert any(jax.tree.leaves(changed))
     assert states[-1].averaged_variables is states[-1].ema

@@ -132,6 +132,39 @@ def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path, damage):
     assert int(Checkpoints(tmp_path).restore(template()).step) == 2
 
 
+def test_a_checkpoint_under_another_steps_name_is_damaged(tmp_path):
+    save(tmp_path, 1, 2)
+    (tmp_path / "checkpoints/2").rename(tmp_path / "checkpoints/9")
+    lines = []
+    assert int(Checkpoints(tmp_path, warn=lines.append).restore(template()).step) == 1
+    assert "checkpoints/9 is damaged: it is of step 2" in lines[0]
+
+
+def test_a_step_before_the_newest_is_not_taken_for_saved(tmp_path):
+    save(tmp_path, 5)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match="Orbax declines to save step 3 after step 5"):
+        checkpoints.save(make_state(3), wait=True)
+
+
+def test_a_damaged_step_that_was_asked_for_names_the_others(tmp_path):
+    save(tmp_path, 1, 2, 3)
+    damage_by_deleting(tmp_path / "checkpoints/2")
+    with pytest.raises(UserError, match=r"checkpoints/2 is damaged: .*; other steps: 1, 3"):
+        Checkpoints(tmp_path).restore(template(), step=2)
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_run_only(tmp_path):
+    save(tmp_path, 1)
+    left = tmp_path / "checkpoints/2.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "checkpoints/1", left)
+    assert Checkpoints(tmp_path).steps == [1]  # as `dynet evaluate` does, beside a run that may be saving
+    assert left.exists()
+    Checkpoints(tmp_path, tidy=True).save(make_state(3), wait=True)  # at the latest
+    assert not left.exists()
+    assert Checkpoints(tmp_path).steps == [1, 3]
+
+
 def test_nothing_whole_is_an_error_and_left_alone(tmp_path):
     save(tmp_path, 1, 2)
     for step in (1, 2):
@@ -202,6 +235,20 @@ def test_a_full_disk_is_survived(tmp_path, monkeypatch):
     checkpoints.save(make_state(3), wait=True)
     assert checkpoints.steps == [1, 3]
     assert int(Checkpoints(tmp_path).restore(template()).step) == 3
+
+
+def test_a_failed_save_is_tried_again_before_the_end(tmp_path, monkeypatch):
+    lines = []
+    checkpoints = Checkpoints(tmp_path, warn=lines.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.StandardCheckpointHandler, "finalize", fail)
+        checkpoints.save(make_state(1))
+        while checkpoints._manager.is_saving_in_progress():
+            time.sleep(0.01)
+    checkpoints.save(make_state(1), wait=True)
+    assert len(lines) == 1
+    assert "No space left" in lines[0]
+    assert int(Checkpoints(tmp_path).restore(template()).step) == 1
 
 
 def test_an_error_in_the_background_is_reported_and_survived(tmp_path, monkeypatch):

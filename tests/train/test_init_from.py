@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from dynet_jax.errors import UserError
-from dynet_jax.predict import load_workdir
 from dynet_jax.train import loop
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.init_from import initialise_from
+from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import make_run
 
 CLASSIFIER = ["params/classifier/bias", "params/classifier/kernel"]

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from dynet_jax.errors import UserError
-from dynet_jax.predict import evaluate_workdir, load_workdir, predict_images
+from dynet_jax.predict import evaluate_workdir, predict_images
 from dynet_jax.train import loop
 from dynet_jax.train.metrics import read_metrics
+from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.workdir import claim, read_config
 
 ROOT = Path(__file__).parents[2]
@@ -178,7 +179,22 @@ def test_a_changed_run_goes_on_when_that_is_allowed(tiny_config, tmp_path, capsy
     claim(tmp_path, tiny_config, ["0", "1"], allow_change=True)
     assert "learning_rate was 0.05 and is 0.01" in capsys.readouterr().out
     with pytest.raises(UserError, match="other classes"):
-        claim(tmp_path, tiny_config, ["0", "2"])
+        claim(tmp_path, tiny_config, ["0", "2"], allow_change=True)
+
+
+def test_clipping_may_be_turned_on_and_a_refused_change_leaves_no_trace(tiny_config, tmp_path):
+    tiny_config.epochs = 8 / 22
+    assert loop.train(tiny_config, tmp_path) == 0
+    before = (tmp_path / "config.json").read_text()
+    other = tiny_config.copy_and_resolve_references()
+    other.epochs, other.ema_decay = 12 / 22, 0.9
+    with pytest.raises(UserError, match=r"of another model: .*ema/batch_stats"):
+        loop.train(other, tmp_path, allow_config_change=True)
+    assert (tmp_path / "config.json").read_text() == before
+    other.ema_decay, other.clip_norm = None, 0.1
+    assert loop.train(other, tmp_path, allow_config_change=True) == 0
+    assert int(load_workdir(tmp_path)[1].step) == 12
+    assert read_config(tmp_path).clip_norm == 0.1
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "{", "3"])

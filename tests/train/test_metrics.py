@@ -95,3 +95,21 @@ def test_what_a_full_disk_refuses_is_written_later(tmp_path, monkeypatch, capsys
     writer.write(4, "train", {"loss": 0.5})
     writer.close()
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl", "train")] == [1, 2, 3, 4]
+
+
+def test_tensorboard_begins_another_file_after_a_full_disk(tmp_path, monkeypatch, capsys):
+    from tensorboardX.event_file_writer import EventsWriter
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    writer = MetricWriter(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(EventsWriter, "flush", full)
+        for step in range(30):  # more than a queue would hold
+            writer.write(step, "train", {"loss": 1.0})
+    assert "No space left on device" in capsys.readouterr().err
+    writer.write(30, "train", {"loss": 1.0})
+    writer.close()
+    assert [row["step"] for row in read_metrics(writer.path, "train")] == list(range(31))
+    assert any(path.stat().st_size > 0 for path in (tmp_path / "tensorboard").glob("events*"))

@@ -78,9 +78,9 @@ def test_divergence_names_the_step_and_keeps_its_batch(tiny_config, tmp_path):
     assert ", ".join(map(str, saved["index"][:8])) in message
 
 
-@pytest.mark.parametrize("key", ["loss", "gradient_norm", "parameter_norm"])
+@pytest.mark.parametrize("key", ["loss", "gradient_norm", "statistics_norm", "parameter_norm"])
 def test_the_first_bad_step_of_a_window(key):
-    good = {"loss": 1.0, "gradient_norm": 2.0, "parameter_norm": 3.0}
+    good = {"loss": 1.0, "gradient_norm": 2.0, "statistics_norm": 1.0, "parameter_norm": 3.0}
     window = [good, {**good, key: float("inf")}, {**good, "loss": float("nan")}]
     step, what = first_bad_step(window, last_step=12)
     assert step == 11
