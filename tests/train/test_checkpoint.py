@@ -196,7 +196,8 @@ def test_no_corruption_is_missed(tmp_path, record_property):
     """Every file of the newest checkpoint in turn, 240 corruptions: it is either found, or changes nothing."""
     save(tmp_path / "good", 1, 2)
     wanted = {step: jax.device_get(make_state(step)) for step in (1, 2)}
-    files = [path.relative_to(tmp_path) for path in (tmp_path / "good/checkpoints/2").rglob("*") if path.is_file()]
+    files = sorted((tmp_path / "good/checkpoints/2").rglob("*"))
+    files = [path.relative_to(tmp_path) for path in files if path.is_file()]
     files += [path.relative_to(tmp_path) for path in (tmp_path / "good/checkpoints").glob("*") if path.is_file()]
     assert len(files) > 5
     outcomes: collections.Counter = collections.Counter()
