@@ -10,9 +10,10 @@ import jax
 import orbax.checkpoint as ocp
 
 from dynet_jax.errors import UserError
-from dynet_jax.train.hosts import all_hosts
+from dynet_jax.train.hosts import all_hosts, together
 from dynet_jax.train.integrity import Damaged, Manifest, check_arrays, check_manifest, differences, make_manifest
 from dynet_jax.train.progress import warn
+from dynet_jax.train.save_barrier import SaveBarrier, named
 from dynet_jax.train.state import TrainState
 
 SHOWN_DIFFERENCES = 10
@@ -47,7 +48,8 @@ class Checkpoints:
         self._folder, self._keep = Path(workdir).absolute() / "checkpoints", keep
         self._tidy, self._warn = tidy, warn
         self._scores: dict[int, float] = {}
-        self._under_way = False
+        self._under_way, self._error = False, None
+        self._barrier = SaveBarrier()
         self._manager = self._open() if self._folder.is_dir() else None  # reading must not make folders
 
     def _open(self) -> ocp.CheckpointManager:
@@ -55,6 +57,7 @@ class Checkpoints:
             preservation_policy=_NewestAndBest(self._keep, self._scores),
             create=False,
             enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier),
             cleanup_tmp_directories=self._tidy,
             save_root_metadata=False,
         )
@@ -92,18 +95,22 @@ class Checkpoints:
         step = int(state.step)
         self._finish_last()  # if it failed, this step may be that one
         try:
-            if self._manager is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._manager = self._open()
-            if step not in self.steps:
-                items = {"state": ocp.args.StandardSave(state), "manifest": ocp.args.JsonSave(make_manifest(state))}
-                if not self._manager.save(step, args=ocp.args.Composite(**items)):
-                    raise RuntimeError(f"Orbax declines to save step {step} after step {self.latest_step}")
-                self._under_way = True
-            if wait:
-                self._manager.wait_until_finished()
+            self._start(step, state)
         except Exception as error:  # Orbax and TensorStore raise many things when a disk is full
-            self._save_failed(error, fatal=wait)
+            self._error = error
+        if wait or (self._error is not None and jax.process_count() == 1):
+            self._finish_last(fatal=wait)
+
+    def _start(self, step: int, state: TrainState) -> None:
+        self._under_way = True
+        self._barrier.next_save()
+        if self._manager is None:
+            together(lambda: self._folder.mkdir(parents=True, exist_ok=True))
+            self._manager = self._open()
+        if step not in self.steps:
+            items = {"state": ocp.args.StandardSave(state), "manifest": ocp.args.JsonSave(make_manifest(state))}
+            if not self._manager.save(step, args=ocp.args.Composite(**items)):
+                raise RuntimeError(f"Orbax declines to save step {step} after step {self.latest_step}")
 
     def check(self) -> None:
         """Report a save that has failed in the background; costs next to nothing, so ask after every step.
@@ -113,25 +120,28 @@ class Checkpoints:
         if self._under_way and jax.process_count() == 1 and not self._manager.is_saving_in_progress():
             self._finish_last()
 
-    def _finish_last(self) -> None:
+    def _finish_last(self, *, fatal: bool = False) -> None:
+        """Wait for the save under way, on all hosts together, and report its failure."""
         if not self._under_way:
             return
-        self._under_way, error = False, None
+        error, self._error, self._under_way = self._error, None, False
         try:
-            self._manager.wait_until_finished()
+            if error is None:
+                self._manager.wait_until_finished()
         except Exception as caught:
             error = caught
+        if error is not None:
+            self._barrier.failed(named(error))
         if not all_hosts(error is None):
-            self._save_failed(error or RuntimeError("it failed on another host"), fatal=False)
+            self._save_failed(error or RuntimeError("it failed on another host"), fatal=fatal)
 
     def _save_failed(self, error: Exception, *, fatal: bool) -> None:
         if self._manager is not None:
             with contextlib.suppress(Exception):  # it reports the same error once more
                 self._manager.close()
         self._manager = self._open() if self._folder.is_dir() else None  # forget the one that never came to be
-        self._under_way = False
         newest = "there is none yet" if self.latest_step is None else f"the newest is of step {self.latest_step}"
-        line = f"a checkpoint could not be saved ({type(error).__name__}: {_short(error)}); {newest}"
+        line = f"a checkpoint could not be saved ({named(error)}); {newest}"
         if fatal:
             raise UserError(f"{line}. Make room, then run the same command to go on from there") from error
         self._warn(f"{line}. Training goes on and will try again at the next save")
@@ -182,7 +192,7 @@ class Checkpoints:
         except Damaged as error:
             return None, str(error)
         except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
-            return None, f"{type(error).__name__}: {_short(error)}"
+            return None, named(error)
 
     def manifest(self, step: int | None = None) -> Manifest:
         """What a checkpoint (the newest unless one is named) must hold, see `make_manifest`. Raises Damaged."""
@@ -222,7 +232,7 @@ class Checkpoints:
             try:
                 self._manager.close()
             except Exception as error:
-                self._warn(f"the last checkpoint could not be saved ({type(error).__name__}: {_short(error)})")
+                self._warn(f"the last checkpoint could not be saved ({named(error)})")
 
 
 class _NewestAndBest:
@@ -236,7 +246,3 @@ class _NewestAndBest:
         scored = [step for step in steps if step in self._scores]
         best = max(scored, key=lambda step: (self._scores[step], step), default=None)
         return [step in sorted(steps)[-self._keep :] or step == best for step in steps]
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,6 +1,7 @@
 """Several processes as one: joining, and agreeing before they act. With one process all of it is trivial."""
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import TypeVar
 
 import jax
@@ -80,6 +81,6 @@ def same_everywhere(what: str, text: str) -> None:
 
 
 def _first_difference(text: str, other: str) -> str:
-    pairs = list(zip(text.splitlines(), other.splitlines()))
-    ours, theirs = next(((a, b) for a, b in pairs if a != b), (text, other))
-    return f"{ours.strip()} on host 0, {theirs.strip()}"
+    pairs = zip_longest(text.splitlines(), other.splitlines(), fillvalue="nothing")
+    ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+    return f"{ours.strip()[:100]} on host 0, {theirs.strip()[:100]}"

@@ -72,7 +72,8 @@ class _Session:
     """One process's turn at a run: what `train` needs at every step, and the handling of each event."""
 
     def __init__(self, start: Start, workdir: Path, interruption: Interruption):
-        self.run, self.train_source, self.test_source = start
+        self.start = start
+        self.run, self.train_source, self.test_source = start.run, start.train_source, start.test_source
         self.config, self.workdir = self.run.config, workdir
         self.vote = StopVote(interruption, self.run.layout)
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, tidy=True)
@@ -87,7 +88,7 @@ class _Session:
         if state is None:
             return self._leave_early()
         if jax.process_index() == 0:
-            record(self.workdir, self.config, self.train_source.class_names)
+            record(self.workdir, self.config, self.train_source.class_names, self.start.images)
         first_step, total = int(state.step), self.run.total_steps
         self.progress.say("compiling the training and evaluation steps (half a minute on a CPU) ...")
         compiled = compile_steps(self.run, state, len(self.test_source), self.vote)
@@ -166,6 +167,8 @@ class _Session:
     def close(self) -> None:
         self.checkpoints.close()
         self.writer.close()
+        if self.start.lock is not None:
+            self.start.lock.close()
 
     def _batches(self, first_step: int) -> Iterator[dict]:
         """Batches on the devices, two steps ahead of the computation."""

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import jax
 import ml_collections
@@ -16,7 +16,7 @@ from dynet_jax.train.config import check_config
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.hosts import same_everywhere, together
 from dynet_jax.train.setup import Run, make_run, open_data, training_transform
-from dynet_jax.train.workdir import claim
+from dynet_jax.train.workdir import claim, lock
 
 
 class Start(NamedTuple):
@@ -25,6 +25,12 @@ class Start(NamedTuple):
     run: Run
     train_source: Source
     test_source: Source
+    lock: IO | None = None  # of the work directory, on the first host
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Numbers of images."""
+        return {"training images": len(self.train_source), "test images": len(self.test_source)}
 
 
 def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_change: bool = False) -> Start:
@@ -46,12 +52,19 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         summary = {"images": len(source), "classes": source.class_names}
         same_everywhere(f"the {split} set", json.dumps(summary, indent=1))
 
-    def settle() -> None:
+    def settle() -> IO | None:
         check_space(start.run, workdir)
-        if jax.process_index() == 0:
-            claim(workdir, config, start.train_source.class_names, allow_change=allow_config_change)
+        if jax.process_index() != 0:
+            return None
+        held, classes = lock(workdir), start.train_source.class_names
+        try:
+            claim(workdir, config, classes, start.images, allow_change=allow_config_change)
+        except BaseException:
+            held.close()
+            raise
+        return held
 
-    together(settle)
+    start = start._replace(lock=together(settle))
     saved = {"checkpoints": Checkpoints(workdir).steps}
     same_everywhere(f"the work directory {workdir}", json.dumps(saved))
     return start

@@ -1,8 +1,11 @@
-"""The small files of a work directory: what it was trained with, and the names of its classes."""
+"""The small files of a work directory: what it was trained with and on, and that a run is using it."""
 
+import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import ml_collections
 
@@ -10,20 +13,50 @@ from dynet_jax.errors import UserError
 from dynet_jax.train.config import check_config, flatten
 from dynet_jax.train.recipe import paper_recipe
 
-CONFIG_FILE, LABELS_FILE = "config.json", "labels.json"
+CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
 # What may change when a run goes on without being asked: it does not change what is computed.
 FREE = {
     *("accumulation_steps", "data.data_dir", "data.threads", "data.workers", "data.cache", "data.max_corrupt"),
     *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
+    "test images",
 }
 
 
+def lock(workdir: Path) -> IO:
+    """Make the directory, and keep other runs out of it until the returned file is closed or the process ends.
+
+    Raises UserError if another run is using it, or if it cannot be made. Where the file system has no locks, it keeps
+    nobody out.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / LOCK_FILE).open("w")
+    except OSError as error:
+        raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(f"another run is using {workdir}; wait until it has ended, or use another --workdir") from error
+    except OSError:
+        pass
+    return file
+
+
 def claim(
-    workdir: Path, config: ml_collections.ConfigDict, class_names: list[str], *, allow_change: bool = False
+    workdir: Path,
+    config: ml_collections.ConfigDict,
+    class_names: list[str],
+    images: Mapping[str, int] | None = None,
+    *,
+    allow_change: bool = False,
 ) -> None:
     """Make the directory, or make sure that it belongs to a run like this one.
 
-    Both files are written if nothing has been saved yet; else `record` is to be called once a checkpoint has been
+    `images` are numbers: another number of training images is another order of them, so it counts as a changed
+    configuration.
+
+    The files are written if nothing has been saved yet; else `record` is to be called once a checkpoint has been
     restored, so that a configuration that it does not fit leaves no trace.
 
     Raises UserError, before anything is written, if another run's checkpoints would be continued or overwritten, or a
@@ -32,6 +65,8 @@ def claim(
     has_checkpoints = any(workdir.glob("checkpoints/*"))
     if (workdir / CONFIG_FILE).exists():
         before, now = flatten(read_config(workdir)), flatten(config)
+        if images is not None and (workdir / IMAGES_FILE).exists():
+            before, now = before | _read(workdir / IMAGES_FILE), now | dict(images)
     if (workdir / CONFIG_FILE).exists() and has_checkpoints:
         changed = [key for key in sorted(before | now) if _plain(before.get(key)) != _plain(now.get(key))]
         texts = [f"{key}={before.get(key)!r}, not {now.get(key)!r}" for key in changed if key not in FREE]
@@ -47,15 +82,22 @@ def claim(
                 f"{workdir} was trained on other classes than {config.data.name} has; use another --workdir"
             )
     if not has_checkpoints:
-        record(workdir, config, class_names)
+        record(workdir, config, class_names, images)
 
 
-def record(workdir: Path, config: ml_collections.ConfigDict, class_names: list[str]) -> None:
-    """Write config.json and labels.json. Raises UserError if that is not possible."""
+def record(
+    workdir: Path,
+    config: ml_collections.ConfigDict,
+    class_names: list[str],
+    images: Mapping[str, int] | None = None,
+) -> None:
+    """Write config.json, labels.json and images.json. Raises UserError if that is not possible."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         _write(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2))
         _write(workdir / LABELS_FILE, json.dumps(class_names))
+        if images is not None:
+            _write(workdir / IMAGES_FILE, json.dumps(dict(images)))
     except OSError as error:
         raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
 
@@ -78,12 +120,14 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
 
 def read_class_names(workdir: Path) -> list[str]:
     """Names of the classes, in the order of the network's outputs. Raises UserError if they are not there."""
-    path = workdir / LABELS_FILE
+    return _read(workdir / LABELS_FILE)
+
+
+def _read(path: Path) -> list | dict:
     try:
-        names = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); train.py writes it when it starts") from error
-    return names
 
 
 def _completed(saved: dict) -> dict:

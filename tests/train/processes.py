@@ -12,11 +12,20 @@ SECONDS = 300
 
 
 class Run:
-    """One process of train.py. Lines of its output are kept in `lines`."""
+    """One process of train.py. Lines of its output are kept in `lines`. It cannot write files over `max_kib`."""
 
-    def __init__(self, workdir: Path, *arguments: str, devices: int = 1, environment: dict | None = None):
+    def __init__(
+        self,
+        workdir: Path,
+        *arguments: str,
+        devices: int = 1,
+        environment: dict | None = None,
+        max_kib: int | None = None,
+    ):
         flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
         command = [sys.executable, "-u", "train.py", f"--config={CONFIG}", f"--workdir={workdir}", *arguments]
+        if max_kib is not None:
+            command = ["bash", "-c", f'ulimit -f {max_kib}; exec "$@"', "bash", *command]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             command,
@@ -46,10 +55,14 @@ class Run:
         return "".join(self.lines)
 
 
-def two_hosts(workdir: Path, *arguments: str, each: tuple = ((), ()), devices: int = 2) -> list[Run]:
-    """Two processes that are one run; `each` has the arguments that only one of them gets."""
+def two_hosts(
+    workdir: Path, *arguments: str, each: tuple = ((), ()), options: tuple = ({}, {}), devices: int = 2
+) -> list[Run]:
+    """Two processes that are one run; `each` has the arguments, `options` those of Run, that only one of them gets."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     common = (f"--coordinator=localhost:{port}", "--processes=2", "--heartbeat_timeout=10", *arguments)
-    return [Run(workdir, *common, f"--process={host}", *each[host], devices=devices) for host in range(2)]
+    return [
+        Run(workdir, *common, f"--process={host}", *each[host], devices=devices, **options[host]) for host in range(2)
+    ]

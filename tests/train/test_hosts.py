@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -63,6 +64,60 @@ def test_what_one_began_two_finish(straight, tmp_path):
     runs = two_hosts(tmp_path)
     assert [run.finish() for run in runs] == [0, 0], runs[0].output + runs[1].output
     assert_same_up_to_summation(tmp_path, straight)
+
+
+@pytest.mark.parametrize("moment", ["compiling", "  test at"])
+def test_a_signal_to_one_of_two_at_another_moment(tmp_path, moment):
+    """During compilation, and after the first of two evaluations, when the next step's vote is on its way."""
+    first, second = two_hosts(tmp_path)
+    first.read_until(moment)
+    second.process.send_signal(signal.SIGTERM)
+    assert (first.finish(), second.finish()) == (INTERRUPTED, INTERRUPTED), first.output + second.output
+    stopped = Checkpoints(tmp_path).latest_step
+    assert 0 < stopped < 40
+    assert f"stopped at step {stopped}, saved" in first.output
+
+
+@pytest.mark.parametrize("host", [0, 1])
+def test_a_save_that_fails_on_one_host_stops_nobody(tmp_path, host):
+    """Each host writes a part; where one cannot, nobody commits, nobody waits, and the last save's failure is told."""
+    options = [{}, {}]
+    options[host] = {"max_kib": 3}
+    runs = two_hosts(tmp_path, options=tuple(options))
+    codes = [run.finish() for run in runs]
+    assert codes == [2, 2], runs[0].output + runs[1].output
+    assert "step 40/40" in runs[0].output
+    for run in runs:
+        assert "WARNING: a checkpoint could not be saved" in run.output
+        assert "Make room, then run the same command to go on" in run.output
+        assert "Traceback" not in run.output
+    assert f"on host {host}: " in runs[1 - host].output
+    assert Checkpoints(tmp_path).latest_step is None
+
+
+def test_two_hosts_go_on_from_another_run(straight, tmp_path):
+    """Fine-tuning: the same initial state on every host, or the first step would tear them apart."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = (f"--init_from={straight}", "--config.learning_rate=0.001", "--config.epochs=0.5")
+    alone = Run(one, *arguments, devices=4)
+    assert alone.finish() == 0, alone.output
+    runs = two_hosts(two, *arguments)
+    assert [run.finish() for run in runs] == [0, 0], runs[0].output + runs[1].output
+    assert f"starting from {straight}" in runs[0].output
+    tiny_run.get_config()
+    states = [jax.device_get(load_workdir(folder)[1]) for folder in (one, two)]
+    chex.assert_trees_all_close(states[0].params, states[1].params, rtol=1e-3, atol=1e-4)
+
+
+def test_a_coordinator_that_dies_does_not_leave_the_other_waiting(tmp_path):
+    first, second = two_hosts(tmp_path)
+    first.read_until("step 8/40")
+    first.process.kill()
+    start = time.monotonic()
+    assert second.finish() not in (0, 2), second.output
+    assert time.monotonic() - start < 60
+    first.finish()
+    assert Checkpoints(tmp_path).latest_step in (4, 8)
 
 
 def test_a_host_that_dies_does_not_leave_the_other_waiting(tmp_path):

@@ -17,7 +17,7 @@ from dynet_jax.predict import evaluate_workdir, predict_images
 from dynet_jax.train import loop
 from dynet_jax.train.metrics import read_metrics
 from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.workdir import claim, read_config
+from dynet_jax.train.workdir import claim, lock, read_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -195,6 +195,26 @@ def test_clipping_may_be_turned_on_and_a_refused_change_leaves_no_trace(tiny_con
     assert loop.train(other, tmp_path, allow_config_change=True) == 0
     assert int(load_workdir(tmp_path)[1].step) == 12
     assert read_config(tmp_path).clip_norm == 0.1
+
+
+def test_a_data_set_that_has_grown_is_another_configuration(tiny_config, tmp_path, capsys):
+    claim(tmp_path, tiny_config, ["0", "1"], {"training images": 100, "test images": 10})
+    (tmp_path / "checkpoints/4").mkdir(parents=True)
+    claim(tmp_path, tiny_config, ["0", "1"], {"training images": 100, "test images": 11})
+    assert "test images was 10 and is 11" in capsys.readouterr().out
+    grown = {"training images": 101, "test images": 10}
+    with pytest.raises(UserError, match="was trained with training images=100, not 101"):
+        claim(tmp_path, tiny_config, ["0", "1"], grown)
+    claim(tmp_path, tiny_config, ["0", "1"], grown, allow_change=True)
+
+
+def test_two_runs_do_not_share_a_work_directory(tiny_config, tmp_path):
+    tiny_config.epochs = 4 / 22
+    with lock(tmp_path), pytest.raises(UserError, match="another run is using"):
+        loop.train(tiny_config, tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    assert loop.train(tiny_config, tmp_path) == 0
+    assert loop.train(tiny_config, tmp_path) == 0  # it is free again
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "{", "3"])

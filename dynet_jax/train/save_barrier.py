@@ -1,0 +1,60 @@
+"""The barrier between the hosts of one save, at which a host whose part has failed says so instead of staying away."""
+
+import contextlib
+import itertools
+import sys
+
+import jax
+from jax._src import distributed  # the key-value store that `jax.distributed` starts has no public name
+from orbax.checkpoint import multihost
+
+WRITTEN, COMMITTED = "async_write_complete", "async_commit_complete"  # in the keys of Orbax's two barriers
+OK = "ok"
+_attempts = itertools.count()  # the same on all hosts, as they save the same steps
+
+
+def named(error: BaseException) -> str:
+    """The kind and the beginning of the text of an error, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+class SaveBarrier:
+    """For `orbax.checkpoint.AsyncOptions(barrier_sync_fn=...)`.
+
+    With Orbax's own barrier, the hosts whose part is written wait for the one whose disk is full for 20 minutes. Here
+    every host leaves a word, and a bad one ends the save for all: nobody commits what is not whole.
+    """
+
+    def __init__(self):
+        self.next_save()
+
+    def next_save(self) -> None:
+        """Call it before each save, on every host."""
+        self._attempt = next(_attempts)
+
+    def __call__(self, *, key: str, timeout_ms: int) -> None:
+        """Wait for all hosts. Raises RuntimeError with the reason of the first host that failed."""
+        phase = next((phase for phase in (WRITTEN, COMMITTED) if phase in key), None)
+        if phase is None:
+            if sys.exception() is not None:  # on its way out of a failed save, Orbax waits for the others once more
+                self.failed(named(sys.exception()))
+            multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+            return
+        self._say(phase, OK)
+        for host in range(jax.process_count()):
+            said = distributed.global_state.client.blocking_key_value_get(self._key(phase, host), timeout_ms)
+            if said != OK:
+                raise RuntimeError(f"on host {host}: {said}")
+
+    def failed(self, reason: str) -> None:
+        """This host's part of the save has failed: the others need not wait for it."""
+        if jax.process_count() > 1:
+            for phase in (WRITTEN, COMMITTED):
+                with contextlib.suppress(jax.errors.JaxRuntimeError):  # it has passed this one
+                    self._say(phase, reason)
+
+    def _say(self, phase: str, word: str) -> None:
+        distributed.global_state.client.key_value_set(self._key(phase, jax.process_index()), word)
+
+    def _key(self, phase: str, host: int) -> str:
+        return f"dynet_jax/save/{self._attempt}/{phase}/{host}"
