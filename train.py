@@ -1,11 +1,22 @@
 """Train a network: python train.py --config=configs/dy_mobile.py[:VARIANT] --workdir=DIR [--config.KEY=VALUE ...]"""
 
 import os
+import signal
 import sys
 
-from dynet_jax.cli import train_main
+
+def leave(number, frame):
+    """Until training has its own answer to signals. An exception would be lost in some callback of a library."""
+    os.write(2, b"train.py: stopped; run the same command to go on\n")
+    os._exit(75)
+
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGINT):  # before the imports below, which take a second
+        signal.signal(number, leave)
+
+    from dynet_jax.cli import train_main
+
     code = train_main()
     if code:
         sys.stdout.flush()

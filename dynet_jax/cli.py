@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dynet_jax.errors import UserError
 
-FAILED = 2
+FAILED, INTERRUPTED = 2, 130  # 128 + SIGINT, as a shell would say it
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,7 +121,7 @@ def _report_mistakes(program: str, run: Callable[[], int | None]) -> int:
     except UserError as error:
         code, message = error.exit_code, str(error)
     except KeyboardInterrupt:
-        message = "interrupted"
+        code, message = INTERRUPTED, "interrupted"
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

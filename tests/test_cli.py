@@ -233,19 +233,19 @@ def test_images_that_are_missing(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "code", "line"),
     [
-        (KeyboardInterrupt(), "dynet: interrupted\n"),
-        (PermissionError(13, "Permission denied", "runs/x"), "dynet: Permission denied: runs/x\n"),
-        (OSError(28, "No space left on device"), "dynet: [Errno 28] No space left on device\n"),
+        (KeyboardInterrupt(), 130, "dynet: interrupted\n"),
+        (PermissionError(13, "Permission denied", "runs/x"), 2, "dynet: Permission denied: runs/x\n"),
+        (OSError(28, "No space left on device"), 2, "dynet: [Errno 28] No space left on device\n"),
     ],
 )
-def test_the_systems_errors(error, line, monkeypatch, capfd):
+def test_the_systems_errors(error, code, line, monkeypatch, capfd):
     def fail(*_):
         raise error
 
     monkeypatch.setattr("dynet_jax.analysis.summary.summarize", fail)
-    assert run(main, ["summary", "dy_mobile"], capfd) == (2, "", line)
+    assert run(main, ["summary", "dy_mobile"], capfd) == (code, "", line)
 
 
 def test_a_bug_is_not_taken_for_a_mistake(monkeypatch, capfd):

@@ -65,7 +65,10 @@ def _refuse_other_content(target: Path, digests: dict[str, str], root: Path) -> 
 def _incomplete(target: Path) -> Iterator[Path]:
     """An empty directory beside the target, for one process at a time. It is removed if what is done in it fails."""
     folder = target.with_name(target.name + ".incomplete")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}") from error
     lock = os.open(folder, os.O_RDONLY)
     try:
         try:

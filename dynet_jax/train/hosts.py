@@ -1,6 +1,8 @@
 """Several processes as one: joining, and agreeing before they act. With one process all of it is trivial."""
 
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -25,11 +27,19 @@ def join(
     Without an address, JAX finds the others by itself on Cloud TPU pods, under SLURM, Open MPI and Kubernetes.
     Raises UserError if they cannot be found.
     """
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=heartbeat_seconds)
+        with ThreadPoolExecutor(1) as pool:  # the main thread answers signals meanwhile
+            pool.submit(
+                jax.distributed.initialize,
+                *(coordinator, processes, process),
+                heartbeat_timeout_seconds=heartbeat_seconds,
+            ).result()
     except (ValueError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"this process cannot join the others ({reason}); see docs/training.md") from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # JAX has taken it
 
 
 def leave() -> None:

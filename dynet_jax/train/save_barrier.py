@@ -15,7 +15,8 @@ _attempts = itertools.count()  # the same on all hosts, as they save the same st
 
 def named(error: BaseException) -> str:
     """The kind and the beginning of the text of an error, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    text = " ".join(str(error).split()).split(" See full TensorStore details")[0]
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 class SaveBarrier:

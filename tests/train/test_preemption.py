@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,24 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, every):
     assert again.finish() == 0, again.output
     assert f"continuing at step {step}" in again.output
     assert "step 40/40 100.0%" in again.output
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into Linux's /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("later", [0.0, 0.3, 0.8])
+def test_a_signal_while_the_program_is_loaded_is_not_lost(tmp_path, number, later):
+    """From the moment at which the process catches SIGTERM, long before JAX is there."""
+    run = Run(tmp_path / "run")
+    status = Path(f"/proc/{run.process.pid}/status")
+    while True:
+        (caught,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt"))
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
+            break
+        time.sleep(0.001)
+    time.sleep(later)
+    run.process.send_signal(number)
+    assert run.finish() == INTERRUPTED, run.output
+    assert "Traceback" not in run.output
 
 
 def test_a_signal_in_compilation_is_answered_at_once(tmp_path):
