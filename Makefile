@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test env-torch test-torch lint format clean
+.PHONY: train test env-torch test-torch env-tpu test-tpu lint format clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
@@ -17,6 +17,12 @@ env-torch: .venv-torch/installed
 test-torch: env-torch
 	.venv-torch/bin/python -m pytest tests/models/test_torch_parity.py tests/models/test_torch_weights.py
 
+# The TPU's compiler, for `dynet compile-tpu` on machines without a TPU. Beside it plain CPU runs look for one.
+env-tpu: .venv-tpu/installed
+
+test-tpu: env-tpu
+	.venv-tpu/bin/python -m pytest tests/test_tpu.py tests/ops/pallas
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,7 +32,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-torch build dynet_jax.egg-info
+	rm -rf .venv .venv-torch .venv-tpu build dynet_jax.egg-info
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
@@ -41,5 +47,11 @@ clean:
 .venv-torch/installed: requirements.txt requirements-dev.txt pyproject.toml
 	test -x .venv-torch/bin/pip || $(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check torch torchvision timm --editable . \
+	  --requirement requirements-dev.txt
+	touch $@
+
+.venv-tpu/installed: requirements.txt requirements-dev.txt pyproject.toml
+	test -x .venv-tpu/bin/pip || $(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[tpu]" --editable . \
 	  --requirement requirements-dev.txt
 	touch $@

@@ -29,7 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_import_torch(commands)
-    options = parser.parse_args(arguments)
+    _add_compile_tpu(commands)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "compile-tpu":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.overrides = rest
 
     def run():
         if options.command in ("evaluate", "predict"):
@@ -58,6 +62,9 @@ def train_main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--allow_config_change", action="store_true", help="go on although the configuration of WORKDIR was another"
     )
+    parser.add_argument(
+        "--profile", type=int, default=0, metavar="STEPS", help="trace so many steps, for TensorBoard's profile page"
+    )
     _add_hosts(parser)
     options, rest = parser.parse_known_args(arguments)
 
@@ -68,23 +75,29 @@ def train_main(arguments: list[str] | None = None) -> int:
         from dynet_jax.train.loop import train
         from dynet_jax.train.startup import use_compilation_cache
 
-        for argument in rest:
-            if not argument.startswith("--config.") or "=" not in argument:
-                raise UserError(f"cannot read {argument!r}; set a key as --config.KEY=VALUE, or see train.py --help")
         if options.workdir is not None and not options.workdir.name:
             raise UserError("--workdir must name a directory for this run alone, like runs/digits")
+        if options.profile < 0:
+            raise UserError(f"--profile must be a number of steps, not {options.profile}")
         config = load_config(options.config)
-        override(config, rest + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
+        override(config, _overrides(rest) + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
         path, _, variant = options.config.partition(":")
         workdir = options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
         use_compilation_cache()
         report_failures_once()
         _join_hosts(options)
-        code = train(config, workdir, allow_config_change=options.allow_config_change)
+        code = train(config, workdir, allow_config_change=options.allow_config_change, profile_steps=options.profile)
         leave()
         return code
 
     return _report_mistakes("train.py", run)
+
+
+def _overrides(rest: list[str]) -> list[str]:
+    for argument in rest:
+        if not argument.startswith("--config.") or "=" not in argument:
+            raise UserError(f"cannot read {argument!r}; set a key as --config.KEY=VALUE, or see --help")
+    return rest
 
 
 def _add_hosts(parser) -> None:
@@ -205,6 +218,39 @@ def _prepare(options) -> None:
     from dynet_jax.data.prepare import prepare
 
     print(prepare(options.dataset, options.data_dir, options.archives))
+
+
+def _add_compile_tpu(commands) -> None:
+    parser = commands.add_parser(
+        "compile-tpu",
+        help="whether and how fast a configuration would run on a slice of TPUs, without one",
+        description="Compiles both steps of a run with the TPU's compiler (`make env-tpu` installs it) "
+        "and prints what it counts, and what the published peaks of the chip make of that.",
+        epilog="examples: dynet compile-tpu configs/dy_mobile.py --topology=v5e:16x16; dynet compile-tpu "
+        "configs/dy_mobile.py --compare=configs/mobilenet_v2.py --config.dtype=bfloat16",
+        usage="dynet compile-tpu CONFIG [--topology=CHIP:SHAPE] [--compare=CONFIG] [--config.KEY=VALUE ...]",
+    )
+    parser.add_argument("config", help="a file as train.py takes it, FILE[:VARIANT]")
+    parser.add_argument("--topology", default="v5e:2x2", help="v4, v5e, v5p or v6e and its grid; default: v5e:2x2")
+    parser.add_argument("--compare", metavar="CONFIG", help="another file, compiled too and shown beside it")
+    parser.set_defaults(run=_compile_tpu)
+
+
+def _compile_tpu(options) -> None:
+    from dynet_jax.tpu.chips import parse_topology
+    from dynet_jax.tpu.compiler import compile_for
+    from dynet_jax.tpu.report import report
+    from dynet_jax.train.config import load_config, override
+
+    slice, files = parse_topology(options.topology), [options.config, *filter(None, [options.compare])]
+    configs = [load_config(file) for file in files]
+    for config in configs:
+        override(config, _overrides(options.overrides))
+    results = []
+    for file, config in zip(files, configs):
+        print(f"compiling {file} for {slice.name} (a few minutes) ...", file=sys.stderr, flush=True)
+        results.append(compile_for(config, slice))
+    print(report([Path(file).stem for file in files], results, slice))
 
 
 def _add_evaluate(commands) -> None:

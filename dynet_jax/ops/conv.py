@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.window import Padding, Window, make_window
 
 # About one core's share of the cache of today's CPUs; from 256 KiB to 4 MiB the times hardly differ.
@@ -53,7 +54,7 @@ def conv(
     x, window = make_window(x, kernel.shape[:-2], strides, padding, kernel_dilation)
     window.output_shape(x.shape[1:-1])
     # Only here does the backend matter: on a CPU, XLA's grouped convolution and its gradient are the slow ones.
-    if jax.default_backend() == "cpu" and (feature_group_count > 1 or window.is_pointwise):
+    if target_backend() == "cpu" and (feature_group_count > 1 or window.is_pointwise):
         return _over_examples(_matrix_form(window, feature_group_count, precision), x, kernel, window, shared=True)
     return lax.conv_general_dilated(
         x,
@@ -137,7 +138,7 @@ def _over_examples(one_example, x, kernels, window, shared):
     of keeping prod(kernel_size) copies of x, does the same for the gradient.
     """
     chunk = max(1, CACHE_BYTES // _patch_bytes(x, window))
-    if chunk >= x.shape[0] or window.is_pointwise or jax.default_backend() != "cpu":
+    if chunk >= x.shape[0] or window.is_pointwise or target_backend() != "cpu":
         return jax.vmap(one_example, in_axes=(0, None if shared else 0))(x, kernels)
     if shared:
         return lax.map(jax.checkpoint(lambda image: one_example(image, kernels)), x, batch_size=chunk)

@@ -6,8 +6,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.conv import check_channels, conv, conv_per_example
-from dynet_jax.ops.window import Padding
+from dynet_jax.ops.pallas.dynamic import grouped_dynamic_conv
+from dynet_jax.ops.pallas.plan import make_plan
+from dynet_jax.ops.window import Padding, make_window
 
 Fusion = Literal["auto", "kernel", "feature"]
 FUSIONS = ("auto", "kernel", "feature")
@@ -89,15 +92,20 @@ def dynamic_conv(
         feature_group_count=feature_group_count,
         precision=precision,
     )
-    if fusion == "auto":
-        fusion = choose_fusion(kernels.shape, batch=x.shape[0], backend=jax.default_backend())
-    with jax.named_scope(f"dynamic_conv_{fusion}_fusion"):
+    plan = _plan(x, kernels, options) if fusion != "feature" else None
+    if fusion == "auto" and plan is None:
+        fusion = choose_fusion(kernels.shape, batch=x.shape[0], backend=target_backend())
+    with jax.named_scope(f"dynamic_conv_{fusion if plan is None else 'kernel'}_fusion"):
         if fusion == "feature":
             return _fuse_features(x, kernels, coefficients, options)
-        dynamic_kernels = fuse_kernels(kernels, coefficients, precision=precision).astype(x.dtype)
-        if x.shape[0] == 1:  # one image has one kernel, and a plain convolution is the best way to use it
-            return conv(x, dynamic_kernels[0], **options)
-        return conv_per_example(x, dynamic_kernels, **options)
+        if plan is not None:
+            return grouped_dynamic_conv(x, kernels, coefficients, plan)
+        with jax.named_scope("fusion"):
+            dynamic_kernels = fuse_kernels(kernels, coefficients, precision=precision).astype(x.dtype)
+        with jax.named_scope("convolution"):
+            if x.shape[0] == 1:  # one image has one kernel, and a plain convolution is the best way to use it
+                return conv(x, dynamic_kernels[0], **options)
+            return conv_per_example(x, dynamic_kernels, **options)
 
 
 def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> Literal["kernel", "feature"]:
@@ -110,7 +118,7 @@ def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> 
       for other kernels, whose per-image forms move several times the bytes there (by the TPU compiler's count, the
       depthwise case by reasoning; GPUs follow the same rule until they have been measured).
 
-    `dynamic_conv` asks `jax.default_backend()`; a program compiled ahead of time for other hardware names its `fusion`.
+    `dynamic_conv` asks for the hardware it is traced for (`dynet_jax.ops.backend`).
 
     >>> choose_fusion((6, 3, 3, 6, 96), batch=64, backend="tpu")
     'feature'
@@ -120,14 +128,26 @@ def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> 
     return "kernel" if batch == 1 or backend == "cpu" or pointwise or depthwise else "feature"
 
 
+def _plan(x, kernels, options):
+    """Of the TPU's kernel for this layer, or None."""
+    if target_backend() != "tpu" or x.shape[0] == 1:
+        return None
+    if options["padding"] in ("CIRCULAR", "REFLECT"):
+        return None
+    _, window = make_window(x, kernels.shape[1:-2], options["strides"], options["padding"], options["kernel_dilation"])
+    return make_plan(x.shape, kernels.shape[-1], options["feature_group_count"], window)
+
+
 def _fuse_features(x, kernels, coefficients, options):
     """Eq. 2: run all g_t kernels as one convolution, then weight and sum what they give."""
-    features = jax.vmap(lambda kernel: conv(x, kernel, **options))(kernels.astype(x.dtype))
+    with jax.named_scope("convolution"):
+        features = jax.vmap(lambda kernel: conv(x, kernel, **options))(kernels.astype(x.dtype))
     spatial = (1,) * (x.ndim - 2)
     batch, group_size, channels = coefficients.shape
     weights = jnp.swapaxes(coefficients, 0, 1).reshape(group_size, batch, *spatial, channels)
     accumulator = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.sum(features * weights.astype(accumulator), axis=0).astype(x.dtype)
+    with jax.named_scope("fusion"):
+        return jnp.sum(features * weights.astype(accumulator), axis=0).astype(x.dtype)
 
 
 def _check_coefficients(kernels, coefficients):

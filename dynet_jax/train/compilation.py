@@ -18,6 +18,23 @@ def compile_steps(
     run: Run, state: TrainState, test_examples: int, vote: StopVote
 ) -> tuple[Callable, Callable, str] | None:
     """The compiled training and evaluation step, and how long it took; None if a signal came before the end."""
+    start = time.perf_counter()
+    compiled = vote.run(
+        *(
+            lambda step=step, arguments=arguments: step.lower(*arguments).compile()
+            for step, arguments in steps_and_arguments(run, state, test_examples, with_votes=not vote.alone)
+        )
+    )
+    return None if compiled is None else (*compiled, duration(time.perf_counter() - start))
+
+
+def steps_and_arguments(
+    run: Run, state: TrainState, test_examples: int, *, with_votes: bool
+) -> tuple[tuple[Callable, tuple], tuple[Callable, tuple]]:
+    """The training and the evaluation step as `jax.jit` gives them, each with what it is called with.
+
+    A state of shapes will do. `with_votes` is for several hosts (see `StopVote`).
+    """
     config, size = run.config, run.config.data.image_size
 
     def shapes(examples, **more):
@@ -25,7 +42,7 @@ def compile_steps(
         sharding = run.layout.batch_sharding
         return {key: jax.ShapeDtypeStruct(*value, sharding=sharding) for key, value in values.items()}
 
-    stop = {} if vote.alone else {"stop": ((run.layout.mesh.size,), jnp.int32)}
+    stop = {"stop": ((run.layout.mesh.size,), jnp.int32)} if with_votes else {}
     examples = evaluation_batch_size(run, test_examples)
     train_step = make_train_step(
         run.model,
@@ -36,11 +53,7 @@ def compile_steps(
         **run.pixels,
     )
     eval_step = make_eval_step(run.model, run.layout, **run.pixels)
-    start = time.perf_counter()
-    compiled = vote.run(
-        lambda: train_step.lower(state, shapes(config.batch_size, **stop)).compile(),
-        lambda: eval_step.lower(
-            state.averaged_variables, shapes(examples, mask=((examples,), jnp.float32), **stop)
-        ).compile(),
+    return (
+        (train_step, (state, shapes(config.batch_size, **stop))),
+        (eval_step, (state.averaged_variables, shapes(examples, mask=((examples,), jnp.float32), **stop))),
     )
-    return None if compiled is None else (*compiled, duration(time.perf_counter() - start))

@@ -23,6 +23,7 @@ from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.init_from import initialise_from
 from dynet_jax.train.interruption import Interruption, StopVote
 from dynet_jax.train.metrics import MetricWriter, means, read_metrics
+from dynet_jax.train.profile import Profile
 from dynet_jax.train.progress import Progress, warn
 from dynet_jax.train.setup import training_transform
 from dynet_jax.train.startup import Start, start_up
@@ -34,7 +35,9 @@ INTERRUPTED = 75  # EX_TEMPFAIL: "start me again"
 LOST = ("gloo", "nccl", "connection", "unavailable", "deadline", "heartbeat", "peer", "aborted", "cancelled")
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_change: bool = False) -> int:
+def train(
+    config: ml_collections.ConfigDict, workdir: Path, *, allow_config_change: bool = False, profile_steps: int = 0
+) -> int:
     """Train to the end, or to the first SIGTERM or Ctrl-C. Returns the process's exit code, 0 or INTERRUPTED.
 
     After INTERRUPTED a compilation may still be running in the background; end the process by `os._exit` then.
@@ -44,7 +47,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_chan
     """
     with Interruption() as interruption:
         start = start_up(config, workdir, allow_config_change=allow_config_change)
-        session = _Session(start, workdir, interruption)
+        session = _Session(start, workdir, interruption, profile_steps)
         try:
             return session.run_to_end()
         except jax.errors.JaxRuntimeError as error:
@@ -71,13 +74,14 @@ def _explained(error: jax.errors.JaxRuntimeError, config, start: Start, checkpoi
 class _Session:
     """One process's turn at a run: what `train` needs at every step, and the handling of each event."""
 
-    def __init__(self, start: Start, workdir: Path, interruption: Interruption):
+    def __init__(self, start: Start, workdir: Path, interruption: Interruption, profile_steps: int):
         self.start = start
         self.run, self.train_source, self.test_source = start.run, start.train_source, start.test_source
         self.config, self.workdir = self.run.config, workdir
         self.vote = StopVote(interruption, self.run.layout)
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, tidy=True)
         self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
+        self.profile = Profile(workdir, profile_steps)
         self.window: list[dict] = []  # sums of the steps since the last report
         self.ready: tuple[int, list[dict]] | None = None  # a finished window, not yet reported
         for row in read_metrics(self.writer.path, "test"):
@@ -137,6 +141,7 @@ class _Session:
         for step in range(first_step + 1, total + 1):
             state, sums = self.train_step(state, self.vote.attach(next(batches)))
             self.window.append(self.vote.count(sums))
+            self.profile.after(step - first_step, state)
             # A finished window is read after the next step has been dispatched, so that reading never stalls a device.
             self._report_ready()
             self.checkpoints.check()
@@ -165,6 +170,7 @@ class _Session:
         return 0
 
     def close(self) -> None:
+        self.profile.close()
         self.checkpoints.close()
         self.writer.close()
         if self.start.lock is not None:

@@ -46,6 +46,16 @@ def test_a_run_leaves_everything_a_reader_needs(tiny_config, tmp_path, capsys):
     assert (values["examples"], values["step"]) == (359, 16)
 
 
+def test_a_profile_has_the_names_of_the_paper(tiny_config, tmp_path, capsys):
+    tiny_config.epochs = 8 / 22
+    assert loop.train(tiny_config, tmp_path, profile_steps=2) == 0
+    (trace,) = (tmp_path / "tensorboard/plugins/profile").glob("*/*.xplane.pb")
+    content = trace.read_bytes()
+    for scope in (b"predictor", b"fusion", b"convolution"):
+        assert scope in content
+    assert "WARNING" not in capsys.readouterr().err
+
+
 def test_resuming_is_bitwise_the_same_run(tiny_config, tmp_path, monkeypatch):
     straight = final_state(tiny_config, tmp_path / "straight")
 

@@ -1,0 +1,47 @@
+"""Dynamic convolution with the kernels of this package."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynet_jax.ops.pallas.grouped import convolve
+from dynet_jax.ops.pallas.plan import Plan
+
+
+def grouped_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: Plan) -> jax.Array:
+    """What `dynet_jax.ops.dynamic_conv` computes, for a layer that `make_plan` has a plan for.
+
+    >>> from dynet_jax.ops.pallas.plan import make_plan
+    >>> from dynet_jax.ops.window import Window
+    >>> window = Window((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
+    >>> plan = make_plan((2, 4, 4, 6), 6, groups=2, window=window, interpret=True)
+    >>> grouped_dynamic_conv(jnp.ones((2, 4, 4, 6)), jnp.ones((5, 3, 3, 3, 6)), jnp.ones((2, 5, 6)), plan).shape
+    (2, 4, 4, 6)
+    """
+    with jax.named_scope("fusion"):
+        bank = order_members(kernels, plan.members)
+        coefficients = jnp.broadcast_to(coefficients, (*coefficients.shape[:2], bank.shape[-1]))
+        equation = "stc,nsc->tcn" if plan.channel_axis == 0 else "stc,nsc->tnc"
+        accumulator = jnp.promote_types(bank.dtype, jnp.float32)
+        weights = jnp.einsum(
+            equation, bank, coefficients.astype(bank.dtype), preferred_element_type=accumulator
+        ).astype(x.dtype)
+    with jax.named_scope("convolution"):
+        y = convolve(x.transpose(plan.axes), weights, plan)
+    return y.transpose(np.argsort(plan.axes))
+
+
+def order_members(kernels: jax.Array, members: int) -> jax.Array:
+    """[group_size, *kernel_size, members, channels] -> [group_size, taps x members, channels].
+
+    Entry k of a tap and channel c, which is member o of its group, is the weight of member (o + k) mod members: what
+    `turn` by k places puts there.
+    """
+    group_size, channels = kernels.shape[0], kernels.shape[-1]
+    member = np.arange(channels) % members
+    source = (member + np.arange(members)[:, None]) % members
+    kernels = kernels.reshape(group_size, -1, members, channels)
+    ordered = sum(
+        jnp.where(source == number, kernels[:, :, number, None], 0) for number in range(members)
+    )  # a choice, not a gather: its gradient is a sum and no scatter
+    return ordered.reshape(group_size, -1, channels)

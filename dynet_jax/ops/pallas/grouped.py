@@ -1,0 +1,226 @@
+r"""The grouped convolution with one kernel per image, for TPUs: every byte is read and written once.
+
+With m channels in and out of every group, $y_{p,c} = \sum_t \sum_{k<m} R_k(x)_{p+t,c} \, w_{t,k,c}$, where $R_k$ turns
+the channels of every group by k places: multiply-adds over whole vectors of channels and images, instead of products of
+m x m, which leave the matrix unit idle and a vector of 128 lanes nearly empty. Rows and columns are the major axes of
+all blocks, so that a tap of the window is another address and not another alignment.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from dynet_jax.ops.pallas.plan import Plan, padded_bytes
+
+VMEM_BYTES = 64 * 2**20  # that a call may take of the fast memory of a core: 128 MiB, 64 in v5p
+
+
+def turn(x: jax.Array, places: int, plan: Plan) -> jax.Array:
+    """R_k: member o of every group gets what member (o + places) mod members had. x is [..., *tile]."""
+    axis, members = x.ndim - 2 + plan.channel_axis, plan.members
+    if members == 1:
+        return x
+    places %= members
+    size = x.shape[axis]
+    member = lax.broadcasted_iota(jnp.int32, x.shape, axis) % members
+
+    def ahead(by):  # channel c gets channel c + by; what comes round the end is not used
+        by %= size
+        return lax.concatenate(
+            [lax.slice_in_dim(x, by, size, axis=axis), lax.slice_in_dim(x, 0, by, axis=axis)], dimension=axis
+        )
+
+    return jnp.where(member + places < members, ahead(places), ahead(places - members))
+
+
+def _with_neighbours(main, above, below):
+    """[rows + 2, columns, *tile] float32: a block and the rows next to it, which are zero outside the image."""
+    first, last = pl.program_id(1) == 0, pl.program_id(1) == pl.num_programs(1) - 1
+    above = jnp.where(first, 0.0, above[...].astype(jnp.float32))
+    below = jnp.where(last, 0.0, below[...].astype(jnp.float32))
+    return jnp.concatenate([above, main[...].astype(jnp.float32), below])
+
+
+def _pad_columns(x, plan: Plan):
+    """[rows, columns, *tile] -> [rows, (columns + 2) / stride, stride, *tile]: every stride-th column is one slice."""
+    zero = jnp.zeros((x.shape[0], 1, *x.shape[2:]), x.dtype)
+    x = jnp.concatenate([zero, x, zero], axis=1)
+    return x.reshape(x.shape[0], -1, plan.stride, *x.shape[2:])
+
+
+def _place(row, tap, columns, plan: Plan):
+    """Where a row and column of the window lie in padded columns, for all output columns of an output row."""
+    i, j, _ = tap
+    first = 1 - plan.padding[1] + j
+    return row + i, pl.ds(first // plan.stride, columns), first % plan.stride
+
+
+def _seen(turned, row, tap, columns, plan: Plan):
+    """What output row `row` sees at a position of the window, [columns, *tile], of a padded and turned block."""
+    return turned[_place(plan.stride * row + 1 - plan.padding[0], tap, columns, plan)]
+
+
+def _forward_kernel(main, above, below, weights, y, turned, total, *, plan: Plan):
+    turned[...] = _pad_columns(_with_neighbours(main, above, below), plan)
+    total[...] = jnp.zeros_like(total)
+    rows, columns = y.shape[:2]
+
+    def add_member(k, _):
+        def add_row(row, _):
+            total[row] += sum(
+                _seen(turned, row, tap, columns, plan) * weights[plan.members * tap[2] + k] for tap in plan.taps()
+            )
+            return 0
+
+        lax.fori_loop(0, rows, add_row, 0)
+        turned[...] = turn(turned[...], 1, plan)
+        return 0
+
+    lax.fori_loop(0, plan.members, add_member, 0)
+    y[...] = total[...].astype(y.dtype)
+
+
+def _backward_kernel(
+    main, above, below, g, g_above, g_below, weights, dx, dweights, turned, gradient, spread, total, *, plan: Plan
+):
+    turned[...] = _pad_columns(_with_neighbours(main, above, below), plan)
+    gradient[...] = _with_neighbours(g, g_above, g_below)
+    total[...] = jnp.zeros_like(total)
+    rows, columns = g.shape[:2]
+
+    @pl.when(pl.program_id(1) == 0)
+    def _():
+        dweights[...] = jnp.zeros_like(dweights)
+
+    def add_member(step, _):
+        k = plan.members - 1 - step
+        turned[...] = turn(turned[...], -1, plan)  # R_k of the block, as R_m is the identity
+        spread[...] = jnp.zeros_like(spread)
+
+        def spread_row(row, _):  # from -1 to rows: those of the neighbours reach into this block
+            for tap in plan.taps():
+                place = _place(plan.stride * (row + 1), tap, columns, plan)
+                spread[place] += gradient[row + 1] * weights[plan.members * tap[2] + k]
+            return 0
+
+        def correlate_row(row, _):
+            for tap in plan.taps():
+                product = _seen(turned, row, tap, columns, plan) * gradient[row + 1]
+                dweights[plan.members * tap[2] + k] += jnp.sum(product, axis=0)
+            return 0
+
+        lax.fori_loop(-1, rows + 1, spread_row, 0)
+        lax.fori_loop(0, rows, correlate_row, 0)
+        start = plan.stride + plan.padding[0]
+        own = spread[start : start + dx.shape[0]].reshape(dx.shape[0], -1, *dx.shape[2:])[:, 1 : 1 + dx.shape[1]]
+        total[...] = turn(total[...], -1, plan) + own  # in the end the sum of R_{-k} of them all
+        return 0
+
+    lax.fori_loop(0, plan.members, add_member, 0)
+    dx[...] = total[...].astype(dx.dtype)
+
+
+def _specs(shape, rows, plan: Plan):
+    """Block specs of [all rows, columns, *tile]: the block, and the rows above and below it."""
+    all_rows, columns, *tile = shape
+    image_axis = 1 - plan.channel_axis
+    tile[image_axis] = plan.images
+
+    def at(row):
+        def index(n, b):
+            position = [row(b), 0, 0, 0]
+            position[2 + image_axis] = n
+            return tuple(position)
+
+        return index
+
+    return (
+        pl.BlockSpec((rows, columns, *tile), at(lambda b: b)),
+        pl.BlockSpec((1, columns, *tile), at(lambda b: jnp.maximum(rows * b - 1, 0))),
+        pl.BlockSpec((1, columns, *tile), at(lambda b: jnp.minimum(rows * (b + 1), all_rows - 1))),
+    )
+
+
+def _weights_spec(shape, plan: Plan):
+    block = [shape[0], *shape[1:]]
+    block[2 - plan.channel_axis] = plan.images
+    return pl.BlockSpec(tuple(block), lambda n, b: (0, 0, n) if plan.channel_axis == 0 else (0, n, 0))
+
+
+def _call(kernel, plan, grid, arrays, specs, outputs, out_specs, scratch_shapes, name):
+    """Run a kernel over the grid, and tell the compiler what it reads and writes: blocks with their tiles' padding."""
+    reads = sum(math.prod(grid) * padded_bytes(spec.block_shape, array.dtype) for spec, array in zip(specs, arrays))
+    writes = sum(padded_bytes(output.shape, output.dtype) for output in jax.tree.leaves(outputs))
+    return pl.pallas_call(
+        functools.partial(kernel, plan=plan),
+        grid=grid,
+        in_specs=specs,
+        out_specs=out_specs,
+        out_shape=outputs,
+        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch_shapes],
+        interpret=plan.interpret,
+        name=name,
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM_BYTES
+        ),
+        cost_estimate=pl.CostEstimate(flops=0, bytes_accessed=reads + writes, transcendentals=0),
+    )(*arrays)
+
+
+def _like(x, shape, dtype=None):
+    """A result says, inside `shard_map`, over which devices it varies: as x does. How it says so changes with JAX."""
+    return jax.eval_shape(lambda x: jnp.broadcast_to(x.ravel()[0], shape).astype(dtype or x.dtype), x)
+
+
+def _sizes(x, plan: Plan):
+    rows, columns = x.shape[0] // plan.stride, x.shape[1] // plan.stride
+    tile = list(x.shape[2:])
+    grid = (tile[1 - plan.channel_axis] // plan.images, rows // plan.rows)
+    tile[1 - plan.channel_axis] = plan.images
+    padded = (plan.stride * plan.rows + 2, (x.shape[1] + 2) // plan.stride, plan.stride, *tile)
+    return rows, columns, tuple(tile), grid, padded
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: jax.Array, weights: jax.Array, plan: Plan) -> jax.Array:
+    """[rows, columns, *tile] and [taps x members, *tile] -> [rows / stride, columns / stride, *tile], in x's dtype."""
+    rows, columns, tile, grid, padded = _sizes(x, plan)
+    out_shape = _like(x, (rows, columns, *x.shape[2:]))
+    in_specs = [*_specs(x.shape, plan.stride * plan.rows, plan), _weights_spec(weights.shape, plan)]
+    (out_spec, _, _), scratch = _specs(out_shape.shape, plan.rows, plan), [padded, (plan.rows, columns, *tile)]
+    arrays = (x, x, x, weights)
+    return _call(_forward_kernel, plan, grid, arrays, in_specs, out_shape, out_spec, scratch, "grouped_conv")
+
+
+def _forward(x, weights, plan):
+    return convolve(x, weights, plan), (x, weights)
+
+
+def _backward(plan, saved, gradient):
+    x, weights = saved
+    _, columns, tile, grid, padded = _sizes(x, plan)
+    in_specs = [
+        *_specs(x.shape, plan.stride * plan.rows, plan),
+        *_specs(gradient.shape, plan.rows, plan),
+        _weights_spec(weights.shape, plan),
+    ]
+    out_specs = [_specs(x.shape, plan.stride * plan.rows, plan)[0], _weights_spec(weights.shape, plan)]
+    out_shape = [_like(x, x.shape), _like(x, weights.shape, jnp.float32)]
+    scratch = [
+        padded,
+        (plan.rows + 2, columns, *tile),
+        (plan.stride * (plan.rows + 2) + 2, *padded[1:]),
+        (plan.stride * plan.rows, x.shape[1], *tile),
+    ]
+    arrays = (x, x, x, gradient, gradient, gradient, weights)
+    name = "grouped_conv_gradients"
+    dx, dweights = _call(_backward_kernel, plan, grid, arrays, in_specs, out_shape, out_specs, scratch, name)
+    return dx, dweights.astype(weights.dtype)
+
+
+convolve.defvjp(_forward, _backward)

@@ -1,0 +1,89 @@
+"""TPU chips as they are published, and slices of them."""
+
+import math
+from typing import NamedTuple
+
+from dynet_jax.errors import UserError, suggest
+
+
+class Chip(NamedTuple):
+    """Peaks of one chip. Source: the "Key specifications" of docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}."""
+
+    flops: float  # bfloat16 operations per second
+    hbm_bytes: float
+    hbm_bandwidth: float  # bytes per second
+    link_bandwidth: float  # bytes per second, one way, of one of the two links of an axis of the torus
+    axes: int  # of the torus
+    wraps_at: int  # an axis is a ring if its length is a multiple of this; in three dimensions all have to be
+    clock: float | None  # cycles per second: flops / (2 x matrix units x their size); None where that is not published
+    accelerator_type: str  # what Cloud TPU calls a small slice of it
+    devices: int = 1  # that the compiler sees in a chip
+
+
+GB, TFLOPS, GHZ = 1e9, 1e12, 1e9
+
+# The link's bandwidth is the published one of the chip (both ways) / 2 / its links; v4: all-reduce bandwidth per pod
+# (1.1 PB/s) / 4096 chips / 6 links.
+CHIPS = {
+    "v4": Chip(275 * TFLOPS, 32 * 2**30, 1200 * GB, 45 * GB, 3, 4, 1.05 * GHZ, "v4-8", devices=2),
+    "v5e": Chip(197 * TFLOPS, 16 * GB, 819 * GB, 50 * GB, 2, 16, 1.5 * GHZ, "v5litepod-4"),
+    "v5p": Chip(459 * TFLOPS, 95 * GB, 2765 * GB, 100 * GB, 3, 4, 1.75 * GHZ, "v5p-8"),
+    "v6e": Chip(918 * TFLOPS, 32 * GB, 1638 * GB, 100 * GB, 2, 16, None, "v6e-4"),
+}
+
+
+class Slice(NamedTuple):
+    """Chips in a grid."""
+
+    name: str  # like v5e:16x16
+    chip: Chip
+    shape: tuple[int, ...]
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def device(self) -> Chip:
+        """The part of a chip that the compiler sees as a device."""
+        part = 1 / self.chip.devices
+        chip = self.chip
+        return chip._replace(
+            flops=chip.flops * part, hbm_bytes=chip.hbm_bytes * part, hbm_bandwidth=chip.hbm_bandwidth * part
+        )
+
+    @property
+    def all_reduce_bandwidth(self) -> float:
+        """Bytes per second that a chip sends when all its links are busy: two of each ring, one of each open line."""
+        rings = [length % self.chip.wraps_at == 0 for length in self.shape]
+        if self.chip.axes == 3 and not all(rings):
+            rings = [False] * 3
+        links = sum(2 if ring else 1 for length, ring in zip(self.shape, rings) if length > 1)
+        return links * self.chip.link_bandwidth
+
+    @property
+    def hops(self) -> int:
+        """Between the two chips that are farthest from one another, along open lines."""
+        return sum(length - 1 for length in self.shape)
+
+
+def parse_topology(text: str) -> Slice:
+    """'v5e:16x16' -> a slice.
+
+    Raises UserError for an unknown chip, or a shape that is not one of its grids.
+
+    >>> parse_topology("v5e:16x16").chips
+    256
+    """
+    kind, _, shape = text.partition(":")
+    if kind not in CHIPS:
+        raise UserError(f"unknown TPU {kind!r}: {suggest(kind, CHIPS)}; write it like v5e:16x16")
+    chip = CHIPS[kind]
+    example = "x".join(["2"] * chip.axes)
+    try:
+        sizes = tuple(int(size) for size in shape.split("x"))
+    except ValueError:
+        sizes = ()
+    if len(sizes) != chip.axes or min(sizes, default=0) < 1:
+        raise UserError(f"{text!r} is not a topology: a {kind} slice has {chip.axes} axes, like {kind}:{example}")
+    return Slice(text, chip, sizes)

@@ -1,0 +1,87 @@
+"""The real training and evaluation steps, compiled for a slice of TPUs."""
+
+import os
+import time
+from typing import NamedTuple
+
+import jax
+import ml_collections
+
+from dynet_jax.errors import UserError
+from dynet_jax.ops.backend import tracing_for
+from dynet_jax.tpu.chips import Slice
+from dynet_jax.tpu.program import Program, read_program
+from dynet_jax.train.compilation import steps_and_arguments
+from dynet_jax.train.config import check_config
+from dynet_jax.train.distributed import make_layout
+from dynet_jax.train.setup import make_run
+
+# Their numbers only enter the learning rate's schedule and the size of an evaluation's batch.
+TRAIN_EXAMPLES, TEST_EXAMPLES = 1_281_167, 50_000
+
+
+class Steps(NamedTuple):
+    """Both programs of a run, and what they work on."""
+
+    training: Program
+    evaluation: Program
+    batch_size: int
+    images_per_device: int  # at once: of a micro-batch
+    hosts: int
+
+
+def slice_devices(slice: Slice) -> list:
+    """The slice's devices, for which programs can be compiled but not run.
+
+    Raises UserError without libtpu, or for a shape that it does not know.
+    """
+    # What a machine of such a slice would find in its environment; the compiler asks for it, and would else look for
+    # such a machine on the network.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", slice.chip.accelerator_type)
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_WORKER_ID", "0")
+    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+    try:
+        import libtpu  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "TPU programs are compiled by libtpu, which is not installed; `make env-tpu` makes an environment with it: "
+            ".venv-tpu/bin/dynet compile-tpu ..."
+        ) from error
+    from jax.experimental import topologies
+
+    # A host has four chips unless something else is said, and a single chip is not a part of a host then.
+    host = {"chips_per_host_bounds": (1, 1, 1)} if slice.chips == 1 else {}
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=slice.name, **host).devices)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"{slice.name} is not a slice that libtpu knows: {' '.join(str(error).split())}") from error
+
+
+def compile_for(config: ml_collections.ConfigDict, slice: Slice) -> Steps:
+    """Both steps of a configuration. Raises UserError if its batch does not fit the slice's devices or memory."""
+    check_config(config)
+    devices = slice_devices(slice)
+    layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps, devices)
+    hosts = len({device.process_index for device in devices})
+    with tracing_for("tpu"):
+        run = make_run(config, max(TRAIN_EXAMPLES, config.batch_size), layout)
+        steps = steps_and_arguments(run, run.state_template(), TEST_EXAMPLES, with_votes=hosts > 1)
+        programs = [_compile(step, arguments, len(devices), slice) for step, arguments in steps]
+    return Steps(*programs, config.batch_size, layout.micro_batch, hosts)
+
+
+def _compile(step, arguments, devices: int, slice: Slice) -> Program:
+    start = time.perf_counter()
+    try:
+        compiled = step.lower(*arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"it does not fit in the {slice.device.hbm_bytes / 1e9:.0f} GB of a device of {slice.name} "
+            f"({' '.join(str(error).split())[:200]}); use more chips, a smaller --config.batch_size, or "
+            "--config.accumulation_steps"
+        ) from error
+    return read_program(compiled, time.perf_counter() - start, devices)

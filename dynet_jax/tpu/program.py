@@ -1,0 +1,95 @@
+"""What a compiled program says of itself."""
+
+import math
+import re
+from collections import Counter
+from typing import NamedTuple
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+_INSTRUCTION = re.compile(rf"= (?P<shapes>.*?) (?P<kind>{'|'.join(COLLECTIVES)})(?:-start)?\(")
+_SHAPE = re.compile(r"\b(pred|[sufb]+[0-9]+[a-z0-9]*)\[([0-9,]*)\]")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_GROUPS = re.compile(r"replica_groups=(?:\[(?P<rows>\d+),(?P<columns>\d+)\]|\{\{(?P<first>[0-9,]*)\})")
+
+
+class Collective(NamedTuple):
+    """An exchange between devices: its kind, the bytes of its result on one device, and how many take part."""
+
+    kind: str
+    bytes: int
+    participants: int
+
+
+class Program(NamedTuple):
+    """One device's part of a compiled step. The compiler's own counts; `flops` are 2 per multiply-add."""
+
+    flops: float
+    bytes: float  # read and written by all instructions; some of it never leaves the chip's fast memory
+    cycles: int  # its estimate, summed over the instructions; 0 if it gives none
+    arguments: int  # bytes, and so on
+    outputs: int
+    aliased: int
+    temporaries: int
+    code: int
+    collectives: tuple[Collective, ...]
+    seconds_to_compile: float
+
+    @property
+    def memory(self) -> int:
+        """Bytes that must be there at once."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+
+    @property
+    def collectives_by_kind(self) -> dict[str, tuple[int, int]]:
+        """Number and bytes of each kind."""
+        numbers, sizes = Counter(), Counter()
+        for collective in self.collectives:
+            numbers[collective.kind] += 1
+            sizes[collective.kind] += collective.bytes
+        return {kind: (numbers[kind], sizes[kind]) for kind in numbers}
+
+
+def read_program(compiled, seconds: float = 0.0, devices: int = 1) -> Program:
+    """The facts of a `jax.stages.Compiled` for a number of devices."""
+    cost, memory, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
+    return Program(
+        flops=cost.get("flops", 0.0),
+        bytes=cost.get("bytes accessed", 0.0),
+        cycles=sum(int(cycles) for cycles in _CYCLES.findall(text)),
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes,
+        aliased=memory.alias_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        code=memory.generated_code_size_in_bytes,
+        collectives=find_collectives(text, devices),
+        seconds_to_compile=seconds,
+    )
+
+
+def find_collectives(hlo: str, devices: int) -> tuple[Collective, ...]:
+    """All exchanges between devices in the text of a compiled program.
+
+    >>> find_collectives("%sum = (f32[2,3]{1,0}, bf16[]) all-reduce(%a, %b), replica_groups={{0,1},{2,3}}", devices=4)
+    (Collective(kind='all-reduce', bytes=26, participants=2),)
+    """
+    found = []
+    for line in hlo.splitlines():
+        match = _INSTRUCTION.search(line)
+        if match:
+            size = sum(_bytes(kind, shape) for kind, shape in _SHAPE.findall(match["shapes"]))
+            found.append(Collective(match["kind"], size, _participants(line, devices)))
+    return tuple(found)
+
+
+def _bytes(kind: str, shape: str) -> int:
+    bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
+    return math.prod(int(size) for size in shape.split(",") if size) * bits // 8
+
+
+def _participants(line: str, devices: int) -> int:
+    match = _GROUPS.search(line)
+    if match is None:
+        return devices
+    if match["columns"]:
+        return int(match["columns"])
+    return len(match["first"].split(",")) if match["first"] else devices

@@ -1,0 +1,57 @@
+"""The answer of `dynet compile-tpu` as a table: does it fit, what bounds it, what do the exchanges cost."""
+
+from collections.abc import Iterator, Sequence
+
+from dynet_jax.analysis.table import Table
+from dynet_jax.tpu.chips import Slice
+from dynet_jax.tpu.compiler import Steps
+from dynet_jax.tpu.program import Program
+from dynet_jax.tpu.roofline import estimate
+
+
+def report(names: Sequence[str], results: Sequence[Steps], slice: Slice) -> str:
+    """One column per configuration; of two, the ratio of the first to the second too."""
+    columns = [dict(facts(steps, slice)) for steps in results]
+    header = ("", *names, *(["ratio"] if len(columns) == 2 else []))
+    rows = []
+    for label in columns[0]:
+        values = [column[label] for column in columns]
+        ratio = []
+        if len(values) == 2:
+            numbers = all(isinstance(value, float) and value > 0 for value in values)
+            ratio = [f"{values[0] / values[1]:.2f}" if numbers else ""]
+        rows.append((label, *map(_text, values), *ratio))
+    return Table(header, rows).markdown()
+
+
+def facts(steps: Steps, slice: Slice) -> Iterator[tuple[str, float | str]]:
+    """What there is to say, one line each. GB are 10^9 bytes, of one device where nothing else is said."""
+    yield "chips, hosts", f"{slice.chips} {slice.name.partition(':')[0]}, {steps.hosts}"
+    yield "batch; images at once on a device", f"{steps.batch_size}; {steps.images_per_device}"
+    for name, program in (("training", steps.training), ("evaluation", steps.evaluation)):
+        times = estimate(program, slice)
+        yield f"{name}: memory (GB)", program.memory / 1e9
+        yield f"{name}: memory (% of the device's)", 100 * program.memory / slice.device.hbm_bytes
+        yield f"{name}: temporaries (GB)", program.temporaries / 1e9
+        yield f"{name}: operations (GFLOP)", program.flops / 1e9
+        yield f"{name}: bytes moved (GB)", program.bytes / 1e9
+        yield f"{name}: exchanges", _exchanges(program)
+        yield f"{name}: at the peak of computing (ms)", 1e3 * times.compute
+        yield f"{name}: at the peak of memory (ms)", 1e3 * times.memory
+        yield f"{name}: the compiler's schedule (ms)", "-" if times.schedule is None else 1e3 * times.schedule
+        yield f"{name}: exchanges (ms)", 1e3 * times.exchange
+        yield f"{name}: step, at best (ms)", 1e3 * times.step
+        yield f"{name}: bound by", times.bound
+        yield f"{name}: images/s of the slice, at best", steps.batch_size / times.step
+        yield f"{name}: compiled in (s)", program.seconds_to_compile
+
+
+def _exchanges(program: Program) -> str:
+    kinds = program.collectives_by_kind.items()
+    return ", ".join(f"{number} {kind} of {size / 1e6:.2f} MB" for kind, (number, size) in kinds) or "none"
+
+
+def _text(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

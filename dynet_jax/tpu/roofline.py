@@ -1,0 +1,57 @@
+"""How long a step would take, from the counts of its program and the peaks of the chip."""
+
+from typing import NamedTuple
+
+from dynet_jax.tpu.chips import Slice
+from dynet_jax.tpu.program import Program
+
+HOP_SECONDS = 1e-6  # assumed time from chip to chip, which is what small sums cost
+
+
+class Estimate(NamedTuple):
+    """Seconds. A lower bound for a program as it is compiled: nothing waits, nothing overlaps with an exchange."""
+
+    compute: float  # operations at the peak of the matrix units
+    memory: float  # bytes at the peak of the memory
+    schedule: float | None  # the compiler's own estimate in cycles, where the clock is known
+    exchange: float  # collectives
+
+    @property
+    def step(self) -> float:
+        """The longest of what happens at the same time, and then the exchange."""
+        return max(self.compute, self.memory, self.schedule or 0.0) + self.exchange
+
+    @property
+    def bound(self) -> str:
+        """What would have to be faster first."""
+        names = {"compute": self.compute, "memory": self.memory, "exchange": self.exchange}
+        return max(names, key=names.get)
+
+
+def estimate(program: Program, slice: Slice) -> Estimate:
+    """The roofline of a program compiled for the slice."""
+    device = slice.device
+    clock = device.clock
+    return Estimate(
+        compute=program.flops / device.flops,
+        memory=program.bytes / device.hbm_bandwidth,
+        schedule=program.cycles / clock if clock and program.cycles else None,
+        exchange=sum(_exchange(collective, slice) for collective in program.collectives),
+    )
+
+
+def _exchange(collective, slice: Slice) -> float:
+    """A ring sends every byte twice, but for the part that is at home; and the first one has to go all the way round.
+
+    Groups smaller than the slice are neighbours: they are taken as one line of chips.
+    """
+    count = collective.participants
+    if count == 1:
+        return 0.0
+    everyone = count == slice.chips * slice.chip.devices
+    bandwidth = slice.all_reduce_bandwidth if everyone else slice.chip.link_bandwidth
+    passes = 2 if collective.kind == "all-reduce" else 1
+    hops = slice.hops if everyone else count - 1
+    if slice.chips == 1:  # two devices of one chip
+        return 0.0
+    return passes * (collective.bytes * (count - 1) / count / bandwidth + hops * HOP_SECONDS)

@@ -1,0 +1,42 @@
+"""A trace of a few training steps, for TensorBoard's or XProf's profile page."""
+
+from pathlib import Path
+
+import jax
+
+from dynet_jax.train.progress import warn
+
+WARM_UP_STEPS = 3  # the first ones fill the pipeline
+
+
+class Profile:
+    """Traces `steps` steps after the first three of this turn, into WORKDIR/tensorboard/plugins/profile."""
+
+    def __init__(self, workdir: Path, steps: int):
+        """`steps` = 0 is no profile."""
+        self._folder, self._steps, self._on = workdir / "tensorboard", steps, False
+
+    def after(self, step: int, state) -> None:
+        """Call it after every step, with its number in this turn, from 1."""
+        if self._steps and step == WARM_UP_STEPS:
+            jax.block_until_ready(state)
+            self._start()
+        elif self._on and step == WARM_UP_STEPS + self._steps:
+            jax.block_until_ready(state)
+            self.close()
+
+    def _start(self) -> None:
+        try:
+            jax.profiler.start_trace(self._folder)
+            self._on = True
+        except (OSError, RuntimeError) as error:
+            warn(f"no profile can be taken ({error})")
+
+    def close(self) -> None:
+        """Write what has been traced."""
+        if self._on:
+            self._on = False
+            try:
+                jax.profiler.stop_trace()
+            except (OSError, RuntimeError) as error:
+                warn(f"the profile could not be written ({error})")

@@ -1,0 +1,166 @@
+"""What is said about a slice of TPUs: the arithmetic against hand-made programs, and the compiler where it is."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from dynet_jax.cli import main
+from dynet_jax.errors import UserError
+from dynet_jax.ops import backend, choose_fusion
+from dynet_jax.tpu.chips import CHIPS, parse_topology
+from dynet_jax.tpu.compiler import Steps
+from dynet_jax.tpu.program import Collective, Program, find_collectives, read_program
+from dynet_jax.tpu.report import report
+from dynet_jax.tpu.roofline import HOP_SECONDS, estimate
+
+HLO = """
+  %all-reduce.1 = (f32[320]{0:T(512)S(1)}, bf16[8,4]{1,0:T(8,128)}) all-reduce(%a, %b), replica_groups={{0,1},{2,3}}
+  %gather = f32[16,4]{1,0} all-gather-start(%c), channel_id=3, replica_groups=[2,8]<=[16], dimensions={0}
+  %done = f32[16,4]{1,0} all-gather-done(%gather)
+  %sum.2 = pred[7] all-reduce(%d), replica_groups={}
+  %element = f32[320]{0} get-tuple-element(%all-reduce.1), index=0
+"""
+
+
+def program(**values) -> Program:
+    defaults = dict.fromkeys(Program._fields, 0) | {"collectives": ()}
+    return Program(**(defaults | values))
+
+
+def test_collectives_are_found_with_their_sizes_and_groups():
+    assert find_collectives(HLO, devices=16) == (
+        Collective("all-reduce", 320 * 4 + 32 * 2, 2),
+        Collective("all-gather", 256, 8),
+        Collective("all-reduce", 7, 16),
+    )
+
+
+def test_a_program_says_what_it_is():
+    x = jax.ShapeDtypeStruct((64, 32), np.float32)
+    compiled = jax.jit(lambda a: a @ a.T).lower(x).compile()
+    facts = read_program(compiled)
+    assert facts.flops == pytest.approx(2 * 64 * 64 * 32, rel=0.01)
+    assert (facts.arguments, facts.outputs) == (64 * 32 * 4, 64 * 64 * 4)
+    assert facts.memory >= facts.arguments + facts.outputs
+    assert facts.collectives == ()
+
+
+@pytest.mark.parametrize(
+    ("topology", "chips", "links", "hops"),
+    [
+        ("v5e:1x1", 1, 0, 0),
+        ("v5e:2x2", 4, 2, 2),  # a line of two in both directions
+        ("v5e:16x16", 256, 4, 30),  # a torus
+        ("v5e:4x16", 64, 3, 18),  # a ring of sixteen, a line of four
+        ("v5p:4x4x8", 128, 6, 13),
+        ("v5p:2x4x4", 32, 3, 7),  # no torus: 2 is no multiple of 4
+    ],
+)
+def test_slices(topology, chips, links, hops):
+    slice = parse_topology(topology)
+    assert (slice.chips, slice.hops) == (chips, hops)
+    assert slice.all_reduce_bandwidth == links * slice.chip.link_bandwidth
+
+
+def test_the_published_figures_agree_with_one_another():
+    """Peak = 2 x matrix units x size^2 x clock; the pod's all-reduce bandwidth = what all links of all chips send."""
+    for kind, units in {"v4": 8, "v5e": 4, "v5p": 8}.items():
+        assert CHIPS[kind].flops == pytest.approx(2 * units * 128**2 * CHIPS[kind].clock, rel=0.01)
+    for topology, bandwidth in {"v5e:16x16": 51.2e12, "v6e:16x16": 102.4e12, "v4:16x16x16": 1.1e15}.items():
+        slice = parse_topology(topology)
+        assert slice.all_reduce_bandwidth * slice.chips == pytest.approx(bandwidth, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("v5:2x2", "did you mean v5[ep]"),
+        ("v5e", "has 2 axes, like v5e:2x2"),
+        ("v5e:2x2x2", "has 2 axes"),
+        ("v4:2x2", "has 3 axes, like v4:2x2x2"),
+        ("v5e:0x2", "has 2 axes"),
+        ("v5e:axb", "has 2 axes"),
+    ],
+)
+def test_topologies_that_do_not_exist(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_topology(text)
+
+
+def test_the_roofline_is_the_longest_and_then_the_exchange():
+    slice = parse_topology("v5e:2x2")
+    sums = Collective("all-reduce", 100_000_000, 4)
+    times = estimate(program(flops=197e12 / 2, bytes=819e9 / 4, cycles=1_500_000, collectives=(sums,)), slice)
+    assert (times.compute, times.memory, times.schedule) == pytest.approx((0.5, 0.25, 0.001))
+    # Twice three quarters of it through two links of 50 GB/s, and there and back over two hops.
+    assert times.exchange == pytest.approx(2 * (0.1e9 * 3 / 4 / 100e9 + 2 * HOP_SECONDS))
+    assert times.step == pytest.approx(0.5 + times.exchange)
+    assert times.bound == "compute"
+    assert estimate(program(bytes=1e9), slice).bound == "memory"
+    assert estimate(program(), parse_topology("v6e:2x2")).schedule is None
+
+
+def test_a_v4_chip_is_two_devices():
+    assert estimate(program(bytes=1.2e12), parse_topology("v4:2x2x2")).memory == pytest.approx(2.0)
+
+
+def test_the_report_names_everything_and_compares():
+    slice = parse_topology("v5e:2x2")
+    steps = Steps(
+        program(flops=2e12, bytes=8e9, temporaries=4 * 10**9), program(flops=1e12, bytes=4e9), 256, 64, hosts=1
+    )
+    lines = report(["a", "b"], [steps, steps._replace(training=program(flops=1e12, bytes=1e9))], slice).splitlines()
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert rows[""] == ["a", "b", "ratio"]
+    assert rows["training: bytes moved (GB)"] == ["8", "1", "8.00"]
+    assert rows["training: memory (% of the device's)"][0] == "25"
+    assert rows["training: exchanges"] == ["none", "none", ""]
+    assert rows["evaluation: operations (GFLOP)"] == ["1,000", "1,000", "1.00"]
+
+
+def test_tracing_for_another_backend_ends_where_it_ends():
+    shape = (6, 3, 3, 6, 96)
+    with backend.tracing_for("tpu"):
+        assert backend.target_backend() == "tpu"
+        assert choose_fusion(shape, batch=64, backend=backend.target_backend()) == "feature"
+    assert backend.target_backend() == "cpu"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is there")
+def test_without_the_compiler_it_says_how_to_get_it(capsys):
+    assert main(["compile-tpu", "configs/dy_mobile.py"]) == 2
+    assert "make env-tpu" in capsys.readouterr().err
+
+
+COMPILE = """
+import json, sys
+from dynet_jax.tpu.chips import parse_topology
+from dynet_jax.tpu.compiler import compile_for
+from tests.train import tiny_run
+
+config = tiny_run.get_config()
+config.batch_size, config.bn_batch_size, config.dtype = 2048, 64, "bfloat16"
+steps = compile_for(config, parse_topology(sys.argv[1]))
+print(json.dumps([sorted(p.collectives_by_kind) for p in steps[:2]] + [steps.images_per_device, steps.hosts]))
+print(json.dumps([steps.training.flops, steps.training.bytes, steps.training.cycles, steps.training.memory]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: make test-tpu")
+@pytest.mark.parametrize(
+    ("topology", "images", "hosts"),
+    [("v5e:2x2", 512, 1), ("v5e:16x16", 8, 64), ("v4:2x2x1", 256, 1), ("v6e:2x4", 256, 2)],
+)
+def test_the_real_steps_compile_and_exchange_sums_only(topology, images, hosts):
+    """In a process of its own: beside libtpu, JAX would look for a TPU."""
+    result = subprocess.run([sys.executable, "-c", COMPILE, topology], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-2000:]
+    kinds, facts = map(json.loads, result.stdout.splitlines()[-2:])
+    assert kinds == [["all-reduce"], ["all-reduce"], images, hosts]
+    assert min(facts) > 0
