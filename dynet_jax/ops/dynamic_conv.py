@@ -1,5 +1,6 @@
 """Dynamic convolution (DyNet, section 3.2): g_t fixed kernels per output channel, fused into one for each image."""
 
+import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 
 from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.conv import check_channels, conv, conv_per_example
-from dynet_jax.ops.pallas.dynamic import grouped_dynamic_conv
-from dynet_jax.ops.pallas.plan import make_plan
+from dynet_jax.ops.pallas.dynamic import grouped_dynamic_conv, pointwise_dynamic_conv
+from dynet_jax.ops.pallas.plan import PointwisePlan, make_plan, make_pointwise_plan
 from dynet_jax.ops.window import Padding, make_window
 
 Fusion = Literal["auto", "kernel", "feature"]
@@ -93,11 +94,15 @@ def dynamic_conv(
         precision=precision,
     )
     plan = _plan(x, kernels, options) if fusion != "feature" else None
-    if fusion == "auto" and plan is None:
+    if fusion == "auto" and plan is not None:
+        fusion = "kernel"
+    elif fusion == "auto":
         fusion = choose_fusion(kernels.shape, batch=x.shape[0], backend=target_backend())
-    with jax.named_scope(f"dynamic_conv_{fusion if plan is None else 'kernel'}_fusion"):
+    with jax.named_scope(f"dynamic_conv_{fusion}_fusion"):
         if fusion == "feature":
             return _fuse_features(x, kernels, coefficients, options)
+        if isinstance(plan, PointwisePlan):
+            return pointwise_dynamic_conv(x, kernels, coefficients, plan)
         if plan is not None:
             return grouped_dynamic_conv(x, kernels, coefficients, plan)
         with jax.named_scope("fusion"):
@@ -109,7 +114,10 @@ def dynamic_conv(
 
 
 def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> Literal["kernel", "feature"]:
-    """The rule behind `fusion='auto'`.
+    """The rule behind `fusion='auto'`, for layers that have no kernel of their own.
+
+    (On TPUs grouped layers with as many channels out as in have one, see `dynet_jax.ops.pallas.plan.make_plan`: they
+    fuse kernels.)
 
     - one image: fuse kernels; the convolution then costs what a static one costs.
     - CPU: fuse kernels, always (measured with `benchmarks/dynamic_conv.py`, see `docs/performance.md`).
@@ -129,13 +137,14 @@ def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> 
 
 
 def _plan(x, kernels, options):
-    """Of the TPU's kernel for this layer, or None."""
-    if target_backend() != "tpu" or x.shape[0] == 1:
+    """Of the TPU's kernel for this layer, or None. DYNET_JAX_PALLAS=0 in the environment turns it off."""
+    if target_backend() != "tpu" or os.environ.get("DYNET_JAX_PALLAS") == "0" or x.shape[0] == 1:
         return None
     if options["padding"] in ("CIRCULAR", "REFLECT"):
         return None
     _, window = make_window(x, kernels.shape[1:-2], options["strides"], options["padding"], options["kernel_dilation"])
-    return make_plan(x.shape, kernels.shape[-1], options["feature_group_count"], window)
+    layer = (x.shape, kernels.shape[-1], options["feature_group_count"], window)
+    return make_pointwise_plan(*layer) or make_plan(*layer)
 
 
 def _fuse_features(x, kernels, coefficients, options):

@@ -25,7 +25,8 @@ class Program(NamedTuple):
 
     flops: float
     bytes: float  # read and written by all instructions; some of it never leaves the chip's fast memory
-    cycles: int  # its estimate, summed over the instructions; 0 if it gives none
+    cycles: int  # its estimate, summed over its own instructions; 0 if it gives none
+    kernels: int  # calls of Pallas kernels, which `cycles` leaves out and `bytes` has by their own estimates
     arguments: int  # bytes, and so on
     outputs: int
     aliased: int
@@ -56,6 +57,7 @@ def read_program(compiled, seconds: float = 0.0, devices: int = 1) -> Program:
         flops=cost.get("flops", 0.0),
         bytes=cost.get("bytes accessed", 0.0),
         cycles=sum(int(cycles) for cycles in _CYCLES.findall(text)),
+        kernels=text.count('custom_call_target="tpu_custom_call"'),
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes,
         aliased=memory.alias_size_in_bytes,

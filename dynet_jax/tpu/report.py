@@ -36,9 +36,13 @@ def facts(steps: Steps, slice: Slice) -> Iterator[tuple[str, float | str]]:
         yield f"{name}: operations (GFLOP)", program.flops / 1e9
         yield f"{name}: bytes moved (GB)", program.bytes / 1e9
         yield f"{name}: exchanges", _exchanges(program)
+        yield f"{name}: Pallas kernels called", str(program.kernels)
         yield f"{name}: at the peak of computing (ms)", 1e3 * times.compute
         yield f"{name}: at the peak of memory (ms)", 1e3 * times.memory
-        yield f"{name}: the compiler's schedule (ms)", "-" if times.schedule is None else 1e3 * times.schedule
+        yield (
+            f"{name}: the compiler's schedule, without Pallas kernels (ms)",
+            "-" if times.schedule is None else 1e3 * times.schedule,
+        )
         yield f"{name}: exchanges (ms)", 1e3 * times.exchange
         yield f"{name}: step, at best (ms)", 1e3 * times.step
         yield f"{name}: bound by", times.bound

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dynet_jax.ops.pallas.grouped import convolve
-from dynet_jax.ops.pallas.plan import Plan
+from dynet_jax.ops.pallas.plan import Plan, PointwisePlan
+from dynet_jax.ops.pallas.pointwise import pointwise
 
 
 def grouped_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: Plan) -> jax.Array:
@@ -19,16 +20,31 @@ def grouped_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Arr
     (2, 4, 4, 6)
     """
     with jax.named_scope("fusion"):
-        bank = order_members(kernels, plan.members)
-        coefficients = jnp.broadcast_to(coefficients, (*coefficients.shape[:2], bank.shape[-1]))
         equation = "stc,nsc->tcn" if plan.channel_axis == 0 else "stc,nsc->tnc"
-        accumulator = jnp.promote_types(bank.dtype, jnp.float32)
-        weights = jnp.einsum(
-            equation, bank, coefficients.astype(bank.dtype), preferred_element_type=accumulator
-        ).astype(x.dtype)
+        weights = _fuse(equation, order_members(kernels, plan.members), coefficients).astype(x.dtype)
     with jax.named_scope("convolution"):
         y = convolve(x.transpose(plan.axes), weights, plan)
     return y.transpose(np.argsort(plan.axes))
+
+
+def pointwise_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: PointwisePlan) -> jax.Array:
+    """The same for a 1x1 layer that `make_pointwise_plan` has a plan for.
+
+    >>> plan = PointwisePlan(rows=4, images=2, interpret=True)
+    >>> pointwise_dynamic_conv(jnp.ones((2, 4, 4, 3)), jnp.ones((5, 1, 1, 3, 6)), jnp.ones((2, 5, 6)), plan).shape
+    (2, 4, 4, 6)
+    """
+    with jax.named_scope("fusion"):
+        weights = _fuse("sic,nsc->icn", kernels[:, 0, 0], coefficients).astype(x.dtype)
+    with jax.named_scope("convolution"):
+        y = pointwise(x.transpose(1, 2, 3, 0), weights, plan)
+    return y.transpose(3, 0, 1, 2)
+
+
+def _fuse(equation, bank, coefficients):
+    coefficients = jnp.broadcast_to(coefficients, (*coefficients.shape[:2], bank.shape[-1])).astype(bank.dtype)
+    accumulator = jnp.promote_types(bank.dtype, jnp.float32)
+    return jnp.einsum(equation, bank, coefficients, preferred_element_type=accumulator)
 
 
 def order_members(kernels: jax.Array, members: int) -> jax.Array:

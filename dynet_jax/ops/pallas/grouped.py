@@ -172,7 +172,7 @@ def _call(kernel, plan, grid, arrays, specs, outputs, out_specs, scratch_shapes,
     )(*arrays)
 
 
-def _like(x, shape, dtype=None):
+def like(x, shape, dtype=None):
     """A result says, inside `shard_map`, over which devices it varies: as x does. How it says so changes with JAX."""
     return jax.eval_shape(lambda x: jnp.broadcast_to(x.ravel()[0], shape).astype(dtype or x.dtype), x)
 
@@ -190,7 +190,7 @@ def _sizes(x, plan: Plan):
 def convolve(x: jax.Array, weights: jax.Array, plan: Plan) -> jax.Array:
     """[rows, columns, *tile] and [taps x members, *tile] -> [rows / stride, columns / stride, *tile], in x's dtype."""
     rows, columns, tile, grid, padded = _sizes(x, plan)
-    out_shape = _like(x, (rows, columns, *x.shape[2:]))
+    out_shape = like(x, (rows, columns, *x.shape[2:]))
     in_specs = [*_specs(x.shape, plan.stride * plan.rows, plan), _weights_spec(weights.shape, plan)]
     (out_spec, _, _), scratch = _specs(out_shape.shape, plan.rows, plan), [padded, (plan.rows, columns, *tile)]
     arrays = (x, x, x, weights)
@@ -210,7 +210,7 @@ def _backward(plan, saved, gradient):
         _weights_spec(weights.shape, plan),
     ]
     out_specs = [_specs(x.shape, plan.stride * plan.rows, plan)[0], _weights_spec(weights.shape, plan)]
-    out_shape = [_like(x, x.shape), _like(x, weights.shape, jnp.float32)]
+    out_shape = [like(x, x.shape), like(x, weights.shape, jnp.float32)]
     scratch = [
         padded,
         (plan.rows + 2, columns, *tile),

@@ -11,6 +11,8 @@ from dynet_jax.ops.window import Window
 
 BLOCK_BYTES = 2**22  # of a block of the input in float32; a call holds up to eight of that size
 LANES, SUBLANE_BYTES = 128, 32  # of a tile of the fast memory
+FEW_CHANNELS = 40  # with as few of them, images fill the lanes; the matrix unit is better at more
+MANY_IMAGES = 64
 MEMBERS = 8  # in a group at most: the work grows with it, and the matrix unit is better at larger ones
 
 
@@ -60,14 +62,35 @@ def make_plan(x_shape: Sequence[int], c_out: int, groups: int, window: Window, *
     )
     if not fits:
         return None
-    # The axis that fills the lanes is the one that leaves fewer of them empty.
-    channel_axis = 1 if _waste(channels) <= _waste(batch) else 0
+    channel_axis = 0 if _images_fill_the_lanes(batch, channels) else 1
     images = math.gcd(batch, 16 if channel_axis == 1 else LANES)
     tile = (images, channels) if channel_axis == 1 else (channels, images)
-    row_bytes = stride * padded_bytes((width, *tile), jnp.float32)
-    out_rows = height // stride
-    rows = max(n for n in range(1, out_rows + 1) if out_rows % n == 0 and (n == 1 or n * row_bytes <= BLOCK_BYTES))
+    rows = _rows(height // stride, stride * padded_bytes((width, *tile), jnp.float32))
     return Plan(members, tuple(window.kernel_size), stride, lows, channel_axis, images, rows, interpret)
+
+
+class PointwisePlan(NamedTuple):
+    """Blocks of [rows, width, channels, images]."""
+
+    rows: int
+    images: int
+    interpret: bool = False
+
+
+def make_pointwise_plan(x_shape: Sequence[int], c_out: int, groups: int, window: Window) -> PointwisePlan | None:
+    """For 1x1 layers of few channels and many images; None for others, which are batched matrix products."""
+    if len(x_shape) != 4 or groups > 1 or not window.is_pointwise or window.strides != (1, 1):
+        return None
+    batch, height, width, c_in = x_shape
+    channels = max(c_in, c_out)
+    if window.padding != ((0, 0), (0, 0)) or not _images_fill_the_lanes(batch, channels):
+        return None
+    images = math.gcd(batch, LANES)
+    return PointwisePlan(_rows(height, padded_bytes((width, channels, images), jnp.float32)), images)
+
+
+def _images_fill_the_lanes(batch: int, channels: int) -> bool:
+    return channels <= FEW_CHANNELS and batch >= MANY_IMAGES
 
 
 def padded_bytes(shape: Sequence[int], dtype) -> int:
@@ -81,8 +104,9 @@ def padded_bytes(shape: Sequence[int], dtype) -> int:
     return math.prod(major) * _up(sublanes, SUBLANE_BYTES // itemsize) * _up(lanes, LANES) * itemsize
 
 
-def _waste(lanes: int) -> float:
-    return _up(lanes, LANES) / lanes
+def _rows(rows: int, row_bytes: int) -> int:
+    """The largest part of all rows that divides them and fits in a block."""
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * row_bytes <= BLOCK_BYTES))
 
 
 def _up(value: int, multiple: int) -> int:

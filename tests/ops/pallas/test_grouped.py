@@ -1,1 +1,187 @@
-"""The TPU's kernel for grouped convolutions with a kernel per image, interpreted, against the plain forms."""
+"""The TPU's kernels for a convolution with a kernel per image: interpreted, against the forms that any machine runs."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dynet_jax.ops import dynamic_conv
+from dynet_jax.ops.backend import tracing_for
+from dynet_jax.ops.pallas.dynamic import grouped_dynamic_conv
+from dynet_jax.ops.pallas.plan import make_plan, padded_bytes
+from dynet_jax.ops.window import make_window
+from tests import reference
+
+
+def arrays(spatial, channels, members, batch=2, kernel_size=(3, 3), group_size=4, shared=False, dtype=jnp.float32):
+    """Random x, kernels, coefficients, and the number of groups."""
+    rng = np.random.default_rng(0)
+    shapes = (
+        (batch, *spatial, channels),
+        (group_size, *kernel_size, members, channels),
+        (batch, group_size, 1 if shared else channels),
+    )
+    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes], channels // members
+
+
+def plan_of(x, kernels, groups, strides=1, padding="SAME", **changes):
+    _, window = make_window(x, kernels.shape[1:-2], strides, padding, 1)
+    plan = make_plan(x.shape, kernels.shape[-1], groups, window, interpret=True)
+    return plan._replace(**changes)
+
+
+# name: (arguments of `arrays`, arguments of `plan_of`)
+CASES = {
+    "six_members": (((4, 4), 12, 6), {}),
+    "depthwise": (((4, 4), 5, 1), {}),
+    "two_members": (((3, 5), 8, 2), {}),
+    "stride": (((6, 4), 12, 6), {"strides": 2}),
+    "stride_torch": (((6, 4), 12, 3), {"strides": 2, "padding": "TORCH"}),
+    "blocks_of_rows": (((6, 3), 6, 3), {"rows": 2}),
+    "blocks_of_rows_stride": (((8, 4), 6, 3), {"rows": 1, "strides": 2}),
+    "blocks_of_images": (((3, 3), 6, 3, 4), {"images": 2}),
+    "images_in_the_lanes": (((4, 3), 6, 3, 4), {"channel_axis": 0, "images": 2, "rows": 2}),
+    "images_in_the_lanes_stride": (((4, 6), 6, 2, 3), {"channel_axis": 0, "rows": 1, "strides": 2}),
+    "row_window": (((4, 4), 6, 3, 2, (1, 3)), {}),
+    "even_window": (((4, 4), 6, 3, 2, (2, 2)), {}),
+    "shared_coefficients": (((3, 3), 6, 3, 2, (3, 3), 4, True), {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients(name):
+    shapes, options = CASES[name]
+    (x, kernels, coefficients), groups = arrays(*shapes)
+    geometry = {key: options[key] for key in ("strides", "padding") if key in options}
+    plan = plan_of(x, kernels, groups, **options)
+    y = jax.jit(lambda *a: grouped_dynamic_conv(*a, plan))(x, kernels, coefficients)
+    expected = reference.dynamic_conv(x, kernels, coefficients, feature_group_count=groups, **geometry)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32)
+
+    def gradients(form):
+        loss = lambda *a: jnp.sum(form(*a) * weights)  # noqa: E731
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, kernels, coefficients)
+
+    plain = lambda *a: dynamic_conv(*a, feature_group_count=groups, fusion="kernel", **geometry)  # noqa: E731
+    actual = gradients(lambda *a: grouped_dynamic_conv(*a, plan))
+    chex.assert_trees_all_close(actual, gradients(plain), rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_is_summed_in_float32():
+    """54 products of about 1, in bfloat16 sums, would be off by several per cent."""
+    (x, kernels, coefficients), groups = arrays((4, 4), 12, 6)
+    low = [array.astype(jnp.bfloat16) for array in (x, kernels, coefficients)]
+    plan = plan_of(x, kernels, groups)
+    y = grouped_dynamic_conv(*low, plan)
+    assert y.dtype == jnp.bfloat16
+    exact = reference.dynamic_conv(*(array.astype(jnp.float32) for array in low), feature_group_count=groups)
+    assert np.abs(y.astype(jnp.float32) - exact).max() < 0.01 * np.abs(exact).max()
+    gradient = jax.grad(lambda x: grouped_dynamic_conv(x, *low[1:], plan).astype(jnp.float32).sum())(low[0])
+    assert gradient.dtype == jnp.bfloat16
+
+
+def window(spatial, kernel_size=(3, 3), strides=1, padding="SAME", dilation=1):
+    return make_window(jnp.zeros((1, *spatial, 1)), kernel_size, strides, padding, dilation)[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "c_out", "groups", "geometry"),
+    [
+        ((2, 8, 8, 12), 12, 1, {}),  # dense: the matrix unit's
+        ((2, 8, 8, 12), 24, 2, {}),  # another number of channels
+        ((2, 8, 8, 12), 12, 2, {"kernel_size": (1, 1)}),
+        ((2, 8, 8, 12), 12, 2, {"kernel_size": (5, 5)}),
+        ((2, 8, 8, 12), 12, 2, {"dilation": 2}),
+        ((2, 8, 8, 12), 12, 2, {"padding": "VALID"}),
+        ((2, 8, 8, 12), 12, 2, {"strides": (2, 1)}),
+        ((2, 7, 8, 12), 12, 2, {"strides": 2}),
+        ((2, 8, 12), 12, 2, {"kernel_size": (3,)}),
+    ],
+)
+def test_other_layers_are_left_to_the_plain_forms(shape, c_out, groups, geometry):
+    assert make_plan(shape, c_out, groups, window(shape[1:-1], **geometry)) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "channel_axis", "images"),
+    [
+        ((64, 14, 14, 96), 1, 16),
+        ((64, 56, 56, 24), 0, 64),
+        ((256, 56, 56, 24), 0, 128),
+        ((24, 56, 56, 24), 1, 8),
+    ],
+)
+def test_images_fill_the_lanes_where_there_are_few_channels(shape, channel_axis, images):
+    plan = make_plan(shape, shape[-1], shape[-1] // 6, window(shape[1:-1]))
+    assert (plan.channel_axis, plan.images) == (channel_axis, images)
+    assert shape[0] % plan.images == 0
+    assert shape[1] % plan.rows == 0
+
+
+def test_padding_of_tiles():
+    assert padded_bytes((3, 10, 96), jnp.bfloat16) == 3 * 16 * 128 * 2
+    assert padded_bytes((3, 10, 130), jnp.float32) == 3 * 16 * 256 * 4
+
+
+def test_it_is_chosen_for_tpus_and_for_many_images(monkeypatch):
+    (x, kernels, coefficients), groups = arrays((4, 4), 12, 6)
+
+    def program(x, coefficients, backend="tpu", fusion="auto"):
+        with tracing_for(backend):
+            conv = lambda *a: dynamic_conv(*a, feature_group_count=groups, fusion=fusion)  # noqa: E731
+            return str(jax.make_jaxpr(conv)(x, kernels, coefficients))
+
+    assert "grouped_conv" in program(x, coefficients)
+    assert "grouped_conv" in program(x, coefficients, fusion="kernel")
+    assert "grouped_conv" not in program(x, coefficients, fusion="feature")
+    assert "grouped_conv" not in program(x[:1], coefficients[:1])
+    assert "grouped_conv" not in program(x, coefficients, backend="cpu")
+    assert "grouped_conv" not in program(x, coefficients, backend="gpu")
+    monkeypatch.setenv("DYNET_JAX_PALLAS", "0")
+    assert "grouped_conv" not in program(x, coefficients)
+
+
+COMPILE = """
+import json, sys
+import jax, jax.numpy as jnp
+from dynet_jax.ops import dynamic_conv
+from dynet_jax.ops.backend import tracing_for
+from dynet_jax.tpu.chips import parse_topology
+from dynet_jax.tpu.compiler import slice_devices
+
+(size, channels, members, strides, batch), topology = json.loads(sys.argv[1]), sys.argv[2]
+sharding = jax.sharding.SingleDeviceSharding(slice_devices(parse_topology(topology))[0])
+shapes = (batch, size, size, channels), (6, 3, 3, members, channels), (batch, 6, channels)
+arguments = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes]
+
+def moved(fusion):
+    def gradients(*arrays):
+        conv = lambda *a: dynamic_conv(*a, strides=strides, feature_group_count=channels // members, fusion=fusion)
+        y, vjp = jax.vjp(conv, *arrays)
+        return y, vjp(y)
+    with tracing_for("tpu"):
+        return jax.jit(gradients).lower(*arguments).compile().cost_analysis()["bytes accessed"]
+
+print(json.dumps([moved("auto"), moved("feature")]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: make test-tpu")
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("layer", [(14, 96, 6, 1, 64), (14, 162, 6, 2, 64), (56, 24, 6, 1, 64), (28, 32, 1, 1, 256)])
+def test_it_compiles_for_tpus_and_moves_less(layer, topology):
+    result = subprocess.run(
+        [sys.executable, "-c", COMPILE, json.dumps(layer), topology], capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    kernel, feature = json.loads(result.stdout.splitlines()[-1])
+    assert kernel < 0.5 * feature
