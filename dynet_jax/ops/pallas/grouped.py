@@ -13,11 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 
+from dynet_jax.ops.pallas.call import call, like
 from dynet_jax.ops.pallas.plan import Plan, padded_bytes
-
-VMEM_BYTES = 64 * 2**20  # that a call may take of the fast memory of a core: 128 MiB, 64 in v5p
 
 
 def turn(x: jax.Array, places: int, plan: Plan) -> jax.Array:
@@ -152,29 +150,21 @@ def _weights_spec(shape, plan: Plan):
     return pl.BlockSpec(tuple(block), lambda n, b: (0, 0, n) if plan.channel_axis == 0 else (0, n, 0))
 
 
-def _call(kernel, plan, grid, arrays, specs, outputs, out_specs, scratch_shapes, name):
-    """Run a kernel over the grid, and tell the compiler what it reads and writes: blocks with their tiles' padding."""
-    reads = sum(math.prod(grid) * padded_bytes(spec.block_shape, array.dtype) for spec, array in zip(specs, arrays))
-    writes = sum(padded_bytes(output.shape, output.dtype) for output in jax.tree.leaves(outputs))
-    return pl.pallas_call(
+def _call(kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratch_shapes):
+    # Blocks with their halo are read as often as they come; an output is written once.
+    reads = sum(math.prod(grid) * padded_bytes(spec.block_shape, array.dtype) for spec, array in zip(in_specs, arrays))
+    return call(
         functools.partial(kernel, plan=plan),
+        name,
+        arrays,
+        outputs,
         grid=grid,
-        in_specs=specs,
+        in_specs=in_specs,
         out_specs=out_specs,
-        out_shape=outputs,
-        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch_shapes],
+        scratch_shapes=scratch_shapes,
+        bytes_accessed=reads + sum(padded_bytes(output.shape, output.dtype) for output in outputs),
         interpret=plan.interpret,
-        name=name,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM_BYTES
-        ),
-        cost_estimate=pl.CostEstimate(flops=0, bytes_accessed=reads + writes, transcendentals=0),
-    )(*arrays)
-
-
-def like(x, shape, dtype=None):
-    """A result says, inside `shard_map`, over which devices it varies: as x does. How it says so changes with JAX."""
-    return jax.eval_shape(lambda x: jnp.broadcast_to(x.ravel()[0], shape).astype(dtype or x.dtype), x)
+    )
 
 
 def _sizes(x, plan: Plan):
@@ -190,11 +180,12 @@ def _sizes(x, plan: Plan):
 def convolve(x: jax.Array, weights: jax.Array, plan: Plan) -> jax.Array:
     """[rows, columns, *tile] and [taps x members, *tile] -> [rows / stride, columns / stride, *tile], in x's dtype."""
     rows, columns, tile, grid, padded = _sizes(x, plan)
-    out_shape = like(x, (rows, columns, *x.shape[2:]))
+    y = like(x, (rows, columns, *x.shape[2:]))
     in_specs = [*_specs(x.shape, plan.stride * plan.rows, plan), _weights_spec(weights.shape, plan)]
-    (out_spec, _, _), scratch = _specs(out_shape.shape, plan.rows, plan), [padded, (plan.rows, columns, *tile)]
+    out_specs = [_specs(y.shape, plan.rows, plan)[0]]
+    scratch = [padded, (plan.rows, columns, *tile)]
     arrays = (x, x, x, weights)
-    return _call(_forward_kernel, plan, grid, arrays, in_specs, out_shape, out_spec, scratch, "grouped_conv")
+    return _call(_forward_kernel, "grouped_conv", plan, grid, arrays, in_specs, [y], out_specs, scratch)[0]
 
 
 def _forward(x, weights, plan):
@@ -210,7 +201,7 @@ def _backward(plan, saved, gradient):
         _weights_spec(weights.shape, plan),
     ]
     out_specs = [_specs(x.shape, plan.stride * plan.rows, plan)[0], _weights_spec(weights.shape, plan)]
-    out_shape = [like(x, x.shape), like(x, weights.shape, jnp.float32)]
+    outputs = [like(x, x.shape), like(x, weights.shape, jnp.float32)]
     scratch = [
         padded,
         (plan.rows + 2, columns, *tile),
@@ -219,7 +210,7 @@ def _backward(plan, saved, gradient):
     ]
     arrays = (x, x, x, gradient, gradient, gradient, weights)
     name = "grouped_conv_gradients"
-    dx, dweights = _call(_backward_kernel, plan, grid, arrays, in_specs, out_shape, out_specs, scratch, name)
+    dx, dweights = _call(_backward_kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratch)
     return dx, dweights.astype(weights.dtype)
 
 

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 
-from dynet_jax.ops.pallas.grouped import VMEM_BYTES, like
+from dynet_jax.ops.pallas.call import call, like
 from dynet_jax.ops.pallas.plan import PointwisePlan, padded_bytes
 
 AT_ONCE = 4  # positions whose products are summed before they are added to a gradient in memory
@@ -28,10 +27,11 @@ def _product(x, weights):
 def _forward_kernel(x, weights, y, weights32):
     weights32[...] = weights[...].astype(jnp.float32)
 
-    def one_position(place):
+    def one_position(places):
+        (place,) = places
         y[place] = _product(x[place].astype(jnp.float32), weights32).astype(y.dtype)
 
-    _for_places(x.shape, 1, lambda places: one_position(*places))
+    _for_places(x.shape, 1, one_position)
 
 
 def _backward_kernel(x, gradient, weights, dx, dweights, transposed32):
@@ -64,7 +64,7 @@ def _for_places(shape, at_once, do):
     lax.fori_loop(0, shape[0] * (shape[1] // at_once), step, 0)
 
 
-def _call(kernel, plan: PointwisePlan, arrays, outputs, name):
+def _call(kernel, name, plan: PointwisePlan, arrays, outputs):
     """Run a kernel over blocks of images and of rows; arrays of weights have no rows."""
     rows, *_, images = arrays[0].shape
     grid = (images // plan.images, rows // plan.rows)
@@ -74,21 +74,18 @@ def _call(kernel, plan: PointwisePlan, arrays, outputs, name):
             return pl.BlockSpec((plan.rows, *shape[1:3], plan.images), lambda n, r: (r, 0, 0, n))
         return pl.BlockSpec((*shape[:2], plan.images), lambda n, r: (0, 0, n))
 
-    touched = sum(padded_bytes(array.shape, array.dtype) for array in (*arrays, *outputs))
-    return pl.pallas_call(
+    return call(
         kernel,
+        name,
+        arrays,
+        outputs,
         grid=grid,
         in_specs=[spec(array.shape) for array in arrays],
         out_specs=[spec(output.shape) for output in outputs],
-        out_shape=outputs,
-        scratch_shapes=[pltpu.VMEM((*arrays[-1].shape[:2], plan.images), jnp.float32)],  # of the weights
+        scratch_shapes=[(*arrays[-1].shape[:2], plan.images)],  # of the weights
+        bytes_accessed=sum(padded_bytes(array.shape, array.dtype) for array in (*arrays, *outputs)),
         interpret=plan.interpret,
-        name=name,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM_BYTES
-        ),
-        cost_estimate=pl.CostEstimate(flops=0, bytes_accessed=touched, transcendentals=0),
-    )(*arrays)
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -96,7 +93,7 @@ def pointwise(x: jax.Array, weights: jax.Array, plan: PointwisePlan) -> jax.Arra
     """[height, width, C_in, images] and [C_in, C_out, images] -> [height, width, C_out, images], in x's dtype."""
     height, width, _, images = x.shape
     outputs = [like(x, (height, width, weights.shape[1], images))]
-    return _call(_forward_kernel, plan, (x, weights), outputs, "pointwise_conv")[0]
+    return _call(_forward_kernel, "pointwise_conv", plan, (x, weights), outputs)[0]
 
 
 def _forward(x, weights, plan):
@@ -107,7 +104,7 @@ def _backward(plan, saved, gradient):
     x, weights = saved
     arrays = (x, gradient, weights.transpose(1, 0, 2))
     outputs = [like(x, x.shape), like(x, weights.shape, jnp.float32)]
-    dx, dweights = _call(_backward_kernel, plan, arrays, outputs, "pointwise_conv_gradients")
+    dx, dweights = _call(_backward_kernel, "pointwise_conv_gradients", plan, arrays, outputs)
     return dx, dweights.astype(weights.dtype)
 
 
