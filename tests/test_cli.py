@@ -169,6 +169,12 @@ def test_mistakes_of_summary(arguments, parts, capfd):
             [CONFIG.replace("dy_mobile", "dy_mobil")],
             ["there is no configuration file", "did you mean", "dy_mobile.py"],
         ),
+        (
+            [f"{CONFIG}:digits", "--config.data.name=packed:gs://bucket/x"],
+            ["gs://bucket/x is an address, not a folder"],
+        ),
+        ([CONFIG, "--config.data.data_dir=gs://bucket"], ["gs://bucket is an address, not a folder", "docs/tpu.md"]),
+        ([CONFIG, "--init_from=gs://bucket/x"], ["gs://bucket/x is an address, not a folder", "docs/tpu.md"]),
         ([CONFIG, "--resume"], ["cannot read '--resume'; set a key as --config.KEY=VALUE"]),
         ([CONFIG, "--work=runs/x"], ["cannot read '--work=runs/x'"]),
         ([], ["required: --config"]),
@@ -178,6 +184,13 @@ def test_mistakes_of_summary(arguments, parts, capfd):
 def test_mistakes_of_training(arguments, parts, workdir, capfd):
     assert_one_line(run(train_main, [*arguments, f"--workdir={workdir}"], capfd), *parts)
     assert not workdir.exists()  # nothing was begun
+
+
+def test_a_work_directory_on_cloud_storage_is_refused(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    result = run(train_main, [f"{CONFIG}:digits", "--workdir=gs://bucket/run"], capfd)
+    assert_one_line(result, "gs://bucket/run is an address, not a folder", "docs/tpu.md")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["data_dir", "home"])

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dynet_jax.data.files import FolderSource
 from dynet_jax.data.packed import DESCRIPTION, FORMAT, SPLITS, VERSION, read_description
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 
 SHARD_BYTES = 256 * 2**20
 # Each record by itself, for reading in any order; as it is, because images are compressed already.
@@ -100,7 +100,7 @@ def _write_split(folder: Path, split: str, listing, shard_bytes: int) -> dict:
             try:
                 _write_shard(path, shard, bar)
             except RuntimeError as error:  # a full disk, for one
-                raise UserError(f"{path} cannot be written: {' '.join(str(error).split())[:300]}") from error
+                raise UserError(f"{path} cannot be written: {one_line(error, limit=300)}") from error
             described.append({"file": path.name, "examples": len(shard), "bytes": path.stat().st_size})
     return {"examples": len(listing), "listing": _digest(listing), "shards": described}
 

@@ -17,7 +17,7 @@ import msgpack
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from dynet_jax.data.record import Record
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 
 DESCRIPTION = "dataset.json"
 FORMAT, VERSION = "dynet_jax packed images", 1
@@ -48,7 +48,7 @@ class PackedSource:
         try:
             return Record(**msgpack.unpackb(self._records[index]))
         except (RuntimeError, ValueError, TypeError) as error:  # a checksum that does not fit, for one
-            raise OSError(" ".join(str(error).split())[:300]) from error
+            raise OSError(one_line(error, limit=300)) from error
 
     def name_of(self, index: int) -> str:
         return f"{self.name}/{index}"

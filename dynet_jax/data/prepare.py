@@ -6,7 +6,7 @@ from pathlib import Path
 from dynet_jax.data.pack import pack_folder
 from dynet_jax.data.packed import read_description
 from dynet_jax.data.tfds_source import DEFAULT_FOLDER
-from dynet_jax.errors import UserError, suggest
+from dynet_jax.errors import UserError, one_line, suggest
 
 # Data sets that TFDS prepares, and the archives of each that have to be fetched by hand, for their terms.
 ARCHIVES = {
@@ -62,5 +62,5 @@ def _prepare_by_tfds(dataset: str, data_dir: str | None, archives: str | None) -
     try:
         builder.download_and_prepare(download_config=downloads)
     except Exception as error:  # no network, a damaged archive, a full disk: TFDS raises what it meets
-        raise UserError(f"{dataset} cannot be prepared: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{dataset} cannot be prepared: {one_line(error, limit=300)}") from error
     return Path(builder.data_dir)

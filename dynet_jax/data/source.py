@@ -30,6 +30,9 @@ def load_source(dataset: str, split: str, data_dir: str | None = None) -> Source
     (359, (8, 8, 3), ['0', '1', '2'])
     """
     kind, _, path = dataset.partition(":")
+    for place in (path, data_dir or ""):
+        if "://" in place:
+            raise UserError(f"{place} is an address, not a folder; mount or copy it, as docs/tpu.md says")
     if kind == "folder" and path:
         return FolderSource(Path(path).expanduser(), split)
     if kind == "packed" and path:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dynet_jax.data.record import Record
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 
 SPLITS = {
     "imagenet2012": {"train": "train", "test": "validation"},
@@ -27,7 +27,7 @@ class TfdsSource:
             builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
             prepared = Path(builder.data_dir).is_dir()
         except Exception as error:
-            raise UserError(f"{dataset} cannot be opened in {folder}: {' '.join(str(error).split())[:300]}") from error
+            raise UserError(f"{dataset} cannot be opened in {folder}: {one_line(error, limit=300)}") from error
         if not prepared:
             raise UserError(_missing(dataset, folder))
         if SPLITS[dataset][split] not in builder.info.splits:
@@ -49,7 +49,7 @@ class TfdsSource:
         try:
             record = self._records[index]
         except (RuntimeError, ValueError) as error:  # a checksum that does not fit, for one
-            raise OSError(" ".join(str(error).split())[:300]) from error
+            raise OSError(one_line(error, limit=300)) from error
         name = record.get("file_name", self.name_of(index))
         return Record(record["image"], int(record["label"]), name.decode() if isinstance(name, bytes) else str(name))
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, named
 from dynet_jax.train.hosts import all_hosts, together
 from dynet_jax.train.integrity import Damaged, Manifest, check_arrays, check_manifest, differences, make_manifest
 from dynet_jax.train.progress import warn
-from dynet_jax.train.save_barrier import SaveBarrier, named
+from dynet_jax.train.save_barrier import SaveBarrier
 from dynet_jax.train.state import TrainState
 
 SHOWN_DIFFERENCES = 10

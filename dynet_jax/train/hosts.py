@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 100
@@ -36,7 +36,7 @@ def join(
                 heartbeat_timeout_seconds=heartbeat_seconds,
             ).result()
     except (ValueError, RuntimeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, limit=300)
         raise UserError(f"this process cannot join the others ({reason}); see docs/training.md") from error
     finally:
         signal.signal(signal.SIGTERM, handler)  # JAX has taken it

@@ -14,7 +14,7 @@ import ml_collections
 
 from dynet_jax.analysis.plots import plot_training_curves
 from dynet_jax.data import training_batches
-from dynet_jax.errors import HostLost, UserError
+from dynet_jax.errors import HostLost, UserError, one_line
 from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.compilation import compile_steps
 from dynet_jax.train.distributed import to_devices
@@ -57,7 +57,7 @@ def train(
 
 
 def _explained(error: jax.errors.JaxRuntimeError, config, start: Start, checkpoints: Checkpoints) -> Exception:
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     if "RESOURCE_EXHAUSTED" in reason:
         return UserError(
             f"{start.run.layout.micro_batch} images at a time do not fit in a device's memory; use "

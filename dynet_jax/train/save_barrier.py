@@ -8,15 +8,11 @@ import jax
 from jax._src import distributed  # the key-value store that `jax.distributed` starts has no public name
 from orbax.checkpoint import multihost
 
+from dynet_jax.errors import named
+
 WRITTEN, COMMITTED = "async_write_complete", "async_commit_complete"  # in the keys of Orbax's two barriers
 OK = "ok"
 _attempts = itertools.count()  # the same on all hosts, as they save the same steps
-
-
-def named(error: BaseException) -> str:
-    """The kind and the beginning of the text of an error, on one line."""
-    text = " ".join(str(error).split()).split(" See full TensorStore details")[0]
-    return f"{type(error).__name__}: {text[:200]}"
 
 
 class SaveBarrier:

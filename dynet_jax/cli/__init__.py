@@ -1,0 +1,31 @@
+"""The commands: `train.py`, and `dynet`'s summary, prepare, evaluate, predict, import-torch and compile-tpu.
+
+A command imports what it works with when it runs: --help, and the answer to a mistyped argument, do not wait for it.
+"""
+
+from dynet_jax.cli.compile_tpu import add_compile_tpu
+from dynet_jax.cli.parsing import FAILED, Parser, report_mistakes
+from dynet_jax.cli.prepare import add_prepare
+from dynet_jax.cli.summary import add_summary
+from dynet_jax.cli.train import train_main
+from dynet_jax.cli.workdirs import add_evaluate, add_import_torch, add_predict
+
+__all__ = ["FAILED", "main", "train_main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The `dynet` command. Returns its exit code."""
+    parser = Parser(prog="dynet", description="Dynamic convolutional networks in JAX.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_summary(commands)
+    add_prepare(commands)
+    add_evaluate(commands)
+    add_predict(commands)
+    add_import_torch(commands)
+    add_compile_tpu(commands)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "compile-tpu":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.overrides = rest
+
+    return report_mistakes("dynet", lambda: options.run(options))

@@ -1,0 +1,56 @@
+"""What the commands share: how arguments are read, and how mistakes are answered, by one line and an exit code."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dynet_jax.errors import UserError
+
+FAILED, INTERRUPTED = 2, 130  # 128 + SIGINT, as a shell would say it
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line: usage is for --help."""
+
+    def error(self, message: str):
+        self.exit(FAILED, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def report_mistakes(program: str, run: Callable[[], int | None]) -> int:
+    """The exit code of what `run` does. A mistake is one line; a bug keeps its traceback."""
+    code = FAILED
+    try:
+        return run() or 0
+    except UserError as error:
+        code, message = error.exit_code, str(error)
+    except KeyboardInterrupt:
+        code, message = INTERRUPTED, "interrupted"
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    print(f"{program}: {message}", file=sys.stderr)
+    return code
+
+
+def path_argument(text: str) -> Path:
+    """Not '': that is what an unset variable of the shell leaves, and it would mean the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path")
+    return folder_argument(text)
+
+
+def folder_argument(text: str) -> Path:
+    """Not gs://bucket: a Path makes a local folder called gs: of it, which goes with the machine."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is an address, not a folder; mount it, as docs/tpu.md says")
+    return Path(text)
+
+
+def overrides(rest: list[str]) -> list[str]:
+    """The arguments that no parser knows, if all of them set keys of the configuration. Raises UserError if not."""
+    for argument in rest:
+        if not argument.startswith("--config.") or "=" not in argument:
+            raise UserError(f"cannot read {argument!r}; set a key as --config.KEY=VALUE, or see --help")
+    return rest

@@ -1,0 +1,81 @@
+"""`train.py`: train a network."""
+
+from pathlib import Path
+
+from dynet_jax.cli.parsing import Parser, folder_argument, overrides, path_argument, report_mistakes
+from dynet_jax.errors import UserError
+
+
+def train_main(arguments: list[str] | None = None) -> int:
+    """The `train.py` command. Returns its exit code."""
+    parser = Parser(
+        prog="train.py",
+        description="Train a network. The same command again continues from the newest checkpoint in WORKDIR.",
+        usage="train.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...] [options]",
+        epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/dy_mobile.py:digits")
+    parser.add_argument("--workdir", metavar="DIR", type=folder_argument, help="default: runs/NAME-VARIANT")
+    parser.add_argument(
+        "--init_from", metavar="DIR", type=path_argument, help="begin with the parameters of another work directory"
+    )
+    parser.add_argument(
+        "--allow_config_change", action="store_true", help="go on although the configuration of WORKDIR was another"
+    )
+    parser.add_argument(
+        "--profile", type=int, default=0, metavar="STEPS", help="trace so many steps, for TensorBoard's profile page"
+    )
+    _add_hosts(parser)
+    options, rest = parser.parse_known_args(arguments)
+
+    def run():
+        from dynet_jax.train.checkpoint import report_failures_once
+        from dynet_jax.train.config import load_config, override
+        from dynet_jax.train.hosts import leave
+        from dynet_jax.train.loop import train
+        from dynet_jax.train.startup import use_compilation_cache
+
+        if options.workdir is not None and not options.workdir.name:
+            raise UserError("--workdir must name a directory for this run alone, like runs/digits")
+        if options.profile < 0:
+            raise UserError(f"--profile must be a number of steps, not {options.profile}")
+        config = load_config(options.config)
+        override(config, overrides(rest) + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
+        path, _, variant = options.config.partition(":")
+        workdir = options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
+        use_compilation_cache()
+        report_failures_once()
+        _join_hosts(options)
+        code = train(config, workdir, allow_config_change=options.allow_config_change, profile_steps=options.profile)
+        leave()
+        return code
+
+    return report_mistakes("train.py", run)
+
+
+def _add_hosts(parser) -> None:
+    group = parser.add_argument_group("several hosts", "the same command on each of them; see docs/training.md")
+    group.add_argument("--distributed", action="store_true", help="on a Cloud TPU pod, or under SLURM or Open MPI")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: an address on the first host")
+    group.add_argument("--processes", type=int, metavar="N", help="with --coordinator: how many there are")
+    group.add_argument("--process", type=int, metavar="I", help="with --coordinator: which one this is, from 0")
+    group.add_argument(
+        "--heartbeat_timeout", type=int, default=100, metavar="SECONDS", help="of silence until a host counts as dead"
+    )
+
+
+def _join_hosts(options) -> None:
+    from dynet_jax.train import hosts
+
+    if options.heartbeat_timeout < 1:
+        raise UserError(f"--heartbeat_timeout must be positive, not {options.heartbeat_timeout}")
+    explicit = (options.coordinator, options.processes, options.process)
+    if any(value is not None for value in explicit):
+        if any(value is None for value in explicit):
+            raise UserError("--coordinator, --processes and --process go together")
+        if not 0 <= options.process < options.processes:
+            raise UserError(f"--process={options.process} is not one of --processes={options.processes}, from 0")
+    elif not options.distributed:
+        return
+    hosts.join(*explicit, heartbeat_seconds=options.heartbeat_timeout)

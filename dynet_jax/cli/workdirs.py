@@ -1,0 +1,108 @@
+"""`dynet evaluate` and `predict`, which use a work directory, and `import-torch`, which makes one."""
+
+import argparse
+import json
+import sys
+
+from dynet_jax.cli.parsing import FAILED, path_argument
+
+
+def _add_workdir(parser) -> None:
+    parser.add_argument("workdir", type=path_argument, help="of train.py or import-torch")
+    parser.add_argument("--step", type=_step, metavar="N", help="of the checkpoint, or 'best'; default: the newest")
+
+
+def _step(text: str) -> int | str:
+    if text != "best" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'best'")
+    return text if text == "best" else int(text)
+
+
+def add_evaluate(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="accuracy of a trained network on its test set, or on another",
+        epilog="example: dynet evaluate runs/digits",
+    )
+    _add_workdir(parser)
+    parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
+    parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options) -> None:
+    from dynet_jax.predict import evaluate_workdir
+    from dynet_jax.train.checkpoint import report_failures_once
+
+    report_failures_once()
+    values = evaluate_workdir(options.workdir, options.data, options.data_dir, step=options.step)
+    if options.json:
+        print(json.dumps(values))
+    else:
+        print(
+            f"top-1 {100 * values['top1']:.2f} % | top-5 {100 * values['top5']:.2f} % | loss {values['loss']:.4f} | "
+            f"{values['examples']} images | step {values['step']}"
+        )
+
+
+def add_predict(commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="the five most probable classes of images",
+        epilog="example: dynet predict runs/imagenette photo.jpg holiday/ --json",
+    )
+    _add_workdir(parser)
+    parser.add_argument(
+        "images", nargs="+", type=path_argument, metavar="IMAGE", help="an image file, or a folder of them"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(options) -> int:
+    from dynet_jax.predict import predict_images
+    from dynet_jax.train.checkpoint import report_failures_once
+
+    report_failures_once()
+    failed = 0
+    for prediction in predict_images(options.workdir, options.images, step=options.step):
+        if prediction.error:
+            failed = FAILED
+            print(f"dynet: {prediction.error}", file=sys.stderr)
+        elif options.json:
+            top = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top]
+            print(json.dumps({"image": str(prediction.path), "top": top}))
+        else:
+            print(prediction.path)
+            for name, probability in prediction.top:
+                print(f"  {100 * probability:5.1f} %  {name}")
+    return failed
+
+
+def add_import_torch(commands) -> None:
+    parser = commands.add_parser(
+        "import-torch",
+        help="make a work directory of torchvision's or timm's weights",
+        description="Makes WORKDIR, for `dynet evaluate` and `dynet predict`, of a static network's weights.",
+        epilog="example: dynet import-torch resnet50 resnet50.safetensors runs/resnet50",
+    )
+    parser.add_argument("model", help="a static network of dynet_jax.list_models()")
+    parser.add_argument("file", type=path_argument, help="a state dict: .safetensors, .npz, .pth, .pt or .bin")
+    parser.add_argument("workdir", type=path_argument, help="where to write; a new or empty directory")
+    parser.add_argument(
+        "--labels", metavar="FILE", type=path_argument, help="names of the classes, one per line; else ImageNet's"
+    )
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--padding", help="TORCH unless given; SAME for timm's variants that begin with tf_")
+    parser.add_argument("--bn-epsilon", type=float, help="else by the kind of weights; 0.001 for timm's tf_ variants")
+    parser.set_defaults(run=_import_torch)
+
+
+def _import_torch(options) -> None:
+    from dynet_jax.import_torch import import_torch
+
+    given = {"width": options.width, "padding": options.padding, "bn_epsilon": options.bn_epsilon}
+    arguments = {key: value for key, value in given.items() if value is not None}
+    parameters = import_torch(options.model, options.file, options.workdir, labels=options.labels, **arguments)
+    print(f"{parameters:,} parameters in {options.workdir}; try `dynet predict {options.workdir} IMAGE`")
