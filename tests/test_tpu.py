@@ -12,6 +12,7 @@ import pytest
 from dynet_jax.cli import main
 from dynet_jax.errors import UserError
 from dynet_jax.ops import backend, choose_fusion
+from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import CHIPS, parse_topology
 from dynet_jax.tpu.compiler import Steps
 from dynet_jax.tpu.program import Collective, Program, find_collectives, read_program
@@ -27,8 +28,33 @@ HLO = """
 """
 
 
+BUNDLES = """
+= control target key start
+LB: loop body
+     0   :  { %s0 = smov 0 }
+   0x1 LB: > { %s5_s1 = sphi %s4_s1, %s6_s1 /* phi :: iteration index, stage = 1 */ }
+   0x2   : > { %v1 = vld [vmem:[%s5_s1] sm:$0xff] }
+   0x3 LB: >> { %s7_s2 = sphi %s1_s2, %s8_s2 /* phi */ }
+   0x4 LB: >>> { %s9_s3 = sphi %s1_s3, %s10_s3 /* phi */  ;;  %p2_p2 = scmp.ge.s32.totalorder %s10_s3, 3 /* loop exit test */ }
+   0x5   :  {}
+   0x6   : >>> { %p3 = scmp.ge.s32.totalorder (%p2_p2), %s8_s2, 4 /* loop exit test */ }
+   0x7   : >> { %v2 = vadd %v1 }
+   0x8   :  { %v3 = vadd %v1 }
+   0x9 LB: >> { %s11_s4 = sphi %s1_s4, %s12_s4 /* phi */ }
+   0xa   : >> { %p4 = scmp.ge.s32.totalorder %s12_s4, 2 /* loop exit test */ }
+   0xb   : > { %p5 = scmp.ge.s32.totalorder %s6_s1, 10 /* loop exit test */ }
+   0xc   :  { %s13 = ssub 1 }
+"""  # noqa: E501
+
+
+def test_bundles_are_counted_as_often_as_their_loops_run():
+    """A grid of 8 has 10 rounds, the first and the last of which only load and store."""
+    outside, grid, first, inner, second = 3, 10 * 3, 8 * 4 * 2, 8 * 4 * 3 * 3, 8 * 2 * 2
+    assert count_cycles(BUNDLES) == outside + grid + first + inner + second
+
+
 def program(**values) -> Program:
-    defaults = dict.fromkeys(Program._fields, 0) | {"collectives": ()}
+    defaults = dict.fromkeys(Program._fields, 0) | {"collectives": (), "rounds": 1}
     return Program(**(defaults | values))
 
 
@@ -101,7 +127,13 @@ def test_the_roofline_is_the_longest_and_then_the_exchange():
     assert times.exchange == pytest.approx(2 * (0.1e9 * 3 / 4 / 100e9 + 2 * HOP_SECONDS))
     assert times.step == pytest.approx(0.5 + times.exchange)
     assert times.bound == "compute"
+    in_parts = estimate(program(flops=1e12, bytes=1e9, cycles=1_500_000, rounds=4), slice)
+    assert (in_parts.compute, in_parts.schedule) == pytest.approx((4 * 1e12 / 197e12, 0.004))
+    assert estimate(program(bytes=1e9, cycles=150_000_000), slice).bound == "schedule"
     assert estimate(program(bytes=1e9), slice).bound == "memory"
+    assert estimate(program(cycles=1_500_000, kernel_cycles=None), slice).schedule is None
+    with_kernels = estimate(program(cycles=1_500_000, kernel_cycles=3_000_000), slice)
+    assert (with_kernels.schedule, with_kernels.kernels) == pytest.approx((0.003, 0.002))
     assert estimate(program(), parse_topology("v6e:2x2")).schedule is None
 
 
@@ -135,6 +167,42 @@ def test_tracing_for_another_backend_ends_where_it_ends():
 def test_without_the_compiler_it_says_how_to_get_it(capsys):
     assert main(["compile-tpu", "configs/dy_mobile.py"]) == 2
     assert "make env-tpu" in capsys.readouterr().err
+
+
+KERNELS = """
+import jax, jax.numpy as jnp
+from dynet_jax.ops import dynamic_conv
+from dynet_jax.ops.backend import tracing_for
+from dynet_jax.ops.pallas.call import recording
+from dynet_jax.tpu.chips import parse_topology
+from dynet_jax.tpu.compiler import slice_devices
+from dynet_jax.tpu.kernels import kernel_cycles
+
+def cycles(batch, size):
+    slice = parse_topology("v5e:1x1")
+    sharding = jax.sharding.SingleDeviceSharding(slice_devices(slice)[0])
+    shapes = (batch, size, size, 128), (6, 3, 3, 128, 128), (batch, 6, 128)
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes]
+    twice = lambda x, *rest: dynamic_conv(dynamic_conv(x, *rest), *rest)
+    with tracing_for("tpu"), recording() as kernels:
+        compiled = jax.jit(twice).lower(*arrays).compile()
+    return kernel_cycles(compiled.as_text(), kernels, slice)
+
+print(cycles(64, 14), cycles(128, 14), cycles(64, 28))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: make test-tpu")
+def test_kernels_take_time_by_images_and_positions():
+    """No less than the matrix units need, and in proportion."""
+    result = subprocess.run([sys.executable, "-c", KERNELS], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-2000:]
+    cycles, more_images, larger = map(int, result.stdout.splitlines()[-1].split())
+    least = 2 * 64 * 14**2 * 9 * 128**2 / (4 * 128**2)  # two layers; four units of 128 x 128
+    assert least < cycles < 10 * least
+    assert more_images == pytest.approx(2 * cycles, rel=0.1)
+    assert 2 * cycles < larger < 4 * cycles  # kernels are fused as often
 
 
 COMPILE = """

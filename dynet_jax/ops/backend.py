@@ -6,17 +6,24 @@ from collections.abc import Iterator
 
 import jax
 
-_other: contextvars.ContextVar[str | None] = contextvars.ContextVar("other", default=None)
+_other: contextvars.ContextVar[tuple[str, str] | None] = contextvars.ContextVar("other", default=None)
 
 
 def target_backend() -> str:
     """'cpu', 'gpu' or 'tpu': the machine's own, except inside `tracing_for`."""
-    return _other.get() or jax.default_backend()
+    return _other.get()[0] if _other.get() else jax.default_backend()
+
+
+def target_device_kind() -> str:
+    """Its name, like 'TPU v5 lite'; '' inside a `tracing_for` that names none."""
+    return _other.get()[1] if _other.get() else jax.devices()[0].device_kind
 
 
 @contextlib.contextmanager
-def tracing_for(backend: str) -> Iterator[None]:
+def tracing_for(backend: str, device_kind: str = "") -> Iterator[None]:
     """Trace for hardware that this machine does not have, to compile ahead of time for it.
+
+    device_kind: as `jax.Device.device_kind` says it.
 
     Functions that are jitted already keep the program that they were traced to.
 
@@ -24,7 +31,7 @@ def tracing_for(backend: str) -> Iterator[None]:
     ...     target_backend()
     'tpu'
     """
-    token = _other.set(backend)
+    token = _other.set((backend, device_kind))
     try:
         yield
     finally:

@@ -6,15 +6,17 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from dynet_jax.ops.backend import target_backend
+from dynet_jax.ops.backend import target_backend, target_device_kind
 from dynet_jax.ops.conv import check_channels, conv, conv_per_example
-from dynet_jax.ops.pallas.dynamic import grouped_dynamic_conv, pointwise_dynamic_conv
-from dynet_jax.ops.pallas.plan import PointwisePlan, make_plan, make_pointwise_plan
+from dynet_jax.ops.pallas.dynamic import dense_dynamic_conv, grouped_dynamic_conv, pointwise_dynamic_conv
+from dynet_jax.ops.pallas.plan import DensePlan, PointwisePlan, make_dense_plan, make_plan, make_pointwise_plan
 from dynet_jax.ops.window import Padding, make_window
 
 Fusion = Literal["auto", "kernel", "feature"]
 FUSIONS = ("auto", "kernel", "feature")
+LITTLE_FAST_MEMORY = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")  # 16 MiB: blocks are made for 64 or more
 
 
 def fuse_kernels(kernels: jax.Array, coefficients: jax.Array, *, precision=None) -> jax.Array:
@@ -102,9 +104,11 @@ def dynamic_conv(
         if fusion == "feature":
             return _fuse_features(x, kernels, coefficients, options)
         if isinstance(plan, PointwisePlan):
-            return pointwise_dynamic_conv(x, kernels, coefficients, plan)
+            return pointwise_dynamic_conv(x, kernels, coefficients, plan, precision=precision)
+        if isinstance(plan, DensePlan):
+            return dense_dynamic_conv(x, kernels, coefficients, plan)
         if plan is not None:
-            return grouped_dynamic_conv(x, kernels, coefficients, plan)
+            return grouped_dynamic_conv(x, kernels, coefficients, plan, precision=precision)
         with jax.named_scope("fusion"):
             dynamic_kernels = fuse_kernels(kernels, coefficients, precision=precision).astype(x.dtype)
         with jax.named_scope("convolution"):
@@ -116,8 +120,8 @@ def dynamic_conv(
 def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> Literal["kernel", "feature"]:
     """The rule behind `fusion='auto'`, for layers that have no kernel of their own.
 
-    (On TPUs grouped layers with as many channels out as in have one, see `dynet_jax.ops.pallas.plan.make_plan`: they
-    fuse kernels.)
+    (On TPUs most layers have one, see `make_plan` and `make_dense_plan` in `dynet_jax.ops.pallas.plan`: they fuse
+    kernels.)
 
     - one image: fuse kernels; the convolution then costs what a static one costs.
     - CPU: fuse kernels, always (measured with `benchmarks/dynamic_conv.py`, see `docs/performance.md`).
@@ -138,13 +142,20 @@ def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> 
 
 def _plan(x, kernels, options):
     """Of the TPU's kernel for this layer, or None. DYNET_JAX_PALLAS=0 in the environment turns it off."""
-    if target_backend() != "tpu" or os.environ.get("DYNET_JAX_PALLAS") == "0" or x.shape[0] == 1:
+    if target_backend() != "tpu" or os.environ.get("DYNET_JAX_PALLAS") == "0" or x.shape[0] < 2:
+        return None
+    if target_device_kind() in LITTLE_FAST_MEMORY or x.dtype not in (jnp.float32, jnp.bfloat16):
         return None
     if options["padding"] in ("CIRCULAR", "REFLECT"):
         return None
     _, window = make_window(x, kernels.shape[1:-2], options["strides"], options["padding"], options["kernel_dilation"])
-    layer = (x.shape, kernels.shape[-1], options["feature_group_count"], window)
-    return make_pointwise_plan(*layer) or make_plan(*layer)
+    groups = options["feature_group_count"]
+    layer = (x.shape, kernels.shape[-1], groups, window)
+    plan = make_pointwise_plan(*layer) or make_plan(*layer)
+    ambient = jax.config.jax_default_matmul_precision
+    if plan is None and options["precision"] in (None, lax.Precision.DEFAULT) and ambient in (None, "default"):
+        plan = make_dense_plan(x, kernels, groups, window)
+    return plan
 
 
 def _fuse_features(x, kernels, coefficients, options):

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 from dynet_jax.ops.backend import tracing_for
+from dynet_jax.ops.pallas.call import recording
 from dynet_jax.tpu.chips import Slice
+from dynet_jax.tpu.kernels import kernel_cycles
 from dynet_jax.tpu.program import Program, read_program
 from dynet_jax.train.compilation import steps_and_arguments
 from dynet_jax.train.config import check_config
@@ -57,7 +59,7 @@ def slice_devices(slice: Slice) -> list:
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=slice.name, **host).devices)
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"{slice.name} is not a slice that libtpu knows: {' '.join(str(error).split())}") from error
+        raise UserError(f"{slice.name} is not a slice that libtpu knows: {one_line(error)}") from error
 
 
 def compile_for(config: ml_collections.ConfigDict, slice: Slice) -> Steps:
@@ -66,23 +68,28 @@ def compile_for(config: ml_collections.ConfigDict, slice: Slice) -> Steps:
     devices = slice_devices(slice)
     layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps, devices)
     hosts = len({device.process_index for device in devices})
-    with tracing_for("tpu"):
+    with tracing_for("tpu", devices[0].device_kind):
         run = make_run(config, max(TRAIN_EXAMPLES, config.batch_size), layout)
         steps = steps_and_arguments(run, run.state_template(), TEST_EXAMPLES, with_votes=hosts > 1)
         programs = [_compile(step, arguments, len(devices), slice) for step, arguments in steps]
-    return Steps(*programs, config.batch_size, layout.micro_batch, hosts)
+    training, evaluation = programs
+    training = training._replace(rounds=config.accumulation_steps)
+    return Steps(training, evaluation, config.batch_size, layout.micro_batch, hosts)
 
 
 def _compile(step, arguments, devices: int, slice: Slice) -> Program:
     start = time.perf_counter()
     try:
-        compiled = step.lower(*arguments).compile()
+        with recording() as kernels:
+            lowered = step.lower(*arguments)
+        compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error) or "vmem" in str(error):  # the fast memory is not the user's to mend
             raise
         raise UserError(
             f"it does not fit in the {slice.device.hbm_bytes / 1e9:.0f} GB of a device of {slice.name} "
-            f"({' '.join(str(error).split())[:200]}); use more chips, a smaller --config.batch_size, or "
+            f"({one_line(error, limit=200)}); use more chips, a smaller --config.batch_size, or "
             "--config.accumulation_steps"
         ) from error
-    return read_program(compiled, time.perf_counter() - start, devices)
+    seconds = time.perf_counter() - start
+    return read_program(compiled, seconds, devices, kernel_cycles(compiled.as_text(), kernels, slice))

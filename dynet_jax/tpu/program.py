@@ -25,8 +25,9 @@ class Program(NamedTuple):
 
     flops: float
     bytes: float  # read and written by all instructions; some of it never leaves the chip's fast memory
-    cycles: int  # its estimate, summed over its own instructions; 0 if it gives none
-    kernels: int  # calls of Pallas kernels, which `cycles` leaves out and `bytes` has by their own estimates
+    cycles: int  # its estimate, summed over its own instructions, without Pallas kernels; 0 if it gives none
+    kernels: int  # calls of Pallas kernels; `bytes` has theirs by their own estimates
+    kernel_cycles: int | None  # of all of them, by their bundles: nothing waits; None if that is not known
     arguments: int  # bytes, and so on
     outputs: int
     aliased: int
@@ -34,6 +35,7 @@ class Program(NamedTuple):
     code: int
     collectives: tuple[Collective, ...]
     seconds_to_compile: float
+    rounds: int = 1  # how often nearly all of it runs in a step: once per micro-batch; counts are of one
 
     @property
     def memory(self) -> int:
@@ -50,7 +52,7 @@ class Program(NamedTuple):
         return {kind: (numbers[kind], sizes[kind]) for kind in numbers}
 
 
-def read_program(compiled, seconds: float = 0.0, devices: int = 1) -> Program:
+def read_program(compiled, seconds: float = 0.0, devices: int = 1, kernel_cycles: int | None = 0) -> Program:
     """The facts of a `jax.stages.Compiled` for a number of devices."""
     cost, memory, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
     return Program(
@@ -58,6 +60,7 @@ def read_program(compiled, seconds: float = 0.0, devices: int = 1) -> Program:
         bytes=cost.get("bytes accessed", 0.0),
         cycles=sum(int(cycles) for cycles in _CYCLES.findall(text)),
         kernels=text.count('custom_call_target="tpu_custom_call"'),
+        kernel_cycles=kernel_cycles,
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes,
         aliased=memory.alias_size_in_bytes,

@@ -13,7 +13,8 @@ class Estimate(NamedTuple):
 
     compute: float  # operations at the peak of the matrix units
     memory: float  # bytes at the peak of the memory
-    schedule: float | None  # the compiler's own estimate in cycles, where the clock is known
+    schedule: float | None  # the compiler's own estimate in cycles, with Pallas kernels, where the clock is known
+    kernels: float  # the part of the schedule that Pallas kernels are
     exchange: float  # collectives
 
     @property
@@ -25,6 +26,7 @@ class Estimate(NamedTuple):
     def bound(self) -> str:
         """What would have to be faster first."""
         names = {"compute": self.compute, "memory": self.memory, "exchange": self.exchange}
+        names["schedule"] = self.schedule or 0.0
         return max(names, key=names.get)
 
 
@@ -32,10 +34,13 @@ def estimate(program: Program, slice: Slice) -> Estimate:
     """The roofline of a program compiled for the slice."""
     device = slice.device
     clock = device.clock
+    known = clock and program.kernel_cycles is not None
+    rounds = program.rounds
     return Estimate(
-        compute=program.flops / device.flops,
-        memory=program.bytes / device.hbm_bandwidth,
-        schedule=program.cycles / clock if clock and program.cycles else None,
+        compute=rounds * program.flops / device.flops,
+        memory=rounds * program.bytes / device.hbm_bandwidth,
+        schedule=rounds * (program.cycles + program.kernel_cycles) / clock if known and program.cycles else None,
+        kernels=rounds * program.kernel_cycles / clock if known else 0.0,
         exchange=sum(_exchange(collective, slice) for collective in program.collectives),
     )
 
@@ -46,12 +51,10 @@ def _exchange(collective, slice: Slice) -> float:
     Groups smaller than the slice are neighbours: they are taken as one line of chips.
     """
     count = collective.participants
-    if count == 1:
+    if count == 1 or slice.chips == 1:  # nobody to send to, or the other device of the same chip
         return 0.0
     everyone = count == slice.chips * slice.chip.devices
     bandwidth = slice.all_reduce_bandwidth if everyone else slice.chip.link_bandwidth
     passes = 2 if collective.kind == "all-reduce" else 1
     hops = slice.hops if everyone else count - 1
-    if slice.chips == 1:  # two devices of one chip
-        return 0.0
     return passes * (collective.bytes * (count - 1) / count / bandwidth + hops * HOP_SECONDS)

@@ -72,29 +72,27 @@ CASES |= {
 }
 
 
-@pytest.mark.parametrize("fusion", ["kernel", "feature"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_equals_numpy(case, fusion):
+def assert_equals_numpy(case, fusion, dtype=jnp.float32, **tolerance):
     spatial, kernel_size, channels, options = case
     options = {**options, "feature_group_count": channels.get("groups", 1)}
     reference.assert_same_function(
         lambda *a: dynamic_conv(*a, fusion=fusion, **options),
         lambda *a: reference.dynamic_conv(*a, **options),
-        *arrays(spatial, kernel_size, **channels),
+        *arrays(spatial, kernel_size, **channels, dtype=dtype),
+        **tolerance,
     )
+
+
+@pytest.mark.parametrize("fusion", ["kernel", "feature"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_equals_numpy(case, fusion):
+    assert_equals_numpy(case, fusion)
 
 
 @pytest.mark.parametrize("fusion", ["kernel", "feature"])
 @pytest.mark.parametrize("name", ["k1_stride1", "k3_stride2", "grouped_k3", "depthwise_k3", "shared_coefficients"])
 def test_bfloat16_stays_within_rounding(name, fusion):
-    spatial, kernel_size, channels, options = CASES[name]
-    options = {**options, "feature_group_count": channels.get("groups", 1)}
-    reference.assert_same_function(
-        lambda *a: dynamic_conv(*a, fusion=fusion, **options),
-        lambda *a: reference.dynamic_conv(*a, **options),
-        *arrays(spatial, kernel_size, **channels, dtype=jnp.bfloat16),
-        tolerance=2e-2,
-    )
+    assert_equals_numpy(CASES[name], fusion, jnp.bfloat16, tolerance=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +101,7 @@ def test_bfloat16_stays_within_rounding(name, fusion):
 def test_auto_equals_numpy_in_the_forms_of_an_accelerator(name, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     monkeypatch.setenv("DYNET_JAX_PALLAS", "0")  # tested in tests/ops/pallas
-    test_equals_numpy(CASES[name], "auto")
+    assert_equals_numpy(CASES[name], "auto")
 
 
 @pytest.mark.parametrize(("batch", "examples_in_cache", "chunk"), [(6, 3.5, 3), (5, 2, 2), (2, 0.5, 1)])

@@ -1,6 +1,10 @@
 """What all kernels of this package tell Pallas and XLA alike."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,33 +20,73 @@ def call(
     arrays: Sequence[jax.Array],
     outputs: Sequence[jax.ShapeDtypeStruct],
     *,
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
     in_specs: Sequence[pl.BlockSpec],
     out_specs: Sequence[pl.BlockSpec],
-    scratch_shapes: Sequence[tuple[int, ...]],
+    scratch_shapes: Sequence[jax.ShapeDtypeStruct],
+    flops: int,
     bytes_accessed: int,
     interpret: bool,
+    dimension_semantics: tuple[str, ...] = ("parallel", "arbitrary"),
 ) -> list[jax.Array]:
-    """Run a kernel over a grid of (images, rows), rows one after another; scratch is float32.
+    """Run a kernel over a grid, of (images, rows) if nothing else is said, rows one after another.
 
-    `bytes_accessed` is what XLA counts for it, with the padding of tiles: it cannot look inside.
+    `flops` (2 per multiply-add) and `bytes_accessed` (with the padding of tiles) are what XLA counts for it: it cannot
+    look inside.
     """
-    return pl.pallas_call(
+    program = functools.partial(
+        pl.pallas_call,
         kernel,
         grid=grid,
         in_specs=in_specs,
         out_specs=out_specs,
-        out_shape=outputs,
-        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch_shapes],
+        scratch_shapes=[pltpu.VMEM(scratch.shape, scratch.dtype) for scratch in scratch_shapes],
         interpret=interpret,
         name=name,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=VMEM_BYTES
-        ),
-        cost_estimate=pl.CostEstimate(flops=0, bytes_accessed=bytes_accessed, transcendentals=0),
-    )(*arrays)
+        compiler_params=pltpu.CompilerParams(dimension_semantics=dimension_semantics, vmem_limit_bytes=VMEM_BYTES),
+        cost_estimate=pl.CostEstimate(flops=flops, bytes_accessed=bytes_accessed, transcendentals=0),
+    )
+    if (recorded := _recorded.get()) is not None:
+        recorded.append(Kernel(name, program, _shapes(arrays), _shapes(outputs)))
+    return program(out_shape=outputs)(*arrays)
+
+
+class Kernel(NamedTuple):
+    """A call that has been traced: `program(out_shape=outputs)(*arrays)`."""
+
+    name: str
+    program: Callable
+    arrays: list[jax.ShapeDtypeStruct]
+    outputs: list[jax.ShapeDtypeStruct]
+
+
+_recorded: contextvars.ContextVar[list[Kernel] | None] = contextvars.ContextVar("recorded", default=None)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Kernel]]:
+    """All calls that are traced inside, for tools that look at a kernel alone."""
+    recorded = []
+    token = _recorded.set(recorded)
+    try:
+        yield recorded
+    finally:
+        _recorded.reset(token)
+
+
+def _shapes(arrays):
+    return [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
 
 
 def like(x: jax.Array, shape: tuple[int, ...], dtype=None) -> jax.ShapeDtypeStruct:
     """A result says, inside `shard_map`, over which devices it varies: as x does. How it says so changes with JAX."""
     return jax.eval_shape(lambda x: jnp.broadcast_to(x.ravel()[0], shape).astype(dtype or x.dtype), x)
+
+
+def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
+    """The arrays as ones that all differ from device to device, inside `shard_map`, if one does.
+
+    The gradient of one that did not differ is then summed over devices, as it has to be.
+    """
+    zeros = [jnp.zeros_like(array.ravel()[0], dtype=jnp.float32) for array in arrays]
+    return [array + sum(zeros).astype(array.dtype) for array in arrays]

@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynet_jax.ops.pallas.grouped import convolve
-from dynet_jax.ops.pallas.plan import Plan, PointwisePlan
+from dynet_jax.ops.pallas import dense, grouped
+from dynet_jax.ops.pallas.call import vary_alike
+from dynet_jax.ops.pallas.plan import DensePlan, Plan, PointwisePlan, fold_shape
 from dynet_jax.ops.pallas.pointwise import pointwise
 
 
-def grouped_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: Plan) -> jax.Array:
+def grouped_dynamic_conv(
+    x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: Plan, *, precision=None
+) -> jax.Array:
     """What `dynet_jax.ops.dynamic_conv` computes, for a layer that `make_plan` has a plan for.
 
     >>> from dynet_jax.ops.pallas.plan import make_plan
@@ -21,13 +24,16 @@ def grouped_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Arr
     """
     with jax.named_scope("fusion"):
         equation = "stc,nsc->tcn" if plan.channel_axis == 0 else "stc,nsc->tnc"
-        weights = _fuse(equation, order_members(kernels, plan.members), coefficients).astype(x.dtype)
+        weights = _fuse(equation, order_members(kernels, plan.members), coefficients, precision).astype(x.dtype)
     with jax.named_scope("convolution"):
-        y = convolve(x.transpose(plan.axes), weights, plan)
+        x, weights = vary_alike(x, weights)
+        y = grouped.convolve(x.transpose(plan.axes), weights, plan)
     return y.transpose(np.argsort(plan.axes))
 
 
-def pointwise_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: PointwisePlan) -> jax.Array:
+def pointwise_dynamic_conv(
+    x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: PointwisePlan, *, precision=None
+) -> jax.Array:
     """The same for a 1x1 layer that `make_pointwise_plan` has a plan for.
 
     >>> plan = PointwisePlan(rows=4, images=2, interpret=True)
@@ -35,16 +41,41 @@ def pointwise_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.A
     (2, 4, 4, 6)
     """
     with jax.named_scope("fusion"):
-        weights = _fuse("sic,nsc->icn", kernels[:, 0, 0], coefficients).astype(x.dtype)
+        weights = _fuse("sic,nsc->icn", kernels[:, 0, 0], coefficients, precision).astype(x.dtype)
     with jax.named_scope("convolution"):
+        x, weights = vary_alike(x, weights)
         y = pointwise(x.transpose(1, 2, 3, 0), weights, plan)
     return y.transpose(3, 0, 1, 2)
 
 
-def _fuse(equation, bank, coefficients):
-    coefficients = jnp.broadcast_to(coefficients, (*coefficients.shape[:2], bank.shape[-1])).astype(bank.dtype)
+def dense_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: DensePlan) -> jax.Array:
+    """The same for a layer over all channels that `make_dense_plan` has a plan for.
+
+    >>> from dynet_jax.ops.pallas.plan import make_dense_plan
+    >>> from dynet_jax.ops.window import Window
+    >>> x, kernels = jnp.ones((2, 4, 4, 6)), jnp.ones((5, 3, 3, 6, 8))
+    >>> window = Window((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
+    >>> plan = make_dense_plan(x, kernels, groups=1, window=window, interpret=True)
+    >>> dense_dynamic_conv(x, kernels, jnp.ones((2, 5, 8)), plan).shape
+    (2, 4, 4, 8)
+    """
+    group_size, kernel_rows, kernel_columns, c_in, c_out = kernels.shape
+    bank = kernels.reshape(group_size, kernel_rows, kernel_columns * c_in, c_out)
+    coefficients = _per_channel(coefficients, c_out).astype(kernels.dtype).astype(jnp.float32)
+    with jax.named_scope("convolution"):  # fusion is a part of it
+        x, bank, coefficients = vary_alike(x, bank, coefficients)
+        y = dense.convolve(x.reshape(fold_shape(x.shape)), bank, coefficients, plan)
+    return y.reshape(x.shape[0], *plan.output_size, c_out)
+
+
+def _per_channel(coefficients, channels):
+    return jnp.broadcast_to(coefficients, (*coefficients.shape[:2], channels))
+
+
+def _fuse(equation, bank, coefficients, precision):
+    coefficients = _per_channel(coefficients, bank.shape[-1]).astype(bank.dtype)
     accumulator = jnp.promote_types(bank.dtype, jnp.float32)
-    return jnp.einsum(equation, bank, coefficients, preferred_element_type=accumulator)
+    return jnp.einsum(equation, bank, coefficients, precision=precision, preferred_element_type=accumulator)
 
 
 def order_members(kernels: jax.Array, members: int) -> jax.Array:

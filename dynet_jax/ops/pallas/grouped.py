@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.plan import Plan, padded_bytes
+from dynet_jax.ops.pallas.plan import LANES, Plan, padded_bytes
 
 
 def turn(x: jax.Array, places: int, plan: Plan) -> jax.Array:
@@ -24,16 +25,29 @@ def turn(x: jax.Array, places: int, plan: Plan) -> jax.Array:
     if members == 1:
         return x
     places %= members
-    size = x.shape[axis]
     member = lax.broadcasted_iota(jnp.int32, x.shape, axis) % members
+    return jnp.where(member + places < members, _ahead(x, places, plan), _ahead(x, places - members, plan))
 
-    def ahead(by):  # channel c gets channel c + by; what comes round the end is not used
-        by %= size
-        return lax.concatenate(
-            [lax.slice_in_dim(x, by, size, axis=axis), lax.slice_in_dim(x, 0, by, axis=axis)], dimension=axis
-        )
 
-    return jnp.where(member + places < members, ahead(places), ahead(places - members))
+def _ahead(x: jax.Array, by: int, plan: Plan) -> jax.Array:
+    """Channel c gets channel c + by; what comes round the end is not used."""
+    axis = x.ndim - 2 + plan.channel_axis
+    size = x.shape[axis]
+    if plan.channel_axis == 1:  # lanes: one turn of whole vectors, where a turn of 96 lanes in 128 would be two
+        whole = -(-size // LANES) * LANES
+        x = jnp.concatenate([x, jnp.zeros((*x.shape[:-1], whole - size), x.dtype)], axis) if whole > size else x
+        return pltpu.roll(x, -by % whole, axis)[..., :size]
+    by %= size
+    parts = lax.slice_in_dim(x, by, size, axis=axis), lax.slice_in_dim(x, 0, by, axis=axis)
+    return lax.concatenate(parts, dimension=axis)
+
+
+def _turn_rows(block, places: int, plan: Plan):
+    """One row at a time: a whole block does not fit in the registers."""
+
+    @pl.loop(0, block.shape[0])
+    def _(row):
+        block[row] = turn(block[row], places, plan)
 
 
 def _with_neighbours(main, above, below):
@@ -68,18 +82,16 @@ def _forward_kernel(main, above, below, weights, y, turned, total, *, plan: Plan
     total[...] = jnp.zeros_like(total)
     rows, columns = y.shape[:2]
 
-    def add_member(k, _):
-        def add_row(row, _):
+    @pl.loop(0, plan.members)
+    def _(k):
+        @pl.loop(0, rows)
+        def _(row):
             total[row] += sum(
                 _seen(turned, row, tap, columns, plan) * weights[plan.members * tap[2] + k] for tap in plan.taps()
             )
-            return 0
 
-        lax.fori_loop(0, rows, add_row, 0)
-        turned[...] = turn(turned[...], 1, plan)
-        return 0
+        _turn_rows(turned, 1, plan)
 
-    lax.fori_loop(0, plan.members, add_member, 0)
     y[...] = total[...].astype(y.dtype)
 
 
@@ -95,31 +107,29 @@ def _backward_kernel(
     def _():
         dweights[...] = jnp.zeros_like(dweights)
 
-    def add_member(step, _):
+    @pl.loop(0, plan.members)
+    def _(step):
         k = plan.members - 1 - step
-        turned[...] = turn(turned[...], -1, plan)  # R_k of the block, as R_m is the identity
+        _turn_rows(turned, -1, plan)  # R_k of the block, as R_m is the identity
         spread[...] = jnp.zeros_like(spread)
 
-        def spread_row(row, _):  # from -1 to rows: those of the neighbours reach into this block
+        @pl.loop(0, rows + 2)  # the neighbours' rows reach into this block
+        def _(row):
             for tap in plan.taps():
-                place = _place(plan.stride * (row + 1), tap, columns, plan)
-                spread[place] += gradient[row + 1] * weights[plan.members * tap[2] + k]
-            return 0
+                place = _place(plan.stride * row, tap, columns, plan)
+                spread[place] += gradient[row] * weights[plan.members * tap[2] + k]
 
-        def correlate_row(row, _):
+        @pl.loop(0, rows)
+        def _(row):
             for tap in plan.taps():
                 product = _seen(turned, row, tap, columns, plan) * gradient[row + 1]
                 dweights[plan.members * tap[2] + k] += jnp.sum(product, axis=0)
-            return 0
 
-        lax.fori_loop(-1, rows + 1, spread_row, 0)
-        lax.fori_loop(0, rows, correlate_row, 0)
-        start = plan.stride + plan.padding[0]
-        own = spread[start : start + dx.shape[0]].reshape(dx.shape[0], -1, *dx.shape[2:])[:, 1 : 1 + dx.shape[1]]
-        total[...] = turn(total[...], -1, plan) + own  # in the end the sum of R_{-k} of them all
-        return 0
+        @pl.loop(0, dx.shape[0])
+        def _(row):
+            own = spread[plan.stride + plan.padding[0] + row].reshape(-1, *dx.shape[2:])[1 : 1 + dx.shape[1]]
+            total[row] = turn(total[row], -1, plan) + own  # in the end the sum of R_{-k} of them all
 
-    lax.fori_loop(0, plan.members, add_member, 0)
     dx[...] = total[...].astype(dx.dtype)
 
 
@@ -150,7 +160,7 @@ def _weights_spec(shape, plan: Plan):
     return pl.BlockSpec(tuple(block), lambda n, b: (0, 0, n) if plan.channel_axis == 0 else (0, n, 0))
 
 
-def _call(kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratch_shapes):
+def _call(kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratch_shapes, flops):
     # Blocks with their halo are read as often as they come; an output is written once.
     reads = sum(math.prod(grid) * padded_bytes(spec.block_shape, array.dtype) for spec, array in zip(in_specs, arrays))
     return call(
@@ -161,7 +171,8 @@ def _call(kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratc
         grid=grid,
         in_specs=in_specs,
         out_specs=out_specs,
-        scratch_shapes=scratch_shapes,
+        scratch_shapes=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in scratch_shapes],
+        flops=flops,
         bytes_accessed=reads + sum(padded_bytes(output.shape, output.dtype) for output in outputs),
         interpret=plan.interpret,
     )
@@ -185,7 +196,8 @@ def convolve(x: jax.Array, weights: jax.Array, plan: Plan) -> jax.Array:
     out_specs = [_specs(y.shape, plan.rows, plan)[0]]
     scratch = [padded, (plan.rows, columns, *tile)]
     arrays = (x, x, x, weights)
-    return _call(_forward_kernel, "grouped_conv", plan, grid, arrays, in_specs, [y], out_specs, scratch)[0]
+    flops = 2 * weights.shape[0] * math.prod(y.shape)
+    return _call(_forward_kernel, "grouped_conv", plan, grid, arrays, in_specs, [y], out_specs, scratch, flops)[0]
 
 
 def _forward(x, weights, plan):
@@ -210,7 +222,8 @@ def _backward(plan, saved, gradient):
     ]
     arrays = (x, x, x, gradient, gradient, gradient, weights)
     name = "grouped_conv_gradients"
-    dx, dweights = _call(_backward_kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratch)
+    flops = 4 * weights.shape[0] * gradient.size
+    dx, dweights = _call(_backward_kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratch, flops)
     return dx, dweights.astype(weights.dtype)
 
 

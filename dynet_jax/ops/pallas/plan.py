@@ -5,14 +5,19 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from dynet_jax.ops.window import Window
 
 BLOCK_BYTES = 2**22  # of a block of the input in float32; a call holds up to eight of that size
 LANES, SUBLANE_BYTES = 128, 32  # of a tile of the fast memory
+SUBLANES = 16, 8  # of bfloat16; of float32
 FEW_CHANNELS = 40  # with as few of them, images fill the lanes; the matrix unit is better at more
 MANY_IMAGES = 64
+POSITIONS = 512  # of the output in a matrix product
+CHUNK_BYTES = 2**17  # of a kernel in float32 that is fused at once: 32 vectors
+DENSE_BYTES = 56 * 2**20  # that a dense layer may take of the fast memory
 MEMBERS = 8  # in a group at most: the work grows with it, and the matrix unit is better at larger ones
 
 
@@ -63,9 +68,11 @@ def make_plan(x_shape: Sequence[int], c_out: int, groups: int, window: Window, *
     if not fits:
         return None
     channel_axis = 0 if _images_fill_the_lanes(batch, channels) else 1
-    images = math.gcd(batch, 16 if channel_axis == 1 else LANES)
+    images = _images(batch, (LANES,) if channel_axis == 0 else SUBLANES)
     tile = (images, channels) if channel_axis == 1 else (channels, images)
     rows = _rows(height // stride, stride * padded_bytes((width, *tile), jnp.float32))
+    if not rows:
+        return None
     return Plan(members, tuple(window.kernel_size), stride, lows, channel_axis, images, rows, interpret)
 
 
@@ -85,12 +92,121 @@ def make_pointwise_plan(x_shape: Sequence[int], c_out: int, groups: int, window:
     channels = max(c_in, c_out)
     if window.padding != ((0, 0), (0, 0)) or not _images_fill_the_lanes(batch, channels):
         return None
-    images = math.gcd(batch, LANES)
-    return PointwisePlan(_rows(height, padded_bytes((width, channels, images), jnp.float32)), images)
+    images = _images(batch, (LANES,))
+    rows = _rows(height, padded_bytes((width, channels, images), jnp.float32))
+    return PointwisePlan(rows, images) if rows else None
+
+
+class DensePlan(NamedTuple):
+    """Whole images, one after another."""
+
+    window: Window
+    size: tuple[int, int]  # height and width of x
+    channels: int  # of x
+    images: int  # in a block
+    rows: int  # of the output in a matrix product
+    chunk: int  # inputs of a kernel that are fused at once
+    interpret: bool = False
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.window.output_shape(self.size)
+
+    def scratch(self, bank, dtype) -> list[jax.ShapeDtypeStruct]:
+        """The bank; an image padded, in tiles of channels; the same by columns of the window; its kernel; rows of y."""
+        rows, columns = self.output_size
+        columns = _up(columns, SUBLANES[1])  # whole vectors
+        (top, _), (left, _) = self.window.padding
+        last_row, last_column = (
+            stride * (count - 1) + dilation * (size - 1)
+            for size, stride, dilation, count in zip(*self.window[:3], (rows, columns))
+        )
+        stride, lanes = self.window.strides[0], min(self.channels, LANES)
+        padded_rows = _up(max(top + self.size[0], last_row + 1), stride)
+        padded_columns = _up(max(left + self.size[1], last_column + 1), SUBLANES[1])
+        return [
+            jax.ShapeDtypeStruct(bank.shape, jnp.float32),
+            jax.ShapeDtypeStruct((self.channels // lanes, padded_rows, padded_columns, lanes), jnp.float32),
+            jax.ShapeDtypeStruct((padded_rows // stride, stride, columns, bank.shape[2]), jnp.float32),
+            jax.ShapeDtypeStruct(bank.shape[1:], dtype),
+            jax.ShapeDtypeStruct((self.rows, columns, bank.shape[-1]), jnp.float32),
+        ]
+
+    def gradient_scratch(self, bank, dtype) -> list[jax.ShapeDtypeStruct]:
+        """The same, and the gradients of the third and the fourth."""
+        _, _, spread, kernel, _ = forward = self.scratch(bank, dtype)
+        return [*forward, *(jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (spread, kernel))]
+
+    def bytes(self, bank, dtype) -> int:
+        """Of the fast memory, that the gradient takes: blocks of x, of its gradient and of the output's twice."""
+        image = fold_shape((1, *self.size, self.channels))
+        output = fold_shape((1, *self.output_size, bank.shape[-1]))
+        blocks = 2 * padded_bytes(image, dtype) + padded_bytes(output, dtype)
+        banks = padded_bytes(bank.shape, bank.dtype) + padded_bytes(bank.shape, jnp.float32)
+        scratch = sum(padded_bytes(array.shape, array.dtype) for array in self.gradient_scratch(bank, dtype))
+        return 2 * self.images * blocks + banks + scratch
+
+
+def make_dense_plan(x, kernels, groups: int, window: Window, *, interpret=False) -> DensePlan | None:
+    """For 2-D windows of several positions over all channels, if everything fits in the fast memory; None for others.
+
+    x: [batch, height, width, C_in]; kernels: [group_size, *kernel_size, C_in, C_out]. Only shapes and dtypes are used.
+    """
+    if x.ndim != 4 or groups > 1 or window.is_pointwise or min(min(sides) for sides in window.padding) < 0:
+        return None
+    if x.shape[-1] > LANES and x.shape[-1] % LANES:
+        return None
+    group_size, kernel_rows, kernel_columns, c_in, c_out = kernels.shape
+    bank = jax.ShapeDtypeStruct((group_size, kernel_rows, kernel_columns * c_in, c_out), kernels.dtype)
+    rows, columns = window.output_shape(x.shape[1:3])
+    plan = DensePlan(
+        window,
+        x.shape[1:3],
+        c_in,
+        images=_divisor(x.shape[0], BLOCK_BYTES // 4 // padded_bytes(fold_shape(x.shape)[1:], x.dtype)),
+        rows=_divisor(rows, POSITIONS // _up(columns, SUBLANES[1])),
+        chunk=_divisor(bank.shape[2], CHUNK_BYTES // padded_bytes((1, c_out), jnp.float32) * SUBLANES[1], SUBLANES[0]),
+        interpret=interpret,
+    )
+    return plan if plan.bytes(bank, x.dtype) <= DENSE_BYTES else None
+
+
+def fold_of(columns: int, channels: int) -> int:
+    """How many columns of an image lie side by side in a vector of lanes: few channels would leave it empty."""
+    fold = LANES // channels if channels < LANES and LANES % channels == 0 else 1
+    return fold if columns % fold == 0 else 1
+
+
+def fold_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """[batch, height, width, channels] -> [batch, height, width / fold, fold x channels]
+
+    >>> fold_shape((2, 56, 56, 32))
+    (2, 56, 14, 128)
+    """
+    *major, columns, channels = shape
+    fold = fold_of(columns, channels)
+    return (*major, columns // fold, fold * channels)
+
+
+def _divisor(value: int, limit: int, multiple: int = 1) -> int:
+    """Of the parts up to a limit that divide the value, and are multiples of something, the largest.
+
+    Where there is none: 1, or with a multiple all of the value.
+    """
+    parts = [part for part in range(multiple, min(value, limit) + 1, multiple) if value % part == 0]
+    return max(parts, default=1 if multiple == 1 else value)
 
 
 def _images_fill_the_lanes(batch: int, channels: int) -> bool:
-    return channels <= FEW_CHANNELS and batch >= MANY_IMAGES
+    # A batch of 130 would be one block of 256 lanes: half empty, and no part of it is a whole number of vectors.
+    whole = batch <= LANES or batch % LANES == 0
+    return channels <= FEW_CHANNELS and batch >= MANY_IMAGES and whole
+
+
+def _images(batch: int, sizes: Sequence[int]) -> int:
+    """Images in a block: of these sizes the first that divides them, else all of them, as TPUs ask for."""
+    return next((size for size in sizes if batch % size == 0), batch)
 
 
 def padded_bytes(shape: Sequence[int], dtype) -> int:
@@ -105,8 +221,8 @@ def padded_bytes(shape: Sequence[int], dtype) -> int:
 
 
 def _rows(rows: int, row_bytes: int) -> int:
-    """The largest part of all rows that divides them and fits in a block."""
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * row_bytes <= BLOCK_BYTES))
+    """The largest part of all rows that divides them and fits in a block; 0 if not even one row fits."""
+    return max((n for n in range(1, rows + 1) if rows % n == 0 and n * row_bytes <= BLOCK_BYTES), default=0)
 
 
 def _up(value: int, multiple: int) -> int:

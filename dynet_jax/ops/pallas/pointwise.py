@@ -56,17 +56,18 @@ def _for_places(shape, at_once, do):
     """`do` with `at_once` places (row, column) of a block at a time, one after another."""
     steps = jnp.int32(shape[1] // at_once)
 
-    def step(number, _):
+    @pl.loop(0, shape[0] * (shape[1] // at_once))
+    def _(number):
         row, column = lax.div(number, steps), lax.rem(number, steps) * at_once  # // would mind the sign
         do([(row, column + i) for i in range(at_once)])
-        return 0
-
-    lax.fori_loop(0, shape[0] * (shape[1] // at_once), step, 0)
 
 
-def _call(kernel, name, plan: PointwisePlan, arrays, outputs):
-    """Run a kernel over blocks of images and of rows; arrays of weights have no rows."""
-    rows, *_, images = arrays[0].shape
+def _call(kernel, name, plan: PointwisePlan, arrays, outputs, products: int):
+    """Run a kernel over blocks of images and of rows; arrays of weights have no rows.
+
+    `products`: that are as large as the forward pass's.
+    """
+    rows, width, _, images = arrays[0].shape
     grid = (images // plan.images, rows // plan.rows)
 
     def spec(shape):
@@ -82,7 +83,8 @@ def _call(kernel, name, plan: PointwisePlan, arrays, outputs):
         grid=grid,
         in_specs=[spec(array.shape) for array in arrays],
         out_specs=[spec(output.shape) for output in outputs],
-        scratch_shapes=[(*arrays[-1].shape[:2], plan.images)],  # of the weights
+        scratch_shapes=[jax.ShapeDtypeStruct((*arrays[-1].shape[:2], plan.images), jnp.float32)],  # of the weights
+        flops=2 * products * rows * width * math.prod(arrays[-1].shape),
         bytes_accessed=sum(padded_bytes(array.shape, array.dtype) for array in (*arrays, *outputs)),
         interpret=plan.interpret,
     )
@@ -93,7 +95,7 @@ def pointwise(x: jax.Array, weights: jax.Array, plan: PointwisePlan) -> jax.Arra
     """[height, width, C_in, images] and [C_in, C_out, images] -> [height, width, C_out, images], in x's dtype."""
     height, width, _, images = x.shape
     outputs = [like(x, (height, width, weights.shape[1], images))]
-    return _call(_forward_kernel, "pointwise_conv", plan, (x, weights), outputs)[0]
+    return _call(_forward_kernel, "pointwise_conv", plan, (x, weights), outputs, products=1)[0]
 
 
 def _forward(x, weights, plan):
@@ -104,7 +106,7 @@ def _backward(plan, saved, gradient):
     x, weights = saved
     arrays = (x, gradient, weights.transpose(1, 0, 2))
     outputs = [like(x, x.shape), like(x, weights.shape, jnp.float32)]
-    dx, dweights = _call(_backward_kernel, "pointwise_conv_gradients", plan, arrays, outputs)
+    dx, dweights = _call(_backward_kernel, "pointwise_conv_gradients", plan, arrays, outputs, products=2)
     return dx, dweights.astype(weights.dtype)
 
 

@@ -1,10 +1,5 @@
 """The TPU's kernels for a convolution with a kernel per image: interpreted, against the forms that any machine runs."""
 
-import importlib.util
-import json
-import subprocess
-import sys
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -17,6 +12,7 @@ from dynet_jax.ops.pallas.dynamic import grouped_dynamic_conv
 from dynet_jax.ops.pallas.plan import make_plan, padded_bytes
 from dynet_jax.ops.window import make_window
 from tests import reference
+from tests.ops.pallas.compiled import moved, needs_libtpu
 
 
 def arrays(spatial, channels, members, batch=2, kernel_size=(3, 3), group_size=4, shared=False, dtype=jnp.float32):
@@ -104,6 +100,7 @@ def window(spatial, kernel_size=(3, 3), strides=1, padding="SAME", dilation=1):
         ((2, 8, 8, 12), 12, 2, {"strides": (2, 1)}),
         ((2, 7, 8, 12), 12, 2, {"strides": 2}),
         ((2, 8, 12), 12, 2, {"kernel_size": (3,)}),
+        ((1001, 56, 56, 96), 96, 16, {}),  # no part of the images is a block, and all of them are too large for one
     ],
 )
 def test_other_layers_are_left_to_the_plain_forms(shape, c_out, groups, geometry):
@@ -116,7 +113,11 @@ def test_other_layers_are_left_to_the_plain_forms(shape, c_out, groups, geometry
         ((64, 14, 14, 96), 1, 16),
         ((64, 56, 56, 24), 0, 64),
         ((256, 56, 56, 24), 0, 128),
+        ((32, 56, 56, 24), 1, 16),
         ((24, 56, 56, 24), 1, 8),
+        ((96, 56, 56, 24), 0, 96),
+        ((192, 56, 56, 24), 1, 16),
+        ((12, 14, 14, 96), 1, 12),  # a block is a multiple of a tile, or everything
     ],
 )
 def test_images_fill_the_lanes_where_there_are_few_channels(shape, channel_axis, images):
@@ -134,9 +135,9 @@ def test_padding_of_tiles():
 def test_it_is_chosen_for_tpus_and_for_many_images(monkeypatch):
     (x, kernels, coefficients), groups = arrays((4, 4), 12, 6)
 
-    def program(x, coefficients, backend="tpu", fusion="auto"):
-        with tracing_for(backend):
-            conv = lambda *a: dynamic_conv(*a, feature_group_count=groups, fusion=fusion)  # noqa: E731
+    def program(x, coefficients, backend="tpu", kind="TPU v5 lite", **options):
+        with tracing_for(backend, kind):
+            conv = lambda *a: dynamic_conv(*a, feature_group_count=groups, **options)  # noqa: E731
             return str(jax.make_jaxpr(conv)(x, kernels, coefficients))
 
     assert "grouped_conv" in program(x, coefficients)
@@ -145,43 +146,24 @@ def test_it_is_chosen_for_tpus_and_for_many_images(monkeypatch):
     assert "grouped_conv" not in program(x[:1], coefficients[:1])
     assert "grouped_conv" not in program(x, coefficients, backend="cpu")
     assert "grouped_conv" not in program(x, coefficients, backend="gpu")
+    assert "grouped_conv" not in program(x, coefficients, kind="TPU v4")  # whose fast memory is a quarter of others'
+    exact = program(x, coefficients, precision="highest")  # what fuses the kernels, outside
+    assert "grouped_conv" in exact
+    assert "HIGHEST" in exact
     monkeypatch.setenv("DYNET_JAX_PALLAS", "0")
     assert "grouped_conv" not in program(x, coefficients)
 
 
-COMPILE = """
-import json, sys
-import jax, jax.numpy as jnp
-from dynet_jax.ops import dynamic_conv
-from dynet_jax.ops.backend import tracing_for
-from dynet_jax.tpu.chips import parse_topology
-from dynet_jax.tpu.compiler import slice_devices
-
-(size, channels, members, strides, batch), topology = json.loads(sys.argv[1]), sys.argv[2]
-sharding = jax.sharding.SingleDeviceSharding(slice_devices(parse_topology(topology))[0])
-shapes = (batch, size, size, channels), (6, 3, 3, members, channels), (batch, 6, channels)
-arguments = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes]
-
-def moved(fusion):
-    def gradients(*arrays):
-        conv = lambda *a: dynamic_conv(*a, strides=strides, feature_group_count=channels // members, fusion=fusion)
-        y, vjp = jax.vjp(conv, *arrays)
-        return y, vjp(y)
-    with tracing_for("tpu"):
-        return jax.jit(gradients).lower(*arguments).compile().cost_analysis()["bytes accessed"]
-
-print(json.dumps([moved("auto"), moved("feature")]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: make test-tpu")
+@needs_libtpu
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 @pytest.mark.parametrize("layer", [(14, 96, 6, 1, 64), (14, 162, 6, 2, 64), (56, 24, 6, 1, 64), (28, 32, 1, 1, 256)])
 def test_it_compiles_for_tpus_and_moves_less(layer, topology):
-    result = subprocess.run(
-        [sys.executable, "-c", COMPILE, json.dumps(layer), topology], capture_output=True, text=True, timeout=600
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    kernel, feature = json.loads(result.stdout.splitlines()[-1])
+    size, channels, members, strides, batch = layer
+    kernel, feature = moved((size, channels, members, channels, strides, batch), topology)
     assert kernel < 0.5 * feature
+
+
+@needs_libtpu
+@pytest.mark.parametrize("batch", [8, 12, 66, 96, 192, 1000])
+def test_it_compiles_for_batches_that_are_no_powers_of_two(batch):
+    assert min(moved((14, 24, 6, 24, 1, batch), "v5e:2x2")) > 0

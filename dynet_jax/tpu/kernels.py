@@ -1,0 +1,107 @@
+"""How long the Pallas kernels of a compiled program take: the compiler's summary of the program leaves them out.
+
+The compiler dumps what it makes of a kernel only if it is asked before it starts, and it then dumps everything, which
+takes ten times as long as compiling. So another process compiles the kernels alone.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+from jax import export
+
+from dynet_jax.errors import one_line
+from dynet_jax.ops.pallas.call import Kernel
+from dynet_jax.tpu.bundles import count_cycles
+from dynet_jax.tpu.chips import Slice, parse_topology
+
+DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final_bundles"
+_CALL = re.compile(r"%([a-z_]+)[\w.-]* = (.*?) custom-call\(.*operand_layout_constraints=\{(.*?)\}, [a-z_]+=")
+_SHAPE = re.compile(r"[a-z0-9]+\[[0-9,]*\]")
+_HLO_NAMES = {"bfloat16": "bf16", "float32": "f32"}
+
+
+def find_kernels(hlo: str) -> list[str]:
+    """The calls of Pallas kernels in the text of a compiled program: name, operands and results.
+
+    >>> find_kernels('%conv.2 = f32[2] custom-call(%a), custom_call_target="tpu_custom_call", '
+    ...              'operand_layout_constraints={f32[2]{0:T(128)}, bf16[]}, metadata={}')
+    ['conv(f32[2] bf16[] -> f32[2])']
+    """
+    calls = (line for line in hlo.splitlines() if 'custom_call_target="tpu_custom_call"' in line)
+    found = []
+    for match in map(_CALL.search, calls):
+        results, operands = (_SHAPE.findall(match[number]) if match else [] for number in (2, 3))
+        found.append(_key(match[1] if match else "?", operands, results))
+    return found
+
+
+def _key(name: str, operands: Iterable[str], results: Iterable[str]) -> str:
+    return f"{name}({' '.join(operands)} -> {' '.join(results)})"
+
+
+def _key_of(kernel: Kernel) -> str:
+    shapes = (
+        [f"{_HLO_NAMES[str(a.dtype)]}[{','.join(map(str, a.shape))}]" for a in arrays]
+        for arrays in (kernel.arrays, kernel.outputs)
+    )
+    return _key(kernel.name, *shapes)
+
+
+def kernel_cycles(hlo: str, kernels: Iterable[Kernel], slice: Slice) -> int | None:
+    """Of all Pallas kernels in the text of a compiled program, if nothing has to wait; None if that is not found out.
+
+    kernels: what was traced for it (`dynet_jax.ops.pallas.call.recording`).
+    """
+    calls, traced = find_kernels(hlo), {_key_of(kernel): kernel for kernel in kernels}
+    if not calls:
+        return 0
+    for call in calls:
+        if call not in traced:
+            print(f"kernels are left out of the schedule: {call} is not one of this package", file=sys.stderr)
+            return None
+    with tempfile.TemporaryDirectory(prefix="dynet-kernels-") as folder:
+        wanted = {call: traced[call] for call in calls}
+        for number, kernel in enumerate(wanted.values()):
+            (Path(folder) / f"{number}.exported").write_bytes(_export(kernel))
+        flags = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(folder)}"
+        command = [sys.executable, "-m", "dynet_jax.tpu.kernels", folder, slice.name]
+        environment = {**os.environ, "LIBTPU_INIT_ARGS": flags}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if result.returncode:
+            print(f"kernels are left out of the schedule: {one_line(result.stderr[-2000:], 300)}", file=sys.stderr)
+            return None
+        cycles = dict(zip(wanted, json.loads(result.stdout.splitlines()[-1])))
+    return sum(cycles[call] for call in calls)
+
+
+def _export(kernel: Kernel) -> bytes:
+    checks = [export.DisabledSafetyCheck.custom_call("tpu_custom_call")]
+    program = jax.jit(kernel.program(out_shape=kernel.outputs))
+    return export.export(program, platforms=["tpu"], disabled_checks=checks)(*kernel.arrays).serialize()
+
+
+def _cycles_of_files(folder: Path, slice: Slice) -> list[int]:
+    from dynet_jax.tpu.compiler import slice_devices
+
+    sharding = jax.sharding.SingleDeviceSharding(slice_devices(slice)[0])
+    cycles = []
+    for path in sorted(folder.glob("*.exported"), key=lambda path: int(path.stem)):
+        kernel = export.deserialize(path.read_bytes())
+        arrays = [jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=sharding) for aval in kernel.in_avals]
+        compiled = jax.jit(kernel.call).lower(*arrays).compile()
+        [name] = re.findall(r"%(\S+) = [^\n]*custom_call_target=\"tpu_custom_call\"", compiled.as_text())
+        dumped = folder.glob(f"*-{name}-*-final_bundles.txt")
+        newest = max(path for path in dumped if "schedule-analysis" not in path.name)  # names begin with the time
+        cycles.append(count_cycles(newest.read_text()))
+    return cycles
+
+
+if __name__ == "__main__":
+    print(json.dumps(_cycles_of_files(Path(sys.argv[1]), parse_topology(sys.argv[2]))))
