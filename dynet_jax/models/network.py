@@ -37,6 +37,8 @@ class Network(nn.Module):
         kernel is at most 3x3), so that the network's stride is 8 instead of 32.
       output_stride: 8 or 16 (or the network's own 32) keeps the resolution from there on and dilates the convolutions
         instead, for dense prediction. None is the network's own stride.
+      remat: whether the backward pass computes every block again instead of keeping what is inside it: a third more
+        arithmetic, and room for larger batches. The values are the same.
       padding: 'SAME', or 'TORCH' for weights trained in PyTorch (differs where the stride is 2 and a size is even).
       bn_batch_size, bn_axis_name, bn_momentum, bn_epsilon, bn_unbiased: see `BatchNorm`.
       dtype: of the computation; parameters and statistics stay float32. Logits are float32.
@@ -53,6 +55,7 @@ class Network(nn.Module):
     dynamic: Dynamic | None
     small_input: bool = False
     output_stride: int | None = None
+    remat: bool = False
     padding: Padding = "SAME"
     bn_batch_size: int | None = None
     bn_axis_name: str | tuple[str, ...] | None = None
@@ -96,9 +99,10 @@ class Network(nn.Module):
         features["stem"] = x
         if self.stem_pool and not self.small_input:
             x = nn.max_pool(x, (3, 3), (2, 2), "SAME" if self.padding == "SAME" else ((1, 1), (1, 1)))
+        block = nn.remat(self.block) if self.remat else self.block
         for stage, specs in enumerate(self.planned_stages, start=1):
             for index, spec in enumerate(specs, start=1):
-                x = self.block(spec, layers, name=f"stage{stage}_block{index}")(x)
+                x = block(spec, layers, name=f"stage{stage}_block{index}")(x)
             features[f"stage{stage}"] = x
         if features_only:
             return features

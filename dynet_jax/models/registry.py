@@ -37,7 +37,7 @@ def create_model(name: str, **arguments) -> nn.Module:
     Args:
       name: one of `list_models()`.
       **arguments: of the network's builder (`num_classes`, `width`, `group_size`, ...) or options of its module
-        (`small_input`, `output_stride`, `padding`, `dtype`, `bn_batch_size`, `bn_axis_name`, `bn_momentum`,
+        (`small_input`, `output_stride`, `remat`, `padding`, `dtype`, `bn_batch_size`, `bn_axis_name`, `bn_momentum`,
         `bn_epsilon`, `bn_unbiased`).
     Raises:
       UserError (a ValueError): for an unknown name or argument, with the close matches, or a value out of range.

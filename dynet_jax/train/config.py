@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from dynet_jax.errors import UserError, suggest
+from dynet_jax.errors import UserError, one_line, suggest
 from dynet_jax.train.recipe import paper_recipe
 
 
@@ -36,7 +36,7 @@ def load_config(argument: str) -> ml_collections.ConfigDict:
     except UserError:
         raise
     except Exception as error:  # whatever a user's file does wrong
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path} cannot be used as a configuration: {type(error).__name__}: {reason}") from error
     finally:
         sys.path.pop(0)
@@ -143,7 +143,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 def _check_types(flat: dict[str, Any]) -> None:
     """Raises UserError unless the keys and their types are those of the recipe; a network's arguments are its own."""
     recipe = flatten(paper_recipe(""))
-    missing = [key for key in recipe if key not in flat and key not in ("model.width", "model.small_input")]
+    optional = ("model.width", "model.small_input", "model.remat")
+    missing = [key for key in recipe if key not in flat and key not in optional]
     if missing:
         raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")
     for key, value in flat.items():

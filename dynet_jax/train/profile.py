@@ -27,7 +27,9 @@ class Profile:
 
     def _start(self) -> None:
         try:
-            jax.profiler.start_trace(self._folder)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # calls of Python fill the trace viewer's million events, not operations
+            jax.profiler.start_trace(self._folder, profiler_options=options)
             self._on = True
         except (OSError, RuntimeError) as error:
             warn(f"no profile can be taken ({error})")

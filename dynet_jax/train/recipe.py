@@ -13,7 +13,14 @@ def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
     no clipping of gradients, no moving average of parameters.
     """
     config = ml_collections.ConfigDict()
-    config.model = {"name": model, "num_classes": 1000, "width": 1.0, "small_input": False, **model_arguments}
+    config.model = {
+        "name": model,
+        "num_classes": 1000,
+        "width": 1.0,
+        "small_input": False,
+        "remat": False,
+        **model_arguments,
+    }
     config.data = {
         "name": "imagenet2012",
         "data_dir": None,

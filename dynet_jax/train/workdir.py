@@ -1,9 +1,10 @@
 """The small files of a work directory: what it was trained with and on, and that a run is using it."""
 
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +17,8 @@ from dynet_jax.train.recipe import paper_recipe
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
 # What may change when a run goes on without being asked: it does not change what is computed.
 FREE = {
-    *("accumulation_steps", "data.data_dir", "data.threads", "data.workers", "data.cache", "data.max_corrupt"),
+    *("model.remat", "accumulation_steps", "data.data_dir", "data.threads", "data.workers", "data.cache"),
+    "data.max_corrupt",
     *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
     "test images",
 }
@@ -28,11 +30,8 @@ def lock(workdir: Path) -> IO:
     Raises UserError if another run is using it, or if it cannot be made. Where the file system has no locks, it keeps
     nobody out.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
+    with _writing(workdir):
         file = (workdir / LOCK_FILE).open("w")
-    except OSError as error:
-        raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -92,14 +91,11 @@ def record(
     images: Mapping[str, int] | None = None,
 ) -> None:
     """Write config.json, labels.json and images.json. Raises UserError if that is not possible."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
+    with _writing(workdir):
         _write(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2))
         _write(workdir / LABELS_FILE, json.dumps(class_names))
         if images is not None:
             _write(workdir / IMAGES_FILE, json.dumps(dict(images)))
-    except OSError as error:
-        raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
 
 
 def read_config(workdir: Path) -> ml_collections.ConfigDict:
@@ -132,11 +128,21 @@ def _read(path: Path) -> list | dict:
 
 def _completed(saved: dict) -> dict:
     recipe = paper_recipe("").to_dict()
-    return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": saved["model"]}
+    return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": {"remat": False, **saved["model"]}}
 
 
 def _plain(value):
     return list(value) if isinstance(value, tuple | list) else value
+
+
+@contextlib.contextmanager
+def _writing(workdir: Path) -> Iterator[None]:
+    """The directory is there, and an error of writing into it is the user's to mend."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.quick_compilation import flags
+
 ROOT = Path(__file__).parents[2]
 CONFIG = "tests/train/tiny_run.py"
 SECONDS = 300
@@ -13,6 +15,8 @@ SECONDS = 300
 
 class Run:
     """One process of train.py. Lines of its output are kept in `lines`. It cannot write files over `max_kib`."""
+
+    program: tuple[str, ...] = (sys.executable, "-u", "train.py")
 
     def __init__(
         self,
@@ -22,15 +26,14 @@ class Run:
         environment: dict | None = None,
         max_kib: int | None = None,
     ):
-        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-        command = [sys.executable, "-u", "train.py", f"--config={CONFIG}", f"--workdir={workdir}", *arguments]
+        command = [*self.program, f"--config={CONFIG}", f"--workdir={workdir}", *arguments]
         if max_kib is not None:
             command = ["bash", "-c", f'ulimit -f {max_kib}; exec "$@"', "bash", *command]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": flags, **(environment or {})},
+            env={**os.environ, "XLA_FLAGS": flags(devices), "PYTHON": sys.executable, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -55,14 +58,17 @@ class Run:
         return "".join(self.lines)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
 def two_hosts(
     workdir: Path, *arguments: str, each: tuple = ((), ()), options: tuple = ({}, {}), devices: int = 2
 ) -> list[Run]:
     """Two processes that are one run; `each` has the arguments, `options` those of Run, that only one of them gets."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    common = (f"--coordinator=localhost:{port}", "--processes=2", "--heartbeat_timeout=10", *arguments)
+    common = (f"--coordinator=localhost:{free_port()}", "--processes=2", "--heartbeat_timeout=10", *arguments)
     return [
         Run(workdir, *common, f"--process={host}", *each[host], devices=devices, **options[host]) for host in range(2)
     ]

@@ -9,6 +9,7 @@ from configs import common
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
 from dynet_jax.train.config import check_config, flatten, load_config, override
+from dynet_jax.train.recipe import paper_recipe
 from dynet_jax.train.workdir import claim, read_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -245,3 +246,11 @@ def test_not_a_work_directory(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"epochs": 3})[:-2])
     with pytest.raises(UserError, match=r"config\.json is not a configuration of train\.py: "):
         read_config(tmp_path)
+
+
+def test_a_work_directory_of_before_a_key_was_there_has_its_default(tmp_path):
+    saved = paper_recipe("dy_mobile").to_dict()
+    del saved["model"]["remat"], saved["data"]["max_corrupt"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    config = read_config(tmp_path)
+    assert (config.model.remat, config.data.max_corrupt) == (False, paper_recipe("").data.max_corrupt)
