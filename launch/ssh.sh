@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Trains on several machines that this one reaches by SSH without a password: copies this working tree to each, installs
+# it, and starts one process with all devices on each. They need a work directory and data that all of them see.
+#
+#   launch/ssh.sh [USER@]HOST... -- --config=FILE --workdir=DIR [other arguments of train.py]
+#   launch/ssh.sh [USER@]HOST... -- --stop          the run saves and leaves
+#
+# EXTRA=cuda13         or cuda12, cpu, tpu; default: cuda13
+# DIR=PATH             where the working tree goes, below the home directory; default: dynet_jax
+# COORDINATOR=ADDRESS  of the first host, as the others reach it; default: HOST as given here
+# PORT=N               a free port there; default: 8476
+# RESTARTS=N           start all again up to N times after exit code 75 or 134 or a lost connection; default: 100
+# DRY_RUN=1            print the commands
+#
+# The run goes on if this script or its connections end; the same command takes it up again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/common.sh
+help_or_go_on "$@"
+
+hosts=()
+while (($# > 0)) && [[ $1 != -- ]]; do
+  hosts+=("$1")
+  shift
+done
+((${#hosts[@]} > 0 && $# > 1)) || fail "say HOST... -- ARGUMENTS; see --help"
+shift
+DIR=${DIR:-dynet_jax}
+coordinator=${COORDINATOR:-${hosts[0]#*@}}:${PORT:-8476}
+
+on_host() {
+  run ssh -o BatchMode=yes -o ServerAliveInterval=30 "$1" "cd $(quoted "$DIR") && $2"
+}
+
+copy_to() {
+  if [[ -n ${DRY_RUN-} ]]; then
+    echo "the working tree to $1:$DIR"
+    return
+  fi
+  pack | ssh -o BatchMode=yes "$1" "$(quoted mkdir -p "$DIR") && $(quoted tar --extract --gzip --directory="$DIR")"
+}
+
+# A function for every host at once, with the host and its number. The exit code is a failed one's, a mistake's first.
+for_all_hosts() {
+  local index child children=() code worst=0
+  for index in "${!hosts[@]}"; do
+    "$1" "${hosts[index]}" "$index" &
+    children+=($!)
+  done
+  for child in "${children[@]}"; do
+    code=0
+    wait "$child" || code=$?
+    [[ $code == 0 || $worst == 2 ]] || worst=$code
+  done
+  return "$worst"
+}
+
+if [[ $1 == --stop ]]; then
+  # shellcheck disable=SC2329  # called by name
+  stop_on() { on_host "$1" "$(quoted launch/background.sh --stop)"; }
+  for_all_hosts stop_on
+  exit
+fi
+
+prepare() {
+  copy_to "$1"
+  on_host "$1" "$(quoted launch/setup.sh "${EXTRA:-cuda13}")"
+}
+arguments=("$@")
+start_on() {
+  on_host "$1" "$(quoted launch/background.sh launch/worker.sh "${arguments[@]}" --coordinator="$coordinator" \
+    --processes="${#hosts[@]}" --process="$2")"
+}
+
+for_all_hosts prepare
+for ((start = 0; ; start++)); do
+  code=0
+  for_all_hosts start_on || code=$?
+  if [[ $code != 255 ]] && ! again "$code"; then exit "$code"; fi
+  ((start < ${RESTARTS:-100})) || exit "$code"
+  echo "ssh.sh: exit code $code, starting again ($((start + 1)) of ${RESTARTS:-100})" >&2
+  sleep "${PAUSE:-30}"
+done

@@ -1,0 +1,66 @@
+"""What runs on one machine: setup.sh, gpu_node.sh, mount.sh and the image."""
+
+import shlex
+
+from tests.launch.machine import ARGUMENTS, ROOT
+
+
+def test_setup_installs_once(machine):
+    script = (
+        'if [[ $1 == -m && $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/pip"; fi'
+    )
+    machine.record("python3", answer=script)
+    for kind in ("tpu", "tpu", "cuda13", "cpu"):
+        result = machine.run("setup.sh", kind)
+        assert result.returncode == 0, result.stderr
+    asked, *rest = machine.calls
+    assert asked[:2] == ["python3", "-c"]
+    assert rest == [["python3", "-m", "venv", ".venv"]]
+    calls = (machine.package / ".venv/bin/calls").read_text().split("\0\n\0")
+    installed = [call.split("\0")[-3:] for call in calls if call]
+    assert installed[0][1:] == [".", "jax[tpu]"]
+    assert installed[1][1:] == [".", "jax[cuda13]"]
+    assert installed[2][1:] == ["--editable", "."]
+    assert len(installed) == 3  # the second call for TPUs found it done
+
+
+def test_setup_where_python_is_too_old(machine):
+    machine.record("python3", answer="[[ $1 != -c ]]")
+    result = machine.run("setup.sh", "tpu", DRY_RUN="1")
+    assert "python3 -m uv venv --seed --python 3.12 .venv" in result.stdout.splitlines()
+    result = machine.run("setup.sh", PYTHON="python3")
+    assert result.returncode == 2
+    assert "python3 is not Python 3.11 or later" in result.stderr
+
+
+def test_setup_refuses_an_unknown_kind(machine):
+    result = machine.run("setup.sh", "rocm")
+    assert (result.returncode, machine.calls) == (2, [])
+    assert "'rocm' is none of cpu, tpu" in result.stderr
+
+
+def test_gpu_node(machine):
+    machine.record("python3")
+    result = machine.run("gpu_node.sh", *ARGUMENTS, DRY_RUN="1")
+    lines = [shlex.split(line) for line in result.stdout.splitlines()]
+    assert lines[-1] == ["python3", "-u", "train.py", *ARGUMENTS]
+    assert "jax[cuda13]" in lines[1]
+
+
+def test_mount(machine):
+    machine.record("sudo", "gcsfuse", "mount.nfs")
+    result = machine.run("mount.sh", NFS="10.0.0.2:/share", BUCKET="my-data")
+    assert result.returncode == 0, result.stderr
+    assert [call for call in machine.calls if "chown" not in call] == [
+        ["sudo", "mkdir", "-p", "/mnt/work"],
+        ["sudo", "mount", "-t", "nfs", "10.0.0.2:/share", "/mnt/work"],
+        ["sudo", "mkdir", "-p", "/mnt/bucket"],
+        ["gcsfuse", "--implicit-dirs", "-o", "ro", "my-data", "/mnt/bucket"],
+    ]
+    assert machine.run("mount.sh").returncode == 2
+
+
+def test_image():
+    lines = (ROOT / "launch/Dockerfile").read_text().splitlines()
+    assert 'ENTRYPOINT ["launch/worker.sh"]' in lines
+    assert ".git" in (ROOT / "launch/Dockerfile.dockerignore").read_text().splitlines()
