@@ -16,15 +16,16 @@ SAMPLE_SECONDS = 0.02
 
 
 class Timing(NamedTuple):
-    """Seconds per call, nan if it failed; `single` if it was run only once."""
+    """Seconds per call, nan if it failed; `single` if it was run only once, `absent` if there is nothing to run."""
 
     seconds: float
     single: bool = False
+    absent: bool = False
 
     def cells(self, baseline: "Timing") -> tuple[str, str]:
         """Milliseconds, and the ratio to the baseline."""
         if math.isnan(self.seconds):
-            return "failed", "-"
+            return "-" if self.absent else "failed", "-"
         ratio = self.seconds / baseline.seconds
         milliseconds = ("~" if self.single else "") + three_digits(1000 * self.seconds)
         return milliseconds, "-" if math.isnan(ratio) else three_digits(ratio) + "x"

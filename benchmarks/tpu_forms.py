@@ -1,80 +1,100 @@
-"""Bytes that the forms of one dynamic layer move on a TPU, by its compiler's count, on a machine without one.
+"""Every dynamic layer of a network on a TPU, in several forms, by the count of its compiler, on a machine without one.
 
-    .venv-tpu/bin/python -m benchmarks.tpu_forms --batch 64
+    .venv-tpu/bin/python -m benchmarks.tpu_forms --networks dy_resnet18 --batch 64
 
-A row is a layer, a cell MB forwards / with all gradients. Pallas kernels count their blocks with the padding of tiles.
+A cell is what a forward pass with all gradients moves, in MB, and how long it takes at best, in microseconds: the
+compiler's estimate for its own instructions, and the bundles of Pallas kernels.
 """
 
 import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.forms import FORMS, form_function
+from benchmarks.layers import GROUP_SIZE, Layer, dynamic_layers
 from dynet_jax.analysis.table import Table
-from dynet_jax.ops import conv, dynamic_conv
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.tpu.chips import parse_topology
+from dynet_jax.ops.pallas.call import recording
+from dynet_jax.tpu.chips import Slice, parse_topology
 from dynet_jax.tpu.compiler import slice_devices
+from dynet_jax.tpu.kernels import kernel_cycles
+from dynet_jax.tpu.program import Program, read_program
 
-# name: (map, channels in, channels out, kernel, stride, channels per group); Dy-mobile's, and a depthwise one
-LAYERS = {
-    "grouped 3x3, 18 ch, 112x112": (112, 18, 18, 3, 1, 6),
-    "grouped 3x3, 24 ch, 56x56": (56, 24, 24, 3, 1, 6),
-    "grouped 3x3, 36 ch, 56x56, stride 2": (56, 36, 36, 3, 2, 6),
-    "grouped 3x3, 96 ch, 14x14": (14, 96, 96, 3, 1, 6),
-    "grouped 3x3, 162 ch, 7x7": (7, 162, 162, 3, 1, 6),
-    "depthwise 3x3, 96 ch, 14x14": (14, 96, 96, 3, 1, 1),
-    "pointwise, 18 ch, 112x112": (112, 18, 18, 1, 1, 18),
-    "pointwise, 24 ch, 56x56": (56, 24, 24, 1, 1, 24),
-    "pointwise, 162 ch, 14x14": (14, 162, 162, 1, 1, 162),
-}
-GROUP_SIZE = 6
+USUAL_FORMS = ("static", "feature", "kernel_by_xla", "auto")
 
 
-def static(x, kernels, coefficients, **options):
-    """The layer with one kernel for all images: what a dynamic one is compared with."""
-    return conv(x, kernels[0], **options)
-
-
-FORMS = {
-    "static": static,
-    "feature": lambda *arrays, **options: dynamic_conv(*arrays, fusion="feature", **options),
-    "auto": dynamic_conv,
-}
-
-
-def moved(form, layer, batch: int, device) -> tuple[float, float]:
-    """MB forwards, and forwards and backwards."""
-    size, c_in, c_out, kernel, strides, members = layer
-    shapes = (batch, size, size, c_in), (GROUP_SIZE, kernel, kernel, members, c_out), (batch, GROUP_SIZE, c_out)
-    sharding = jax.sharding.SingleDeviceSharding(device)
+def facts(form: str, layer: Layer, batch: int, slice: Slice) -> Program:
+    """A forward pass and all gradients of a layer in bfloat16."""
+    kernel_shape = (layer.kernel_size, layer.kernel_size, layer.c_in // layer.groups, layer.c_out)
+    shapes = [(batch, layer.size, layer.size, layer.c_in), kernel_shape]
+    if form != "static":
+        shapes[1:] = [(GROUP_SIZE, *kernel_shape), (batch, GROUP_SIZE, layer.c_out)]
+    sharding = jax.sharding.SingleDeviceSharding(slice_devices(slice)[0])
     arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes]
-
-    def forward(*arrays):
-        return form(*arrays, strides=strides, feature_group_count=c_in // members)
+    by_xla = form == "kernel_by_xla"
+    function = form_function("kernel" if by_xla else form)
 
     def both(*arrays):
-        y, vjp = jax.vjp(forward, *arrays)
+        options = dict(strides=layer.strides, feature_group_count=layer.groups)
+        y, vjp = jax.vjp(lambda *a: function(*a, **options), *arrays)
         return y, vjp(y)
 
-    with tracing_for("tpu"):
-        costs = [jax.jit(program).lower(*arrays).compile().cost_analysis() for program in (forward, both)]
-    return tuple(cost["bytes accessed"] / 1e6 for cost in costs)
+    with tracing_for("tpu"), mock.patch.dict(os.environ, {"DYNET_JAX_PALLAS": "0"} if by_xla else {}):
+        with recording() as kernels:
+            compiled = jax.jit(both).lower(*arrays).compile()
+        return read_program(compiled, kernel_cycles=kernel_cycles(compiled.as_text(), kernels, slice))
+
+
+def cell(form: str, layer: Layer, batch: int, slice: Slice) -> str:
+    if not layer.has(form):
+        return ""
+    try:
+        program = facts(form, layer, batch, slice)
+    except jax.errors.JaxRuntimeError as error:
+        return "does not fit" if "RESOURCE_EXHAUSTED" in str(error) else "fails"
+    if program.kernel_cycles is None:
+        return f"{program.bytes / 1e6:.0f} / ?"
+    microseconds = (program.cycles + program.kernel_cycles) / slice.device.clock * 1e6
+    return f"{program.bytes / 1e6:.0f} / {microseconds:.0f}"
+
+
+def table_rows(options, slice: Slice) -> Iterator[tuple[str, ...]]:
+    networks = options.networks.split(",")
+    layers = list(dict.fromkeys(layer for network in networks for layer in dynamic_layers(network, 1.0, 224)))
+    start = time.perf_counter()
+    for number, layer in enumerate(layers):
+        row = tuple(cell(form, layer, options.batch, slice) for form in options.forms.split(","))
+        left = (time.perf_counter() - start) / (number + 1) * (len(layers) - number - 1)
+        print(f"{number + 1} of {len(layers)}, {left / 60:.0f} minutes left", file=sys.stderr, flush=True)
+        yield (layer.network, str(layer), *row)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", default="dy_mobile,dy_shuffle,dy_resnet18,dy_resnet50", metavar="NAME,...")
+    parser.add_argument(
+        "--forms", default=",".join(USUAL_FORMS), metavar="NAME,...", help=f"of {', '.join(FORMS)}, too"
+    )
     parser.add_argument("--batch", type=int, default=64, help="images")
-    parser.add_argument("--chip", default="v5e:1x1", help="a topology of `dynet compile-tpu`")
+    parser.add_argument("--chip", default="v5e:1x1", help="a topology of `dynet compile-tpu` whose clock is known")
     options = parser.parse_args()
-    device = slice_devices(parse_topology(options.chip))[0]
+    unknown = set(options.forms.split(",")) - {*FORMS, *USUAL_FORMS}
+    slice = parse_topology(options.chip)
+    if unknown or slice.device.clock is None:
+        parser.error(f"unknown form {min(unknown)}" if unknown else f"the clock of {options.chip} is not published")
     rows = []
-    for name, layer in LAYERS.items():
-        cells = [moved(form, layer, options.batch, device) for form in FORMS.values()]
-        rows.append((name, *(f"{forwards:.0f} / {both:.0f}" for forwards, both in cells)))
-        print(*rows[-1], sep=" | ", flush=True)
+    for row in table_rows(options, slice):
+        rows.append(row)
+        print(*row, sep=" | ", flush=True)
     print()
-    print(Table((f"{options.chip}, {options.batch} images", *FORMS), rows).markdown())
+    header = ("network", f"layer, {options.batch} images, MB / us", *options.forms.split(","))
+    print(Table(header, rows).markdown())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forms import vmapped_conv
+from benchmarks.forms import PER_IMAGE, feature_conv
 from benchmarks.timing import failure, progress, random_array, table_head, table_row, three_digits, time_in_turns
 from dynet_jax import create_model
 
@@ -26,7 +26,7 @@ def step_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]
         except jax.errors.JaxRuntimeError as error:
             failures[form] = failure(form, error)
     progress("timing the training steps")
-    timings = failures | time_in_turns(calls, arguments.repeats, arguments.limit)
+    timings = failures | time_in_turns(calls, arguments.repeats, arguments.once_above)
     yield from table_head("form", numbers=["compile s", "step ms", "ratio"])
     for form in forms:
         compilation = three_digits(compile_seconds[form]) if form in compile_seconds else "failed"
@@ -43,8 +43,9 @@ def compiled_step(form: str, arguments: argparse.Namespace) -> tuple[Callable, f
         small_input=arguments.small_input,
     )
     optimizer = optax.sgd(0.01, momentum=0.9)
-    images = random_array((arguments.batch, size, size, 3))
-    labels = jnp.arange(arguments.batch) % 10
+    batch = arguments.batch[0]
+    images = random_array((batch, size, size, 3))
+    labels = jnp.arange(batch) % 10
     # Values that serve for timing; the network's own initialisation would take longer to compile than the step.
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     variables = jax.tree.map(lambda leaf: 0.1 * jnp.abs(random_array(leaf.shape)), shapes)
@@ -78,13 +79,18 @@ def compiled_step(form: str, arguments: argparse.Namespace) -> tuple[Callable, f
 def every_dynamic_conv_by(form: str) -> contextlib.AbstractContextManager:
     """In a function traced for the first time inside, every `dynamic_conv` with fusion='auto' takes this form.
 
-    Networks leave the choice to `choose_fusion`, so that is what is replaced; for vmapped_conv, which is no form of
-    the library, `conv_per_example` as well.
+    Networks leave the choice to `choose_fusion`, so that is what is replaced; for a form that is none of the library's,
+    `conv_per_example` or the fusion of feature maps as well.
     """
     if form in ("static", "auto"):
         return contextlib.nullcontext()
-    replacements = {"choose_fusion": lambda *_, **__: "feature" if form == "feature" else "kernel"}
-    if form == "vmapped_conv":
-        replacements["conv_per_example"] = vmapped_conv
+    of_features = form in ("feature", "feature_conv")
+    replacements = {"choose_fusion": lambda *_, **__: "feature" if of_features else "kernel"}
+    if form in PER_IMAGE:
+        replacements["conv_per_example"] = PER_IMAGE[form]
+    if form == "feature_conv":
+        replacements["_fuse_features"] = lambda x, kernels, coefficients, options: feature_conv(
+            x, kernels.astype(x.dtype), coefficients, **options
+        )
     # By its full name: as an attribute of `dynet_jax.ops`, `dynamic_conv` is the function.
     return mock.patch.multiple(importlib.import_module("dynet_jax.ops.dynamic_conv"), **replacements)

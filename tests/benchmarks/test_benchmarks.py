@@ -1,5 +1,6 @@
 """The benchmark runs at a tiny size and prints what it promises."""
 
+import json
 import re
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import dynamic_conv, forms, timing, training_step
+from benchmarks import dynamic_conv, forms, layer_table, layers, records, timing, training_step
 from dynet_jax import create_model, ops
 
 CELL = re.compile(r"~?(\d+(?:\.\d+)?) \((\d+(?:\.\d+)?)x\)")
@@ -33,39 +34,71 @@ def test_table_has_a_row_per_layer_and_pass_and_a_column_per_form(tmp_path, caps
     assert printed.out.startswith(f"jax {jax.__version__}, backend cpu")
 
     head, *rows = table(printed.out)
-    assert head[3:] == [f"{form} ms" for form in forms.FORMS]
-    layers = dict.fromkeys(dynamic_conv.dynamic_layers("dy_resnet18", 0.02, 32))
-    assert [row[:3] for row in rows] == [
-        ["dy_resnet18", str(layer), mode] for layer in layers for mode in ("forward", "gradient")
+    assert head[4:] == [f"{form} ms" for form in forms.USUAL_FORMS]
+    found = dict.fromkeys(layers.dynamic_layers("dy_resnet18", 0.02, 32))
+    assert [row[:4] for row in rows] == [
+        ["dy_resnet18", str(layer), "2", mode] for layer in found for mode in layers.PASSES
     ]
-    assert printed.err.count(f"/{len(layers)}] after") == len(layers)
+    assert printed.err.count(f"/{len(found)}] after") == len(found)
     for row in rows:
-        numbers = [CELL.fullmatch(cell).groups() for cell in row[3:]]
+        numbers = [CELL.fullmatch(cell).groups() for cell in row[4:]]
         assert all(float(milliseconds) > 0 and float(ratio) > 0 for milliseconds, ratio in numbers)
         assert numbers[0][1] == "1.00"
 
 
 def test_layers_are_those_of_the_networks():
-    mobile = set(map(str, dynamic_conv.dynamic_layers("dy_mobile", 1.0, 224)))
+    mobile = set(map(str, layers.dynamic_layers("dy_mobile", 1.0, 224)))
     assert {"1x1 32->18, 112x112", "3x3 162->162, 14x14, groups 27, stride 2", "1x1 324->324, 7x7"} <= mobile
     assert len(mobile) == 25
-    resnet = set(map(str, dynamic_conv.dynamic_layers("dy_resnet18", 1.0, 224)))
+    resnet = set(map(str, layers.dynamic_layers("dy_resnet18", 1.0, 224)))
     assert {"3x3 64->32, 56x56", "3x3 32->64, 56x56, stride 2", "3x3 256->256, 7x7"} <= resnet
     assert len(resnet) == 8
 
 
-def test_all_forms_compute_the_same_function():
-    layer = dynamic_conv.Layer("", size=5, kernel_size=3, c_in=4, c_out=6, strides=2, groups=2)
-    x, kernels, _ = dynamic_conv.layer_inputs(layer, batch=2)
-    one_kernel = jnp.zeros((2, 6, 6)).at[:, 0].set(1.0)
-    options = {"strides": 2, "feature_group_count": 2}
-    expected = forms.xla_conv(x, kernels[0], **options)
+@pytest.mark.parametrize(("kernel_size", "groups", "strides"), [(3, 2, 2), (3, 1, 1), (3, 4, 1), (1, 1, 1), (1, 2, 2)])
+def test_all_forms_compute_the_same_function(kernel_size, groups, strides):
+    layer = layers.Layer("", size=5, kernel_size=kernel_size, c_in=4, c_out=8, strides=strides, groups=groups)
+    inputs = layers.layer_inputs(layer, batch=2)
+    expected = {}
     for form in forms.FORMS:
-        operands = (x, kernels[0]) if form in forms.STATIC else (x, kernels, one_kernel)
-        np.testing.assert_allclose(forms.form_function(form)(*operands, **options), expected, atol=1e-4)
+        for which in layers.PASSES:
+            result = jax.jit(layers.layer_function(form, layer, which))(*layers.operands_of(form, inputs))
+            # The first static form is what the static ones must give, the first dynamic one what the others must.
+            wanted = expected.setdefault((form in forms.STATIC, which), result)
+            assert layers.largest_error(result, wanted) < 1e-5, (form, which)
+    one_kernel = jnp.zeros((2, 6, 8)).at[:, 0].set(1.0)
+    static_again = layers.layer_function("im2col", layer, "forward")(*inputs[:2], one_kernel)
+    np.testing.assert_allclose(static_again, expected[True, "forward"], atol=1e-4)
 
 
-@pytest.mark.parametrize(("form", "convolutions"), [("feature", True), ("kernel", False), ("vmapped_conv", True)])
+def test_a_wrong_form_is_not_timed(monkeypatch, tmp_path):
+    monkeypatch.setitem(forms.PER_IMAGE, "im2col", lambda x, kernels, **_: 1.1 * forms.taps(x, kernels))
+    monkeypatch.setitem(forms.PER_IMAGE, "taps", lambda x, kernels, **_: jnp.zeros((2, 0)))
+    layer = layers.Layer("dy_mobile", size=4, kernel_size=3, c_in=2, c_out=2, strides=1, groups=1)
+    arguments = dynamic_conv.parse_arguments(["--repeats=1", "--dtype=bfloat16"])
+    kept = records.Records(tmp_path / "rows.jsonl")
+    timings = layer_table.time_layer(layer, 2, ["kernel", "im2col", "taps", "block_diagonal"], arguments, kept)[
+        "forward"
+    ]
+    assert timings["kernel"].cells(timings["kernel"])[1] == "1.00x"
+    assert [timings[form].cells(timings["kernel"])[0] for form in ("im2col", "taps")] == ["failed", "failed"]
+    assert timings["block_diagonal"].absent
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert rows == kept.rows
+    assert [row["form"] for row in rows] == 2 * ["kernel", "im2col", "taps"]
+    assert rows[1]["error"].startswith("ValueError: wrong: largest relative error 0.1")
+
+
+def test_a_limit_of_time_leaves_layers_out(capsys):
+    printed = run(capsys, "--networks dy_mobile,dy_shuffle --forms kernel --batch 2,4 --image-size 32 --limit 1e-9")
+    assert len(table(printed.out)) == 1
+    assert "cases left out" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("form", "convolutions"),
+    [("feature", True), ("kernel", False), ("vmapped_conv", True), ("im2col", False), ("feature_conv", True)],
+)
 def test_a_form_can_be_forced_on_a_network(form, convolutions):
     x, kernels = jnp.ones((2, 5, 5, 4)), jnp.ones((6, 3, 3, 4, 4))
     with training_step.every_dynamic_conv_by(form):  # the lambda is new to JAX, whose traces are cached by function
@@ -99,7 +132,9 @@ def test_step_table_has_a_row_per_form(capsys, monkeypatch):
     assert all(float(number.rstrip("x")) > 0 for row in rows for number in row[1:])
 
 
-@pytest.mark.parametrize("arguments", [["--forms", "patches"], ["--batch", "0"], ["--networks", "resnet"]])
+@pytest.mark.parametrize(
+    "arguments", [["--forms", "patches"], ["--batch", "0"], ["--networks", "resnet"], ["--dtype", "int8"]]
+)
 def test_wrong_arguments_get_one_clear_line(arguments, capsys):
     with pytest.raises(SystemExit):
         dynamic_conv.main(arguments)

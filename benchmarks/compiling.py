@@ -1,0 +1,36 @@
+"""Many programs compiled at once: a GPU's compiler takes seconds for each, and one core."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+
+JOBS = min(8, os.cpu_count() or 1)
+
+
+def compile_all(
+    lowerings: dict[str, Callable[[], jax.stages.Lowered]], jobs: int = JOBS, **options
+) -> dict[str, jax.stages.Compiled | Exception]:
+    """Every program, or what stopped it. `options` are the compiler's; tracing is done here, one after another."""
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {}
+        for name, lower in lowerings.items():
+            try:
+                futures[name] = pool.submit(lower().compile, compiler_options=options or None)
+            except Exception as error:  # one program that cannot be traced must not end the others
+                futures[name] = error
+        return {name: future if isinstance(future, Exception) else _result(future) for name, future in futures.items()}
+
+
+def _result(future):
+    try:
+        return future.result()
+    except Exception as error:  # nor one that cannot be compiled
+        return error
+
+
+def split_failures(results: dict) -> tuple[dict, dict[str, Exception]]:
+    """(what worked, what did not)"""
+    failed = {name: value for name, value in results.items() if isinstance(value, Exception)}
+    return {name: value for name, value in results.items() if name not in failed}, failed

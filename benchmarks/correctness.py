@@ -1,0 +1,101 @@
+"""Every form and every network on this machine's accelerator against a CPU's float32.
+
+    python -m benchmarks.correctness --limit 540 --jsonl correctness.jsonl
+
+Forms: output and all gradients of a dense, grouped, depthwise and pointwise layer with strides 1 and 2. The reference
+is XLA's own convolution, image by image, on the CPU, of the same (rounded) inputs. Networks: logits of a training step
+and the gradients of all parameters, at small width and size. The accelerator multiplies float32 at the highest
+precision.
+
+An error is the largest of any entry relative to the largest entry of its array, for forms; for networks, the length of
+the difference relative to the array's, of the logits and of all gradients as one; in bfloat16, where rounding grows
+through a random network, the tolerance is twice what the CPU's bfloat16 differs from its float32. The exit status is 1
+if any error exceeds its tolerance, or a case failed; 3 if the limit of seconds left cases out.
+
+On a machine without an accelerator, CPU programs are compared with CPU programs: it shows that the command works.
+"""
+
+import argparse
+import itertools
+import math
+import sys
+from pathlib import Path
+
+import jax
+
+from benchmarks.compiling import JOBS
+from benchmarks.correctness_cases import FormCase, NetworkCase, check_together, form_cases, network_cases
+from benchmarks.records import Deadline, Records
+from benchmarks.timing import progress
+from dynet_jax import list_models
+from dynet_jax.analysis.table import Table
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse_arguments(argv)
+    device, cpu = jax.devices()[0], cpu_device()
+    kind = "a CPU, against itself: no accelerator" if device.platform == "cpu" else device.device_kind
+    print(f"jax {jax.__version__}, {kind}\n", flush=True)
+    deadline, records = Deadline(options.limit), Records(options.jsonl)
+    groups = every_case(options)
+    total = sum(map(len, groups))
+    for group in groups:
+        if deadline.passed:
+            break
+        progress(f"[{len(records.rows)}/{total}] after {options.limit - deadline.left:.0f} s")
+        for row in check_together(group, device, cpu, options.jobs):
+            records.add(**row)
+    if records.rows:
+        print(summary(records.rows).markdown())
+    bad = [row for row in records.rows if not row["passed"]]
+    left_out = total - len(records.rows)
+    print(f"\n{len(records.rows) - len(bad)} of {len(records.rows)} cases passed; {left_out} left out for want of time")
+    return 1 if bad else 3 if left_out else 0
+
+
+def cpu_device() -> jax.Device:
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        sys.exit("correctness: JAX_PLATFORMS leaves the CPU out; unset it, or add ',cpu'")
+
+
+def every_case(options: argparse.Namespace) -> list[list[FormCase] | list[NetworkCase]]:
+    """In groups to be compiled together. Forms first: they are quick, and a network that fails is explained by them."""
+    forms = [] if options.only == "networks" else form_cases(options.size)
+    networks = [] if options.only == "forms" else network_cases(options.networks, options.width)
+    groups = [list(layer) for _, layer in itertools.groupby(forms, key=str)]
+    return groups + [networks[start : start + 8] for start in range(0, len(networks), 8)]
+
+
+def summary(rows: list[dict]) -> Table:
+    """A line per subject and type: its largest errors, and where they are."""
+    lines = {}
+    for row in rows:
+        lines.setdefault((row["subject"], row["dtype"]), []).append(row)
+    table = []
+    for (subject, dtype), group in lines.items():
+        worst = max(group, key=lambda row: math.inf if row["error"] is None else row["error"] / row["tolerance"])
+        error = "failed" if worst["error"] is None else f"{worst['error']:.1e}"
+        passed = "yes" if all(row["passed"] for row in group) else "NO"
+        table.append((subject, dtype, str(len(group)), error, f"{worst['tolerance']:.0e}", worst["case"], passed))
+    return Table(("subject", "type", "cases", "largest error", "tolerance", "where", "passed"), table)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("forms", "networks"))
+    parser.add_argument("--networks", default="*", help="a pattern like 'dy_*'; default: all")
+    parser.add_argument("--width", type=float, default=0.25, help="of the networks (Dy-shuffle and its like: 0.5)")
+    parser.add_argument("--size", type=int, default=15, help="height and width of the forms' images")
+    parser.add_argument("--jobs", type=int, default=JOBS, help=f"programs compiled at once (default: {JOBS})")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds after which no further case is begun")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every case there as soon as it is known")
+    options = parser.parse_args(argv)
+    if not list_models(options.networks):
+        parser.error(f"argument --networks: no network matches {options.networks!r}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""What `benchmarks.throughput` compares with what."""
+
+from typing import NamedTuple
+
+from dynet_jax import create_model
+from dynet_jax.models.mobilenet import BlockSpec
+
+FRAMEWORKS = ("jax", "torch")
+PASSES = ("training", "inference")
+
+
+class Subject(NamedTuple):
+    """A network of one framework, and those of the same framework that it is compared with."""
+
+    framework: str
+    network: str
+    base: str
+    twin: str | None = None
+
+    def __str__(self):
+        return f"{self.framework} {self.network}"
+
+
+# The base of a family has the same name in both frameworks.
+FAMILIES = {
+    "mobile": [
+        Subject("jax", "mobilenet_v2", "mobilenet_v2"),
+        Subject("jax", "dy_mobile", "mobilenet_v2", twin="fix_mobile"),
+        Subject("jax", "fix_mobile", "mobilenet_v2"),
+        Subject("torch", "mobilenet_v2", "mobilenet_v2"),
+        Subject("torch", "condconv_mobile", "mobilenet_v2", twin="fix_mobile"),
+        Subject("torch", "fix_mobile", "mobilenet_v2"),
+        Subject("torch", "efficientnet_cc_b0_4e", "mobilenet_v2"),
+    ],
+    **{
+        name: [
+            Subject("jax", name, name),
+            Subject("jax", f"dy_{name}", name, twin=f"fix_{name}"),
+            Subject("jax", f"fix_{name}", name),
+            Subject("torch", name, name),
+        ]
+        for name in ("resnet18", "resnet50")
+    },
+}
+
+
+class Cell(NamedTuple):
+    subject: Subject
+    batch: int
+    which: str  # of PASSES
+
+    def __str__(self):
+        return f"{self.subject}, {self.which}, batch {self.batch}"
+
+    def beside(self, network: str | None, framework: str | None = None) -> "Cell":
+        """The cell of another network under the same conditions."""
+        found = [s for f in FAMILIES.values() for s in f if s.network == network]
+        wanted = framework or self.subject.framework
+        return self._replace(subject=next((s for s in found if s.framework == wanted), None))
+
+
+def frame(width: float) -> dict:
+    """Dy-mobile's convolutions as plain numbers, for a process without JAX."""
+    model = create_model("dy_mobile", width=width)
+    blocks = [_convolutions(spec) for stage in model.planned_stages for spec in stage]
+    return {"stem": model.planned_stem[0]._asdict(), "blocks": blocks, "head": model.head._asdict()}
+
+
+def _convolutions(spec: BlockSpec) -> list[dict]:
+    one = {"kernel_size": 1, "strides": 1, "feature_group_count": 1}
+    middle = {"kernel_size": spec.kernel_size, "strides": spec.strides}
+    middle |= {"features": spec.hidden_features, "feature_group_count": spec.feature_group_count}
+    first = [one | {"features": spec.hidden_features}] if spec.expand else []
+    return [*first, middle, one | {"features": spec.features}]

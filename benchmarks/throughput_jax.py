@@ -1,0 +1,107 @@
+"""The JAX side of `benchmarks.throughput`: the training step of a file in configs/, and the step of `dynet predict`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.compiling import compile_all
+from benchmarks.worker import Call, serve
+from dynet_jax.train.compilation import steps_and_arguments
+from dynet_jax.train.config import load_config
+from dynet_jax.train.distributed import make_layout, to_devices
+from dynet_jax.train.setup import Run, make_run
+from dynet_jax.train.state import TrainState
+from dynet_jax.train.step import make_predict_step
+from tests.models.smallest import random_variables
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+IMAGENET_IMAGES = 1_281_167  # learning rates are those of the first steps: the values stay finite
+
+
+def describe() -> str:
+    return f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
+
+
+def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
+    """All cells are compiled at once: a GPU's compiler takes one core for each."""
+    runs = {cell["name"]: make_cell_run(cell) for cell in cells}
+    states = {name: random_state(run) for name, run in runs.items()}
+    training = {cell["name"]: cell["pass"] == "training" for cell in cells}
+    quick = {"xla_backend_optimization_level": 0} if any(cell["small"] for cell in cells) else {}
+    steps = {name: _step(run, states[name], training[name]) for name, run in runs.items()}
+    lowerings = {
+        name: lambda step=step, arguments=arguments: step.lower(*arguments) for name, (step, arguments) in steps.items()
+    }
+    for name, compiled in compile_all(lowerings, **quick).items():
+        if isinstance(compiled, Exception):
+            yield name, compiled
+        elif training[name]:
+            yield name, _training(compiled, runs[name], states[name])
+        else:
+            yield name, _inference(compiled, runs[name], states[name])
+
+
+def make_cell_run(cell: dict) -> Run:
+    """The configuration's run on one device."""
+    config = load_config(str(CONFIGS / f"{cell['network']}.py")).unlock()
+    config.batch_size = cell["batch"]
+    config.data.image_size = config.data.resize_to = cell["image_size"]
+    config.dtype = cell["dtype"]
+    config.model.width = cell["width"]
+    layout = make_layout(config.batch_size, config.bn_batch_size, devices=jax.devices()[:1])
+    return make_run(config, max(IMAGENET_IMAGES, cell["batch"]), layout)
+
+
+def random_state(run: Run) -> TrainState:
+    """Like a fresh one, whose program would take longer to compile than the step."""
+    template = run.state_template()
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+    variables = random_variables(run.model, run.config.data.image_size)
+    state = zeros.replace(params=variables["params"], batch_stats=variables["batch_stats"])
+    return jax.device_put(state, run.layout.replicated)
+
+
+def random_batch(run: Run) -> dict[str, jax.Array]:
+    rng, size, batch = np.random.default_rng(0), run.config.data.image_size, run.config.batch_size
+    images = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
+    labels = rng.integers(0, run.config.model.num_classes, batch).astype(np.int32)
+    return to_devices({"image": images, "label": labels}, run.layout)
+
+
+def _step(run: Run, state: TrainState, training: bool):
+    if training:
+        return steps_and_arguments(run, state, test_examples=run.config.batch_size, with_votes=False)[0]
+    return make_predict_step(run.model, **run.pixels), (state.variables, random_batch(run)["image"])
+
+
+def _training(compiled, run: Run, state: TrainState) -> Call:
+    batch = random_batch(run)
+
+    def call(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            state, metrics = compiled(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return call
+
+
+def _inference(compiled, run: Run, state: TrainState) -> Call:
+    variables, images = state.variables, random_batch(run)["image"]
+
+    def call(count: int) -> None:
+        for _ in range(count):
+            probabilities = compiled(variables, images)
+        jax.block_until_ready(probabilities)
+
+    return call
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch has memory of its own
+    jnp.zeros(()).block_until_ready()
+    serve(prepare, describe)

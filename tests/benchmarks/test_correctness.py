@@ -1,0 +1,65 @@
+"""The check of an accelerator, on a CPU: it passes there, and does not where a form is wrong."""
+
+import json
+
+import pytest
+
+from benchmarks import correctness, correctness_cases, forms
+from benchmarks.layers import Layer
+
+
+@pytest.fixture
+def one_layer(monkeypatch):
+    layer = Layer("", 7, 3, 4, 8, 2, 2)
+    names = ("static", "feature", "kernel", "im2col")
+    cases = [
+        correctness_cases.FormCase(form, "grouped", layer, dtype)
+        for form in names
+        for dtype in correctness_cases.DTYPES
+    ]
+    monkeypatch.setattr(correctness, "form_cases", lambda size: cases)
+
+
+def test_forms_pass(one_layer, tmp_path, capsys):
+    file = tmp_path / "cases.jsonl"
+    assert correctness.main(["--only=forms", f"--jsonl={file}"]) == 0
+    printed = capsys.readouterr().out
+    assert "a CPU, against itself" in printed
+    assert "8 of 8 cases passed; 0 left out" in printed
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert all(row["passed"] and row["error"] < row["tolerance"] for row in rows)
+    assert max(row["error"] for row in rows if row["dtype"] == "bfloat16") > 1e-4  # it was bfloat16
+
+
+def test_wrong_and_broken_forms_do_not(one_layer, monkeypatch, capsys):
+    monkeypatch.setitem(
+        forms.PER_IMAGE, "im2col", lambda x, kernels, **options: 1.001 * forms.taps(x, kernels, **options)
+    )
+    monkeypatch.setattr(forms, "conv", lambda *_, **__: 1 / 0)
+    assert correctness.main(["--only=forms"]) == 1
+    printed = capsys.readouterr().out
+    assert "5 of 8 cases passed" in printed  # 0.1 % is within bfloat16's tolerance
+    lines = {tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in printed.splitlines() if "|" in line}
+    assert "1.0e-03" in lines["im2col", "float32"]
+    assert "NO" in lines["im2col", "float32"]
+    assert "failed" in lines["static", "float32"]
+
+
+def test_networks_pass(capsys):
+    assert correctness.main(["--only=networks", "--networks=resnet18", "--width=0.1"]) == 0
+    assert "2 of 2 cases passed" in capsys.readouterr().out
+
+
+def test_cases_cover_every_form_kind_and_network():
+    cases = correctness_cases.form_cases(size=15)
+    assert {case.form for case in cases} == set(forms.FORMS)
+    assert {(case.kind, case.layer.strides) for case in cases if case.form == "auto"} == {
+        (kind, strides) for kind in correctness_cases.KINDS for strides in (1, 2)
+    }
+    networks = correctness_cases.network_cases("*", 0.25)
+    assert {case.network for case in networks} >= {"dy_mobile", "dy_shuffle", "dy_resnet50", "condconv_resnet18"}
+
+
+def test_the_limit_of_time(one_layer, capsys):
+    assert correctness.main(["--only=forms", "--limit=1e-9"]) == 3
+    assert "8 left out for want of time" in capsys.readouterr().out
