@@ -2,15 +2,23 @@
 
 import os
 from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from tests.quick_compilation import flags
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",  # compiling is most of the tests' time, running next to nothing
-    ]
-)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags(devices=8)}"
 # Many tests compile the same step; the processes they start find it here too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+@pytest.fixture(autouse=True)
+def no_model_stays():
+    """One that a test registers is gone after it: others ask for all models."""
+    from dynet_jax.models import registry  # JAX reads the settings above when it is imported
+
+    with mock.patch.dict(registry._BUILDERS):
+        yield

@@ -25,6 +25,7 @@ from dynet_jax.data.decode import decode
 from dynet_jax.data.tfds_source import PREPARE
 from dynet_jax.errors import UserError
 from tests.data.images import encoded
+from tests.quick_compilation import flags
 
 pytestmark = [
     pytest.mark.slow,
@@ -85,7 +86,7 @@ def train_and_evaluate(variant: str, data_dir: Path, workdir: Path) -> tuple[dic
     """The last line of metrics.jsonl, and what `dynet evaluate` says, after two epochs of a tiny network."""
     options = "--config.model.width=0.1 --config.batch_size=2 --config.bn_batch_size=2 --config.data.threads=2 "
     options += "--config.data.image_size=32 --config.data.resize_to=36 --config.epochs=2 --config.warmup_epochs=0"
-    one_device = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    one_device = {"XLA_FLAGS": flags(devices=1)}
     data = f"--config.data.data_dir={data_dir} --workdir={workdir}"
     run(f"python train.py --config=configs/dy_mobile.py:{variant} {data} {options}", **one_device)
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
