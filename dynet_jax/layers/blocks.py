@@ -7,11 +7,11 @@ from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.conv import Conv
 from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
+from dynet_jax.layers.whole import spatial_mean
 from dynet_jax.ops.window import Padding
 
 # The init of MobileNetV2's and ResNet's reference implementations.
@@ -129,21 +129,6 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[batch, height, width, channels] -> the same."""
-        mean = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2), keepdims=True).astype(x.dtype)
+        mean = spatial_mean(x, keepdims=True)
         gate = nn.relu(Conv(self.hidden_features, (1, 1), dtype=self.dtype, name="reduce")(mean))
         return x * nn.hard_sigmoid(Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="expand")(gate))
-
-
-def channel_shuffle(x: jax.Array, groups: int = 2) -> jax.Array:
-    """Interleave `groups` blocks of channels, so that the next split mixes them (ShuffleNet; Zhang et al., 2018).
-
-    Raises ValueError unless groups divides the channels.
-
-    >>> import jax.numpy as jnp
-    >>> channel_shuffle(jnp.arange(6)).tolist()
-    [0, 3, 1, 4, 2, 5]
-    """
-    if x.shape[-1] % groups:
-        raise ValueError(f"{x.shape[-1]} channels cannot be shuffled in {groups} groups; use a multiple of {groups}")
-    grouped = x.reshape(*x.shape[:-1], groups, -1)
-    return jnp.swapaxes(grouped, -1, -2).reshape(x.shape)

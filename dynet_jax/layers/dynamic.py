@@ -12,6 +12,7 @@ from flax.linen.dtypes import promote_dtype
 
 from dynet_jax import ops
 from dynet_jax.layers.conv import kernel_shape
+from dynet_jax.layers.whole import spatial_mean
 from dynet_jax.ops.dynamic_conv import Fusion
 from dynet_jax.ops.window import Padding
 
@@ -60,9 +61,7 @@ class CoefficientPredictor(nn.Module):
         channels = [f if self.coefficient_scope == "channel" else 1 for f in self.features]
         dense = functools.partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
         with jax.named_scope("predictor"):
-            # The mean of a large map needs float32 whatever the compute type.
-            y = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=tuple(range(1, x.ndim - 1)))
-            y = y.astype(x.dtype)
+            y = spatial_mean(x)
             if self.hidden_features is not None:
                 y = nn.relu(dense(self.hidden_features, name="hidden")(y))
             # Nearly equal coefficients for all images to begin with: the network starts static, and trains better.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from dynet_jax.errors import UserError
 from dynet_jax.layers import BatchNorm
 from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers
+from dynet_jax.layers.whole import max_pool, spatial_mean
 from dynet_jax.ops.window import Padding
 
 
@@ -98,7 +99,7 @@ class Network(nn.Module):
             x = activation(layers.conv_norm(name, x, spec))
         features["stem"] = x
         if self.stem_pool and not self.small_input:
-            x = nn.max_pool(x, (3, 3), (2, 2), "SAME" if self.padding == "SAME" else ((1, 1), (1, 1)))
+            x = max_pool(x, 3, 2, self.padding)
         block = nn.remat(self.block) if self.remat else self.block
         for stage, specs in enumerate(self.planned_stages, start=1):
             for index, spec in enumerate(specs, start=1):
@@ -109,7 +110,7 @@ class Network(nn.Module):
 
         if self.head is not None:
             x = activation(layers.conv_norm("head", x, self.head))
-        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        x = spatial_mean(x.astype(jnp.float32))
         if self.hidden_features is not None:
             x = activation(nn.Dense(self.hidden_features, name="hidden")(x))
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")(x)

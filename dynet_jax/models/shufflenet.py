@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
-from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, channel_shuffle
+from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers
+from dynet_jax.layers.whole import channel_shuffle
 from dynet_jax.models.network import Network
 from dynet_jax.models.registry import register_model
 

@@ -1,0 +1,105 @@
+"""Rewrites a program so that a convolution does what follows it: normalisation, addition, activation.
+
+Exact but for rounding: a BatchNorm in evaluation scales and shifts channels, convolution is linear, and so is the fusion
+of kernels, so that the scale can go into every kernel of the bank.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.program import Convolution, Dense, Elementwise, Normalization, Operation, Program, outputs
+
+
+def fold(program: Program) -> Program:
+    """The same function with fewer operations.
+
+    Normalisations go into the convolution before them, or become a convolution of one position; additions become the
+    `residual` of a convolution, and activations its `activation`.
+    """
+    program = _into_producer(program, _normalized)
+    program = program._replace(operations=tuple(map(_as_convolution, program.operations)))
+    program = _into_producer(program, _activated)
+    program = _residuals(program)
+    return _into_producer(program, _activated)
+
+
+def _into_producer(program: Program, merge: Callable[[Operation, Operation], Operation | None]) -> Program:
+    """Merge operations of one input into the operation that gives it, where it is needed by nothing else."""
+    uses, kept, place = program.uses(), [], {}
+    for operation in program.operations:
+        before = place.get(operation.inputs[0]) if len(operation.inputs) == 1 else None
+        merged = merge(kept[before], operation) if before is not None and uses[operation.inputs[0]] == 1 else None
+        if merged is None:
+            before = len(kept)
+            kept.append(operation)
+        else:
+            kept[before] = merged
+        place.update(dict.fromkeys(outputs(operation), before))
+    return program._replace(operations=tuple(kept))
+
+
+def _normalized(before: Operation, operation: Operation) -> Operation | None:
+    if not isinstance(operation, Normalization) or not isinstance(before, Convolution) or _does_more(before):
+        return None
+    bias = (before.bias * operation.scale + operation.shift).astype(np.float32)
+    return before._replace(kernel=_scaled(before.kernel, operation.scale), bias=bias, y=operation.y)
+
+
+def _scaled(kernel: np.ndarray | Bank, scale: np.ndarray) -> np.ndarray | Bank:
+    if isinstance(kernel, Bank):
+        return Bank((kernel.dequantized * scale).astype(np.float32))
+    return (kernel * scale).astype(np.float32)
+
+
+def _does_more(operation: Convolution) -> bool:
+    return operation.activation is not None or operation.residual is not None
+
+
+def _as_convolution(operation: Operation) -> Operation:
+    """A normalisation that no convolution comes before is a depthwise convolution of one position."""
+    if not isinstance(operation, Normalization):
+        return operation
+    kernel = operation.scale.reshape(1, 1, 1, -1).astype(np.float32)
+    shift = operation.shift.astype(np.float32)
+    return Convolution(
+        operation.name, operation.x, operation.y, kernel, shift, feature_group_count=operation.scale.size
+    )
+
+
+def _activated(before: Operation, operation: Operation) -> Operation | None:
+    if not isinstance(operation, Elementwise) or not isinstance(before, Convolution | Dense):
+        return None
+    if before.activation is not None:
+        return None
+    return before._replace(activation=operation.function, y=operation.y)
+
+
+def _residuals(program: Program) -> Program:
+    """A sum of which one part comes straight from a convolution, after the other part: the convolution adds it."""
+    uses, kept = program.uses(), []
+    place = {program_input: -1 for program_input in (0,)}
+    for operation in program.operations:
+        target = None
+        if isinstance(operation, Elementwise) and operation.function == "add" and len(operation.inputs) == 2:
+            target = _adding(operation.inputs, kept, place, uses)
+        if target is None:
+            place.update(dict.fromkeys(outputs(operation), len(kept)))
+            kept.append(operation)
+        else:
+            index, residual = target
+            kept[index] = kept[index]._replace(residual=residual, y=operation.y)
+            place[operation.y] = index
+    return program._replace(operations=tuple(kept))
+
+
+def _adding(values, kept, place, uses) -> tuple[int, int] | None:
+    """(which operation can add, what it adds)"""
+    for own, other in (values, values[::-1]):
+        index = place[own]
+        if index < 0 or place[other] >= index or uses[own] != 1:
+            continue
+        if isinstance(kept[index], Convolution) and not _does_more(kept[index]):
+            return index, other
+    return None

@@ -1,0 +1,91 @@
+// Threads that share the tasks of one step after another. A step takes microseconds, so they wait for the next by
+// looking, and sleep only if none comes for a while.
+#pragma once
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+inline void pause_briefly() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+inline void flush_denormals() {
+#if defined(__x86_64__)
+  _mm_setcsr(_mm_getcsr() | 0x8040);
+#endif
+}
+
+class Pool {
+ public:
+  explicit Pool(int threads) : threads_(threads) {
+    for (int index = 1; index < threads; index++) workers_.emplace_back([this, index] { work(index); });
+  }
+
+  ~Pool() {
+    stop_ = true;
+    round_.fetch_add(1);
+    round_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  int threads() const { return threads_; }
+
+  // f(task, thread) for every task, in any order; returns when all are done.
+  template <class F> void run(int tasks, F f) {
+    if (threads_ == 1 || tasks <= 1) {
+      for (int task = 0; task < tasks; task++) f(task, 0);
+      return;
+    }
+    call_ = [](void* function, int task, int thread) { (*static_cast<F*>(function))(task, thread); };
+    function_ = &f;
+    tasks_ = tasks;
+    next_.store(0, std::memory_order_relaxed);
+    busy_.store(threads_ - 1, std::memory_order_relaxed);
+    round_.fetch_add(1);
+    if (sleepers_.load() > 0) round_.notify_all();
+    share(0);
+    while (busy_.load(std::memory_order_acquire) > 0) pause_briefly();
+  }
+
+ private:
+  static constexpr int LOOKS = 20000;  // about 0.2 ms
+
+  void share(int thread) {
+    for (int task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) call_(function_, task, thread);
+  }
+
+  void work(int thread) {
+    flush_denormals();
+    for (unsigned seen = 0;;) {
+      int looks = 0;
+      while (round_.load(std::memory_order_acquire) == seen) {
+        if (++looks < LOOKS) {
+          pause_briefly();
+        } else {
+          sleepers_.fetch_add(1);
+          round_.wait(seen);
+          sleepers_.fetch_sub(1);
+        }
+      }
+      seen = round_.load(std::memory_order_acquire);
+      if (stop_) return;
+      share(thread);
+      busy_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  const int threads_;
+  std::vector<std::thread> workers_;
+  std::atomic<unsigned> round_{0};
+  std::atomic<int> next_{0}, busy_{0}, sleepers_{0};
+  std::atomic<bool> stop_{false};
+  void (*call_)(void*, int, int) = nullptr;
+  void* function_ = nullptr;
+  int tasks_ = 0;
+};

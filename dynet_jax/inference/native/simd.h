@@ -1,0 +1,84 @@
+// Vectors of floats by the compiler's own extension: one source for AVX2, AVX-512 and NEON.
+#pragma once
+#include <cmath>
+#include <type_traits>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+
+typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+
+// How the weights are stored that are read once per image: banks of kernels, and what predicts coefficients.
+enum Storage : int32_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+
+template <int S> struct Stored;
+template <> struct Stored<FLOAT32> { typedef float type; };
+template <> struct Stored<BFLOAT16> { typedef uint16_t type; };
+template <> struct Stored<INT8> { typedef int8_t type; };
+
+template <int S> inline Vec widen(const typename Stored<S>::type* p) {
+  if constexpr (S == FLOAT32) {
+    return load(p);
+  } else if constexpr (S == BFLOAT16) {
+    typedef uint16_t Short __attribute__((vector_size(LANES * 2), aligned(1), may_alias));
+    typedef uint32_t Word __attribute__((vector_size(LANES * 4)));
+    Word bits = __builtin_convertvector(*reinterpret_cast<const Short*>(p), Word) << 16;
+    return reinterpret_cast<Vec&>(bits);
+  } else {
+    typedef int8_t Byte __attribute__((vector_size(LANES), aligned(1), may_alias));
+    typedef int32_t Word __attribute__((vector_size(LANES * 4)));
+    Word whole = __builtin_convertvector(*reinterpret_cast<const Byte*>(p), Word);
+    return __builtin_convertvector(whole, Vec);
+  }
+}
+
+// Activations, by the numbers that Python gives them.
+enum Activation : int32_t { NONE = 0, RELU = 1, RELU6 = 2, HARD_SWISH = 3, HARD_SIGMOID = 4, SIGMOID = 5, SILU = 6 };
+
+inline float clip6(float v) { return v < 0 ? 0.0f : v > 6 ? 6.0f : v; }
+
+template <int A> inline float activate(float v) {
+  if constexpr (A == RELU) return v > 0 ? v : 0.0f;
+  if constexpr (A == RELU6) return clip6(v);
+  if constexpr (A == HARD_SWISH) return v * clip6(v + 3) * (1 / 6.0f);
+  if constexpr (A == HARD_SIGMOID) return clip6(v + 3) * (1 / 6.0f);
+  if constexpr (A == SIGMOID) return 1 / (1 + std::exp(-v));
+  if constexpr (A == SILU) return v / (1 + std::exp(-v));
+  return v;
+}
+
+inline Vec clip6(Vec v) {
+  v = v > 0 ? v : Vec{};
+  return v < 6 ? v : 6 - Vec{};
+}
+
+template <int A> inline Vec activate(Vec v) {
+  if constexpr (A == NONE) return v;
+  if constexpr (A == RELU) return v > 0 ? v : Vec{};
+  if constexpr (A == RELU6) return clip6(v);
+  if constexpr (A == HARD_SWISH) return v * clip6(v + 3) * (1 / 6.0f);
+  if constexpr (A == HARD_SIGMOID) return clip6(v + 3) * (1 / 6.0f);
+  for (int i = 0; i < LANES; i++) v[i] = activate<A>(v[i]);
+  return v;
+}
+
+// Calls f with the activation as a constant.
+template <class F> inline void with_activation(int32_t activation, F f) {
+  switch (activation) {
+    case RELU: return f(std::integral_constant<int, RELU>());
+    case RELU6: return f(std::integral_constant<int, RELU6>());
+    case HARD_SWISH: return f(std::integral_constant<int, HARD_SWISH>());
+    case HARD_SIGMOID: return f(std::integral_constant<int, HARD_SIGMOID>());
+    case SIGMOID: return f(std::integral_constant<int, SIGMOID>());
+    case SILU: return f(std::integral_constant<int, SILU>());
+    default: return f(std::integral_constant<int, NONE>());
+  }
+}

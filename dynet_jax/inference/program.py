@@ -1,0 +1,157 @@
+"""A network for inference, as a list of operations that every runtime can follow: JAX, the native engine, ONNX.
+
+Values are numbered; value 0 is the batch of normalised images, [batch, height, width, channels]. Nothing in a program
+depends on the batch or on the size of the images. Arrays are numpy's, float32 but for banks stored in less.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from dynet_jax.inference.bank import Bank
+from dynet_jax.ops.window import Padding
+
+IMAGES = 0
+
+
+class Convolution(NamedTuple):
+    """activation(convolution(x) + bias + residual), with a kernel of its own for every image if it is dynamic."""
+
+    name: str
+    x: int
+    y: int
+    kernel: np.ndarray | Bank  # [*kernel_size, C_in / groups, C_out], or a bank of such kernels
+    bias: np.ndarray
+    coefficients: int | None = None  # the value [batch, group_size, C_out or 1] with which the bank is fused
+    residual: int | None = None
+    activation: str | None = None
+    strides: tuple[int, int] = (1, 1)
+    padding: Padding = "SAME"
+    kernel_dilation: tuple[int, int] = (1, 1)
+    feature_group_count: int = 1
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return tuple(value for value in (self.x, self.coefficients, self.residual) if value is not None)
+
+
+class Predictor(NamedTuple):
+    """Mean over positions -> one or two linear layers -> coefficients of several dynamic convolutions."""
+
+    name: str
+    x: int
+    ys: tuple[int, ...]
+    hidden: tuple[np.ndarray, np.ndarray] | None  # kernel [C_in, hidden], bias; a ReLU follows
+    output: tuple[np.ndarray, np.ndarray]  # the temperature is in it
+    group_size: int
+    features: tuple[int, ...]  # coefficients per kernel of each output: C_out, or 1
+    activation: str  # sigmoid, or softmax over the kernels
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+    @property
+    def y(self) -> int:
+        return self.ys[0]
+
+
+class Dense(NamedTuple):
+    """activation(x @ kernel + bias), for x [batch, C_in]."""
+
+    name: str
+    x: int
+    y: int
+    kernel: np.ndarray
+    bias: np.ndarray
+    activation: str | None = None
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+class Normalization(NamedTuple):
+    """x * scale + shift, for each channel: a BatchNorm that follows no convolution, as `fold` leaves it."""
+
+    name: str
+    x: int
+    y: int
+    scale: np.ndarray
+    shift: np.ndarray
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+class Elementwise(NamedTuple):
+    """'add' or 'multiply' of two values, of one shape or with single positions on one side; or an activation of one."""
+
+    name: str
+    inputs: tuple[int, ...]
+    y: int
+    function: str
+
+
+class MaxPool(NamedTuple):
+    """The largest of a window of size x size, at every `strides`-th position."""
+
+    name: str
+    x: int
+    y: int
+    size: int
+    strides: int
+    padding: Padding
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+class Mean(NamedTuple):
+    """Over all positions: [batch, height, width, channels] -> [batch, channels], or [batch, 1, 1, channels]."""
+
+    name: str
+    x: int
+    y: int
+    keep_positions: bool
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+class Channels(NamedTuple):
+    """Channels `start` to `stop` of the inputs side by side, and then in the order `permutation`."""
+
+    name: str
+    inputs: tuple[int, ...]
+    y: int
+    start: int
+    stop: int
+    permutation: tuple[int, ...] | None = None
+
+
+Operation: TypeAlias = Convolution | Predictor | Dense | Normalization | Elementwise | MaxPool | Mean | Channels
+
+
+class Program(NamedTuple):
+    """Operations in an order in which they can be run, and the value that is the result."""
+
+    operations: tuple[Operation, ...]
+    result: int
+
+    def uses(self) -> dict[int, int]:
+        """How often each value is needed."""
+        counts = {self.result: 1}
+        for operation in self.operations:
+            for value in operation.inputs:
+                counts[value] = counts.get(value, 0) + 1
+        return counts
+
+
+def outputs(operation: Operation) -> Sequence[int]:
+    """The values that it gives."""
+    return operation.ys if isinstance(operation, Predictor) else (operation.y,)

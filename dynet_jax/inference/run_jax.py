@@ -1,0 +1,122 @@
+"""Follows a program in JAX: the reference for the other runtimes, and what StableHLO is exported from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynet_jax import ops
+from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.program import (
+    IMAGES,
+    Channels,
+    Convolution,
+    Dense,
+    Elementwise,
+    MaxPool,
+    Mean,
+    Operation,
+    Predictor,
+    Program,
+)
+from dynet_jax.layers.whole import max_pool, spatial_mean
+
+Arrays = list[dict[str, jax.Array]]
+ACTIVATIONS = {
+    name: getattr(nn, name) for name in ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")
+}
+
+
+def arrays_of(program: Program) -> Arrays:
+    """The arrays of every operation, in order: what `run` takes as an argument instead of building it into the code."""
+    return [_arrays(operation) for operation in program.operations]
+
+
+def run(program: Program, arrays: Arrays, images: jax.Array) -> jax.Array:
+    """The result of a program for normalised images, [batch, height, width, 3] float32."""
+    values = {IMAGES: images}
+    for operation, weights in zip(program.operations, arrays):
+        with jax.named_scope(operation.name):
+            inputs = [values[number] for number in operation.inputs]
+            results = _RUN[type(operation)](operation, weights, *inputs)
+        if isinstance(operation, Predictor):
+            values.update(zip(operation.ys, results))
+        else:
+            values[operation.y] = results
+    return values[program.result]
+
+
+def _arrays(operation: Operation) -> dict[str, np.ndarray]:
+    if isinstance(operation, Predictor):
+        arrays = {"kernel": operation.output[0], "bias": operation.output[1]}
+        hidden = operation.hidden or ()
+        return arrays | dict(zip(("hidden_kernel", "hidden_bias"), hidden))
+    if isinstance(operation, Convolution) and isinstance(operation.kernel, Bank):
+        scales = {} if operation.kernel.scales is None else {"scales": operation.kernel.scales}
+        return {"kernel": operation.kernel.kernels, "bias": operation.bias, **scales}
+    if isinstance(operation, Convolution | Dense):
+        return {"kernel": operation.kernel, "bias": operation.bias}
+    return {}
+
+
+def _convolution(operation: Convolution, weights, x, *rest):
+    options = {
+        "strides": operation.strides,
+        "padding": operation.padding,
+        "kernel_dilation": operation.kernel_dilation,
+        "feature_group_count": operation.feature_group_count,
+    }
+    kernel, residual = weights["kernel"], rest[-1] if operation.residual is not None else None
+    if operation.coefficients is None:
+        y = ops.conv(x, kernel, **options)
+    else:
+        coefficients = rest[0]
+        if "scales" in weights:
+            coefficients = coefficients * weights["scales"]
+        y = ops.dynamic_conv(x, kernel.astype(x.dtype), coefficients, fusion="kernel", **options)
+    y = y + weights["bias"]
+    y = y if residual is None else y + residual
+    return _activate(operation.activation, y)
+
+
+def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
+    y = spatial_mean(x)
+    if operation.hidden is not None:
+        y = nn.relu(y @ weights["hidden_kernel"] + weights["hidden_bias"])
+    logits = y @ weights["kernel"] + weights["bias"]
+    group_size, start, coefficients = operation.group_size, 0, []
+    for features in operation.features:
+        part = logits[:, start : start + group_size * features].reshape(x.shape[0], group_size, features)
+        coefficients.append(nn.sigmoid(part) if operation.activation == "sigmoid" else nn.softmax(part, axis=1))
+        start += group_size * features
+    return coefficients
+
+
+def _elementwise(operation: Elementwise, weights, *inputs):
+    if operation.function in ("add", "multiply"):
+        return getattr(jnp, operation.function)(*inputs)
+    return _activate(operation.function, *inputs)
+
+
+def _channels(operation: Channels, weights, *inputs):
+    x = jnp.concatenate(inputs, axis=-1) if len(inputs) > 1 else inputs[0]
+    x = x[..., operation.start : operation.stop]
+    return x if operation.permutation is None else x[..., np.asarray(operation.permutation)]
+
+
+def _activate(name: str | None, x: jax.Array) -> jax.Array:
+    return x if name is None else ACTIVATIONS[name](x)
+
+
+_RUN: dict[type, Any] = {
+    Convolution: _convolution,
+    Predictor: _predictor,
+    Dense: lambda op, weights, x: _activate(op.activation, x @ weights["kernel"] + weights["bias"]),
+    Elementwise: _elementwise,
+    MaxPool: lambda op, weights, x: max_pool(x, op.size, op.strides, op.padding),
+    Mean: lambda op, weights, x: spatial_mean(x, keepdims=op.keep_positions),
+    Channels: _channels,
+}

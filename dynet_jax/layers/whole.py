@@ -1,0 +1,74 @@
+"""Small functions of networks that a recorder of programs (`dynet_jax.inference.record`) sees as one operation each.
+
+Traced through, they would depend on the size of the images (a mean divides by it), or be many small operations.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dynet_jax.ops.window import Padding
+
+_recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("recorder", default=None)
+
+
+@contextlib.contextmanager
+def recorded_by(recorder: Callable) -> Iterator[None]:
+    """Inside, recorder(name, x, options, y) is asked for the result of every such function instead of y."""
+    token = _recorder.set(recorder)
+    try:
+        yield
+    finally:
+        _recorder.reset(token)
+
+
+def _whole(function):
+    @functools.wraps(function)
+    def call(x: jax.Array, *args, **options):
+        y, recorder = function(x, *args, **options), _recorder.get()
+        return y if recorder is None else recorder(function.__name__, x, (*args, *options.values()), y)
+
+    return call
+
+
+@_whole
+def spatial_mean(x: jax.Array, keepdims: bool = False) -> jax.Array:
+    """Over all positions, computed in float32 at least: [batch, *spatial, channels] -> [batch, channels] in x's dtype.
+
+    With keepdims [batch, 1, ..., 1, channels].
+
+    >>> import jax.numpy as jnp
+    >>> spatial_mean(jnp.ones((2, 4, 4, 3))).shape
+    (2, 3)
+    """
+    axes = tuple(range(1, x.ndim - 1))
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # the mean of a large map needs it
+    return jnp.mean(wide, axis=axes, keepdims=keepdims).astype(x.dtype)
+
+
+@_whole
+def max_pool(x: jax.Array, size: int, strides: int, padding: Padding) -> jax.Array:
+    """The largest of each window of size x size; 'TORCH' is the same padding on both sides."""
+    pads = ((size // 2,) * 2,) * 2 if padding == "TORCH" else padding
+    return nn.max_pool(x, (size, size), (strides, strides), pads)
+
+
+@_whole
+def channel_shuffle(x: jax.Array, groups: int = 2) -> jax.Array:
+    """Interleave `groups` blocks of channels, so that the next split mixes them (ShuffleNet; Zhang et al., 2018).
+
+    Raises ValueError unless groups divides the channels.
+
+    >>> import jax.numpy as jnp
+    >>> channel_shuffle(jnp.arange(6)).tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
+    if x.shape[-1] % groups:
+        raise ValueError(f"{x.shape[-1]} channels cannot be shuffled in {groups} groups; use a multiple of {groups}")
+    grouped = x.reshape(*x.shape[:-1], groups, -1)
+    return jnp.swapaxes(grouped, -1, -2).reshape(x.shape)
