@@ -35,7 +35,9 @@ from dynet_jax.ops.window import per_dimension
 CONVOLUTIONS = (Conv, nn.Conv, DynamicConv)
 LAYERS = (*CONVOLUTIONS, BatchNorm, nn.BatchNorm, CoefficientPredictor, nn.Dense)
 # As `jax.nn` calls them, and as they are called here.
-ACTIVATIONS = {name: name for name in ("relu", "relu6", "hard_sigmoid", "sigmoid", "silu")} | {"hard_silu": "hard_swish"}
+ACTIVATIONS = {name: name for name in ("relu", "relu6", "hard_sigmoid", "sigmoid", "silu")} | {
+    "hard_silu": "hard_swish"
+}
 TRANSPARENT = ("copy", "convert_element_type", "stop_gradient", "squeeze", "broadcast_in_dim", "reshape")
 
 whole_p = core.Primitive("whole_operation")
@@ -138,9 +140,7 @@ def _predictor(name, module, params, inputs, ys):
     linear = {key: (value["kernel"], value["bias"]) for key, value in params.items()}
     output = tuple(array / np.float32(module.temperature) for array in linear["coefficients"])
     features = tuple(f if module.coefficient_scope == "channel" else 1 for f in module.features)
-    return Predictor(
-        name, *inputs, ys, linear.get("hidden"), output, module.group_size, features, module.activation
-    )
+    return Predictor(name, *inputs, ys, linear.get("hidden"), output, module.group_size, features, module.activation)
 
 
 class _Reader:
@@ -218,9 +218,7 @@ class _Reader:
         inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
         if inner is None:
             known = tuple(number for number in inputs if number is not None)
-            self._operations += [
-                _Unknown(equation.primitive.name, known, y) for y in self._new(equation.outvars)
-            ]
+            self._operations += [_Unknown(equation.primitive.name, known, y) for y in self._new(equation.outvars)]
             return
         inner = getattr(inner, "jaxpr", inner)
         for inside, outside in zip(inner.invars, equation.invars):

@@ -25,9 +25,7 @@ from dynet_jax.inference.program import (
 from dynet_jax.layers.whole import max_pool, spatial_mean
 
 Arrays = list[dict[str, jax.Array]]
-ACTIVATIONS = {
-    name: getattr(nn, name) for name in ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")
-}
+ACTIVATIONS = {name: getattr(nn, name) for name in ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")}
 
 
 def arrays_of(program: Program) -> Arrays:

@@ -11,6 +11,7 @@ import ml_collections
 
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
+from dynet_jax.machine import cache_folder
 from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.config import check_config
 from dynet_jax.train.distributed import make_layout
@@ -92,15 +93,4 @@ def use_compilation_cache() -> None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
         return
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(base / "dynet_jax" / _processor()))
-
-
-def _processor() -> str:
-    import hashlib
-    import platform
-
-    features = Path("/proc/cpuinfo")
-    lines = features.read_text().splitlines() if features.is_file() else [platform.processor()]
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0] if lines else "")
-    return f"{platform.machine()}-{hashlib.blake2b(flags.encode(), digest_size=4).hexdigest()}"
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dynet_jax import BatchNorm
-from dynet_jax.layers.blocks import Dynamic, Layers, channel_shuffle
+from dynet_jax.layers.blocks import Dynamic, Layers
+from dynet_jax.layers.whole import channel_shuffle
 from dynet_jax.models import mobilenet, resnet, shufflenet
 from dynet_jax.models.peers import cond_conv, dy_cnn
 from tests import reference

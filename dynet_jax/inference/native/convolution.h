@@ -2,6 +2,7 @@
 // BLOCK channels and TILE vectors stays in registers while it runs over inputs and taps.
 #pragma once
 #include <algorithm>
+#include <vector>
 
 #include "fuse.h"
 
@@ -26,20 +27,23 @@ struct Geometry {
   int taps() const { return kernel[0] * kernel[1]; }
   int phases(int axis) const { return std::min(strides[axis], reach(axis)); }
   bool in_place() const { return taps() == 1 && strides[0] * strides[1] == 1 && !padded(); }
+  // Whether maps keep their size, so that a tap is one offset from output to input.
+  bool keeps(int height, int width) const {
+    return strides[0] * strides[1] == 1 && output(0, height) == height && output(1, width) == width;
+  }
   bool padded() const { return !same && (padding[0][0] || padding[0][1] || padding[1][0] || padding[1][1]); }
 };
 
-// Where the rows of a strip are copied to, padded, and parted by their remainders by the strides: a tap is then one
-// offset for all positions, which are counted on from row to row through the padding between them.
+// Rows of the output, and where the rows of the input that they need are copied to, padded, and parted by their
+// remainders by the strides: a tap is then one offset for all positions, counted on from row to row through the padding.
 struct Strip {
-  int first, rows, width;     // of the output
-  int line, phase, plane;     // floats from row to row, phase to phase, channel to channel
+  int rows, width;         // of the output; the last strip of a map may have fewer rows
+  int line, phase, plane;  // floats from row to row, phase to phase, channel to channel
   int offsets[MAX_TAPS];
 
-  Strip(const Geometry& g, int first, int rows, int width) : first(first), rows(rows), width(width) {
+  Strip(const Geometry& g, int rows, int width) : rows(rows), width(width) {
     line = width + (g.reach(1) - 1) / g.strides[1];
-    int lines = rows + (g.reach(0) - 1) / g.strides[0];
-    phase = (lines * line + 15) / 16 * 16 + 16 * TILE;
+    phase = (lines(g, rows) * line + 15) / 16 * 16 + 16 * TILE;
     plane = phase * g.phases(0) * g.phases(1);
     for (int y = 0, tap = 0; y < g.kernel[0]; y++) {
       for (int x = 0; x < g.kernel[1]; x++) {
@@ -50,33 +54,64 @@ struct Strip {
     }
   }
 
-  int positions() const { return (rows - 1) * line + width; }
+  static int lines(const Geometry& g, int rows) { return rows + (g.reach(0) - 1) / g.strides[0]; }
 
-  void copy(const Geometry& g, const float* x, int height, int width_in, float* to) const {
-    int lines = rows + (g.reach(0) - 1) / g.strides[0];
+  // What rows `first` to `first + count` of the output need of one channel. In whole vectors: what is written beyond the
+  // end of a line is written again with the next one, or is in the room behind the last. So is what is read.
+  void copy(const Geometry& g, const float* x, int height, int width_in, int first, int count, float* to) const {
+    int above = g.before(0, height), stride = g.strides[1], used = lines(g, count);
     for (int py = 0; py < g.phases(0); py++) {
       for (int px = 0; px < g.phases(1); px++, to += phase) {
-        for (int row = 0; row < lines; row++) {
-          int from = (first + row) * g.strides[0] + py - g.before(0, height);
-          copy_line(x + static_cast<int64_t>(from) * width_in, from >= 0 && from < height, px - g.before(1, width_in),
-                    g.strides[1], width_in, to + row * line);
+        int start = px - g.before(1, width_in);
+        int left = start < 0 ? std::min(line, (-start + stride - 1) / stride) : 0;
+        int right = std::max(left, std::min(line, (width_in - start + stride - 1) / stride));
+        int row = first * g.strides[0] + py - above;
+        for (int i = 0; i < used; i++, row += g.strides[0]) {
+          float* begin = to + i * line;
+          if (row < 0 || row >= height) zeros(begin, line);
+          else copy_line(x + static_cast<int64_t>(row) * width_in + start, left, right, stride, begin);
         }
       }
     }
   }
 
  private:
-  void copy_line(const float* x, bool there, int start, int stride, int width_in, float* to) const {
-    if (!there) return std::fill(to, to + line, 0.0f);
-    int left = start < 0 ? (-start + stride - 1) / stride : 0;
-    int right = std::max(left, std::min(line, (width_in - start + stride - 1) / stride));
-    std::fill(to, to + std::min(left, line), 0.0f);
+  void copy_line(const float* from, int left, int right, int stride, float* to) const {
+    zeros(to, left);
     if (stride == 1) {
-      std::copy(x + start + left, x + start + right, to + left);
+      for (int i = left; i < right; i += LANES) store(to + i, load(from + i));
+    } else if (stride == 2) {
+      for (int i = left; i < right; i += LANES) store(to + i, even(load(from + 2 * i), load(from + 2 * i + LANES)));
     } else {
-      for (int i = left; i < right; i++) to[i] = x[start + i * stride];
+      for (int i = left; i < right; i++) to[i] = from[i * stride];
     }
-    std::fill(to + right, to + line, 0.0f);
+    zeros(to + right, line - right);
+  }
+
+  static void zeros(float* to, int count) {
+    for (int i = 0; i < count; i += LANES) store(to + i, Vec{});
+  }
+};
+
+// Which positions a tap finds within the map, for maps that keep their size: [vectors][taps].
+struct Masks {
+  std::vector<Mask> bits;
+  std::vector<int> offsets;
+
+  Masks(const Geometry& g, int height, int width) {
+    int positions = height * width, vectors = (positions + LANES - 1) / LANES + TILE;
+    bits.assign(vectors * g.taps(), 0);
+    for (int y = 0, tap = 0; y < g.kernel[0]; y++) {
+      for (int x = 0; x < g.kernel[1]; x++, tap++) {
+        int down = y * g.dilation[0] - g.before(0, height), right = x * g.dilation[1] - g.before(1, width);
+        offsets.push_back(down * width + right);
+        for (int row = std::max(0, -down); row < std::min(height, height - down); row++)
+          for (int column = std::max(0, -right); column < std::min(width, width - right); column++) {
+            int at = row * width + column;
+            bits[at / LANES * g.taps() + tap] |= 1u << at % LANES;
+          }
+      }
+    }
   }
 };
 
@@ -110,15 +145,44 @@ struct Task {  // what the tiles of one block of channels need
   int taps;
   const float* panel;
   const float* bias;
+  const Mask* masks;      // [vectors][taps], or null where all is within the map
   const float* residual;  // or null; laid out like y
   float* y;               // the first output
   int64_t y_plane;
 };
 
+// The same, where some of what a tap finds is outside of the map.
+template <int M, int N>
+inline __attribute__((always_inline)) void masked_tile(const float* x, int64_t plane, int inputs, const int* offsets,
+                                                       int taps, const Mask* masks, const float* panel,
+                                                       const float* bias, Vec (&sum)[M][N]) {
+#pragma GCC unroll 8
+  for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; n++) sum[m][n] = bias[m] + Vec{};
+  for (int i = 0; i < inputs; i++, x += plane) {
+    for (int tap = 0; tap < taps; tap++, panel += M) {
+      const float* from = x + offsets[tap];
+      Vec values[N];
+#pragma GCC unroll 8
+      for (int n = 0; n < N; n++) values[n] = load_masked(from + n * LANES, masks[n * taps + tap]);
+#pragma GCC unroll 8
+      for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) sum[m][n] += panel[m] * values[n];
+    }
+  }
+}
+
 // Positions that lie in x as in y: straight from the registers.
-template <int M, int N, int A> inline void direct_tile(const Task& t, int64_t at) {
+template <int M, int N, int A, bool MASKED> inline void direct_tile(const Task& t, int64_t at) {
   Vec sum[M][N];
-  tile<M, N>(t.x + at, t.plane, t.inputs, t.offsets, t.taps, t.panel, t.bias, sum);
+  if constexpr (MASKED) {
+    const Mask* masks = t.masks + at / LANES * t.taps;
+    masked_tile<M, N>(t.x + at, t.plane, t.inputs, t.offsets, t.taps, masks, t.panel, t.bias, sum);
+  } else {
+    tile<M, N>(t.x + at, t.plane, t.inputs, t.offsets, t.taps, t.panel, t.bias, sum);
+  }
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++) {
 #pragma GCC unroll 8
@@ -130,51 +194,76 @@ template <int M, int N, int A> inline void direct_tile(const Task& t, int64_t at
   }
 }
 
-template <int M, int A> inline void direct(const Task& t, int64_t begin, int64_t end) {
+template <int M, int A, bool MASKED> inline void direct(const Task& t, int64_t begin, int64_t end) {
   int64_t at = begin;
-  for (; at + TILE * LANES <= end; at += TILE * LANES) direct_tile<M, TILE, A>(t, at);
-  if constexpr (TILE > 3)
-    if (at + 2 * LANES < end) return direct_tile<M, 3, A>(t, at);
-  if constexpr (TILE > 2)
-    if (at + LANES < end) return direct_tile<M, 2, A>(t, at);
-  if (at < end) direct_tile<M, 1, A>(t, at);
+  for (; at + (TILE - 1) * LANES < end; at += TILE * LANES) direct_tile<M, TILE, A, MASKED>(t, at);
+  if constexpr (TILE > 2) {
+    if (at + 2 * LANES < end) return direct_tile<M, 3, A, MASKED>(t, at);
+    if (at + LANES < end) return direct_tile<M, 2, A, MASKED>(t, at);
+  }
+  if (at < end) direct_tile<M, 1, A, MASKED>(t, at);
 }
 
-// Positions of a strip: into `sums` [M][stride], then without the padding into y.
-template <int M, int N> inline void strip_tile(const Task& t, int at, int stride, float* sums) {
+// A few positions too many for whole vectors are worked on one by one, a vector along the panel: lone positions. An input
+// is repeated for each output of a block, as it lies in the panel.
+constexpr int LONE = LANES / 4;
+
+inline void repeat_inputs(const float* x, int64_t plane, int inputs, int size, float* repeated) {
+  for (int i = 0; i < inputs; i++) std::fill(repeated + i * BLOCK, repeated + (i + 1) * BLOCK, x[i * plane]);
+  std::fill(repeated + inputs * BLOCK, repeated + size, 0.0f);
+}
+
+template <int A> inline void lone(const Task& t, const float* repeated, int size, int64_t at) {
+  constexpr int CHUNK = 48, V = CHUNK / LANES;
+  Vec sum[V] = {};
+  for (int i = 0; i < size; i += CHUNK)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) sum[v] += load(t.panel + i + v * LANES) * load(repeated + i + v * LANES);
+  alignas(64) float lanes[CHUNK];
+  for (int v = 0; v < V; v++) store(lanes + v * LANES, sum[v]);
+  for (int m = 0; m < BLOCK; m++) {
+    float value = t.bias[m];
+    for (int i = m; i < CHUNK; i += BLOCK) value += lanes[i];
+    int64_t to = m * t.y_plane + at;
+    t.y[to] = activate<A>(t.residual ? value + t.residual[to] : value);
+  }
+}
+
+// Positions of a strip, and out of them, without the padding between rows, into y. Within the strip in whole vectors:
+// what is written beyond the end of a row is written again with the next one. Behind it may be what others have written.
+template <int M, int N, int A> inline void strip_tile(const Task& t, const Strip& s, int first, int count, int at) {
   Vec sum[M][N];
   tile<M, N>(t.x + at, t.plane, t.inputs, t.offsets, t.taps, t.panel, t.bias, sum);
+  alignas(64) float values[M][N * LANES];
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 8
-    for (int n = 0; n < N; n++) store(sums + m * stride + at + n * LANES, sum[m][n]);
-}
-
-template <int M, int A> inline void strip(const Task& t, const Strip& s, float* sums) {
-  int at = 0, end = s.positions(), stride = (end + LANES - 1) / LANES * LANES;
-  for (; at + TILE * LANES <= stride; at += TILE * LANES) strip_tile<M, TILE>(t, at, stride, sums);
-  int left = (stride - at) / LANES;
-  if constexpr (TILE > 3)
-    if (left == 3) strip_tile<M, 3>(t, at, stride, sums);
-  if constexpr (TILE > 2)
-    if (left == 2) strip_tile<M, 2>(t, at, stride, sums);
-  if (left == 1) strip_tile<M, 1>(t, at, stride, sums);
-  for (int m = 0; m < M; m++) {
-    for (int row = 0; row < s.rows; row++) {
-      const float* from = sums + m * stride + row * s.line;
-      int64_t to = m * t.y_plane + static_cast<int64_t>(s.first + row) * s.width;
-      int column = 0;
-      for (; column + LANES <= s.width; column += LANES) {
-        Vec value = load(from + column);
-        if (t.residual) value += load(t.residual + to + column);
-        store(t.y + to + column, activate<A>(value));
-      }
-      for (; column < s.width; column++) {
-        float value = from[column] + (t.residual ? t.residual[to + column] : 0.0f);
-        t.y[to + column] = activate<A>(value);
+    for (int n = 0; n < N; n++) store(values[m] + n * LANES, t.residual ? sum[m][n] : activate<A>(sum[m][n]));
+  for (int row = at / s.line; row < count && row * s.line < at + N * LANES; row++) {
+    int begin = std::max(at, row * s.line), end = std::min(at + N * LANES, row * s.line + s.width);
+    int64_t to = static_cast<int64_t>(first + row) * s.width + begin - row * s.line;
+    int64_t room = static_cast<int64_t>(first + count) * s.width - to;  // to the end of the strip
+    for (int m = 0; m < M; m++) {
+      const float* from = values[m] + begin - at;
+      float* y = t.y + m * t.y_plane + to;
+      const float* residual = t.residual ? t.residual + m * t.y_plane + to : nullptr;
+      for (int i = 0; i < end - begin; i += LANES) {
+        Vec value = residual ? activate<A>(load(from + i) + load(residual + i)) : load(from + i);
+        if (i + LANES <= room) store(y + i, value);
+        else store_part(y + i, value, end - begin - i < LANES ? end - begin - i : LANES);
       }
     }
   }
+}
+
+template <int M, int A> inline void strip(const Task& t, const Strip& s, int first, int count) {
+  int at = 0, end = (count - 1) * s.line + s.width;
+  for (; at + (TILE - 1) * LANES < end; at += TILE * LANES) strip_tile<M, TILE, A>(t, s, first, count, at);
+  if constexpr (TILE > 2) {
+    if (at + 2 * LANES < end) return strip_tile<M, 3, A>(t, s, first, count, at);
+    if (at + LANES < end) return strip_tile<M, 2, A>(t, s, first, count, at);
+  }
+  if (at < end) strip_tile<M, 1, A>(t, s, first, count, at);
 }
 
 // Calls f with the number of channels of a block as a constant.

@@ -76,18 +76,28 @@ struct Engine {
     return plan;
   }
 
+  const Plan& plan(int height, int width) {
+    auto found = plans.find({height, width});
+    if (found == plans.end()) found = plans.emplace(std::make_pair(height, width), make_plan(height, width)).first;
+    return found->second;
+  }
+
   template <class Pixel> void read(Worker& worker, const Pixel* image) const {
     const Value& to = worker.context.values[0];
+    const float m0 = mean[0], m1 = mean[1], m2 = mean[2], s0 = scale[0], s1 = scale[1], s2 = scale[2];
     worker.context.pool.run(to.height, [&](int row, int) {
-      const Pixel* from = image + static_cast<int64_t>(row) * to.width * 3;
-      for (int c = 0; c < 3; c++) {
-        float* line = to.data + c * to.plane + static_cast<int64_t>(row) * to.width;
-        for (int x = 0; x < to.width; x++) line[x] = (from[3 * x + c] - mean[c]) * scale[c];
+      int64_t first = static_cast<int64_t>(row) * to.width;
+      const Pixel* __restrict from = image + first * 3;
+      float *__restrict red = to.data + first, *__restrict green = red + to.plane, *__restrict blue = green + to.plane;
+      for (int x = 0; x < to.width; x++) {
+        red[x] = (from[3 * x] - m0) * s0;
+        green[x] = (from[3 * x + 1] - m1) * s1;
+        blue[x] = (from[3 * x + 2] - m2) * s2;
       }
     });
   }
 
-  void run(Worker& worker, const Plan& plan, const void* image, bool bytes, float* y) const {
+  void run(Worker& worker, const Plan& plan, const void* image, bool bytes, float* y, double* times = nullptr) const {
 #if defined(__x86_64__)
     unsigned before = _mm_getcsr();
 #endif
@@ -98,7 +108,13 @@ struct Engine {
       worker.context.values[value].data = worker.memory.begin + plan.offsets[value];
     if (bytes) read(worker, static_cast<const uint8_t*>(image));
     else read(worker, static_cast<const float*>(image));
-    for (const auto& operation : operations) operation->run(worker.context);
+    worker.context.fusion = 0;
+    for (size_t i = 0; i < operations.size(); i++) {
+      double start = times ? seconds() : 0;
+      operations[i]->run(worker.context);
+      if (times) times[i] += seconds() - start;
+    }
+    if (times) times[operations.size()] += worker.context.fusion;
     const Value& last = worker.context.values[result];
     std::copy(last.data, last.data + last.channels, y);
 #if defined(__x86_64__)
@@ -213,9 +229,7 @@ void dynet_channels(Engine* engine, const int32_t* inputs, int32_t count, int32_
 int32_t dynet_run(Engine* engine, const void* images, int32_t bytes, int32_t batch, int32_t height, int32_t width,
                   float* y, int32_t outputs) {
   std::lock_guard<std::mutex> lock(engine->mutex);
-  auto size = std::make_pair(height, width);
-  if (!engine->plans.count(size)) engine->plans[size] = engine->make_plan(height, width);
-  const Plan& plan = engine->plans[size];
+  const Plan& plan = engine->plan(height, width);
   if (!plan.floats) return 1;
   auto image = [&](int i) {
     return static_cast<const char*>(images) + static_cast<int64_t>(i) * height * width * 3 * (bytes ? 1 : 4);
@@ -228,6 +242,17 @@ int32_t dynet_run(Engine* engine, const void* images, int32_t bytes, int32_t bat
       engine->run(*engine->apart[thread], plan, image(i), bytes, y + i * outputs);
     });
   }
+  return 0;
+}
+
+// Runs one image, and adds the seconds of every operation to `times`, and after them those of all fusions together,
+// which are a part of the predictors'.
+int32_t dynet_profile(Engine* engine, const void* image, int32_t bytes, int32_t height, int32_t width, float* y,
+                      double* times) {
+  std::lock_guard<std::mutex> lock(engine->mutex);
+  const Plan& plan = engine->plan(height, width);
+  if (!plan.floats) return 1;
+  engine->run(engine->together, plan, image, bytes, y, times);
   return 0;
 }
 

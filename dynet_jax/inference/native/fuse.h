@@ -1,5 +1,7 @@
 // From a bank to the kernel of one image: sum over g of coefficient[g][o] * kernel[g][..., o].
 #pragma once
+#include <algorithm>
+
 #include "simd.h"
 
 // Output channels are worked on in blocks of up to BLOCK. A block's kernel is a panel [inputs x taps][width], stretched
@@ -35,11 +37,13 @@ inline void fuse_block(const Block& block, const void* bank, const float* scales
                        bool shared, int group_size, float* panel) {
   alignas(64) float eta[MAX_GROUP_SIZE * MAX_CHUNK];
   for (int g = 0; g < group_size; g++) {
-    for (int i = 0; i < block.chunk; i++) {
-      int channel = block.first + i % block.width;
-      float value = coefficients[shared ? g : g * c_out + channel];
-      eta[g * MAX_CHUNK + i] = scales ? value * scales[g * c_out + channel] : value;
+    float own[BLOCK];
+    for (int i = 0; i < block.width; i++) {
+      int channel = g * c_out + block.first + i;
+      own[i] = coefficients[shared ? g : channel] * (scales ? scales[channel] : 1.0f);
     }
+    float* to = eta + g * MAX_CHUNK;
+    for (int i = 0; i < block.chunk; i += block.width) std::copy(own, own + block.width, to + i);
   }
   auto from = static_cast<const typename Stored<S>::type*>(bank) + block.bank;
   float* to = panel + block.panel;

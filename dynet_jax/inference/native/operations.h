@@ -1,11 +1,18 @@
 // The operations of a program, for one image. Maps lie plane by plane; values without positions are plain vectors.
 #pragma once
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <limits>
+#include <map>
 #include <memory>
 
 #include "convolution.h"
 #include "pool.h"
+
+inline double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 struct Value {
   int channels = 0, height = 0, width = 0;  // no height: a vector
@@ -26,8 +33,18 @@ struct Context {
   explicit Context(int threads) : pool(threads), scratch(threads) {}
 
   Pool pool;
+  double fusion = 0;  // seconds of this image, as part of the predictors'
   std::vector<Value> values;
   std::vector<std::vector<float>> scratch;
+  std::map<std::array<int, 9>, Masks> all_masks;
+
+  const Masks& masks(const Geometry& g, int height, int width) {
+    std::array<int, 9> key = {g.kernel[0], g.kernel[1], g.dilation[0], g.dilation[1], g.same, g.padding[0][0],
+                              g.padding[1][0], height, width};
+    auto found = all_masks.find(key);
+    if (found == all_masks.end()) found = all_masks.emplace(key, Masks(g, height, width)).first;
+    return found->second;
+  }
 
   float* scratch_of(int thread, int64_t floats) {
     auto& own = scratch[thread];
@@ -74,9 +91,10 @@ struct Convolution : Operation {
     const Value &in = context.values[x], &out = context.values[y];
     const float* panel = kernel < 0 ? static_cast<const float*>(weights) : context.values[kernel].data;
     const float* add = residual < 0 ? nullptr : context.values[residual].data;
-    with_activation(g.activation, [&](auto a) {
+    with_tile_activation(g.activation, [&](auto a) {
       constexpr int A = decltype(a)::value;
-      if (g.in_place() && g.groups == 1) run_direct<A>(context, in, out, panel, add);
+      if (g.in_place() && g.groups == 1) run_pointwise<A>(context, in, out, panel, add);
+      else if (g.keeps(in.height, in.width)) run_masked<A>(context, in, out, panel, add);
       else run_strips<A>(context, in, out, panel, add);
     });
   }
@@ -84,56 +102,84 @@ struct Convolution : Operation {
  private:
   Task task(const Value& in, const Value& out, const float* panel, const float* add, const Block& b) const {
     int64_t to = b.first * out.plane;
-    return {in.data, in.plane, g.c_in, nullptr, 1, panel + b.panel, bias + b.first, add ? add + to : nullptr,
+    return {in.data, in.plane, g.c_in, nullptr, 1, panel + b.panel, bias + b.first, nullptr, add ? add + to : nullptr,
             out.data + to, out.plane};
   }
 
   template <int A>
-  void run_direct(Context& context, const Value& in, const Value& out, const float* panel, const float* add) const {
+  void run_pointwise(Context& context, const Value& in, const Value& out, const float* panel, const float* add) const {
     static constexpr int here[1] = {0};
     constexpr int CHUNK = 64;
     int count = blocks.size(), chunks = (out.positions() + CHUNK - 1) / CHUNK, wanted = 4 * context.pool.threads();
     int parts = chunks >= wanted ? 1 : std::min(count, (wanted + chunks - 1) / chunks);
-    context.pool.run(chunks * parts, [&](int number, int) {
+    int lones = out.positions() % LANES <= LONE ? out.positions() % LANES : 0;
+    int size = (g.c_in * BLOCK + 47) / 48 * 48;  // of a panel of BLOCK outputs
+    context.pool.run(chunks * parts, [&](int number, int thread) {
       int64_t begin = static_cast<int64_t>(number / parts) * CHUNK, end = std::min(begin + CHUNK, out.positions());
-      int part = number % parts;
-      for (int block = part * count / parts; block < (part + 1) * count / parts; block++) {
+      int part = number % parts, first = part * count / parts, last = (part + 1) * count / parts;
+      int own = end == out.positions() ? lones : 0;
+      float* repeated = context.scratch_of(thread, static_cast<int64_t>(own) * size);
+      for (int i = 0; i < own; i++) repeat_inputs(in.data + end - own + i, in.plane, g.c_in, size, repeated + i * size);
+      for (int block = first; block < last; block++) {
         Task t = task(in, out, panel, add, blocks[block]);
         t.offsets = here;
-        with_width(blocks[block].width, [&](auto m) { direct<decltype(m)::value, A>(t, begin, end); });
+        bool apart = blocks[block].width == BLOCK;
+        int64_t whole = apart ? end - own : end;
+        with_width(blocks[block].width, [&](auto m) { direct<decltype(m)::value, A, false>(t, begin, whole); });
+        for (int i = 0; apart && i < own; i++) lone<A>(t, repeated + i * size, size, end - own + i);
       }
     });
   }
 
+  // Blocks of channels by chunks of positions, with masks for what is outside of the map.
+  template <int A>
+  void run_masked(Context& context, const Value& in, const Value& out, const float* panel, const float* add) const {
+    constexpr int64_t WORK = 50000, CHUNK = 256;  // multiply-adds that are worth a task; positions that stay in a cache
+    const Masks& masks = context.masks(g, in.height, in.width);
+    int inputs = g.c_in / g.groups, count = blocks.size(), chunks = (out.positions() + CHUNK - 1) / CHUNK;
+    int64_t work = out.positions() * inputs * g.taps() * g.c_out / chunks;
+    int parts = std::max<int64_t>(1, std::min<int64_t>(count, work / WORK));
+    context.pool.run(chunks * parts, [&](int number, int) {
+      int64_t begin = number / parts * CHUNK, end = std::min(begin + CHUNK, out.positions());
+      int part = number % parts;
+      for (int block = part * count / parts; block < (part + 1) * count / parts; block++) {
+        Task t = task(in, out, panel, add, blocks[block]);
+        int group = blocks[block].first / (g.c_out / g.groups);
+        t.x += group * inputs * in.plane;
+        t.inputs = inputs, t.offsets = masks.offsets.data(), t.taps = g.taps(), t.masks = masks.bits.data();
+        with_width(blocks[block].width, [&](auto m) { direct<decltype(m)::value, A, true>(t, begin, end); });
+      }
+    });
+  }
+
+  // Rows by blocks of channels, from padded copies.
   template <int A>
   void run_strips(Context& context, const Value& in, const Value& out, const float* panel, const float* add) const {
     constexpr int POSITIONS = 1024, WORK = 50000;  // of a strip; multiply-adds that are worth a task
     int inputs = g.c_in / g.groups, threads = context.pool.threads();
-    int line = Strip(g, 0, 1, out.width).line;
-    int rows = std::max(1, std::min(out.height, POSITIONS / line));
+    int rows = std::max(1, std::min(out.height, POSITIONS / out.width));
     int strips = (out.height + rows - 1) / rows;
     rows = (out.height + strips - 1) / strips;
     strips = (out.height + rows - 1) / rows;
+    const Strip s(g, rows, out.width);
     int units = g.groups > 1 ? g.groups : static_cast<int>(blocks.size());  // that can be worked on apart
-    int64_t work = static_cast<int64_t>(rows) * out.width * inputs * g.taps() * (g.c_out / units);
-    int parts = std::min<int64_t>(units, (units * work + WORK - 1) / WORK);
+    int64_t work = static_cast<int64_t>(rows) * out.width * inputs * g.taps() * g.c_out;
+    int parts = std::max<int64_t>(1, std::min<int64_t>(units, work / WORK));
     if (g.groups == 1) parts = strips >= 3 * threads ? 1 : std::min(parts, (3 * threads + strips - 1) / strips);
     int per_unit = blocks.size() / units;
     context.pool.run(strips * parts, [&](int number, int thread) {
-      int first = number / parts * rows, part = number % parts;
-      Strip s(g, first, std::min(rows, out.height - first), out.width);
-      int64_t copied = static_cast<int64_t>(inputs) * s.plane + 64;
-      int stride = (s.positions() + LANES - 1) / LANES * LANES;
-      float* padded = context.scratch_of(thread, copied + BLOCK * stride);
+      int first = number / parts * rows, part = number % parts, count = std::min(rows, out.height - first);
+      float* padded = context.scratch_of(thread, static_cast<int64_t>(inputs) * s.plane + 64);
       for (int unit = part * units / parts; unit < (part + 1) * units / parts; unit++) {
         if (g.groups > 1 || unit == part * units / parts) {
           const float* from = in.data + (g.groups > 1 ? unit : 0) * inputs * in.plane;
-          for (int i = 0; i < inputs; i++) s.copy(g, from + i * in.plane, in.height, in.width, padded + i * s.plane);
+          for (int i = 0; i < inputs; i++)
+            s.copy(g, from + i * in.plane, in.height, in.width, first, count, padded + i * s.plane);
         }
         for (int block = unit * per_unit; block < (unit + 1) * per_unit; block++) {
           Task t = task(in, out, panel, add, blocks[block]);
           t.x = padded, t.plane = s.plane, t.inputs = inputs, t.offsets = s.offsets, t.taps = g.taps();
-          with_width(blocks[block].width, [&](auto m) { strip<decltype(m)::value, A>(t, s, padded + copied); });
+          with_width(blocks[block].width, [&](auto m) { strip<decltype(m)::value, A>(t, s, first, count); });
         }
       }
     });
@@ -231,6 +277,7 @@ struct Predictor : Operation {
       part += group_size * features[i];
       if (softmax) normalise(eta, features[i]);
     }
+    double start = seconds();
     int blocks = 0;
     for (auto conv : convolutions) blocks += conv->blocks.size();
     pool.run(blocks, [&](int number, int) {
@@ -240,6 +287,7 @@ struct Predictor : Operation {
         number -= own;
       }
     });
+    context.fusion += seconds() - start;
   }
 
  private:

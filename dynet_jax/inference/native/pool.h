@@ -1,5 +1,6 @@
 // Threads that share the tasks of one step after another. A step takes microseconds, so they wait for the next by
-// looking, and sleep only if none comes for a while.
+// looking, and sleep only if none comes for a while. Each begins with its own part of the tasks, which from step to step
+// is the same part of the maps, so that it finds them in its own cache; then it helps the others.
 #pragma once
 #include <atomic>
 #include <thread>
@@ -23,7 +24,7 @@ inline void flush_denormals() {
 
 class Pool {
  public:
-  explicit Pool(int threads) : threads_(threads) {
+  explicit Pool(int threads) : threads_(threads), parts_(threads) {
     for (int index = 1; index < threads; index++) workers_.emplace_back([this, index] { work(index); });
   }
 
@@ -44,8 +45,10 @@ class Pool {
     }
     call_ = [](void* function, int task, int thread) { (*static_cast<F*>(function))(task, thread); };
     function_ = &f;
-    tasks_ = tasks;
-    next_.store(0, std::memory_order_relaxed);
+    for (int part = 0; part < threads_; part++) {
+      parts_[part].next.store(tasks * part / threads_, std::memory_order_relaxed);
+      parts_[part].end = tasks * (part + 1) / threads_;
+    }
     busy_.store(threads_ - 1, std::memory_order_relaxed);
     round_.fetch_add(1);
     if (sleepers_.load() > 0) round_.notify_all();
@@ -56,8 +59,17 @@ class Pool {
  private:
   static constexpr int LOOKS = 20000;  // about 0.2 ms
 
+  struct alignas(64) Part {
+    std::atomic<int> next{0};
+    int end = 0;
+  };
+
   void share(int thread) {
-    for (int task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) call_(function_, task, thread);
+    for (int i = 0; i < threads_; i++) {
+      Part& part = parts_[(thread + i) % threads_];
+      for (int task; (task = part.next.fetch_add(1, std::memory_order_relaxed)) < part.end;)
+        call_(function_, task, thread);
+    }
   }
 
   void work(int thread) {
@@ -83,9 +95,9 @@ class Pool {
   const int threads_;
   std::vector<std::thread> workers_;
   std::atomic<unsigned> round_{0};
-  std::atomic<int> next_{0}, busy_{0}, sleepers_{0};
+  std::atomic<int> busy_{0}, sleepers_{0};
   std::atomic<bool> stop_{false};
   void (*call_)(void*, int, int) = nullptr;
   void* function_ = nullptr;
-  int tasks_ = 0;
+  std::vector<Part> parts_;
 };

@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
 #else
@@ -16,6 +20,32 @@ typedef float Vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias))
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 
+// The first `count` lanes, 1 to LANES of them.
+inline void store_part(float* p, Vec v, int count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), __m512(v));
+#else
+  for (int i = 0; i < count; i++) p[i] = v[i];
+#endif
+}
+
+// One bit for each lane; the others are 0 and are not read.
+typedef uint16_t Mask;
+
+inline Vec load_masked(const float* p, Mask mask) {
+#if defined(__AVX512F__)
+  return Vec(_mm512_maskz_loadu_ps(mask, p));
+#else
+  typedef int32_t Word __attribute__((vector_size(LANES * 4)));
+  Word bits = {1, 2, 4, 8, 16, 32, 64, 128}, chosen = (mask + Word{} & bits) != 0;
+#if defined(__AVX2__)
+  return Vec(_mm256_maskload_ps(p, __m256i(chosen)));
+#else
+  return chosen ? load(p) : Vec{};
+#endif
+#endif
+}
+
 // How the weights are stored that are read once per image: banks of kernels, and what predicts coefficients.
 enum Storage : int32_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
 
@@ -24,20 +54,43 @@ template <> struct Stored<FLOAT32> { typedef float type; };
 template <> struct Stored<BFLOAT16> { typedef uint16_t type; };
 template <> struct Stored<INT8> { typedef int8_t type; };
 
+// By intrinsics where there are some: compilers make poor code of the general form.
 template <int S> inline Vec widen(const typename Stored<S>::type* p) {
   if constexpr (S == FLOAT32) {
     return load(p);
   } else if constexpr (S == BFLOAT16) {
+#if defined(__AVX512F__)
+    __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return Vec(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+#elif defined(__AVX2__)
+    __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return Vec(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+#else
     typedef uint16_t Short __attribute__((vector_size(LANES * 2), aligned(1), may_alias));
     typedef uint32_t Word __attribute__((vector_size(LANES * 4)));
-    Word bits = __builtin_convertvector(*reinterpret_cast<const Short*>(p), Word) << 16;
-    return reinterpret_cast<Vec&>(bits);
+    return Vec(__builtin_convertvector(*reinterpret_cast<const Short*>(p), Word) << 16);
+#endif
   } else {
+#if defined(__AVX512F__)
+    __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return Vec(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+#elif defined(__AVX2__)
+    __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return Vec(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+#else
     typedef int8_t Byte __attribute__((vector_size(LANES), aligned(1), may_alias));
-    typedef int32_t Word __attribute__((vector_size(LANES * 4)));
-    Word whole = __builtin_convertvector(*reinterpret_cast<const Byte*>(p), Word);
-    return __builtin_convertvector(whole, Vec);
+    return __builtin_convertvector(*reinterpret_cast<const Byte*>(p), Vec);
+#endif
   }
+}
+
+// Every other float of two vectors.
+inline Vec even(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#else
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#endif
 }
 
 // Activations, by the numbers that Python gives them.
@@ -70,7 +123,17 @@ template <int A> inline Vec activate(Vec v) {
   return v;
 }
 
-// Calls f with the activation as a constant.
+// Calls f with the activation of a convolution as a constant: the few that tiles are compiled for.
+template <class F> inline void with_tile_activation(int32_t activation, F f) {
+  switch (activation) {
+    case RELU: return f(std::integral_constant<int, RELU>());
+    case RELU6: return f(std::integral_constant<int, RELU6>());
+    case HARD_SWISH: return f(std::integral_constant<int, HARD_SWISH>());
+    default: return f(std::integral_constant<int, NONE>());
+  }
+}
+
+// Calls f with any activation as a constant.
 template <class F> inline void with_activation(int32_t activation, F f) {
   switch (activation) {
     case RELU: return f(std::integral_constant<int, RELU>());

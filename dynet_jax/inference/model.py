@@ -1,0 +1,158 @@
+"""A network that is ready to be used: images in, probabilities out."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynet_jax.errors import UserError, suggest
+from dynet_jax.inference import run_jax
+from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.fold import fold
+from dynet_jax.inference.native.engine import Engine
+from dynet_jax.inference.program import Convolution, Program
+from dynet_jax.inference.record import record
+from dynet_jax.train.restore import load_workdir
+from dynet_jax.train.step import normalize
+from dynet_jax.train.workdir import read_class_names
+
+Runtime = Literal["auto", "native", "jax"]
+RUNTIMES = ("auto", "native", "jax")
+
+
+class Preprocessing(NamedTuple):
+    """What the network was trained on: the shorter side is resized to `resize_to`, the central square cut out.
+
+    mean, std: of the pixels of each channel, in units of 0..255.
+    """
+
+    image_size: int
+    resize_to: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class InferenceModel:
+    """A callable network. One kernel is fused for each image; a batch may have any number of images of any size.
+
+    Attributes:
+      program: what is computed, with the banks as they are stored.
+      preprocessing: see `Preprocessing`; a call normalises, but neither resizes nor crops.
+      class_names: of the outputs.
+      runtime: 'native' or 'jax', what is used.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        preprocessing: Preprocessing,
+        class_names: Sequence[str] = (),
+        *,
+        runtime: Runtime = "auto",
+        storage: str = "float32",
+        threads: int | None = None,
+    ):
+        """See `load` for the arguments. Raises UserError where the runtime cannot be had."""
+        if runtime not in RUNTIMES:
+            raise UserError(f"unknown runtime {runtime!r}; {suggest(runtime, RUNTIMES)}")
+        if threads is not None and threads < 1:
+            raise UserError(f"threads must be positive, not {threads}")
+        self.program = stored_as(program, storage)
+        self.preprocessing, self.class_names = preprocessing, list(class_names)
+        self.runtime = runtime if runtime != "auto" else "native" if jax.default_backend() == "cpu" else "jax"
+        if self.runtime == "native":
+            pixels = {"mean": preprocessing.mean, "std": preprocessing.std}
+            self.engine = Engine(program, **pixels, threads=threads or _cores(), storage=storage)
+            self._logits = self.engine
+        else:
+            self._logits = _in_jax(self.program, preprocessing)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """[batch, height, width, 3] uint8 -> [batch, classes] float32. Raises UserError for another shape."""
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise UserError(f"images must be [batch, height, width, 3], not {images.shape}")
+        return np.asarray(self._logits(images))
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """[batch, height, width, 3] uint8 -> probabilities [batch, classes] float32."""
+        logits = self.logits(images)
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def load(
+    workdir: Path | str,
+    *,
+    step: int | str | None = None,
+    runtime: Runtime = "auto",
+    storage: str = "float32",
+    threads: int | None = None,
+) -> InferenceModel:
+    """The trained network of a work directory.
+
+    Args:
+      workdir: of `train.py` or `dynet import-torch`.
+      step: of the checkpoint, or 'best'; the newest if None.
+      runtime: 'native' is the engine in C++ for CPUs, compiled at its first use; 'jax' runs on every device; 'auto' is
+        'native' where JAX has no accelerator.
+      storage: of the banks, 'float32', 'bfloat16' or 'int8' (with a scale for each kernel and output channel). What is
+        smaller is faster for single images, which wait for the bank; `native` stores predictors and classifier so too.
+      threads: of the native engine; all cores by default.
+    Raises:
+      UserError: if there is no whole checkpoint, or the runtime cannot be had.
+    """
+    workdir = Path(workdir)
+    run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
+    data = run.config.data
+    preprocessing = Preprocessing(data.image_size, data.resize_to, tuple(data.mean), tuple(data.std))
+    program = program_of(run.model, jax.device_get(state.averaged_variables), data.image_size)
+    return InferenceModel(
+        program, preprocessing, read_class_names(workdir), runtime=runtime, storage=storage, threads=threads
+    )
+
+
+def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
+    """The folded program of a network, in float32.
+
+    Raises UserError for a network with an operation that programs do not have (see `record`).
+
+    >>> from dynet_jax import create_model
+    >>> model = create_model("dy_mobile", width=0.1, num_classes=10)
+    >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    >>> sum(isinstance(operation, Convolution) for operation in program_of(model, variables, 32).operations)
+    53
+    """
+    plain = {"dtype": jnp.float32, "remat": False, "bn_axis_name": None}
+    fields = {key: value for key, value in plain.items() if hasattr(model, key)}
+    return fold(record(model.clone(**fields), variables, image_size))
+
+
+def stored_as(program: Program, storage: str) -> Program:
+    """The same program with its banks rounded. Raises UserError for a storage that there is not."""
+    operations = []
+    for operation in program.operations:
+        if isinstance(operation, Convolution) and isinstance(operation.kernel, Bank):
+            operation = operation._replace(kernel=operation.kernel.stored_as(storage))
+        operations.append(operation)
+    Bank(np.zeros((1, 1, 1, 1, 1), np.float32)).stored_as(storage)  # a static network is as strict
+    return program._replace(operations=tuple(operations))
+
+
+def _in_jax(program: Program, preprocessing: Preprocessing) -> Callable[[np.ndarray], jax.Array]:
+    arrays = jax.device_put(run_jax.arrays_of(program))  # arguments: as constants, XLA would fold them for minutes
+
+    @jax.jit
+    def logits(arrays, images):
+        return run_jax.run(program, arrays, normalize(images, preprocessing.mean, preprocessing.std))
+
+    return lambda images: logits(arrays, images)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

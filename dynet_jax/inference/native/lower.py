@@ -1,0 +1,95 @@
+"""Rewrites a program into what the engine has: values without positions are vectors, and some activations stand alone."""
+
+from collections.abc import Iterator
+
+from dynet_jax.errors import UserError
+from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.program import (
+    IMAGES,
+    Channels,
+    Convolution,
+    Dense,
+    Elementwise,
+    Mean,
+    Operation,
+    Predictor,
+    Program,
+    outputs,
+)
+
+IN_CONVOLUTIONS = (None, "relu", "relu6", "hard_swish")  # the engine has tiles for these
+MAX_TAPS, MAX_GROUP_SIZE = 256, 16
+PADDINGS = ("SAME", "VALID", "TORCH")
+
+
+def lower(program: Program) -> Program:
+    """The same function. Raises UserError for a convolution that the engine has not."""
+    free = 1 + max(value for operation in program.operations for value in outputs(operation))
+    vectors: set[int] = set()  # values without positions
+    lowered: list[Operation] = []
+    for operation in program.operations:
+        if isinstance(operation, Mean):
+            operation = operation._replace(keep_positions=False)
+        if isinstance(operation, Elementwise) and operation.inputs[0] in vectors:
+            operation = operation._replace(
+                inputs=tuple(sorted(operation.inputs, key=vectors.__contains__))
+            )  # maps first
+        if isinstance(operation, Convolution) and operation.x in vectors:
+            operation = _as_dense(operation)
+        if isinstance(operation, Mean | Dense) or set(operation.inputs) <= vectors:
+            vectors.update(outputs(operation))
+        if isinstance(operation, Convolution):
+            _check(operation)
+            parts = list(_parts(operation, free))
+            free += len(parts) - 1
+            lowered += parts
+        else:
+            lowered.append(operation)
+    return program._replace(operations=tuple(lowered))
+
+
+def _as_dense(conv: Convolution) -> Dense:
+    if isinstance(conv.kernel, Bank) or conv.residual is not None or conv.kernel.shape[:2] != (1, 1):
+        raise _unknown(conv, "on a map of one position")
+    if conv.feature_group_count != 1:
+        raise _unknown(conv, "in groups on a map of one position")
+    return Dense(conv.name, conv.x, conv.y, conv.kernel[0, 0], conv.bias, conv.activation)
+
+
+def _parts(conv: Convolution, free: int) -> Iterator[Operation]:
+    if conv.activation in IN_CONVOLUTIONS:
+        yield conv
+    else:
+        yield conv._replace(activation=None, y=free)
+        yield Elementwise(conv.name, (free,), conv.y, conv.activation)
+
+
+def _check(conv: Convolution) -> None:
+    shape = conv.kernel.kernels.shape if isinstance(conv.kernel, Bank) else (1, *conv.kernel.shape)
+    if shape[0] > MAX_GROUP_SIZE or shape[1] * shape[2] > MAX_TAPS:
+        raise _unknown(conv, f"with kernels of {shape[1]}x{shape[2]}, {shape[0]} of them")
+    if isinstance(conv.padding, str) and conv.padding not in PADDINGS:
+        raise _unknown(conv, f"with padding {conv.padding!r}")
+
+
+def _unknown(conv: Convolution, what: str) -> UserError:
+    return UserError(f"the native engine has no convolution {what} ({conv.name}); use runtime='jax'")
+
+
+def features_of(program: Program) -> dict[int, int]:
+    """How many coefficients per kernel each value of a predictor has."""
+    predictors = (operation for operation in program.operations if isinstance(operation, Predictor))
+    return {y: features for predictor in predictors for y, features in zip(predictor.ys, predictor.features)}
+
+
+def channels_of(program: Program) -> dict[int, int]:
+    """How many channels each value has, but for coefficients."""
+    channels = {IMAGES: 3}
+    for operation in program.operations:
+        if isinstance(operation, Convolution | Dense):
+            channels[operation.y] = operation.bias.size
+        elif isinstance(operation, Channels):
+            channels[operation.y] = operation.stop - operation.start
+        elif not isinstance(operation, Predictor):
+            channels[operation.y] = channels[operation.inputs[0]]
+    return channels
