@@ -29,7 +29,8 @@ class Window(NamedTuple):
             (size + sum(pad) - r) // stride + 1
             for size, pad, r, stride in zip(spatial_shape, self.padding, reach, self.strides)
         ]
-        if min(sizes) < 1:
+        # In a program for any size (`jax.export`) a size is a symbol, and comparing it may not be possible.
+        if any(isinstance(size, int) and size < 1 for size in sizes):
             raise ValueError(
                 f"an input of spatial shape {tuple(spatial_shape)} is too small for a window of {tuple(reach)} "
                 f"with padding {self.padding}: the output would have shape {tuple(sizes)}"
@@ -58,7 +59,7 @@ def make_window(
     """Make the geometry explicit, for `x` of shape [batch, *spatial, channels].
 
     Returns x too, because 'CIRCULAR', 'REFLECT' and 'CAUSAL' pad with something other than zeros
-    or on one side only: that is done here, and what follows sees a plain window.
+    or on one side only, and SAME of symbolic sizes by symbols: that is done here, and what follows sees a plain window.
     """
     kernel_size = tuple(kernel_size)
     rank = len(kernel_size)
@@ -69,11 +70,16 @@ def make_window(
         x, pads = _named_padding(x, padding, reach, strides)
     else:
         pads = _numeric_padding(padding, rank)
+    if not all(isinstance(side, int) for pair in pads for side in pair):  # symbols of `jax.export`, for any size
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+        pads = [(0, 0)] * rank
     return x, Window(kernel_size, strides, dilation, tuple(pads))
 
 
 def _named_padding(x, padding, reach, strides):
     zero = [(0, 0)] * len(reach)
+    if padding == "SAME" and not all(isinstance(size, int) for size in x.shape[1:-1]):
+        return x, [_same_of_symbol(*dimension) for dimension in zip(x.shape[1:-1], reach, strides)]
     if padding in ("SAME", "SAME_LOWER", "VALID"):
         return x, lax.padtype_to_pads(x.shape[1:-1], reach, strides, padding)
     if padding in ("CIRCULAR", "REFLECT"):
@@ -88,6 +94,15 @@ def _named_padding(x, padding, reach, strides):
         f"padding {padding!r} is not one of 'SAME', 'SAME_LOWER', 'TORCH', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL' "
         "(1-D only), an int, or a sequence of ints or (low, high) pairs"
     )
+
+
+def _same_of_symbol(size, reach, stride):
+    """SAME for a size that is a symbol of `jax.export`: so that the output is ceil(size / stride), by the same formula
+    whatever the reach. JAX cannot tell that two formulas are equal, and would not add their maps. The padding may be
+    negative, where the last positions are not needed."""
+    total = (-(-size // stride) - 1) * stride + reach - size
+    low = total // 2 if reach >= stride else 0
+    return low, total - low
 
 
 def _numeric_padding(padding, rank):

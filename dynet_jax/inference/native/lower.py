@@ -1,4 +1,4 @@
-"""Rewrites a program into what the engine has: values without positions are vectors, and some activations stand alone."""
+"""Rewrites a program into what the engine has: what has no positions is a vector, some activations stand alone."""
 
 from collections.abc import Iterator
 
@@ -23,17 +23,16 @@ PADDINGS = ("SAME", "VALID", "TORCH")
 
 
 def lower(program: Program) -> Program:
-    """The same function. Raises UserError for a convolution that the engine has not."""
+    """The same function. Raises UserError for an operation that the engine has not."""
     free = 1 + max(value for operation in program.operations for value in outputs(operation))
     vectors: set[int] = set()  # values without positions
     lowered: list[Operation] = []
     for operation in program.operations:
         if isinstance(operation, Mean):
             operation = operation._replace(keep_positions=False)
-        if isinstance(operation, Elementwise) and operation.inputs[0] in vectors:
-            operation = operation._replace(
-                inputs=tuple(sorted(operation.inputs, key=vectors.__contains__))
-            )  # maps first
+        if isinstance(operation, Elementwise):
+            maps_first = sorted(operation.inputs, key=vectors.__contains__)
+            operation = operation._replace(inputs=tuple(maps_first))
         if isinstance(operation, Convolution) and operation.x in vectors:
             operation = _as_dense(operation)
         if isinstance(operation, Mean | Dense) or set(operation.inputs) <= vectors:
@@ -45,7 +44,14 @@ def lower(program: Program) -> Program:
             lowered += parts
         else:
             lowered.append(operation)
-    return program._replace(operations=tuple(lowered))
+    program = program._replace(operations=tuple(lowered))
+    channels = channels_of(program)
+    for operation in program.operations:
+        if isinstance(operation, Elementwise) and len({channels[value] for value in operation.inputs}) > 1:
+            raise UserError(
+                f"the native engine cannot {operation.function} maps of different channels; use runtime='jax'"
+            )
+    return program
 
 
 def _as_dense(conv: Convolution) -> Dense:

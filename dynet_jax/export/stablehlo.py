@@ -1,0 +1,45 @@
+"""A trained network as one file of StableHLO, which runs with JAX alone: neither this package nor Flax is needed.
+
+exported = jax.export.deserialize(bytearray(open("dy_mobile.stablehlo", "rb").read()))
+outputs = exported.call(images)  # uint8 [batch, height, width, 3]: any batch, any size
+outputs["logits"], outputs["probabilities"]
+json.loads(bytes(np.asarray(outputs["metadata"])))  # class names and preprocessing
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from dynet_jax.errors import UserError, suggest
+from dynet_jax.export.metadata import encode_metadata
+from dynet_jax.inference import InferenceModel, run_jax
+from dynet_jax.train.step import normalize
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",), smallest: int = 32) -> export.Exported:
+    """The network for any batch and any size of images from `smallest` (its stride) on.
+
+    Args:
+      model: with runtime 'jax' or 'native'; its program is exported, with the banks as they are stored.
+      platforms: of PLATFORMS, on which the file will run. The forms of its convolutions are those for CPUs.
+    Raises:
+      UserError: for an unknown platform.
+    """
+    for platform in platforms:
+        if platform not in PLATFORMS:
+            raise UserError(f"unknown platform {platform!r}; {suggest(platform, PLATFORMS)}")
+    arrays = jax.tree.map(jnp.asarray, run_jax.arrays_of(model.program))
+    pixels = model.preprocessing.mean, model.preprocessing.std
+    metadata = np.frombuffer(encode_metadata(model), np.uint8)
+
+    def outputs(images):
+        logits = run_jax.run(model.program, arrays, normalize(images, *pixels))
+        return {"logits": logits, "probabilities": jax.nn.softmax(logits), "metadata": jnp.asarray(metadata)}
+
+    shape = export.symbolic_shape("b, h, w, 3", constraints=[f"h >= {smallest}", f"w >= {smallest}"])
+    return export.export(jax.jit(outputs), platforms=platforms)(jax.ShapeDtypeStruct(shape, jnp.uint8))
