@@ -1,0 +1,155 @@
+"""ONNX: a file that predicts without this package, from uint8 images of any number and size.
+
+Input 'images', [batch, height, width, 3] uint8; outputs 'logits' and 'probabilities', [batch, classes] float32. A
+program has what the file needs (see `dynet_jax.inference`), and with ONNX Runtime and NumPy alone
+
+    session = onnxruntime.InferenceSession("network.onnx")
+    names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+    (probabilities,) = session.run(["probabilities"], {"images": images})
+
+'preprocessing' in that map, JSON too, says how images are made: the shorter side to `resize_to`, then the central
+image_size x image_size pixels. `mean` and `std` are there to be read; normalisation is part of the graph.
+
+A static network is one graph. A dynamic one is the body of a Scan over the images, since its kernels differ between
+them: at batch 1 that costs nothing that could be measured, and a batch takes as long as its images one by one.
+
+Banks stored in bfloat16 or int8 make the file smaller, not the runtime faster: ONNX Runtime makes float32 of them once,
+when it loads the file.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import dynet_jax
+from dynet_jax.errors import UserError
+from dynet_jax.export.onnx_graph import Graph, import_onnx
+from dynet_jax.export.onnx_operations import FLOAT, add_program
+from dynet_jax.inference.program import Convolution, Dense, Program, outputs
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSETS = range(19, 24)  # 19 is the first whose Pad can wrap around
+IMAGE = ("height", "width", 3)
+
+
+def program_to_onnx(
+    program: Program,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: int,
+    resize_to: int | None = None,
+    class_names: Sequence[str] | None = None,
+    opset: int = OPSETS.start,
+    metadata: Mapping[str, Any] | None = None,
+) -> "onnx.ModelProto":
+    """The model of a folded program that ends in a classifier.
+
+    mean, std: of the three channels, in units of 0..255.
+    image_size, resize_to: what the network was trained for; written down, not obeyed: the model takes every size.
+    metadata: more to write into the file, for example {"network": "dy_mobile"}; what is no string is written as JSON.
+
+    Raises UserError if onnx is not installed, for an opset that is not in OPSETS, for a number of class names that is
+    not that of the classes, and for a network that cannot be exported.
+
+        model = program_to_onnx(fold(record(network, variables, 224)), mean=mean, std=std, image_size=224)
+    """
+    onnx = import_onnx()
+    if opset not in OPSETS:
+        raise UserError(f"opset {opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}")
+    pixels = _pixels(mean, std)
+    classes = _classes(program, class_names)
+    graph = Graph()
+    images, *results = map(graph.reserve, ("images", "logits", "probabilities"))
+    if any(
+        isinstance(operation, Convolution) and operation.coefficients is not None for operation in program.operations
+    ):
+        logits = _image_by_image(graph, program, pixels, classes)
+    else:
+        logits = _network(graph, program, pixels, images, "batch")
+    graph.result("Identity", logits, name="logits")
+    graph.result("Softmax", "logits", name="probabilities", axis=1)
+    results = [graph.tensor(name, np.float32, ("batch", classes)) for name in results]
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    model = onnx.helper.make_model(
+        graph.build("network", [graph.tensor(images, np.uint8, ("batch", *IMAGE))], results),
+        opset_imports=opsets,
+        ir_version=onnx.helper.find_min_ir_version_for(opsets),  # so that older runtimes read it too
+        producer_name="dynet_jax",
+        producer_version=dynet_jax.__version__,
+    )
+    preprocessing = {
+        "resize_to": resize_to,
+        "image_size": image_size,
+        "interpolation": "area where an image shrinks, bilinear where it grows",
+        "mean": [float(m) for m in mean],
+        "std": [float(s) for s in std],
+    }
+    notes = {"preprocessing": preprocessing, "class_names": list(class_names or ()), **(metadata or {})}
+    onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in notes.items()})
+    return model
+
+
+def save_onnx(path: str | os.PathLike, program: Program, *, overwrite: bool = False, **options) -> None:
+    """Write `program_to_onnx(program, **options)` to a file, whole or not at all.
+
+    Raises UserError, besides what program_to_onnx refuses, if the file is there and `overwrite` is not asked for, and
+    if it cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; give another name, or ask to overwrite it")
+    data = program_to_onnx(program, **options).SerializeToString()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _pixels(mean, std) -> tuple[np.ndarray, np.ndarray]:
+    """Both as [1, 3, 1, 1]."""
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
+        raise UserError(f"mean and std are three numbers each, std positive, not {mean.tolist()} and {std.tolist()}")
+    return mean.reshape(1, 3, 1, 1), std.reshape(1, 3, 1, 1)
+
+
+def _classes(program: Program, class_names: Sequence[str] | None) -> int:
+    last = next((operation for operation in program.operations if program.result in outputs(operation)), None)
+    if not isinstance(last, Dense):
+        raise UserError("only networks that end in a classifier (Dense) can be exported to ONNX")
+    if class_names is not None and len(class_names) != last.bias.size:
+        raise UserError(f"there are {len(class_names)} class names for {last.bias.size} classes")
+    return last.bias.size
+
+
+def _network(graph: Graph, program: Program, pixels, images: str, batch: int | str) -> str:
+    """From [batch, height, width, 3] uint8 to the program's result."""
+    mean, std = pixels
+    x = graph.node("Transpose", images, name="images/channels_first", perm=(0, 3, 1, 2))
+    x = graph.node("Cast", x, name="images/float32", to=FLOAT)
+    x = graph.node("Sub", x, graph.constant(mean, "mean"), name="images/centered")
+    x = graph.node("Div", x, graph.constant(std, "std"), name="images/normalized")
+    return add_program(graph, program, x, batch)
+
+
+def _image_by_image(graph: Graph, program: Program, pixels, classes: int) -> str:
+    """A Scan whose body is the network for one image."""
+    body = Graph(outer=graph)
+    image, axis = body.reserve("image"), body.constant([0], "batch_axis")
+    x = body.node("Unsqueeze", image, axis, name="image/batch")
+    y = body.node("Squeeze", _network(body, program, pixels, x, 1), axis, name="image/logits")
+    inside = body.build("one_image", [body.tensor(image, np.uint8, IMAGE)], [body.tensor(y, np.float32, (classes,))])
+    return graph.node("Scan", "images", name="each_image", body=inside, num_scan_inputs=1)

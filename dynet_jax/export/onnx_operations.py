@@ -1,0 +1,212 @@
+"""What every operation of a program is in ONNX. Values are [batch, channels, height, width], or [batch, channels].
+
+A dynamic convolution has one kernel per image, and ONNX's `group` is a constant, so that a batch cannot be folded into
+groups. Programs with dynamic convolutions are therefore written for one image, and `dynet_jax.export.onnx` repeats
+them. A bank lies in the file as [C_out, group_size, C_in * positions], and coefficients are [C_out, 1, group_size]:
+then fusion is a matrix product that reads the bank once, in its order, and gives the kernel in the order of Conv.
+"""
+
+from collections.abc import Sequence
+
+import ml_dtypes
+import numpy as np
+
+from dynet_jax.errors import UserError
+from dynet_jax.export.onnx_graph import Graph
+from dynet_jax.export.onnx_windows import pad, scales, window_of
+from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.program import (
+    IMAGES,
+    Channels,
+    Convolution,
+    Dense,
+    Elementwise,
+    MaxPool,
+    Mean,
+    Predictor,
+    Program,
+    outputs,
+)
+
+STORED = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)))  # what banks may be
+FLOAT = 1  # onnx.TensorProto.FLOAT
+
+
+def add_program(graph: Graph, program: Program, images: str, batch: int | str) -> str:
+    """Add the nodes of a program for normalised images, [batch, 3, height, width]; the name of its result.
+
+    batch: 1 if a convolution is dynamic, otherwise a number or the name of that dimension.
+    Raises UserError for what ONNX Runtime cannot run, and for a program that `fold` has not seen.
+    """
+    translation = _Translation(graph, _without_shuffles(program), batch)
+    return translation.run(images)
+
+
+def _without_shuffles(program: Program) -> Program:
+    """Slices of shuffled channels are taken from what was shuffled: that moves half as many bytes, in one node less."""
+    shuffles, operations = {}, []
+    for operation in program.operations:
+        if isinstance(operation, Channels) and len(operation.inputs) == 1:
+            if operation.permutation is not None:
+                shuffles[operation.y] = operation
+            elif operation.inputs[0] in shuffles:
+                shuffle = shuffles[operation.inputs[0]]
+                part = shuffle.permutation[operation.start : operation.stop]
+                operation = shuffle._replace(name=operation.name, y=operation.y, permutation=part)
+        operations.append(operation)
+    program = program._replace(operations=tuple(operations))
+    needed = program.uses()
+    return program._replace(operations=tuple(o for o in operations if o.y not in shuffles or o.y in needed))
+
+
+class _Translation:
+    """One program on its way into a graph."""
+
+    def __init__(self, graph: Graph, program: Program, batch: int | str):
+        self.graph, self.program, self.batch = graph, program, batch
+        self.scales = scales(program)
+
+    def run(self, images: str) -> str:
+        values = {IMAGES: images}
+        for operation in self.program.operations:
+            translate = self._TRANSLATE.get(type(operation))
+            if translate is None:
+                raise UserError(
+                    f"{operation.name} is a {type(operation).__name__}: call fold(program) before exporting"
+                )
+            results = translate(self, operation, *(values[number] for number in operation.inputs))
+            values.update(zip(outputs(operation), (results,) if isinstance(results, str) else results))
+        return values[self.program.result]
+
+    def convolution(self, operation: Convolution, x: str, *rest: str) -> str:
+        graph, name, window = self.graph, operation.name, window_of(operation)
+        if operation.coefficients is None:
+            kernel = graph.constant(operation.kernel.transpose(3, 2, 0, 1), f"{name}/kernel")
+        else:
+            kernel = self.fused_kernel(name, operation.kernel, rest[0])
+        x, padding = pad(graph, x, window)
+        y = graph.node(
+            "Conv",
+            x,
+            kernel,
+            graph.constant(operation.bias, f"{name}/bias"),
+            name=name,
+            kernel_shape=window.kernel_size,
+            strides=window.strides,
+            dilations=window.kernel_dilation,
+            group=operation.feature_group_count,
+            **padding,
+        )
+        if operation.residual is not None:
+            self.describe_sum(operation, y, rest[-1])
+            y = graph.node("Add", y, rest[-1], name=f"{name}/add")
+        return self.activate(operation.activation, y, name)
+
+    def describe_sum(self, operation: Convolution, *tensors: str) -> None:
+        scale = self.scales[operation.y]
+        if scale is None or scale != self.scales[operation.residual]:
+            return
+        size = [name if s == 1 else f"ceil({name}/{s})" for name, s in zip(("height", "width"), scale)]
+        for tensor in tensors:
+            self.graph.describe(tensor, [self.batch, operation.bias.size, *size])
+
+    def fused_kernel(self, name: str, bank: Bank, coefficients: str) -> str:
+        """The kernel of one image, [C_out, C_in / groups, height, width]."""
+        graph, (group_size, height, width, c_in, c_out) = self.graph, bank.kernels.shape
+        if bank.kernels.dtype not in STORED:
+            raise UserError(
+                f"the bank of {name} is {bank.kernels.dtype}; ONNX files hold {', '.join(map(str, STORED))}"
+            )
+        kernels = bank.kernels.transpose(4, 0, 3, 1, 2).reshape(c_out, group_size, -1)
+        stored = graph.constant(kernels, f"{name}/bank")
+        # Nothing in these two nodes depends on the images, so that a runtime does them once, when it loads the file.
+        if kernels.dtype != np.float32:
+            stored = graph.node("Cast", stored, name=f"{name}/float32", to=FLOAT)
+        if bank.scales is not None:
+            by = graph.constant(bank.scales.T[:, :, None], f"{name}/scales")
+            stored = graph.node("Mul", stored, by, name=f"{name}/dequantized")
+        fused = graph.node("MatMul", coefficients, stored, name=f"{name}/fused")
+        shape = graph.constant([c_out, c_in, height, width], f"{name}/shape")
+        return graph.node("Reshape", fused, shape, name=f"{name}/kernel")
+
+    def predictor(self, operation: Predictor, x: str) -> Sequence[str]:
+        """Coefficients [C_out or 1, 1, group_size] of every output, for one image."""
+        graph, name, group_size = self.graph, operation.name, operation.group_size
+        y = self.mean(Mean(f"{name}/mean", operation.x, operation.y, keep_positions=False), x)
+        if operation.hidden is not None:
+            y = self.activate("relu", self.linear(f"{name}/hidden", y, *operation.hidden), name)
+        order, start = [], 0
+        for features in operation.features:  # the predictor's own order is [group_size, features] for each output
+            order.append(start + np.arange(group_size * features).reshape(group_size, features).T.ravel())
+            start += group_size * features
+        order, (kernel, bias) = np.concatenate(order), operation.output
+        y = self.linear(f"{name}/coefficients", y, kernel[:, order], bias[order])
+        y = graph.node("Reshape", y, graph.constant([-1, 1, group_size], f"{name}/shape"), name=f"{name}/by_kernel")
+        axis = {"axis": 2} if operation.activation == "softmax" else {}
+        y = graph.node(operation.activation.title(), y, name=f"{name}/{operation.activation}", **axis)
+        if len(operation.ys) == 1:
+            return (y,)
+        sizes = graph.constant(operation.features, f"{name}/sizes")
+        return graph.nodes("Split", y, sizes, names=[f"{name}/{i}" for i in range(len(operation.ys))], axis=0)
+
+    def dense(self, operation: Dense, x: str) -> str:
+        y = self.linear(operation.name, x, operation.kernel, operation.bias)
+        return self.activate(operation.activation, y, operation.name)
+
+    def linear(self, name: str, x: str, kernel: np.ndarray, bias: np.ndarray) -> str:
+        kernel, bias = self.graph.constant(kernel, f"{name}/kernel"), self.graph.constant(bias, f"{name}/bias")
+        return self.graph.node("Gemm", x, kernel, bias, name=name)
+
+    def elementwise(self, operation: Elementwise, *inputs: str) -> str:
+        kind = {"add": "Add", "multiply": "Mul"}.get(operation.function)
+        if kind is None:
+            return self.activate(operation.function, inputs[0], operation.name)
+        return self.graph.node(kind, *inputs, name=operation.name)
+
+    def max_pool(self, operation: MaxPool, x: str) -> str:
+        window = window_of(operation)
+        x, padding = pad(self.graph, x, window)
+        options = {"kernel_shape": window.kernel_size, "strides": window.strides}
+        return self.graph.node("MaxPool", x, name=operation.name, **options, **padding)
+
+    def mean(self, operation: Mean, x: str) -> str:
+        axes = self.graph.constant([2, 3], "positions")
+        return self.graph.node("ReduceMean", x, axes, name=operation.name, keepdims=int(operation.keep_positions))
+
+    def channels(self, operation: Channels, *inputs: str) -> str:
+        graph, name = self.graph, operation.name
+        x = graph.node("Concat", *inputs, name=name, axis=1) if len(inputs) > 1 else inputs[0]
+        if operation.permutation is not None:
+            order = graph.constant(operation.start + np.asarray(operation.permutation, np.int64), f"{name}/order")
+            return graph.node("Gather", x, order, name=name, axis=1)
+        if len(inputs) > 1 and operation.start == 0:  # then all of it, as programs are recorded
+            return x
+        bounds = (graph.constant([n], str(n)) for n in (operation.start, operation.stop, 1))
+        return graph.node("Slice", x, *bounds, name=name)
+
+    def activate(self, function: str | None, x: str, name: str) -> str:
+        if function is None:
+            return x
+        graph, name = self.graph, f"{name}/{function}"
+        if function == "relu6":
+            bounds = (graph.constant(np.float32(n), f"{n}.0") for n in (0, 6))
+            return graph.node("Clip", x, *bounds, name=name)
+        if function == "silu":
+            return graph.node("Mul", x, graph.node("Sigmoid", x, name=f"{name}/gate"), name=name)
+        kind, options = {
+            "relu": ("Relu", {}),
+            "sigmoid": ("Sigmoid", {}),
+            "hard_swish": ("HardSwish", {}),
+            "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+        }[function]
+        return graph.node(kind, x, name=name, **options)
+
+    _TRANSLATE = {  # noqa: RUF012
+        Convolution: convolution,
+        Predictor: predictor,
+        Dense: dense,
+        Elementwise: elementwise,
+        MaxPool: max_pool,
+        Mean: mean,
+        Channels: channels,
+    }
