@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test env-torch test-torch env-tpu test-tpu lint format clean
+.PHONY: train test env-torch test-torch env-tpu test-tpu env-onnx test-onnx lint format clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
@@ -23,6 +23,12 @@ env-tpu: .venv-tpu/installed
 test-tpu: env-tpu
 	.venv-tpu/bin/python -m pytest tests/test_tpu.py tests/ops/pallas
 
+# OpenVINO, a second runtime for exported files; ONNX Runtime is among the requirements of the tests.
+env-onnx: .venv-onnx/installed
+
+test-onnx: env-onnx
+	.venv-onnx/bin/python -m pytest tests/export
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,7 +38,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-torch .venv-tpu build dynet_jax.egg-info
+	rm -rf .venv .venv-torch .venv-tpu .venv-onnx build dynet_jax.egg-info
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
@@ -53,5 +59,11 @@ clean:
 .venv-tpu/installed: requirements.txt requirements-dev.txt pyproject.toml
 	test -x .venv-tpu/bin/pip || $(PYTHON) -m venv .venv-tpu
 	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[tpu]" --editable . \
+	  --requirement requirements-dev.txt
+	touch $@
+
+.venv-onnx/installed: requirements.txt requirements-dev.txt pyproject.toml
+	test -x .venv-onnx/bin/pip || $(PYTHON) -m venv .venv-onnx
+	.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check openvino --editable . \
 	  --requirement requirements-dev.txt
 	touch $@
