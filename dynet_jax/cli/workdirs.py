@@ -7,7 +7,7 @@ import sys
 from dynet_jax.cli.parsing import FAILED, path_argument
 
 
-def _add_workdir(parser) -> None:
+def add_workdir(parser) -> None:
     parser.add_argument("workdir", type=path_argument, help="of train.py or import-torch")
     parser.add_argument("--step", type=_step, metavar="N", help="of the checkpoint, or 'best'; default: the newest")
 
@@ -24,7 +24,7 @@ def add_evaluate(commands) -> None:
         help="accuracy of a trained network on its test set, or on another",
         epilog="example: dynet evaluate runs/digits",
     )
-    _add_workdir(parser)
+    add_workdir(parser)
     parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -52,7 +52,7 @@ def add_predict(commands) -> None:
         help="the five most probable classes of images",
         epilog="example: dynet predict runs/imagenette photo.jpg holiday/ --json",
     )
-    _add_workdir(parser)
+    add_workdir(parser)
     parser.add_argument(
         "images", nargs="+", type=path_argument, metavar="IMAGE", help="an image file, or a folder of them"
     )

@@ -6,6 +6,7 @@ outputs["logits"], outputs["probabilities"]
 json.loads(bytes(np.asarray(outputs["metadata"])))  # class names and preprocessing
 """
 
+import json
 from collections.abc import Sequence
 
 import jax
@@ -14,15 +15,15 @@ import numpy as np
 from jax import export
 
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.export.metadata import encode_metadata
+from dynet_jax.export.metadata import metadata_of
 from dynet_jax.inference import InferenceModel, run_jax
 from dynet_jax.train.step import normalize
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",), smallest: int = 32) -> export.Exported:
-    """The network for any batch and any size of images from `smallest` (its stride) on.
+def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) -> export.Exported:
+    """The network for any batch, and images of any size from its stride on.
 
     Args:
       model: with runtime 'jax' or 'native'; its program is exported, with the banks as they are stored.
@@ -35,11 +36,13 @@ def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",), 
             raise UserError(f"unknown platform {platform!r}; {suggest(platform, PLATFORMS)}")
     arrays = jax.tree.map(jnp.asarray, run_jax.arrays_of(model.program))
     pixels = model.preprocessing.mean, model.preprocessing.std
-    metadata = np.frombuffer(encode_metadata(model), np.uint8)
+    text = json.dumps(metadata_of(model.class_names, model.preprocessing))
+    metadata = np.frombuffer(text.encode(), np.uint8)
 
     def outputs(images):
         logits = run_jax.run(model.program, arrays, normalize(images, *pixels))
         return {"logits": logits, "probabilities": jax.nn.softmax(logits), "metadata": jnp.asarray(metadata)}
 
+    smallest = model.program.stride
     shape = export.symbolic_shape("b, h, w, 3", constraints=[f"h >= {smallest}", f"w >= {smallest}"])
     return export.export(jax.jit(outputs), platforms=platforms)(jax.ShapeDtypeStruct(shape, jnp.uint8))

@@ -17,6 +17,7 @@ from dynet_jax.inference.fold import fold
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.program import Convolution, Program
 from dynet_jax.inference.record import record
+from dynet_jax.train.progress import warn
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.step import normalize
 from dynet_jax.train.workdir import read_class_names
@@ -45,6 +46,7 @@ class InferenceModel:
       preprocessing: see `Preprocessing`; a call normalises, but neither resizes nor crops.
       class_names: of the outputs.
       runtime: 'native' or 'jax', what is used.
+      engine: of the native runtime, or None.
     """
 
     def __init__(
@@ -64,13 +66,17 @@ class InferenceModel:
             raise UserError(f"threads must be positive, not {threads}")
         self.program = stored_as(program, storage)
         self.preprocessing, self.class_names = preprocessing, list(class_names)
-        self.runtime = runtime if runtime != "auto" else "native" if jax.default_backend() == "cpu" else "jax"
-        if self.runtime == "native":
+        self.engine = None
+        if runtime == "native" or (runtime == "auto" and jax.default_backend() == "cpu"):
             pixels = {"mean": preprocessing.mean, "std": preprocessing.std}
-            self.engine = Engine(program, **pixels, threads=threads or _cores(), storage=storage)
-            self._logits = self.engine
-        else:
-            self._logits = _in_jax(self.program, preprocessing)
+            try:
+                self.engine = Engine(program, **pixels, threads=threads or _cores(), storage=storage)
+            except UserError as error:
+                if runtime == "native":
+                    raise
+                warn(f"JAX is used instead, which is several times slower for single images: {error}")
+        self.runtime = "jax" if self.engine is None else "native"
+        self._logits = self.engine or _in_jax(self.program, preprocessing)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """[batch, height, width, 3] uint8 -> [batch, classes] float32. Raises UserError for another shape."""
@@ -100,7 +106,7 @@ def load(
       workdir: of `train.py` or `dynet import-torch`.
       step: of the checkpoint, or 'best'; the newest if None.
       runtime: 'native' is the engine in C++ for CPUs, compiled at its first use; 'jax' runs on every device; 'auto' is
-        'native' where JAX has no accelerator.
+        'native' where JAX has no accelerator and there is a compiler.
       storage: of the banks, 'float32', 'bfloat16' or 'int8' (with a scale for each kernel and output channel). What is
         smaller is faster for single images, which wait for the bank; `native` stores predictors and classifier so too.
       threads: of the native engine; all cores by default.

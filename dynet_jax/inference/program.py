@@ -143,6 +143,16 @@ class Program(NamedTuple):
     operations: tuple[Operation, ...]
     result: int
 
+    @property
+    def stride(self) -> int:
+        """How many times smaller than the image the smallest map is."""
+        strides = {IMAGES: 1}
+        for operation in self.operations:
+            own = {Convolution: lambda op: op.strides[0], MaxPool: lambda op: op.strides}.get(type(operation))
+            before = strides[operation.inputs[0]]  # what else it has is of the size of its result
+            strides.update(dict.fromkeys(outputs(operation), before * (own(operation) if own else 1)))
+        return max(strides.values())
+
     def uses(self) -> dict[int, int]:
         """How often each value is needed."""
         counts = {self.result: 1}

@@ -16,7 +16,7 @@ import dynet_jax
 from dynet_jax import list_models
 from dynet_jax.errors import UserError
 from dynet_jax.export.stablehlo import to_stablehlo
-from dynet_jax.inference import InferenceModel, Preprocessing, program_of
+from dynet_jax.inference import InferenceModel, Preprocessing, native, program_of
 from dynet_jax.inference.program import Convolution, Elementwise, Normalization
 from dynet_jax.inference.record import record
 from tests.models.smallest import smallest
@@ -25,9 +25,8 @@ from tests.models.trained import trained_variables
 SIZE = 64
 PIXELS = {"mean": (120.0, 115.0, 105.0), "std": (60.0, 58.0, 62.0)}
 NAMES = [f"class {index}" for index in range(5)]
-needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler"
-)
+no_compiler = not any(map(shutil.which, ("c++", "g++", "clang++")))
+needs_compiler = pytest.mark.skipif(no_compiler, reason="needs a C++ compiler")
 
 
 def images(batch, height=SIZE, width=SIZE):
@@ -114,7 +113,7 @@ def test_an_exported_file_runs_without_this_package_and_without_flax(tmp_path):
     said = json.loads(result.stdout)
     assert_same(np.asarray(said["logits"]), expected("dy_mobile", 1, 65, 96))
     assert said["class_names"] == NAMES
-    assert (said["image_size"], said["mean"]) == (SIZE, list(PIXELS["mean"]))
+    assert (said["preprocessing"]["image_size"], said["preprocessing"]["mean"]) == (SIZE, list(PIXELS["mean"]))
 
 
 def test_nothing_is_left_to_fold():
@@ -223,3 +222,41 @@ def test_wrong_images(runtime):
     with pytest.raises(UserError, match=r"images must be \[batch, height, width, 3\], not \(64, 64, 3\)"):
         model(np.zeros((SIZE, SIZE, 3), np.uint8))
     chex.assert_shape(model(images(2)), (2, 5))
+
+
+def test_without_a_compiler(monkeypatch, capsys):
+    """auto falls back to JAX, and says so; native says what is missing."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    native.build.build.cache_clear()
+    native.engine._library.cache_clear()
+    try:
+        model = inference_model("fix_mobile", runtime="auto")
+        assert_same(model.logits(images(1)), expected("fix_mobile", 1))
+        assert model.runtime == "jax"
+        assert "JAX is used instead" in capsys.readouterr().err
+        with pytest.raises(UserError, match=r"needs a C\+\+ compiler \(no-such-compiler is not there\)"):
+            inference_model("fix_mobile", runtime="native")
+    finally:
+        native.build.build.cache_clear()
+        native.engine._library.cache_clear()
+
+
+def test_a_compiler_that_fails(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="false cannot compile the native engine"):
+        native.build.build.__wrapped__()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "dynet_jax").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="the native engine cannot be written to"):
+        native.build.build.__wrapped__()
+
+
+@pytest.mark.parametrize(("arguments", "stride"), [({}, 32), ({"small_input": True}, 8), ({"output_stride": 16}, 16)])
+def test_the_stride_of_a_program(arguments, stride):
+    assert network("dy_resnet18", **arguments)[2].stride == stride

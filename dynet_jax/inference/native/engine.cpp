@@ -43,6 +43,7 @@ struct Engine {
 
   Plan make_plan(int height, int width) const {
     Plan plan;
+    plan.floats = 4096;  // a tap may point before the first plane; masks drop what it finds there
     plan.shapes.resize(values);
     plan.offsets.resize(values);
     plan.shapes[0].shape(3, height, width);

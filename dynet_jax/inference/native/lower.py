@@ -48,9 +48,8 @@ def lower(program: Program) -> Program:
     channels = channels_of(program)
     for operation in program.operations:
         if isinstance(operation, Elementwise) and len({channels[value] for value in operation.inputs}) > 1:
-            raise UserError(
-                f"the native engine cannot {operation.function} maps of different channels; use runtime='jax'"
-            )
+            what = f"{operation.function} maps of different channels"
+            raise UserError(f"the native engine cannot {what}; use runtime='jax'")
     return program
 
 
