@@ -1,0 +1,227 @@
+"""How long networks take on this machine's processor, measured in turns: the data behind Table 2 and Fig. 7."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
+from dynet_jax.analysis.latency_worker import Ready, Workers
+from dynet_jax.errors import UserError, suggest
+from dynet_jax.models import create_model
+from dynet_jax.train.progress import duration
+
+BASES = {
+    "dy_mobile": "mobilenet_v2",
+    "dy_resnet18": "resnet18",
+    "dy_resnet50": "resnet50",
+    "dy_shuffle": "shufflenet_v2",
+    "dy_mobilenet_v2": "mobilenet_v2",
+    "dy_mobilenet_v3_small": "mobilenet_v3_small",
+    "dy_mobilenet_v3_large": "mobilenet_v3_large",
+    "condconv_mobilenet_v2": "mobilenet_v2",
+    "condconv_resnet18": "resnet18",
+    "dy_cnn_mobilenet_v2": "mobilenet_v2",
+    "dy_cnn_resnet18": "resnet18",
+}
+OF_THE_PAPER = ("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle")
+
+# No cell takes longer than about this many seconds, but each has a few runs: a batch of 128 may take ten seconds.
+SECONDS_PER_CELL, FEWEST_RUNS = 20, 5
+# Rounding to int8 changes logits by a few percent of the largest; whoever computes something else, by more.
+LARGEST_DEVIATION = 0.1
+SECONDS_BETWEEN_LINES = 5
+
+
+class Measurement(NamedTuple):
+    """Seconds for a batch, over `runs` runs; nan where it failed, with the reason in `error`.
+
+    deviation: of the logits from those of the network's first cell, relative to the largest; None if they cannot be
+      compared, because the runtime has weights of its own.
+    """
+
+    cell: Cell
+    runs: int
+    median: float
+    minimum: float
+    lower_quartile: float
+    upper_quartile: float
+    deviation: float | None = None
+    error: str = ""
+
+    @property
+    def images_per_second(self) -> float:
+        return self.cell.batch / self.median
+
+
+class Parts(NamedTuple):
+    """Seconds that the native engine spends on one image in each part of a dynamic network."""
+
+    cell: Cell
+    predictors: float
+    fusion: float
+    convolutions: float
+    rest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is measured: every network and its base, in every runtime, at all sizes and batches.
+
+    runtimes: (runtime, storage), in the order of the tables. runs: of each cell, after warming up.
+    Raises UserError for a network that has no base or cannot be built so, or an image that is too small.
+    """
+
+    networks: Sequence[str]
+    runtimes: Sequence[tuple[str, str]]
+    threads: Sequence[int]
+    image_sizes: Sequence[int]
+    batches: Sequence[int] = (1,)
+    runs: int = 50
+    width: float = 1.0
+
+    def __post_init__(self):
+        for network in self.networks:
+            if network not in BASES:
+                raise UserError(f"there is no dynamic network {network!r} with a base; {suggest(network, BASES)}")
+            for name in (network, BASES[network]):
+                stride = create_model(name, width=self.width).stride
+                if min(self.image_sizes) < stride:
+                    raise UserError(
+                        f"images of {min(self.image_sizes)} px are too small for {name}, of stride {stride}"
+                    )
+
+    def groups(self) -> list[list[Cell]]:
+        """Cells that take turns, because they are compared with one another: a network and its base at one size."""
+        return [
+            [
+                Cell(pair, network, runtime, storage, threads, size, batch, self.width)
+                for network in (pair, BASES[pair])
+                for runtime, storage in self.runtimes
+                if RUNTIMES[runtime].has(network, self.width)
+                for threads in self.threads
+            ]
+            for pair in self.networks
+            for size in self.image_sizes
+            for batch in self.batches
+        ]
+
+    @property
+    def profiled_size(self) -> int:
+        """The size at which the parts of networks are looked at: the paper's, if it is among the sizes."""
+        return 224 if 224 in self.image_sizes else self.image_sizes[0]
+
+
+def measure(plan: Plan, say: Callable[[str], None]) -> Iterator[tuple[list[Measurement], list[Parts]]]:
+    """The measurements of one group after the other, with the parts of its networks in the native engine.
+
+    say: is given lines about the progress.
+    Raises UserError if a process that measures has ended, as it does where memory runs out.
+    """
+    groups = plan.groups()
+    with Workers(plan.threads) as workers:
+        progress = _Progress([_work(cells) for cells in groups], say)
+        for number, cells in enumerate(groups):
+            progress.begin(number, f"{cells[0].pair}, {cells[0].image_size} px, batch {cells[0].batch}")
+            measured = measure_group(cells, workers.ask, plan.runs, progress)
+            working = [m.cell for m in measured if not m.error]
+            profiled = [c for c in working if _is_profiled(c) and c.image_size == plan.profiled_size]
+            yield measured, [Parts(cell, *workers.ask(cell, "profile", plan.runs)) for cell in profiled]
+
+
+def _work(cells: Sequence[Cell]) -> float:
+    """Pixels, and something for the preparation."""
+    return cells[0].batch * cells[0].image_size ** 2 + 200**2
+
+
+def _is_profiled(cell: Cell) -> bool:
+    return cell.runtime == "native" and cell.batch == 1 and cell.is_dynamic
+
+
+def measure_group(cells: Sequence[Cell], ask: Callable, runs: int, progress: Callable) -> list[Measurement]:
+    """Prepare all cells, then run each once in every round, so that what drifts on the machine drifts for all.
+
+    ask(cell, 'prepare') gives a `Ready`, or the text of an error; ask(cell, 'time') the seconds of one run.
+    """
+    ready, failed = {}, {}
+    for number, cell in enumerate(cells):
+        progress("preparing", number / len(cells) / 4)
+        answer = ask(cell, "prepare")
+        (ready if isinstance(answer, Ready) else failed)[cell] = answer
+    deviations = {cell: _deviation(cell, ready) for cell in ready}
+    counts = {cell: runs_of(answer.seconds, runs) for cell, answer in ready.items()}
+    samples = {cell: [] for cell in ready}
+    for number in range(runs):
+        progress(f"round {number + 1} of {runs}", 1 / 4 + 3 / 4 * number / runs)
+        for cell in list(ready)[:: -1 if number % 2 else 1]:  # to and fro: nobody always comes after the same one
+            if takes_part(number, counts[cell], runs):
+                samples[cell].append(ask(cell, "time"))
+    return [
+        failure(cell, failed[cell]) if cell in failed else summary(cell, samples[cell], deviations[cell])
+        for cell in cells
+    ]
+
+
+def runs_of(seconds: float, runs: int) -> int:
+    """How often a cell of so many seconds is run.
+
+    >>> runs_of(0.01, 50), runs_of(1, 50), runs_of(30, 50), runs_of(30, 2)
+    (50, 20, 5, 2)
+    """
+    return min(runs, max(FEWEST_RUNS, int(SECONDS_PER_CELL / seconds)))
+
+
+def takes_part(number: int, count: int, rounds: int) -> bool:
+    """Whether a cell that has `count` runs, spread over all rounds, has one in this round.
+
+    >>> [number for number in range(10) if takes_part(number, 4, 10)]
+    [2, 4, 7, 9]
+    """
+    return (number + 1) * count // rounds > number * count // rounds
+
+
+def summary(cell: Cell, samples: Sequence[float], deviation: float | None) -> Measurement:
+    """The measurement of a cell whose runs took so many seconds. Failed if its logits are not the network's."""
+    if deviation is not None and not deviation < LARGEST_DEVIATION:
+        return failure(cell, f"its logits differ by {deviation:.2g} of the largest: it computes something else")
+    lower, median, upper = np.quantile(samples, (0.25, 0.5, 0.75)).tolist()
+    return Measurement(cell, len(samples), median, min(samples), lower, upper, deviation)
+
+
+def failure(cell: Cell, error: str) -> Measurement:
+    return Measurement(cell, 0, *[math.nan] * 4, error=error)
+
+
+def _deviation(cell: Cell, ready: dict[Cell, Ready]) -> float | None:
+    logits = ready[cell].logits
+    if logits is None:
+        return None
+    first = next(r.logits for c, r in ready.items() if c.network == cell.network and r.logits is not None)
+    return float(np.abs(logits - first).max() / np.abs(first).max())
+
+
+class _Progress:
+    """`2/4 dy_resnet18, 224 px, batch 1 | round 7 of 50 | ETA 3m20s`, a line every few seconds.
+
+    work: of every group, in any unit.
+    """
+
+    def __init__(self, work: Sequence[float], say: Callable[[str], None]):
+        self._work, self._say = work, say
+        self._start = self._last = time.perf_counter()
+
+    def begin(self, group: int, name: str) -> None:
+        self._group, self._name = group, name
+
+    def __call__(self, what: str, share: float) -> None:
+        """share: of this group that is done."""
+        now = time.perf_counter()
+        done = (sum(self._work[: self._group]) + share * self._work[self._group]) / sum(self._work)
+        if now - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        eta = f" | ETA {duration((now - self._start) * (1 - done) / done)}" if done > 0 else ""
+        self._say(f"{self._group + 1}/{len(self._work)} {self._name} | {what}{eta}")

@@ -1,0 +1,250 @@
+"""What can run a network on this machine's processor, for `dynet benchmark`: a class for each runtime."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynet_jax.errors import UserError
+from dynet_jax.inference import InferenceModel, Preprocessing, program_of
+from dynet_jax.inference.bank import STORAGE
+from dynet_jax.inference.native.build import build
+from dynet_jax.inference.program import Convolution, Predictor, Program
+from dynet_jax.models import create_model
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, for pixels from 0 to 255
+Call = Callable[[np.ndarray], np.ndarray]  # [batch, height, width, 3] uint8 -> logits [batch, classes]
+
+
+class Cell(NamedTuple):
+    """One thing that is timed.
+
+    pair: the dynamic network of the comparison; network: that one, or its base.
+    storage: of banks, predictors and classifier.
+    """
+
+    pair: str
+    network: str
+    runtime: str
+    storage: str
+    threads: int
+    image_size: int
+    batch: int
+    width: float = 1.0
+
+    @property
+    def is_dynamic(self) -> bool:
+        return self.network == self.pair
+
+
+class Runtime:
+    """All runtimes get the same bytes and normalise them within the time that is measured.
+
+    Attributes:
+      packages: what must be installed. storages: that it has.
+      shares_weights: whether its networks are made of our programs, so that logits can be compared.
+    """
+
+    packages: tuple[str, ...] = ()
+    storages: tuple[str, ...] = ("float32",)
+    shares_weights = True
+
+    def missing(self) -> str | None:
+        """What to do in order to have it; None if it is there."""
+        if all(map(importlib.util.find_spec, self.packages)):
+            return None
+        return f"not installed; pip install {' '.join(self.packages)}"
+
+    def versions(self) -> str:
+        return ", ".join(f"{package} {version(package)}" for package in self.packages)
+
+    def has(self, network: str, width: float) -> bool:
+        """Whether it has this network."""
+        return True
+
+    def prepare(self, cell: Cell) -> Call:
+        """The network, compiled for cell.threads threads. Raises whatever the runtime raises if it cannot."""
+        raise NotImplementedError
+
+
+class Jax(Runtime):
+    """XLA. It takes as many threads as the process may use cores."""
+
+    packages = ("jax", "jaxlib")
+
+    def prepare(self, cell: Cell) -> Call:
+        return _inference_model(cell, "jax").logits
+
+
+class Native(Runtime):
+    """The engine of this package."""
+
+    storages = STORAGE
+
+    def missing(self) -> str | None:
+        try:
+            build()
+        except UserError as error:
+            return str(error)
+        return None
+
+    def versions(self) -> str:
+        return f"dynet_jax {version('dynet_jax')}"
+
+    def prepare(self, cell: Cell) -> Call:
+        return _inference_model(cell, "native").logits
+
+
+class OnnxRuntime(Runtime):
+    """ONNX Runtime, which optimises the graph that `dynet_jax.export` writes."""
+
+    packages = ("onnx", "onnxruntime")
+
+    def prepare(self, cell: Cell) -> Call:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = cell.threads, 1
+        options.log_severity_level = 3
+        # Its threads wait for more work by looking, between runs too, which would slow down whoever is next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        for name, size in (("batch", cell.batch), ("height", cell.image_size), ("width", cell.image_size)):
+            options.add_free_dimension_override_by_name(name, size)
+        session = onnxruntime.InferenceSession(_onnx(cell), options, providers=["CPUExecutionProvider"])
+        return lambda images: session.run(["logits"], {"images": images})[0]
+
+
+class OpenVino(Runtime):
+    """OpenVINO, from the same ONNX file."""
+
+    packages = ("onnx", "openvino")
+
+    def prepare(self, cell: Cell) -> Call:
+        import openvino
+
+        options = {
+            "INFERENCE_NUM_THREADS": cell.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",  # on some processors it would take bfloat16, unlike the others
+        }
+        core = openvino.Core()
+        network = core.read_model(_onnx(cell))
+        network.reshape({"images": [cell.batch, cell.image_size, cell.image_size, 3]})
+        compiled = core.compile_model(network, "CPU", options)
+        request, logits = compiled.create_infer_request(), compiled.output("logits")
+        return lambda images: request.infer({"images": images}, share_inputs=True)[logits]
+
+
+class Torch(Runtime):
+    """PyTorch with torchvision's networks and random weights, traced and frozen: BatchNorms are folded."""
+
+    packages = ("torch", "torchvision")
+    shares_weights = False
+    NAMES = {  # noqa: RUF012
+        "mobilenet_v2": "mobilenet_v2",
+        "mobilenet_v3_small": "mobilenet_v3_small",
+        "mobilenet_v3_large": "mobilenet_v3_large",
+        "resnet18": "resnet18",
+        "resnet50": "resnet50",
+        "shufflenet_v2": "shufflenet_v2_x1_0",
+    }
+
+    def has(self, network: str, width: float) -> bool:
+        return network in self.NAMES and width == 1
+
+    def prepare(self, cell: Cell) -> Call:
+        import torch
+        import torchvision
+
+        torch.set_num_threads(cell.threads)
+        mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+
+        class Normalized(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.network = torchvision.models.get_model(Torch.NAMES[cell.network], weights=None)
+
+            def forward(self, images):
+                return self.network((images.permute(0, 3, 1, 2).float() - mean) / std)
+
+        example = torch.zeros((cell.batch, cell.image_size, cell.image_size, 3), dtype=torch.uint8)
+        with torch.inference_mode():
+            traced = torch.jit.optimize_for_inference(torch.jit.trace(Normalized().eval(), example))
+
+        @torch.inference_mode()
+        def call(images):
+            return traced(torch.from_numpy(images)).numpy()
+
+        return call
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "native": Native(),
+    "jax": Jax(),
+    "onnxruntime": OnnxRuntime(),
+    "openvino": OpenVino(),
+    "torch": Torch(),
+}
+
+
+@functools.lru_cache(maxsize=2)  # a network and its base take turns
+def random_program(network: str, width: float) -> Program:
+    """The program of a network with random variables, which compute numbers of ordinary size: nothing is denormal,
+    infinite or saturated."""
+    model = create_model(network, width=width)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    random = np.random.default_rng(0)
+    variables = jax.tree_util.tree_map_with_path(lambda path, leaf: _array(random, path, leaf.shape), shapes)
+    return program_of(model, variables, 64)
+
+
+def _array(random: np.random.Generator, path: tuple, shape: tuple[int, ...]) -> np.ndarray:
+    *modules, name = (key.key for key in path)
+    if name in ("bias", "mean"):
+        return np.zeros(shape, np.float32)
+    if name in ("scale", "var"):
+        return np.ones(shape, np.float32)
+    # With 1 a layer and its ReLU would keep the variance, and the sums of residual blocks would double it every time.
+    gain = 0.7 * np.sqrt(2 / np.prod(shape[1:-1] if name == "kernels" else shape[:-1]))
+    if name == "kernels":
+        gain *= 2 / np.sqrt(shape[0])  # the kernels of a bank are added, each times about a half
+    if "coefficients" in modules:
+        gain *= 0.05  # large ones would switch kernels on and off, and every rounding would change the network
+    return np.float32(gain) * random.standard_normal(shape, np.float32)
+
+
+def random_images(cell: Cell) -> np.ndarray:
+    """[batch, image_size, image_size, 3] uint8"""
+    shape = (cell.batch, cell.image_size, cell.image_size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def native_parts(cell: Cell, runs: int) -> tuple[float, float, float, float]:
+    """Median seconds of the native engine's predictors, fusion, convolutions and the rest, for one image."""
+    engine, image = _inference_model(cell, "native").engine, random_images(cell)[:1]
+    engine.profile(image)  # allocates
+    *times, fusion = np.median([engine.profile(image) for _ in range(runs)], axis=0)
+    kinds = [type(operation) for operation in engine.program.operations]
+    predictors, convolutions = (
+        sum(seconds for seconds, kind in zip(times, kinds) if kind is wanted) for wanted in (Predictor, Convolution)
+    )
+    parts = predictors - fusion, fusion, convolutions, sum(times) - predictors - convolutions
+    return tuple(map(float, parts))
+
+
+def _inference_model(cell: Cell, runtime: str) -> InferenceModel:
+    program = random_program(cell.network, cell.width)
+    preprocessing = Preprocessing(cell.image_size, cell.image_size, MEAN, STD)
+    return InferenceModel(program, preprocessing, runtime=runtime, storage=cell.storage, threads=cell.threads)
+
+
+def _onnx(cell: Cell) -> bytes:
+    from dynet_jax.export.onnx import program_to_onnx
+
+    program = random_program(cell.network, cell.width)
+    return program_to_onnx(program, mean=MEAN, std=STD, image_size=cell.image_size).SerializeToString()
