@@ -147,6 +147,34 @@ def test_mistakes_of_summary(arguments, parts, capfd):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
+        (["--networks=dy_mobil"], ["there is no dynamic network 'dy_mobil' with a base; did you mean dy_mobile"]),
+        (["--networks=resnet18"], ["there is no dynamic network 'resnet18' with a base; did you mean dy_resnet18"]),
+        (["--runtimes=onnx"], ["--runtimes has no 'onnx'; did you mean onnxruntime"]),
+        (["--storages=int4"], ["--storages has no 'int4'; did you mean int8?"]),
+        (["--threads=1000000"], ["--threads=1000000 is more than the "]),
+        (["--threads=0"], ["--threads: '0' is not a positive number", "--help"]),
+        (["--threads=1,1"], ["'1,1' is not a list like A,B, with each once"]),
+        (["--image-size=16"], ["images of 16 px are too small for dy_mobile, of stride 32"]),
+        (["--image-sizes=224,big"], ["'big' is not a positive number"]),
+        (["--batch=1,,2"], ["'' is not a positive number"]),
+        (["--runs=none"], ["--runs: 'none' is not a positive number"]),
+        (["--width=-1"], ["width must be a positive number"]),
+        (["--networks=dy_shuffle", "--width=0.1"], ["width must be one of ShuffleNetV2's"]),
+        (["--overwrite"], ["--overwrite is of the files in --out=DIR"]),
+        (["--out="], ["an empty path"]),
+    ],
+    ids=" ".join,
+)
+def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    out = [] if {"--overwrite", "--out="} & {*arguments} else ["--out=latency"]
+    assert_one_line(run(main, ["benchmark", "--runtimes=jax", *out, *arguments], capfd), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
         ([CONFIG, "--config.epoch=3"], ["train.py: the configuration has no key 'epoch'; did you mean epochs"]),
         ([f"{CONFIG}:digits", "--config.epochs=many"], ["epochs must be float", "'many'"]),
         ([f"{CONFIG}:digits", "--config.batch_size=0"], ["batch_size must be positive, not 0"]),

@@ -1,0 +1,133 @@
+"""What measurements say about one another: ratios as in the paper's Table 2 and Fig. 7, and the CSV file."""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dynet_jax.analysis.latency import Measurement
+from dynet_jax.analysis.latency_runtimes import Cell
+from dynet_jax.analysis.table import Table
+
+# Table 2: milliseconds of the dynamic network and of its base, in Caffe on an i7-7700, 224 px, batch 1, mean of 50.
+PAPER = {"dy_mobile": (58.3, 109.1), "dy_resnet18": (68.7, 90.7), "dy_resnet50": (135.1, 199.6)}
+
+NUMBERS = ("median", "minimum", "lower_quartile", "upper_quartile")
+DERIVED = ("images_per_s", "base_in_same_runtime_over_this", "fastest_base_over_this", "fastest_base")
+
+
+class Comparison(NamedTuple):
+    """A dynamic network beside its base, each None if not measured there.
+
+    base: in the same runtime and storage; fastest_base: in whichever runtime is fastest, at as many threads.
+    """
+
+    dynamic: Measurement | None
+    base: Measurement | None
+    fastest_base: Measurement | None
+
+    @property
+    def same_runtime(self) -> float | None:
+        """How many times as fast as the base; above 1 the dynamic network is faster."""
+        return ratio(self.base, self.dynamic)
+
+    @property
+    def to_fastest(self) -> float | None:
+        return ratio(self.fastest_base, self.dynamic)
+
+
+def ratio(slow: Measurement | None, fast: Measurement | None) -> float | None:
+    """How many times as long one takes as the other; None if one of them was not measured, or failed."""
+    if slow is None or fast is None or slow.error or fast.error:
+        return None
+    return slow.median / fast.median
+
+
+def label(cell: Cell) -> str:
+    """'jax', 'native', 'native int8'"""
+    return cell.runtime if cell.storage == "float32" else f"{cell.runtime} {cell.storage}"
+
+
+def is_of_paper(cell: Cell) -> bool:
+    """Whether the paper has a number for networks of this size and width, on such images."""
+    return (cell.image_size, cell.batch, cell.width) == (224, 1, 1)
+
+
+def on_threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def fastest(measurements: Iterable[Measurement]) -> Measurement | None:
+    return min((m for m in measurements if not m.error), key=lambda m: m.median, default=None)
+
+
+def select(measurements: Iterable[Measurement], **fields) -> list[Measurement]:
+    """Those whose cells have these values; `is_dynamic` is a field too."""
+    return [m for m in measurements if all(getattr(m.cell, name) == value for name, value in fields.items())]
+
+
+def values(measurements: Iterable[Measurement], field: str) -> list:
+    """The different values of a field of the cells, in the order of their first appearance."""
+    return list(dict.fromkeys(getattr(m.cell, field) for m in measurements))
+
+
+def compare(measurements: Sequence[Measurement], cell: Cell) -> Comparison:
+    """The comparison of a cell's pair at its size, batch and threads, in its runtime and storage."""
+    same = {name: getattr(cell, name) for name in ("pair", "threads", "image_size", "batch", "width")}
+    around = select(measurements, **same)
+    own = select(around, runtime=cell.runtime, storage=cell.storage)
+    dynamic, base = (next(iter(select(own, is_dynamic=kind)), None) for kind in (True, False))
+    return Comparison(dynamic, base, fastest(select(around, is_dynamic=False)))
+
+
+def best(measurements: Sequence[Measurement]) -> Comparison:
+    """Of one pair at one size, batch and number of threads: the fastest of both networks, wherever that is."""
+    dynamic, base = (fastest(select(measurements, is_dynamic=kind)) for kind in (True, False))
+    return Comparison(dynamic, base, base)
+
+
+def reductions(measurements: Sequence[Measurement], threads: int, runtime: str | None) -> dict[str, dict[int, float]]:
+    """Fig. 7: {network: {image size: 1 - L_dynamic / L_base}} at batch 1.
+
+    runtime: a `label` that both run in; None for the fastest of each.
+    """
+    result: dict[str, dict[int, float]] = {}
+    measurements = select(measurements, threads=threads, batch=1)
+    for pair in values(measurements, "pair"):
+        for size in sorted(values(measurements, "image_size")):
+            here = select(measurements, pair=pair, image_size=size)
+            times = best([m for m in here if runtime in (None, label(m.cell))]).same_runtime
+            if times is not None:
+                result.setdefault(pair, {})[size] = 1 - 1 / times
+    return result
+
+
+def csv_of(measurements: Sequence[Measurement]) -> str:
+    """A line for every measurement, in seconds for the whole batch, with what follows from it."""
+    header = (*Cell._fields, "runs", *(f"{name}_s" for name in NUMBERS), "deviation", "error", *DERIVED)
+    rows = []
+    for m in measurements:
+        found = compare(measurements, m.cell)._replace(dynamic=m)  # a base has ratios too
+        base = label(found.fastest_base.cell) if found.fastest_base else None
+        numbers = [None if math.isnan(value) else value for value in (m[2:6])]
+        rate = None if m.error else m.images_per_second
+        derived = (rate, found.same_runtime, found.to_fastest, base)
+        rows.append((*m.cell, m.runs, *numbers, m.deviation, m.error, *derived))
+    return Table(header, rows).csv() + "\n"
+
+
+def read_csv(file: Path) -> list[Measurement]:
+    """The measurements of a file that `csv_of` made."""
+    kinds = Cell.__annotations__
+    with open(file, newline="") as lines:
+        return [
+            Measurement(
+                Cell(**{name: kinds[name](row[name]) for name in Cell._fields}),
+                int(row["runs"]),
+                *(float(row[f"{name}_s"] or "nan") for name in NUMBERS),
+                deviation=float(row["deviation"]) if row["deviation"] else None,
+                error=row["error"],
+            )
+            for row in csv.DictReader(lines)
+        ]

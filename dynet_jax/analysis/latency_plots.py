@@ -1,0 +1,120 @@
+"""Fig. 7 and Table 2 as figures, which can be read in print and by colour-blind people."""
+
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+
+from dynet_jax.analysis.latency import Measurement
+from dynet_jax.analysis.latency_compare import (
+    PAPER,
+    compare,
+    is_of_paper,
+    label,
+    on_threads,
+    reductions,
+    select,
+    values,
+)
+
+# Okabe and Ito's colours; every line has a marker of its own too, and every bar a hatch.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+STYLES = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:")
+HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo")
+
+
+def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title: str) -> None:
+    """Fig. 7: 100 % - L_dynamic / L_base over the size of the image, as a PNG.
+
+    A column for each number of threads; above, the fastest of both networks; below, both in the first runtime that was
+    measured, as the paper's were.
+    """
+    threads = values(measurements, "threads")
+    dynamic = [m for m in select(measurements, is_dynamic=True, batch=1) if not m.error]
+    runtimes = [(None, "the fastest runtime of each")]
+    runtimes += [(name, f"both in {name}") for name in list(dict.fromkeys(label(m.cell) for m in dynamic))[:1]]
+    pyplot = _pyplot()
+    figure, grid = pyplot.subplots(
+        len(runtimes), len(threads), figsize=(5 * len(threads), 3.6 * len(runtimes)), sharex=True, sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for row, (runtime, name) in zip(grid, runtimes):
+        for axes, count in zip(row, threads):
+            lines = reductions(measurements, count, runtime).items()
+            for (network, points), color, style in zip(lines, cycle(COLORS), cycle(STYLES)):
+                shares = [100 * share for share in points.values()]
+                axes.plot(list(points), shares, style, color=color, label=network, markersize=5, linewidth=1.6)
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set_title(f"{name}, {on_threads(count)}", fontsize=10)
+            axes.set_xticks(sorted(values(measurements, "image_size")))
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("image size, px")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("latency saved, %")
+    lowest = min(axes.get_ylim()[0] for axes in grid.flat)
+    grid[0, 0].set_ylim(
+        bottom=max(lowest, -100)
+    )  # what is slower still is in the tables; here it would flatten the rest
+    if grid[0, 0].lines[1:]:  # more than the line at 0
+        grid[0, 0].legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(image_file, dpi=120)
+    pyplot.close(figure)
+
+
+def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: str) -> None:
+    """Table 2: how many times as fast as the fastest base network each runtime is, as a PNG.
+
+    measurements: of one size, at batch 1. A group of bars for each network, a panel for each number of threads.
+    """
+    threads, pairs = values(measurements, "threads"), values(measurements, "pair")
+    labels = list(dict.fromkeys(label(m.cell) for m in select(measurements, is_dynamic=True)))
+    pyplot = _pyplot()
+    width = max(5.5, 1 + 0.28 * len(labels) * len(pairs))
+    figure, row = pyplot.subplots(
+        1, len(threads), figsize=(width * len(threads), 4.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, count in zip(row[0], threads):
+        here = select(measurements, threads=count)
+        _bars(axes, here, pairs, labels)
+        bases = {m.cell.pair: m.cell.network for m in select(here, is_dynamic=False)}
+        axes.set_xticks(range(len(pairs)), [f"{pair}\nto {bases.get(pair, 'no base')}" for pair in pairs], fontsize=8)
+        axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
+        axes.set_title(on_threads(count), fontsize=10)
+        axes.grid(axis="y", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    row[0, 0].set_ylabel("times as fast as the fastest base")
+    figure.legend(*row[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+    figure.suptitle(title)
+    figure.savefig(image_file, dpi=120)
+    pyplot.close(figure)
+
+
+def _bars(axes, measurements: Sequence[Measurement], pairs: Sequence[str], labels: Sequence[str]) -> None:
+    thickness = 0.8 / max(1, len(labels))
+    for number, (name, color, hatch) in enumerate(zip(labels, cycle(COLORS), cycle(HATCHES))):
+        found = [m for m in select(measurements, is_dynamic=True) if label(m.cell) == name]
+        heights = {m.cell.pair: compare(measurements, m.cell).to_fastest or 0 for m in found}
+        places = [index - 0.4 + (number + 0.5) * thickness for index in range(len(pairs))]
+        bars = axes.bar(
+            places, [heights.get(pair, 0) for pair in pairs], thickness, color=color, hatch=hatch, label=name,
+            edgecolor="white", linewidth=0.5,
+        )  # fmt: skip
+        axes.bar_label(bars, [f"{heights[pair]:.2f}" if heights.get(pair) else "" for pair in pairs], fontsize=6)
+    published = {i: PAPER[pair] for i, pair in enumerate(pairs) if pair in PAPER and is_of_paper(measurements[0].cell)}
+    if published:
+        starts, ends = ([index + side for index in published] for side in (-0.45, 0.45))
+        ratios = [base / dynamic for dynamic, base in published.values()]
+        axes.hlines(
+            ratios, starts, ends, color="black", linewidth=2, label="the paper's, in Caffe on another processor"
+        )
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

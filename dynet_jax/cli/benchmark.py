@@ -1,0 +1,155 @@
+"""`dynet benchmark`: how fast dynamic networks are on this machine's processor, beside their bases."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from dynet_jax.cli.parsing import path_argument
+from dynet_jax.errors import UserError, suggest
+
+FILES = ("latency.csv", "table2.md", "latency_ratio.png", "table2.png")
+
+
+def add_benchmark(commands) -> None:
+    parser = commands.add_parser(
+        "benchmark",
+        help="how fast networks are on this machine's processor, beside their bases: the paper's Table 2 and Fig. 7",
+        description="Measures dynamic networks and their bases, with random weights, in every runtime that is "
+        "installed. All take turns. Nothing else should be running.",
+        epilog="examples: dynet benchmark --out=latency; "
+        "dynet benchmark --image-sizes=128,224,320,448,640,896 --runtimes=native,onnxruntime --storages=float32; "
+        "dynet benchmark --batch=8,32,128 --runtimes=native,onnxruntime,jax --storages=float32",
+    )
+    parser.add_argument("--networks", type=_words, metavar="NAMES", help="dynamic ones; default: the paper's four")
+    parser.add_argument("--runtimes", type=_words, metavar="NAMES", help="default: all that are installed")
+    parser.add_argument("--storages", type=_words, metavar="NAMES", help="of `native`: float32, bfloat16, int8")
+    parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: 1 and all cores")
+    parser.add_argument(
+        "--image-sizes", "--image-size", type=_numbers, default=[224], metavar="N,...", help="default: 224"
+    )
+    parser.add_argument("--batch", type=_numbers, default=[1], metavar="N,...", help="images per run; default: 1")
+    parser.add_argument("--runs", type=_number, default=50, help="of each; fewer of what takes long; default: 50")
+    parser.add_argument("--width", type=float, default=1.0, help="of all networks; default: 1")
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help=f"where to write {', '.join(FILES)}")
+    parser.add_argument("--overwrite", action="store_true", help="the files in DIR if they are there")
+    parser.set_defaults(run=_benchmark)
+
+
+def _benchmark(options) -> None:
+    from dynet_jax.analysis.latency import OF_THE_PAPER, Plan, measure
+    from dynet_jax.analysis.latency_compare import csv_of
+    from dynet_jax.analysis.latency_report import disturbance, document, machine_lines
+    from dynet_jax.analysis.latency_worker import cores
+
+    if options.overwrite and options.out is None:
+        raise UserError("--overwrite is of the files in --out=DIR, which is not given")
+    threads = _threads(options.threads, cores())
+    runtimes, missing = _runtimes(options.runtimes, options.storages)
+    sizes = {"image_sizes": options.image_sizes, "batches": options.batch}
+    plan = Plan(options.networks or OF_THE_PAPER, runtimes, threads, **sizes, runs=options.runs, width=options.width)
+    _claim(options.out, options.overwrite)
+    for line in missing:
+        _say(line)
+    measurements, parts = [], []
+    for measured, profiled in measure(plan, _say):
+        measurements, parts = measurements + measured, parts + profiled
+        if options.out is not None:  # what there is so far, in case that it is interrupted
+            (options.out / FILES[0]).write_text(csv_of(measurements))
+    notes = [
+        *machine_lines(dict.fromkeys(name for name, _ in runtimes), len(cores())),
+        f"Medians of {options.runs} runs (at least 5 of what takes long), each right after others that are not timed. "
+        "All take turns, so that drift of the machine is everyone's. From bytes to logits, normalisation included.",
+        "Ratios are time of the base / time of the dynamic network: above 1, the dynamic one is faster.",
+        *missing,
+        *disturbance(measurements),
+    ]
+    text = document(measurements, parts, notes)
+    print(text, end="")
+    if options.out is not None:
+        _write(options.out, text, measurements)
+
+
+def _write(out, text: str, measurements) -> None:
+    from dynet_jax.analysis import latency_plots
+    from dynet_jax.analysis.latency_compare import select, values
+
+    _, table2, figure7, bars = (out / name for name in FILES)
+    table2.write_text(text)
+    single = select(measurements, batch=1)
+    if single:
+        sizes = values(single, "image_size")
+        size = 224 if 224 in sizes else sizes[0]
+        latency_plots.plot_reductions(single, figure7, "Latency saved: 100 % - L_dynamic / L_base, one image")
+        latency_plots.plot_table2(select(single, image_size=size), bars, f"One image of {size} px (Table 2)")
+    _say(f"written to {out}")
+
+
+def _runtimes(names: list[str] | None, storages: list[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
+    """([(runtime, storage), ...], a line for each runtime that is not there)"""
+    from dynet_jax.analysis.latency_runtimes import RUNTIMES, STORAGE
+
+    for option, given, known in (("--runtimes", names, RUNTIMES), ("--storages", storages, STORAGE)):
+        for name in given or ():
+            if name not in known:
+                raise UserError(f"{option} has no {name!r}; {suggest(name, known)}")
+    problems = {name: RUNTIMES[name].missing() for name in names or RUNTIMES}
+    missing = [f"{name} is not measured: {problem}" for name, problem in problems.items() if problem]
+    found = [
+        (name, storage)
+        for name, problem in problems.items()
+        if not problem
+        for storage in RUNTIMES[name].storages
+        if len(RUNTIMES[name].storages) == 1 or storage in (storages or STORAGE)
+    ]
+    if not found:
+        raise UserError("there is no runtime to measure: " + "; ".join(missing))
+    return found, missing
+
+
+def _threads(given: list[int] | None, cores: list[int]) -> list[int]:
+    import os
+
+    pinned = hasattr(os, "sched_setaffinity")
+    if given is None:
+        return sorted({1, len(cores)}) if pinned else [len(cores)]
+    if max(given) > len(cores):
+        raise UserError(f"--threads={max(given)} is more than the {len(cores)} cores that there are")
+    if not pinned and given != [len(cores)]:
+        raise UserError(f"this system cannot pin processes to cores: only --threads={len(cores)} can be measured")
+    return given
+
+
+def _claim(out, overwrite: bool) -> None:
+    """Make the folder now: what has been measured for an hour should not be lost for the want of it."""
+    if out is None:
+        return
+    present = [name for name in FILES if (out / name).exists()]
+    if present and not overwrite:
+        raise UserError(f"{out} has {', '.join(present)} already; name another folder, or add --overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / FILES[0]).touch()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _words(text: str) -> list[str]:
+    return _unique(text, str)
+
+
+def _numbers(text: str) -> list[int]:
+    return _unique(text, _number)
+
+
+def _unique(text: str, read: Callable) -> list:
+    found = [read(word.strip()) for word in text.split(",")]
+    if not all(found) or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like A,B, with each once")
+    return found
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)

@@ -1,0 +1,234 @@
+"""`dynet benchmark`: what follows from measurements, how they are taken, and the command at a tiny size."""
+
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynet_jax import list_models
+from dynet_jax.analysis import latency_compare, latency_plots, latency_report, latency_runtimes
+from dynet_jax.analysis.latency import BASES, Measurement, Parts, Plan, failure, measure_group, runs_of, takes_part
+from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
+from dynet_jax.analysis.latency_worker import Ready, Workers, cores
+from dynet_jax.cli import main
+from dynet_jax.cli.benchmark import FILES
+from dynet_jax.errors import UserError
+
+TINY = ["benchmark", "--networks=dy_mobile", "--width=0.1", "--image-size=32", "--runs=2", "--threads=1"]
+COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+
+
+def cell(network="dy_mobile", runtime="native", storage="float32", threads=1, size=224, batch=1):
+    return Cell("dy_mobile", network, runtime, storage, threads, size, batch)
+
+
+def measurement(milliseconds, *arguments, **options):
+    seconds = milliseconds / 1000
+    return Measurement(cell(*arguments, **options), 50, seconds, 0.9 * seconds, 0.95 * seconds, 1.1 * seconds, 0.0)
+
+
+@pytest.fixture
+def measured():
+    return [
+        measurement(4, "dy_mobile", "native"),
+        measurement(2, "dy_mobile", "native", "int8"),
+        measurement(10, "dy_mobile", "jax"),
+        failure(cell("dy_mobile", "openvino"), "RuntimeError: not so"),
+        measurement(8, "mobilenet_v2", "native"),
+        measurement(7, "mobilenet_v2", "native", "int8"),
+        measurement(5, "mobilenet_v2", "jax"),
+        measurement(3, "mobilenet_v2", "onnxruntime"),
+        measurement(6, "mobilenet_v2", "openvino"),
+        measurement(1, "mobilenet_v2", "onnxruntime", threads=2),  # more threads: not a reference for one
+    ]
+
+
+def test_ratios(measured):
+    native = latency_compare.compare(measured, cell())
+    assert native.same_runtime == pytest.approx(8 / 4)
+    assert native.to_fastest == pytest.approx(3 / 4)
+    assert native.fastest_base.cell.runtime == "onnxruntime"
+    assert latency_compare.compare(measured, cell(storage="int8")).same_runtime == pytest.approx(7 / 2)
+    assert latency_compare.compare(measured, cell(runtime="jax")).to_fastest == pytest.approx(3 / 10)
+    failed = latency_compare.compare(measured, cell(runtime="openvino"))
+    assert failed.same_runtime is None
+    assert failed.to_fastest is None
+
+
+def test_reductions(measured):
+    larger = [measurement(5, size=448), measurement(40, "mobilenet_v2", size=448)]
+    both = latency_compare.reductions(measured + larger, 1, "native")
+    assert both == {"dy_mobile": {224: pytest.approx(0.5), 448: pytest.approx(1 - 5 / 40)}}
+    fastest = latency_compare.reductions(measured + larger, 1, None)
+    assert fastest == {"dy_mobile": {224: pytest.approx(1 - 2 / 3), 448: pytest.approx(1 - 5 / 40)}}
+    assert latency_compare.reductions(measured, 2, None) == {}
+
+
+def test_tables(measured):
+    exact, rounded, two_threads = latency_report.summary_table(measured, 224, 1).rows
+    assert exact[:7] == ("dy_mobile", "1", 4, "native", "mobilenet_v2", 3, "onnxruntime")
+    assert exact[7:] == (pytest.approx(3 / 4), 58.3, 109.1, pytest.approx(1.87, abs=0.005))
+    assert rounded[2:4] == (2, "native int8")
+    assert two_threads[2:8] == (None, None, "mobilenet_v2", 1, "onnxruntime", None)
+    rows = {row[1]: row[2:] for row in latency_report.runtime_table(measured, 224, 1, 1).rows}
+    assert list(rows) == ["native", "native int8", "jax", "openvino", "onnxruntime"]
+    assert rows["native"] == (4, "3.80 to 4.40", pytest.approx(3.6), 8, "7.60 to 8.80", pytest.approx(7.2), 2, 0.75)
+    assert rows["openvino"] == ("failed", None, None, 6, "5.70 to 6.60", pytest.approx(5.4), None, None)
+    assert rows["onnxruntime"][:3] == (None, None, None)
+
+
+def test_throughput_is_images_per_second():
+    batch = [measurement(100, batch=32), measurement(200, "mobilenet_v2", batch=32)]
+    (row,) = latency_report.runtime_table(batch, 224, 32, 1).rows
+    assert row[2:5] == (pytest.approx(320), "290.91 to 336.84", pytest.approx(320 / 0.9))
+    assert row[8:] == (2, 2)
+    (row,) = latency_report.summary_table(batch, 224, 32).rows
+    assert len(row) == 8  # the paper has no batches
+
+
+def test_document(measured):
+    parts = [Parts(cell(), 0.001, 0.001, 0.005, 0.003)]
+    text = latency_report.document(measured, parts, ["a note"])
+    assert "- a note\n" in text
+    assert "- openvino, dy_mobile: RuntimeError: not so\n" in text
+    assert latency_report.parts_table(parts).rows == [("dy_mobile", "float32", "1", 10, 10, 10, 50, 30)]
+    assert "Fig. 7" not in text  # there is one size
+    text = latency_report.document(
+        [*measured, measurement(5, size=448), measurement(6, "mobilenet_v2", size=448)], [], []
+    )
+    assert "+16.7 %" in text
+
+
+def test_disturbance(measured):
+    assert latency_report.disturbance(measured) == []
+    wide = [m._replace(upper_quartile=3 * m.median) for m in measured]
+    assert "something else was running" in latency_report.disturbance(wide)[0]
+
+
+def test_csv_comes_back(measured, tmp_path):
+    file = tmp_path / "latency.csv"
+    file.write_text(latency_compare.csv_of(measured))
+    again = latency_compare.read_csv(file)
+    assert [m.cell for m in again] == [m.cell for m in measured]
+    assert [m.error for m in again] == [m.error for m in measured]
+    assert [m[1:7] for m in again if not m.error] == [m[1:7] for m in measured if not m.error]
+    assert math.isnan(again[3].median)
+    assert file.read_text().splitlines()[1].endswith(",250.0,2.0,0.75,onnxruntime")
+
+
+def test_plots(measured, tmp_path):
+    sizes = [measurement(n, network, size=32 * n) for n in (2, 3) for network in ("dy_mobile", "mobilenet_v2")]
+    latency_plots.plot_reductions(measured + sizes, tmp_path / "ratio.png", "title")
+    latency_plots.plot_table2(measured, tmp_path / "bars.png", "title")
+    base = latency_compare.select(measured, is_dynamic=False)  # torch alone has no dynamic networks
+    latency_plots.plot_reductions(base, tmp_path / "ratio2.png", "title")
+    latency_plots.plot_table2(base, tmp_path / "bars2.png", "title")
+    for file in ("ratio.png", "bars.png", "ratio2.png", "bars2.png"):
+        assert (tmp_path / file).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 10])
+def test_runs_are_spread(count):
+    rounds = [number for number in range(10) if takes_part(number, count, 10)]
+    assert len(rounds) == count
+    assert max(np.diff([-1, *rounds, 10])) <= -(-10 // count) + 1
+
+
+def test_all_take_turns():
+    """Every round has each once; what takes long has fewer runs; a failure does not end the others."""
+    fast, slow, wrong, broken = (cell(runtime=name) for name in ("native", "jax", "openvino", "onnxruntime"))
+    logits = np.array([1.0, -2.0])
+    answers = {fast: Ready(0.01, logits), slow: Ready(2, logits), wrong: Ready(0.01, -logits), broken: "no"}
+    asked = []
+
+    def ask(cell, what):
+        asked.append((cell, what))
+        return answers[cell] if what == "prepare" else answers[cell].seconds
+
+    measured = measure_group([fast, slow, wrong, broken], ask, 20, lambda *_: None)
+    assert [(m.runs, m.median) for m in measured[:2]] == [(20, 0.01), (10, 2)]
+    assert measured[1].deviation == 0
+    assert "computes something else" in measured[2].error
+    assert measured[3].error == "no"
+    timed = [cell for cell, what in asked if what == "time"]
+    assert timed[:5] == [fast, wrong, wrong, slow, fast]  # to and fro
+    assert runs_of(100, 50) == 5
+
+
+def test_plan():
+    assert set(BASES) | set(BASES.values()) <= set(list_models())
+    plan = Plan(["dy_mobile", "dy_resnet18"], [("native", "int8"), ("torch", "float32")], [1, 2], [224, 64], runs=2)
+    groups = plan.groups()
+    assert [(group[0].pair, group[0].image_size) for group in groups] == [
+        ("dy_mobile", 224), ("dy_mobile", 64), ("dy_resnet18", 224), ("dy_resnet18", 64),
+    ]  # fmt: skip
+    assert [(c.network, c.runtime, c.threads) for c in groups[0]] == [
+        *(("dy_mobile", "native", threads) for threads in (1, 2)),
+        *(("mobilenet_v2", runtime, threads) for runtime in ("native", "torch") for threads in (1, 2)),
+    ]
+
+
+def test_cores_of_this_process():
+    assert sorted(cores()) == sorted(os.sched_getaffinity(0))
+
+
+def test_random_networks_are_tame():
+    program = latency_runtimes.random_program("dy_resnet18", 0.1)
+    kernels = [np.abs(operation.bias).max() for operation in program.operations if hasattr(operation, "bias")]
+    assert max(kernels) == 0
+    model = latency_runtimes.InferenceModel(
+        program, latency_runtimes.Preprocessing(32, 32, latency_runtimes.MEAN, latency_runtimes.STD), runtime="jax"
+    )
+    largest = np.abs(model.logits(latency_runtimes.random_images(cell(size=32)))).max()
+    assert 1e-6 < largest < 1e3
+
+
+def test_a_process_that_ends_is_a_mistake_not_a_hang():
+    with Workers([1]) as workers:
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match="has ended; is there enough memory"):
+            workers.ask(cell(), "time")
+
+
+def test_the_command(tmp_path, capfd):
+    """All runtimes that are here, native with all storages where there is a compiler."""
+    arguments = [*TINY, f"--out={tmp_path / 'new' / 'folder'}", "--runtimes=jax,native,onnxruntime"]
+    assert main(arguments) == 0
+    out, err = capfd.readouterr()
+    (table2,) = (tmp_path / "new" / "folder" / name for name in FILES if name.endswith(".md"))
+    assert table2.read_text() == out
+    assert "32 px" in out
+    for name in FILES:
+        assert (tmp_path / "new" / "folder" / name).stat().st_size > 100
+    measurements = latency_compare.read_csv(tmp_path / "new" / "folder" / "latency.csv")
+    labels = {latency_compare.label(m.cell) for m in measurements}
+    assert "jax" in labels
+    assert {"native", "native bfloat16", "native int8"} <= labels or not COMPILER
+    assert {m.cell.network for m in measurements} == {"dy_mobile", "mobilenet_v2"}
+    assert all(m.error == "" and m.runs == 2 and m.median > 0 and m.deviation < 0.1 for m in measurements), out
+    assert ("| fusion % |" in out) == bool(COMPILER)
+    before = {name: (tmp_path / "new" / "folder" / name).read_bytes() for name in FILES}
+    assert main(arguments) == 2  # before anything is measured
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "--overwrite" in err
+    assert {name: (tmp_path / "new" / "folder" / name).read_bytes() for name in FILES} == before
+
+
+def test_what_is_not_installed_is_named(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(RUNTIMES["openvino"], "packages", ("onnx", "no_such_package"))
+    monkeypatch.setattr("dynet_jax.analysis.latency.measure", lambda plan, say: iter([([measurement(1)], [])]))
+    assert main([*TINY, "--runtimes=openvino,jax"]) == 0
+    out, err = capfd.readouterr()
+    line = "openvino is not measured: not installed; pip install onnx no_such_package"
+    assert line in err.splitlines()
+    assert f"- {line}" in out.splitlines()
+    assert main([*TINY, "--runtimes=openvino", f"--out={tmp_path / 'out'}"]) == 2
+    assert capfd.readouterr().err == f"dynet: there is no runtime to measure: {line}\n"
+    assert not Path(tmp_path / "out").exists()
