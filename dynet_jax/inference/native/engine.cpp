@@ -1,8 +1,9 @@
 // The C interface: a program is built operation by operation, and then run on images of any size.
-#include <map>
+#include <memory>
 #include <mutex>
 
-#include "operations.h"
+#include "predictor.h"
+#include "small_operations.h"
 
 namespace {
 

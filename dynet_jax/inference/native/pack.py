@@ -1,4 +1,4 @@
-"""Weights in the order in which the engine reads them (`fuse.h` and `operations.h` say why)."""
+"""Weights in the order in which the engine reads them (`fuse.h`, `tiles.h` and `predictor.h` say why)."""
 
 import math
 from typing import NamedTuple

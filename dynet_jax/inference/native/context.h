@@ -1,0 +1,58 @@
+// What operations work on, for one image. Maps lie plane by plane; values without positions are plain vectors.
+#pragma once
+#include <array>
+#include <chrono>
+#include <map>
+
+#include "geometry.h"
+#include "pool.h"
+
+inline double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+struct Value {
+  int channels = 0, height = 0, width = 0;  // no height: a vector
+  int64_t plane = 1;                        // floats from channel to channel
+  float* data = nullptr;
+
+  bool is_map() const { return height > 0; }
+  int64_t positions() const { return static_cast<int64_t>(height) * width; }
+  int64_t floats() const { return (channels * plane + 15) / 16 * 16 + 64; }  // a tile may read beyond the end
+  void shape(int c, int h, int w) {
+    channels = c, height = h, width = w;
+    plane = h ? (positions() + 15) / 16 * 16 : 1;
+  }
+};
+
+// What one image at a time needs: its values, scratch for each thread, and the threads.
+struct Context {
+  explicit Context(int threads) : pool(threads), scratch(threads) {}
+
+  Pool pool;
+  double fusion = 0;  // seconds of this image, as part of the predictors'
+  std::vector<Value> values;
+  std::vector<std::vector<float>> scratch;
+  std::map<std::array<int, 9>, Masks> all_masks;
+
+  const Masks& masks(const Geometry& g, int height, int width) {
+    std::array<int, 9> key = {g.kernel[0], g.kernel[1], g.dilation[0], g.dilation[1], g.same, g.padding[0][0],
+                              g.padding[1][0], height, width};
+    auto found = all_masks.find(key);
+    if (found == all_masks.end()) found = all_masks.emplace(key, Masks(g, height, width)).first;
+    return found->second;
+  }
+
+  float* scratch_of(int thread, int64_t floats) {
+    auto& own = scratch[thread];
+    if (static_cast<int64_t>(own.size()) < floats + 16) own.resize(floats + 16);
+    return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(own.data()) + 63) / 64 * 64);
+  }
+};
+
+struct Operation {
+  std::vector<int> inputs, outputs;
+  virtual ~Operation() = default;
+  virtual bool shape(std::vector<Value>& values) const = 0;  // of the outputs; false if the image is too small
+  virtual void run(Context& context) const = 0;
+};

@@ -1,0 +1,143 @@
+// What works on vectors: linear layers, means, and the predictors of coefficients, which fuse the kernels too.
+#pragma once
+#include <limits>
+
+#include "convolution.h"
+
+// A matrix of weights as [outputs / WIDE][c_in][WIDE], the last outputs filled up with zeros.
+struct Linear {
+  static constexpr int WIDE = 64;
+  int c_in = 0, c_out = 0, storage = FLOAT32;
+  const void* weights = nullptr;
+  const float *scales = nullptr, *bias = nullptr;  // filled up too
+
+  int tasks() const { return (c_out + WIDE - 1) / WIDE; }
+
+  template <int S> void part(const float* x, int number, float* y) const {
+    auto from = static_cast<const typename Stored<S>::type*>(weights) + static_cast<int64_t>(number) * c_in * WIDE;
+    Vec sum[WIDE / LANES] = {};
+    for (int i = 0; i < c_in; i++, from += WIDE) {
+#pragma GCC unroll 8
+      for (int v = 0; v < WIDE / LANES; v++) sum[v] += x[i] * widen<S>(from + v * LANES);
+    }
+    for (int v = 0; v < WIDE / LANES; v++) {
+      int at = number * WIDE + v * LANES;
+      if (scales) sum[v] *= load(scales + at);
+      store(y + v * LANES, sum[v] + load(bias + at));
+    }
+  }
+
+  template <class F> void run_then(Pool& pool, const float* x, float* y, F after) const {
+    pool.run(tasks(), [&](int number, int) {
+      float values[WIDE];
+      if (storage == FLOAT32) part<FLOAT32>(x, number, values);
+      if (storage == BFLOAT16) part<BFLOAT16>(x, number, values);
+      if (storage == INT8) part<INT8>(x, number, values);
+      for (int v = 0; v < WIDE; v += LANES) store(values + v, after(load(values + v)));
+      int first = number * WIDE;
+      std::copy(values, values + std::min(WIDE, c_out - first), y + first);
+    });
+  }
+
+  void run(Pool& pool, const float* x, float* y, int32_t activation) const {
+    with_activation(activation, [&](auto a) {
+      run_then(pool, x, y, [](Vec v) { return activate<decltype(a)::value>(v); });
+    });
+  }
+};
+
+inline void mean_of_planes(Pool& pool, const Value& x, float* y) {
+  constexpr int CHANNELS = 8;
+  pool.run((x.channels + CHANNELS - 1) / CHANNELS, [&](int number, int) {
+    for (int c = number * CHANNELS; c < std::min(x.channels, (number + 1) * CHANNELS); c++) {
+      const float* from = x.data + c * x.plane;
+      int64_t i = 0, end = x.positions();
+      Vec sums[4] = {};
+      for (; i + 4 * LANES <= end; i += 4 * LANES)
+        for (int v = 0; v < 4; v++) sums[v] += load(from + i + v * LANES);
+      Vec sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+      float total = 0;
+      for (int lane = 0; lane < LANES; lane++) total += sum[lane];
+      for (; i < end; i++) total += from[i];
+      y[c] = total / end;
+    }
+  });
+}
+
+// Coefficients of several dynamic convolutions, and right after them, in one pass over the banks, their kernels.
+struct Predictor : Operation {
+  int x;
+  Linear hidden, output;  // hidden may have no weights
+  int group_size, softmax;
+  std::vector<int> features;
+  std::vector<const Convolution*> convolutions;
+
+  bool shape(std::vector<Value>& values) const override {
+    for (size_t i = 0; i < features.size(); i++) values[outputs[i]].shape(group_size * features[i], 0, 0);
+    for (auto conv : convolutions) values[conv->kernel].shape(conv->panels, 0, 0);
+    return true;
+  }
+
+  void run(Context& context) const override {
+    Pool& pool = context.pool;
+    std::vector<float> mean(context.values[x].channels), inside(hidden.c_out), logits(output.c_out);
+    const float* from = mean.data();
+    mean_of_planes(pool, context.values[x], mean.data());
+    if (hidden.weights) {
+      hidden.run(pool, from, inside.data(), RELU);
+      from = inside.data();
+    }
+    output.run(pool, from, logits.data(), softmax ? NONE : SIGMOID);
+    const float* part = logits.data();
+    for (size_t i = 0; i < features.size(); i++) {
+      float* eta = context.values[outputs[i]].data;
+      std::copy(part, part + group_size * features[i], eta);
+      part += group_size * features[i];
+      if (softmax) normalise(eta, features[i]);
+    }
+    double start = seconds();
+    int blocks = 0;
+    for (auto conv : convolutions) blocks += conv->blocks.size();
+    pool.run(blocks, [&](int number, int) {
+      for (auto conv : convolutions) {
+        int own = conv->blocks.size();
+        if (number < own) return conv->fuse(context, number, context.values[conv->kernel].data);
+        number -= own;
+      }
+    });
+    context.fusion += seconds() - start;
+  }
+
+ private:
+  void normalise(float* eta, int features) const {
+    for (int f = 0; f < features; f++) {
+      float largest = -std::numeric_limits<float>::infinity(), total = 0;
+      for (int g = 0; g < group_size; g++) largest = std::max(largest, eta[g * features + f]);
+      for (int g = 0; g < group_size; g++) total += eta[g * features + f] = std::exp(eta[g * features + f] - largest);
+      for (int g = 0; g < group_size; g++) eta[g * features + f] /= total;
+    }
+  }
+};
+
+struct Dense : Operation {
+  Linear linear;
+  int32_t activation;
+
+  bool shape(std::vector<Value>& values) const override {
+    values[outputs[0]].shape(linear.c_out, 0, 0);
+    return true;
+  }
+  void run(Context& context) const override {
+    linear.run(context.pool, context.values[inputs[0]].data, context.values[outputs[0]].data, activation);
+  }
+};
+
+struct Mean : Operation {
+  bool shape(std::vector<Value>& values) const override {
+    values[outputs[0]].shape(values[inputs[0]].channels, 0, 0);
+    return true;
+  }
+  void run(Context& context) const override {
+    mean_of_planes(context.pool, context.values[inputs[0]], context.values[outputs[0]].data);
+  }
+};
