@@ -15,17 +15,20 @@ PAPER = {"dy_mobile": (58.3, 109.1), "dy_resnet18": (68.7, 90.7), "dy_resnet50":
 
 NUMBERS = ("median", "minimum", "lower_quartile", "upper_quartile")
 DERIVED = ("images_per_s", "base_in_same_runtime_over_this", "fastest_base_over_this", "fastest_base")
+DERIVED += ("fastest_float32_base_over_this", "fastest_float32_base")
 
 
 class Comparison(NamedTuple):
     """A dynamic network beside its base, each None if not measured there.
 
-    base: in the same runtime and storage; fastest_base: in whichever runtime is fastest, at as many threads.
+    base: in the same runtime and storage.
+    fastest_base: in whichever runtime and storage is fastest, at as many threads; fastest_float32: in float32.
     """
 
     dynamic: Measurement | None
     base: Measurement | None
     fastest_base: Measurement | None
+    fastest_float32: Measurement | None
 
     @property
     def same_runtime(self) -> float | None:
@@ -35,6 +38,16 @@ class Comparison(NamedTuple):
     @property
     def to_fastest(self) -> float | None:
         return ratio(self.fastest_base, self.dynamic)
+
+    @property
+    def to_fastest_float32(self) -> float | None:
+        return ratio(self.fastest_float32, self.dynamic)
+
+    @property
+    def like_for_like(self) -> float | None:
+        """What is in float32 to the fastest base in float32, what is rounded to the fastest of all."""
+        exact = self.dynamic is not None and self.dynamic.cell.storage == "float32"
+        return self.to_fastest_float32 if exact else self.to_fastest
 
 
 def ratio(slow: Measurement | None, fast: Measurement | None) -> float | None:
@@ -78,13 +91,14 @@ def compare(measurements: Sequence[Measurement], cell: Cell) -> Comparison:
     around = select(measurements, **same)
     own = select(around, runtime=cell.runtime, storage=cell.storage)
     dynamic, base = (next(iter(select(own, is_dynamic=kind)), None) for kind in (True, False))
-    return Comparison(dynamic, base, fastest(select(around, is_dynamic=False)))
+    bases = select(around, is_dynamic=False)
+    return Comparison(dynamic, base, fastest(bases), fastest(select(bases, storage="float32")))
 
 
 def best(measurements: Sequence[Measurement]) -> Comparison:
     """Of one pair at one size, batch and number of threads: the fastest of both networks, wherever that is."""
     dynamic, base = (fastest(select(measurements, is_dynamic=kind)) for kind in (True, False))
-    return Comparison(dynamic, base, base)
+    return Comparison(dynamic, base, base, fastest(select(measurements, is_dynamic=False, storage="float32")))
 
 
 def reductions(measurements: Sequence[Measurement], threads: int, runtime: str | None) -> dict[str, dict[int, float]]:
@@ -103,16 +117,28 @@ def reductions(measurements: Sequence[Measurement], threads: int, runtime: str |
     return result
 
 
+def figure7_rows(measurements: Sequence[Measurement]) -> list[tuple[str, list[Measurement], str | None]]:
+    """What Fig. 7 is drawn for: (name, measurements, runtime), the latter two as `reductions` takes them.
+
+    The fastest of each network, in any storage and in float32, and then both networks in each runtime.
+    """
+    exact = select(measurements, storage="float32")
+    rows = [("the fastest of each", list(measurements), None), ("the fastest of each in float32", exact, None)]
+    names = dict.fromkeys(label(m.cell) for m in select(measurements, is_dynamic=True) if not m.error)
+    rows += [(f"both in {name}", list(measurements), name) for name in names]
+    return rows if len(exact) < len(measurements) else rows[1:]
+
+
 def csv_of(measurements: Sequence[Measurement]) -> str:
     """A line for every measurement, in seconds for the whole batch, with what follows from it."""
     header = (*Cell._fields, "runs", *(f"{name}_s" for name in NUMBERS), "deviation", "error", *DERIVED)
     rows = []
     for m in measurements:
         found = compare(measurements, m.cell)._replace(dynamic=m)  # a base has ratios too
-        base = label(found.fastest_base.cell) if found.fastest_base else None
+        bases = [label(m.cell) if m else None for m in (found.fastest_base, found.fastest_float32)]
         numbers = [None if math.isnan(value) else value for value in (m[2:6])]
         rate = None if m.error else m.images_per_second
-        derived = (rate, found.same_runtime, found.to_fastest, base)
+        derived = (rate, found.same_runtime, found.to_fastest, bases[0], found.to_fastest_float32, bases[1])
         rows.append((*m.cell, m.runs, *numbers, m.deviation, m.error, *derived))
     return Table(header, rows).csv() + "\n"
 

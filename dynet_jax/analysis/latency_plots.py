@@ -8,6 +8,7 @@ from dynet_jax.analysis.latency import Measurement
 from dynet_jax.analysis.latency_compare import (
     PAPER,
     compare,
+    figure7_rows,
     is_of_paper,
     label,
     on_threads,
@@ -25,21 +26,20 @@ HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo")
 def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title: str) -> None:
     """Fig. 7: 100 % - L_dynamic / L_base over the size of the image, as a PNG.
 
-    A column for each number of threads; above, the fastest of both networks; below, both in the first runtime that was
-    measured, as the paper's were.
+    A column for each number of threads; above, the fastest of both networks; at the bottom, both in the first runtime
+    that was measured, as the paper's were.
     """
     threads = values(measurements, "threads")
-    dynamic = [m for m in select(measurements, is_dynamic=True, batch=1) if not m.error]
-    runtimes = [(None, "the fastest runtime of each")]
-    runtimes += [(name, f"both in {name}") for name in list(dict.fromkeys(label(m.cell) for m in dynamic))[:1]]
+    rows = figure7_rows(measurements)
+    rows = rows[: 1 + next((i for i, (_, _, runtime) in enumerate(rows) if runtime), len(rows))]
     pyplot = _pyplot()
     figure, grid = pyplot.subplots(
-        len(runtimes), len(threads), figsize=(5 * len(threads), 3.6 * len(runtimes)), sharex=True, sharey=True,
+        len(rows), len(threads), figsize=(5 * len(threads), 3.6 * len(rows)), sharex=True, sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
-    for row, (runtime, name) in zip(grid, runtimes):
+    for row, (name, of_these, runtime) in zip(grid, rows):
         for axes, count in zip(row, threads):
-            lines = reductions(measurements, count, runtime).items()
+            lines = reductions(of_these, count, runtime).items()
             for (network, points), color, style in zip(lines, cycle(COLORS), cycle(STYLES)):
                 shares = [100 * share for share in points.values()]
                 axes.plot(list(points), shares, style, color=color, label=network, markersize=5, linewidth=1.6)
@@ -64,7 +64,7 @@ def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title
 
 
 def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: str) -> None:
-    """Table 2: how many times as fast as the fastest base network each runtime is, as a PNG.
+    """Table 2: how many times as fast as the fastest base network each runtime is, like for like, as a PNG.
 
     measurements: of one size, at batch 1. A group of bars for each network, a panel for each number of threads.
     """
@@ -84,7 +84,7 @@ def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: st
         axes.set_title(on_threads(count), fontsize=10)
         axes.grid(axis="y", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    row[0, 0].set_ylabel("times as fast as the fastest base")
+    row[0, 0].set_ylabel("times as fast as the fastest base\n(float32: as that in float32)")
     figure.legend(*row[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(title)
     figure.savefig(image_file, dpi=120)
@@ -95,7 +95,7 @@ def _bars(axes, measurements: Sequence[Measurement], pairs: Sequence[str], label
     thickness = 0.8 / max(1, len(labels))
     for number, (name, color, hatch) in enumerate(zip(labels, cycle(COLORS), cycle(HATCHES))):
         found = [m for m in select(measurements, is_dynamic=True) if label(m.cell) == name]
-        heights = {m.cell.pair: compare(measurements, m.cell).to_fastest or 0 for m in found}
+        heights = {m.cell.pair: compare(measurements, m.cell).like_for_like or 0 for m in found}
         places = [index - 0.4 + (number + 0.5) * thickness for index in range(len(pairs))]
         bars = axes.bar(
             places, [heights.get(pair, 0) for pair in pairs], thickness, color=color, hatch=hatch, label=name,

@@ -10,6 +10,7 @@ from dynet_jax.analysis.latency_compare import (
     PAPER,
     best,
     compare,
+    figure7_rows,
     is_of_paper,
     label,
     on_threads,
@@ -24,7 +25,7 @@ from dynet_jax.analysis.table import Table
 def summary_table(measurements: Sequence[Measurement], size: int, batch: int) -> Table:
     """The fastest of each network, beside the paper's numbers if they are of this size and batch.
 
-    A second row where the fastest dynamic network is not stored in float32: the first one is in float32 then.
+    The first row is of what is in float32, the second of all, where that is another.
     """
     unit = "ms" if batch == 1 else "images/s"
     header = ("network", "threads", unit, "in", "base", f"base's {unit}", "in", "ratio")
@@ -36,8 +37,7 @@ def summary_table(measurements: Sequence[Measurement], size: int, batch: int) ->
         published = (*paper, paper[1] / paper[0]) if paper else (None, None, None)
         for threads in values(measurements, "threads"):
             here = select(measurements, pair=pair, threads=threads)
-            exact = [m for m in here if m.cell.storage == "float32" or not m.cell.is_dynamic]
-            for found in dict.fromkeys((best(exact), best(here))):
+            for found in dict.fromkeys((best(select(here, storage="float32")), best(here))):
                 cells = [[speed(m), label(m.cell)] if m else [None, None] for m in (found.dynamic, found.base)]
                 base = found.base.cell.network if found.base else None
                 rows.append((pair, str(threads), *cells[0], base, *cells[1], found.same_runtime, *published))
@@ -57,8 +57,8 @@ def runtime_table(measurements: Sequence[Measurement], size: int, batch: int, th
         for cell in {label(m.cell): m.cell for m in here}.values():
             found = compare(here, cell)
             numbers = [number for m in (found.dynamic, found.base) for number in _numbers(m)]
-            rows.append((pair, label(cell), *numbers, found.same_runtime, found.to_fastest))
-    return Table((*header, "ratio", "ratio to fastest base"), rows)
+            rows.append((pair, label(cell), *numbers, found.same_runtime, found.to_fastest, found.to_fastest_float32))
+    return Table((*header, "ratio", "to fastest base", "to fastest float32 base"), rows)
 
 
 def speed(m: Measurement, seconds: float | None = None) -> float:
@@ -105,11 +105,8 @@ def document(measurements: Sequence[Measurement], parts: Sequence[Parts], notes:
                 table = runtime_table(measurements, size, batch, threads)
                 sections += _section(f"### {what}, {on_threads(threads)}: every runtime", table)
     if len(values(measurements, "image_size")) > 1:
-        dynamic = [label(m.cell) for m in select(measurements, is_dynamic=True)]
-        for runtime in (None, *dict.fromkeys(dynamic)):
-            name = "the fastest of each" if runtime is None else f"both in {runtime}"
-            table = reduction_table(measurements, runtime)
-            sections += _section(f"## 100 % - L_dynamic / L_base (Fig. 7), {name}", table)
+        for name, of_these, runtime in figure7_rows(measurements):
+            sections += _section(f"## 100 % - L_dynamic / L_base (Fig. 7), {name}", reduction_table(of_these, runtime))
     if parts:
         size = parts[0].cell.image_size
         sections += _section(f"## Where the native engine's time goes, {size} px", parts_table(parts))

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from dynet_jax.analysis.latency_networks import random_program
 from dynet_jax.errors import UserError
-from dynet_jax.inference import InferenceModel, Preprocessing, program_of
+from dynet_jax.inference import InferenceModel, Preprocessing
 from dynet_jax.inference.bank import STORAGE
 from dynet_jax.inference.native.build import build
-from dynet_jax.inference.program import Convolution, Predictor, Program
-from dynet_jax.models import create_model
+from dynet_jax.inference.program import Convolution, Predictor
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, for pixels from 0 to 255
 Call = Callable[[np.ndarray], np.ndarray]  # [batch, height, width, 3] uint8 -> logits [batch, classes]
@@ -25,7 +23,7 @@ class Cell(NamedTuple):
     """One thing that is timed.
 
     pair: the dynamic network of the comparison; network: that one, or its base.
-    storage: of banks, predictors and classifier.
+    storage: of banks, predictors and classifier; in OpenVINO, of all that it computes with.
     """
 
     pair: str
@@ -120,9 +118,16 @@ class OnnxRuntime(Runtime):
 
 
 class OpenVino(Runtime):
-    """OpenVINO, from the same ONNX file."""
+    """OpenVINO, from the same ONNX file. In bfloat16, its own choice where the processor has that, it also computes."""
 
     packages = ("onnx", "openvino")
+
+    @functools.cached_property
+    def storages(self) -> tuple[str, ...]:
+        import openvino
+
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ("float32", "bfloat16") if "BF16" in capabilities else ("float32",)
 
     def prepare(self, cell: Cell) -> Call:
         import openvino
@@ -130,7 +135,7 @@ class OpenVino(Runtime):
         options = {
             "INFERENCE_NUM_THREADS": cell.threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",  # on some processors it would take bfloat16, unlike the others
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[cell.storage],
         }
         core = openvino.Core()
         network = core.read_model(_onnx(cell))
@@ -190,32 +195,6 @@ RUNTIMES: dict[str, Runtime] = {
     "openvino": OpenVino(),
     "torch": Torch(),
 }
-
-
-@functools.lru_cache(maxsize=2)  # a network and its base take turns
-def random_program(network: str, width: float) -> Program:
-    """The program of a network with random variables, which compute numbers of ordinary size: nothing is denormal,
-    infinite or saturated."""
-    model = create_model(network, width=width)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    random = np.random.default_rng(0)
-    variables = jax.tree_util.tree_map_with_path(lambda path, leaf: _array(random, path, leaf.shape), shapes)
-    return program_of(model, variables, 64)
-
-
-def _array(random: np.random.Generator, path: tuple, shape: tuple[int, ...]) -> np.ndarray:
-    *modules, name = (key.key for key in path)
-    if name in ("bias", "mean"):
-        return np.zeros(shape, np.float32)
-    if name in ("scale", "var"):
-        return np.ones(shape, np.float32)
-    # With 1 a layer and its ReLU would keep the variance, and the sums of residual blocks would double it every time.
-    gain = 0.7 * np.sqrt(2 / np.prod(shape[1:-1] if name == "kernels" else shape[:-1]))
-    if name == "kernels":
-        gain *= 2 / np.sqrt(shape[0])  # the kernels of a bank are added, each times about a half
-    if "coefficients" in modules:
-        gain *= 0.05  # large ones would switch kernels on and off, and every rounding would change the network
-    return np.float32(gain) * random.standard_normal(shape, np.float32)
 
 
 def random_images(cell: Cell) -> np.ndarray:

@@ -23,7 +23,7 @@ from dynet_jax.errors import UserError, named
 # A cell is run for so long before it is timed, at least once, as if one image came after the other: its weights are in
 # the caches then, as far as they fit, its threads are awake, and nothing of whose turn was before is still running.
 # What takes longer than SECONDS_OF_SLOW_CELLS is timed at once.
-SECONDS_OF_WARMING, SECONDS_OF_SLOW_CELLS = 0.02, 0.2
+SECONDS_OF_WARMING, SECONDS_OF_SLOW_CELLS = 0.05, 0.2
 
 
 class Ready(NamedTuple):

@@ -22,7 +22,7 @@ def add_benchmark(commands) -> None:
     )
     parser.add_argument("--networks", type=_words, metavar="NAMES", help="dynamic ones; default: the paper's four")
     parser.add_argument("--runtimes", type=_words, metavar="NAMES", help="default: all that are installed")
-    parser.add_argument("--storages", type=_words, metavar="NAMES", help="of `native`: float32, bfloat16, int8")
+    parser.add_argument("--storages", type=_words, metavar="NAMES", help="float32, bfloat16, int8; default: all")
     parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: 1 and all cores")
     parser.add_argument(
         "--image-sizes", "--image-size", type=_numbers, default=[224], metavar="N,...", help="default: 224"
@@ -60,6 +60,8 @@ def _benchmark(options) -> None:
         f"Medians of {options.runs} runs (at least 5 of what takes long), each right after others that are not timed. "
         "All take turns, so that drift of the machine is everyone's. From bytes to logits, normalisation included.",
         "Ratios are time of the base / time of the dynamic network: above 1, the dynamic one is faster.",
+        "bfloat16 and int8: `native` rounds banks, predictors and classifier, and computes in float32; `openvino` "
+        "computes in bfloat16. Bases quantised to int8, which needs calibration, are not measured.",
         *missing,
         *disturbance(measurements),
     ]

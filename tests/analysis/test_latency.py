@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dynet_jax import list_models
-from dynet_jax.analysis import latency_compare, latency_plots, latency_report, latency_runtimes
+from dynet_jax.analysis import latency_compare, latency_networks, latency_plots, latency_report, latency_runtimes
 from dynet_jax.analysis.latency import BASES, Measurement, Parts, Plan, failure, measure_group, runs_of, takes_part
 from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
 from dynet_jax.analysis.latency_worker import Ready, Workers, cores
@@ -44,6 +44,7 @@ def measured():
         measurement(5, "mobilenet_v2", "jax"),
         measurement(3, "mobilenet_v2", "onnxruntime"),
         measurement(6, "mobilenet_v2", "openvino"),
+        measurement(2, "mobilenet_v2", "openvino", "bfloat16"),
         measurement(1, "mobilenet_v2", "onnxruntime", threads=2),  # more threads: not a reference for one
     ]
 
@@ -51,10 +52,12 @@ def measured():
 def test_ratios(measured):
     native = latency_compare.compare(measured, cell())
     assert native.same_runtime == pytest.approx(8 / 4)
-    assert native.to_fastest == pytest.approx(3 / 4)
-    assert native.fastest_base.cell.runtime == "onnxruntime"
+    assert native.to_fastest == pytest.approx(2 / 4)
+    assert native.like_for_like == native.to_fastest_float32 == pytest.approx(3 / 4)
+    assert latency_compare.label(native.fastest_base.cell) == "openvino bfloat16"
+    assert latency_compare.compare(measured, cell(storage="int8")).like_for_like == pytest.approx(1)
     assert latency_compare.compare(measured, cell(storage="int8")).same_runtime == pytest.approx(7 / 2)
-    assert latency_compare.compare(measured, cell(runtime="jax")).to_fastest == pytest.approx(3 / 10)
+    assert latency_compare.compare(measured, cell(runtime="jax")).to_fastest == pytest.approx(2 / 10)
     failed = latency_compare.compare(measured, cell(runtime="openvino"))
     assert failed.same_runtime is None
     assert failed.to_fastest is None
@@ -65,7 +68,7 @@ def test_reductions(measured):
     both = latency_compare.reductions(measured + larger, 1, "native")
     assert both == {"dy_mobile": {224: pytest.approx(0.5), 448: pytest.approx(1 - 5 / 40)}}
     fastest = latency_compare.reductions(measured + larger, 1, None)
-    assert fastest == {"dy_mobile": {224: pytest.approx(1 - 2 / 3), 448: pytest.approx(1 - 5 / 40)}}
+    assert fastest == {"dy_mobile": {224: pytest.approx(0), 448: pytest.approx(1 - 5 / 40)}}
     assert latency_compare.reductions(measured, 2, None) == {}
 
 
@@ -73,12 +76,22 @@ def test_tables(measured):
     exact, rounded, two_threads = latency_report.summary_table(measured, 224, 1).rows
     assert exact[:7] == ("dy_mobile", "1", 4, "native", "mobilenet_v2", 3, "onnxruntime")
     assert exact[7:] == (pytest.approx(3 / 4), 58.3, 109.1, pytest.approx(1.87, abs=0.005))
-    assert rounded[2:4] == (2, "native int8")
+    assert rounded[2:8] == (2, "native int8", "mobilenet_v2", 2, "openvino bfloat16", 1)
     assert two_threads[2:8] == (None, None, "mobilenet_v2", 1, "onnxruntime", None)
     rows = {row[1]: row[2:] for row in latency_report.runtime_table(measured, 224, 1, 1).rows}
-    assert list(rows) == ["native", "native int8", "jax", "openvino", "onnxruntime"]
-    assert rows["native"] == (4, "3.80 to 4.40", pytest.approx(3.6), 8, "7.60 to 8.80", pytest.approx(7.2), 2, 0.75)
-    assert rows["openvino"] == ("failed", None, None, 6, "5.70 to 6.60", pytest.approx(5.4), None, None)
+    assert list(rows) == ["native", "native int8", "jax", "openvino", "onnxruntime", "openvino bfloat16"]
+    assert rows["native"] == (
+        4,
+        "3.80 to 4.40",
+        pytest.approx(3.6),
+        8,
+        "7.60 to 8.80",
+        pytest.approx(7.2),
+        2,
+        0.5,
+        0.75,
+    )
+    assert rows["openvino"] == ("failed", None, None, 6, "5.70 to 6.60", pytest.approx(5.4), None, None, None)
     assert rows["onnxruntime"][:3] == (None, None, None)
 
 
@@ -86,7 +99,7 @@ def test_throughput_is_images_per_second():
     batch = [measurement(100, batch=32), measurement(200, "mobilenet_v2", batch=32)]
     (row,) = latency_report.runtime_table(batch, 224, 32, 1).rows
     assert row[2:5] == (pytest.approx(320), "290.91 to 336.84", pytest.approx(320 / 0.9))
-    assert row[8:] == (2, 2)
+    assert row[8:] == (2, 2, 2)
     (row,) = latency_report.summary_table(batch, 224, 32).rows
     assert len(row) == 8  # the paper has no batches
 
@@ -118,7 +131,7 @@ def test_csv_comes_back(measured, tmp_path):
     assert [m.error for m in again] == [m.error for m in measured]
     assert [m[1:7] for m in again if not m.error] == [m[1:7] for m in measured if not m.error]
     assert math.isnan(again[3].median)
-    assert file.read_text().splitlines()[1].endswith(",250.0,2.0,0.75,onnxruntime")
+    assert file.read_text().splitlines()[1].endswith(",250.0,2.0,0.5,openvino bfloat16,0.75,onnxruntime")
 
 
 def test_plots(measured, tmp_path):
@@ -178,7 +191,7 @@ def test_cores_of_this_process():
 
 
 def test_random_networks_are_tame():
-    program = latency_runtimes.random_program("dy_resnet18", 0.1)
+    program = latency_networks.random_program("dy_resnet18", 0.1)
     kernels = [np.abs(operation.bias).max() for operation in program.operations if hasattr(operation, "bias")]
     assert max(kernels) == 0
     model = latency_runtimes.InferenceModel(
