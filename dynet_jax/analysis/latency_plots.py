@@ -85,7 +85,12 @@ def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: st
         axes.grid(axis="y", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     row[0, 0].set_ylabel("times as fast as the fastest base\n(float32: as that in float32)")
-    figure.legend(*row[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+    figure.legend(
+        *row[0, 0].get_legend_handles_labels(),
+        frameon=False,
+        loc="outside lower center",
+        ncols=max(2, int(width * len(threads) / 2)),
+    )
     figure.suptitle(title)
     figure.savefig(image_file, dpi=120)
     pyplot.close(figure)
@@ -106,9 +111,7 @@ def _bars(axes, measurements: Sequence[Measurement], pairs: Sequence[str], label
     if published:
         starts, ends = ([index + side for index in published] for side in (-0.45, 0.45))
         ratios = [base / dynamic for dynamic, base in published.values()]
-        axes.hlines(
-            ratios, starts, ends, color="black", linewidth=2, label="the paper's, in Caffe on another processor"
-        )
+        axes.hlines(ratios, starts, ends, color="black", linewidth=2, label="the paper's, in Caffe")
 
 
 def _pyplot():
