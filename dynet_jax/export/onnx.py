@@ -17,19 +17,18 @@ Banks stored in bfloat16 or int8 make the file smaller, not the runtime faster: 
 when it loads the file.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import dynet_jax
 from dynet_jax.errors import UserError
+from dynet_jax.export.metadata import metadata_of
 from dynet_jax.export.onnx_graph import Graph, import_onnx
 from dynet_jax.export.onnx_operations import FLOAT, add_program
+from dynet_jax.inference import Preprocessing
 from dynet_jax.inference.program import Convolution, Dense, Program, outputs
 
 if TYPE_CHECKING:
@@ -85,37 +84,10 @@ def program_to_onnx(
         producer_name="dynet_jax",
         producer_version=dynet_jax.__version__,
     )
-    preprocessing = {
-        "resize_to": resize_to,
-        "image_size": image_size,
-        "interpolation": "area where an image shrinks, bilinear where it grows",
-        "mean": [float(m) for m in mean],
-        "std": [float(s) for s in std],
-    }
-    notes = {"preprocessing": preprocessing, "class_names": list(class_names or ()), **(metadata or {})}
+    preprocessing = Preprocessing(image_size, resize_to, tuple(mean), tuple(std))
+    notes = {**metadata_of(class_names or (), preprocessing), **(metadata or {})}
     onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in notes.items()})
     return model
-
-
-def save_onnx(path: str | os.PathLike, program: Program, *, overwrite: bool = False, **options) -> None:
-    """Write `program_to_onnx(program, **options)` to a file, whole or not at all.
-
-    Raises UserError, besides what program_to_onnx refuses, if the file is there and `overwrite` is not asked for, and
-    if it cannot be written.
-    """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; give another name, or ask to overwrite it")
-    data = program_to_onnx(program, **options).SerializeToString()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _pixels(mean, std) -> tuple[np.ndarray, np.ndarray]:

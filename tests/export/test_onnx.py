@@ -1,10 +1,8 @@
 """ONNX files give what the network itself gives, in ONNX Runtime and in OpenVINO, for any batch and any size."""
 
-import errno
 import functools
 import json
 import sys
-from unittest import mock
 
 import jax
 import numpy as np
@@ -14,33 +12,14 @@ import pytest
 
 from dynet_jax import list_models
 from dynet_jax.errors import UserError
-from dynet_jax.export.onnx import OPSETS, program_to_onnx, save_onnx
-from dynet_jax.inference import program_of, run_jax
+from dynet_jax.export.onnx import OPSETS, program_to_onnx
+from dynet_jax.inference import run_jax
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import Normalization, Program
-from tests.models.smallest import smallest
-from tests.models.trained import trained_variables
+from tests.inference.networks import NAMES, PIXELS, SIZE, assert_same, expected, images, network, normalized
 
-SIZE = 64
-PIXELS = {"mean": (120.0, 115.0, 105.0), "std": (60.0, 58.0, 62.0)}
 OPTIONS = {**PIXELS, "image_size": SIZE}
 SHAPES = ((3, 65, 96), (5, 33, 47))
-
-
-def images(batch, height, width):
-    return np.random.default_rng(batch).integers(0, 256, (batch, height, width, 3)).astype(np.uint8)
-
-
-def normalized(pixels):
-    return (pixels - np.float32(PIXELS["mean"])) / np.float32(PIXELS["std"])
-
-
-@functools.cache
-def network(name, **arguments):
-    """(model, variables, program) of a network as if it had been trained."""
-    model = smallest(name, **arguments)
-    variables = trained_variables(model, SIZE)
-    return model, variables, program_of(model, variables, SIZE)
 
 
 @functools.cache
@@ -59,25 +38,12 @@ def logits(session, pixels):
     return values
 
 
-@functools.cache
-def expected(name, shape, **arguments):
-    """The network's own logits, in evaluation."""
-    model, variables, _ = network(name, **arguments)
-    apply = jax.jit(lambda v, x: model.apply(v, x, train=False))
-    return np.asarray(apply(variables, normalized(images(*shape))))
-
-
-def assert_same(values, wanted, tolerance=1e-4):
-    assert values.shape == wanted.shape
-    assert np.abs(values - wanted).max() <= tolerance * np.abs(wanted).max()
-
-
 @pytest.mark.parametrize("name", list_models())
 def test_every_network(name):
     """Two batches of other sizes than that of recording, odd and not square, and an image alone."""
     for shape in SHAPES:
-        assert_same(logits(session(name), images(*shape)), expected(name, shape))
-    assert_same(logits(session(name), images(*SHAPES[0])[1:2]), expected(name, SHAPES[0])[1:2])
+        assert_same(logits(session(name), images(*shape)), expected(name, *shape))
+    assert_same(logits(session(name), images(*SHAPES[0])[1:2]), expected(name, *SHAPES[0])[1:2])
 
 
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_mobilenet_v3_small", "condconv_resnet18", "shufflenet_v2"])
@@ -97,7 +63,7 @@ def test_valid_by_the_checker(name):
     ],
 )
 def test_any_size(name, shape):
-    assert_same(logits(session(name), images(*shape)), expected(name, shape))
+    assert_same(logits(session(name), images(*shape)), expected(name, *shape))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +75,7 @@ def test_any_size(name, shape):
     ],
 )
 def test_options_of_networks(name, arguments):
-    assert_same(logits(session(name, **arguments), images(*SHAPES[0])), expected(name, SHAPES[0], **arguments))
+    assert_same(logits(session(name, **arguments), images(*SHAPES[0])), expected(name, *SHAPES[0], **arguments))
 
 
 def test_probabilities():
@@ -134,7 +100,7 @@ def test_openvino_agrees():
         # On some CPUs OpenVINO computes in bfloat16 unless it is told not to.
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2})
         for shape in SHAPES:
-            assert_same(compiled({"images": images(*shape)})["logits"], expected(name, shape))
+            assert_same(compiled({"images": images(*shape)})["logits"], expected(name, *shape))
 
 
 @pytest.mark.parametrize("storage", ["bfloat16", "float16", "int8"])
@@ -168,25 +134,21 @@ def followed(program, pixels):
 def test_every_opset(opset):
     model = program_to_onnx(network("dy_mobilenet_v3_small")[2], **OPTIONS, opset=opset)
     assert [entry.version for entry in model.opset_import] == [opset]
-    assert_same(logits(in_runtime(model), images(*SHAPES[0])), expected("dy_mobilenet_v3_small", SHAPES[0]))
+    assert_same(logits(in_runtime(model), images(*SHAPES[0])), expected("dy_mobilenet_v3_small", *SHAPES[0]))
 
 
-def test_the_file_says_how_to_use_it(tmp_path):
-    names = [f"class {index}" for index in range(5)]
-    path = tmp_path / "network.onnx"
-    save_onnx(
-        path, network("dy_mobile")[2], **OPTIONS, resize_to=72, class_names=names, metadata={"network": "dy_mobile"}
-    )
-    opened = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def test_the_file_says_how_to_use_it():
+    notes = {"resize_to": 72, "class_names": NAMES, "metadata": {"network": "dy_mobile"}}
+    opened = in_runtime(program_to_onnx(network("dy_mobile")[2], **OPTIONS, **notes))
     written = opened.get_modelmeta().custom_metadata_map
-    assert json.loads(written["class_names"]) == names
+    assert json.loads(written["class_names"]) == NAMES
     assert written["network"] == "dy_mobile"
     preprocessing = json.loads(written["preprocessing"])
     assert preprocessing.pop("interpolation")
     assert preprocessing == {"resize_to": 72, "image_size": SIZE, "mean": [120, 115, 105], "std": [60, 58, 62]}
     assert [i.shape for i in opened.get_inputs()] == [["batch", "height", "width", 3]]
     assert [(o.name, o.shape) for o in opened.get_outputs()] == [(n, ["batch", 5]) for n in ("logits", "probabilities")]
-    assert_same(logits(opened, images(*SHAPES[0])), expected("dy_mobile", SHAPES[0]))
+    assert_same(logits(opened, images(*SHAPES[0])), expected("dy_mobile", *SHAPES[0]))
 
 
 def test_runtime_adds_residuals_in_the_convolution(tmp_path):
@@ -199,22 +161,6 @@ def test_runtime_adds_residuals_in_the_convolution(tmp_path):
     kinds = [node.op_type for node in onnx.helper.get_node_attr_value(scan, "body").node]
     assert "FusedConv" in kinds
     assert "Add" not in kinds
-
-
-def test_files_are_not_lost(tmp_path):
-    path, program = tmp_path / "network.onnx", network("dy_mobile")[2]
-    path.write_text("mine")
-    with pytest.raises(UserError, match="exists; give another name, or ask to overwrite"):
-        save_onnx(path, program, **OPTIONS)
-    with pytest.raises(UserError, match="cannot be written: No such file"):
-        save_onnx(tmp_path / "nowhere" / "network.onnx", program, **OPTIONS)
-    full = mock.Mock(side_effect=OSError(errno.ENOSPC, "disk full"))
-    with mock.patch("os.replace", full), pytest.raises(UserError, match="cannot be written: disk full"):
-        save_onnx(path, program, **OPTIONS, overwrite=True)
-    assert path.read_text() == "mine"
-    save_onnx(path, program, **OPTIONS, overwrite=True)
-    assert onnx.load(path).producer_name == "dynet_jax"
-    assert [file.name for file in tmp_path.iterdir()] == ["network.onnx"]
 
 
 def test_mistakes_are_named(monkeypatch):

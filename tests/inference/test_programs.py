@@ -1,6 +1,6 @@
 """Networks as programs: what JAX, the native engine and StableHLO make of them is what the network itself gives."""
 
-import functools
+import json
 import shutil
 import subprocess
 import sys
@@ -19,42 +19,14 @@ from dynet_jax.export.stablehlo import to_stablehlo
 from dynet_jax.inference import InferenceModel, Preprocessing, native, program_of
 from dynet_jax.inference.program import Convolution, Elementwise, Normalization
 from dynet_jax.inference.record import record
-from tests.models.smallest import smallest
-from tests.models.trained import trained_variables
+from tests.inference.networks import NAMES, PIXELS, SIZE, assert_same, expected, images, network
 
-SIZE = 64
-PIXELS = {"mean": (120.0, 115.0, 105.0), "std": (60.0, 58.0, 62.0)}
-NAMES = [f"class {index}" for index in range(5)]
 no_compiler = not any(map(shutil.which, ("c++", "g++", "clang++")))
 needs_compiler = pytest.mark.skipif(no_compiler, reason="needs a C++ compiler")
 
 
-def images(batch, height=SIZE, width=SIZE):
-    return np.random.default_rng(batch).integers(0, 256, (batch, height, width, 3)).astype(np.uint8)
-
-
-@functools.cache
-def network(name, **arguments):
-    """(model, variables, program) of a network as if it had been trained."""
-    model = smallest(name, **arguments)
-    variables = trained_variables(model, SIZE)
-    return model, variables, program_of(model, variables, SIZE)
-
-
 def inference_model(name, **options):
     return InferenceModel(network(name)[2], Preprocessing(SIZE, SIZE, **PIXELS), NAMES, **options)
-
-
-@functools.cache
-def expected(name, *shape):
-    """The network's own logits, in evaluation."""
-    model, variables, _ = network(name)
-    pixels = (images(*shape) - np.float32(PIXELS["mean"])) / np.float32(PIXELS["std"])
-    return np.asarray(jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, pixels))
-
-
-def assert_same(logits, wanted, tolerance=1e-4):
-    assert np.abs(logits - wanted).max() <= tolerance * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -103,8 +75,6 @@ print(json.dumps({**json.loads(bytes(np.asarray(outputs["metadata"]))), "logits"
 
 
 def test_an_exported_file_runs_without_this_package_and_without_flax(tmp_path):
-    import json
-
     (tmp_path / "x.stablehlo").write_bytes(to_stablehlo(inference_model("dy_mobile", runtime="jax")).serialize())
     np.save(tmp_path / "images.npy", images(1, 65, 96))
     command = [sys.executable, "-c", RUN_ALONE, "x.stablehlo", "images.npy"]
