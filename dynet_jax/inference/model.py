@@ -24,6 +24,7 @@ from dynet_jax.train.workdir import read_class_names
 
 Runtime = Literal["auto", "native", "jax"]
 RUNTIMES = ("auto", "native", "jax")
+ARITHMETIC = ("float32", "bfloat16")
 
 
 class Preprocessing(NamedTuple):
@@ -57,24 +58,29 @@ class InferenceModel:
         *,
         runtime: Runtime = "auto",
         storage: str = "float32",
+        arithmetic: str = "float32",
         threads: int | None = None,
     ):
         """See `load` for the arguments. Raises UserError where the runtime cannot be had."""
         if runtime not in RUNTIMES:
             raise UserError(f"unknown runtime {runtime!r}; {suggest(runtime, RUNTIMES)}")
+        if arithmetic not in ARITHMETIC:
+            raise UserError(f"unknown arithmetic {arithmetic!r}; {suggest(arithmetic, ARITHMETIC)}")
         if threads is not None and threads < 1:
             raise UserError(f"threads must be positive, not {threads}")
         self.program = stored_as(program, storage)
         self.preprocessing, self.class_names = preprocessing, list(class_names)
         self.engine = None
         if runtime == "native" or (runtime == "auto" and jax.default_backend() == "cpu"):
-            pixels = {"mean": preprocessing.mean, "std": preprocessing.std}
+            options = {"threads": threads or _cores(), "storage": storage, "arithmetic": arithmetic}
             try:
-                self.engine = Engine(program, **pixels, threads=threads or _cores(), storage=storage)
+                self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)
             except UserError as error:
                 if runtime == "native":
                     raise
                 warn(f"JAX is used instead, which is several times slower for single images: {error}")
+        if self.engine is None and arithmetic != "float32":
+            raise UserError(f"{arithmetic} arithmetic is the native engine's; use runtime='native'")
         self.runtime = "jax" if self.engine is None else "native"
         self._logits = self.engine or _in_jax(self.program, preprocessing)
 
@@ -98,6 +104,7 @@ def load(
     step: int | str | None = None,
     runtime: Runtime = "auto",
     storage: str = "float32",
+    arithmetic: str = "float32",
     threads: int | None = None,
 ) -> InferenceModel:
     """The trained network of a work directory.
@@ -109,6 +116,8 @@ def load(
         'native' where JAX has no accelerator and there is a compiler.
       storage: of the banks, 'float32', 'bfloat16' or 'int8' (with a scale for each kernel and output channel). What is
         smaller is faster for single images, which wait for the bank; `native` stores predictors and classifier so too.
+      arithmetic: of the native engine, 'float32' or 'bfloat16': maps and kernels are rounded, and products summed in
+        float32. It is for processors that have such instructions (AVX512_BF16); others take longer than for float32.
       threads: of the native engine; all cores by default.
     Raises:
       UserError: if there is no whole checkpoint, or the runtime cannot be had.
@@ -118,9 +127,8 @@ def load(
     data = run.config.data
     preprocessing = Preprocessing(data.image_size, data.resize_to, tuple(data.mean), tuple(data.std))
     program = program_of(run.model, jax.device_get(state.averaged_variables), data.image_size)
-    return InferenceModel(
-        program, preprocessing, read_class_names(workdir), runtime=runtime, storage=storage, threads=threads
-    )
+    options = {"runtime": runtime, "storage": storage, "arithmetic": arithmetic, "threads": threads}
+    return InferenceModel(program, preprocessing, read_class_names(workdir), **options)
 
 
 def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:

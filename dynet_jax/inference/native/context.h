@@ -13,12 +13,14 @@ inline double seconds() {
 
 struct Value {
   int channels = 0, height = 0, width = 0;  // no height: a vector
-  int64_t plane = 1;                        // floats from channel to channel
+  bool paired = false;                      // whether an element of a map is a pair of channels
+  int64_t plane = 1;                        // elements, of four bytes, from plane to plane
   float* data = nullptr;
 
   bool is_map() const { return height > 0; }
+  int planes() const { return is_map() && paired ? channels / 2 : channels; }
   int64_t positions() const { return static_cast<int64_t>(height) * width; }
-  int64_t floats() const { return (channels * plane + 15) / 16 * 16 + 64; }  // a tile may read beyond the end
+  int64_t floats() const { return (planes() * plane + 15) / 16 * 16 + 64; }  // a tile may read beyond the end
   void shape(int c, int h, int w) {
     channels = c, height = h, width = w;
     plane = h ? (positions() + 15) / 16 * 16 : 1;

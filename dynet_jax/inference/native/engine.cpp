@@ -30,12 +30,13 @@ struct Worker {
 };
 
 struct Engine {
-  Engine(int threads, int values) : values(values), together(threads) {
+  Engine(int threads, int values, bool paired) : values(values), paired(paired), together(threads) {
     for (int thread = 0; thread < threads; thread++) apart.emplace_back(std::make_unique<Worker>(1));
   }
 
   std::vector<std::unique_ptr<Operation>> operations;
   int values, result = 0;
+  bool paired;  // whether maps are of pairs of channels in bfloat16
   float mean[3] = {0, 0, 0}, scale[3] = {1, 1, 1};
   Worker together;                             // all threads on one image
   std::vector<std::unique_ptr<Worker>> apart;  // one thread on each
@@ -47,7 +48,8 @@ struct Engine {
     plan.floats = 4096;  // a tap may point before the first plane; masks drop what it finds there
     plan.shapes.resize(values);
     plan.offsets.resize(values);
-    plan.shapes[0].shape(3, height, width);
+    for (auto& value : plan.shapes) value.paired = paired;
+    plan.shapes[0].shape(paired ? 4 : 3, height, width);
     std::vector<size_t> last(values, 0);
     for (size_t i = 0; i < operations.size(); i++)
       for (int input : operations[i]->inputs) last[input] = i;
@@ -84,17 +86,34 @@ struct Engine {
     return found->second;
   }
 
+  template <class Pixel>
+  void split(const Pixel* __restrict from, int count, float* __restrict red, float* __restrict green,
+             float* __restrict blue) const {
+    const float m0 = mean[0], m1 = mean[1], m2 = mean[2], s0 = scale[0], s1 = scale[1], s2 = scale[2];
+    for (int x = 0; x < count; x++) {
+      red[x] = (from[3 * x] - m0) * s0;
+      green[x] = (from[3 * x + 1] - m1) * s1;
+      blue[x] = (from[3 * x + 2] - m2) * s2;
+    }
+  }
+
   template <class Pixel> void read(Worker& worker, const Pixel* image) const {
     const Value& to = worker.context.values[0];
-    const float m0 = mean[0], m1 = mean[1], m2 = mean[2], s0 = scale[0], s1 = scale[1], s2 = scale[2];
     worker.context.pool.run(to.height, [&](int row, int) {
       int64_t first = static_cast<int64_t>(row) * to.width;
       const Pixel* __restrict from = image + first * 3;
       float *__restrict red = to.data + first, *__restrict green = red + to.plane, *__restrict blue = green + to.plane;
-      for (int x = 0; x < to.width; x++) {
-        red[x] = (from[3 * x] - m0) * s0;
-        green[x] = (from[3 * x + 1] - m1) * s1;
-        blue[x] = (from[3 * x + 2] - m2) * s2;
+      alignas(64) float lines[3][256];
+      for (int begin = 0; begin < to.width; begin += 256) {
+        int count = std::min(256, to.width - begin);
+        float *r = paired ? lines[0] : red + begin, *g = paired ? lines[1] : green + begin;
+        float* b = paired ? lines[2] : blue + begin;
+        split(from + 3 * begin, count, r, g, b);
+        for (int i = 0; paired && i < count; i += LANES) {
+          int part = std::min(LANES, count - i);
+          store_part(red + begin + i, pair(load(r + i), load(g + i)), part);
+          store_part(green + begin + i, pair(load(b + i), Vec{}), part);
+        }
       }
     });
   }
@@ -161,8 +180,8 @@ static Linear linear(const LinearArrays& a) {
   return result;
 }
 
-Engine* dynet_new(int32_t threads, int32_t values, const float* mean, const float* scale) {
-  auto engine = new Engine(threads, values);
+Engine* dynet_new(int32_t threads, int32_t values, int32_t paired, const float* mean, const float* scale) {
+  auto engine = new Engine(threads, values, paired);
   std::copy(mean, mean + 3, engine->mean);
   std::copy(scale, scale + 3, engine->scale);
   return engine;
@@ -172,8 +191,8 @@ void dynet_delete(Engine* engine) { delete engine; }
 
 // The predictor whose value the coefficients are must have been added before.
 void dynet_convolution(Engine* engine, const int32_t* numbers, int32_t x, int32_t y, int32_t coefficients,
-                       int32_t residual, int32_t shared, int32_t group_size, int32_t storage, const void* weights,
-                       const float* scales, const float* bias, const Block* blocks, int32_t count, int64_t panels) {
+                       int32_t residual, int32_t shared, int32_t group_size, int32_t storage, int32_t mode,
+                       const void* weights, const float* scales, const float* bias, const Block* blocks, int32_t count, int64_t panels) {
   int32_t inputs[3] = {x}, used = 1;
   if (residual >= 0) inputs[used++] = residual;
   Predictor* predictor = nullptr;
@@ -189,7 +208,7 @@ void dynet_convolution(Engine* engine, const int32_t* numbers, int32_t x, int32_
   auto conv = add<Convolution>(engine, inputs, used, y);
   conv->g = geometry(numbers);
   conv->x = x, conv->y = y, conv->coefficients = coefficients, conv->residual = residual, conv->kernel = kernel;
-  conv->shared = shared, conv->group_size = group_size, conv->storage = storage;
+  conv->shared = shared, conv->group_size = group_size, conv->storage = storage, conv->mode = mode;
   conv->weights = weights, conv->scales = scales, conv->bias = bias, conv->panels = panels;
   conv->blocks.assign(blocks, blocks + count);
   if (predictor) predictor->convolutions.push_back(conv);

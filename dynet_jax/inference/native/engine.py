@@ -42,20 +42,23 @@ class Engine:
     """Runs a program on images [batch, height, width, 3], uint8 or float32 from 0 to 255, of any size.
 
     storage: of what is read once per image: banks, predictors and the classifier (see `Bank`).
+    arithmetic: 'float32', or 'bfloat16' for maps and kernels, whose products are summed in float32. Vectors, and so
+      coefficients and logits, are float32 always.
     A batch of less than two images per thread goes image by image, each by all threads; a larger one by images.
 
     Raises UserError if the program has something that the engine has not, or there is no compiler for it.
     """
 
-    def __init__(self, program: Program, *, mean: Sequence[float], std: Sequence[float], threads: int, storage: str):
+    def __init__(self, program: Program, *, mean: Sequence[float], std: Sequence[float], threads: int, storage: str, arithmetic: str):
         self._library = _library()
         self._kept: list = []  # arrays that the engine reads
         self._storage, self._features = storage, features_of(program)
-        self.program = program = lower(program)
+        self._paired = arithmetic == "bfloat16"
+        self.program = program = lower(program, paired=self._paired)
         self._channels_of = channels_of(program)
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
-        self._engine = ctypes.c_void_p(self._library.dynet_new(threads, values, *map(self._pointer, pixels)))
+        self._engine = ctypes.c_void_p(self._library.dynet_new(threads, values, self._paired, *map(self._pointer, pixels)))
         for operation in program.operations:
             _ADD[type(operation)](self, operation)
         if not isinstance(program.operations[-1], Dense):
@@ -93,7 +96,7 @@ class Engine:
     def _convolution(self, op: Convolution) -> None:
         dynamic = isinstance(op.kernel, Bank)
         kernel = op.kernel.stored_as(self._storage) if dynamic else op.kernel
-        panels = pack_kernel(kernel, op.feature_group_count)
+        panels = pack_kernel(kernel, op.feature_group_count, paired=self._paired)
         *_, inputs, c_out = kernel.kernels.shape if dynamic else kernel.shape
         size = (kernel.kernels.shape[1:] if dynamic else kernel.shape)[:2]
         window = [*size, *op.strides, *op.kernel_dilation, *_padding(op.padding, size, op.kernel_dilation)]
@@ -108,9 +111,10 @@ class Engine:
             dynamic and self._features[op.coefficients] == 1,
             len(kernel.kernels) if dynamic else 0,
             STORAGE[self._storage] if dynamic else STORAGE["float32"],
+            panels.mode,
             *map(self._pointer, (panels.weights, panels.scales, op.bias, panels.blocks)),
             len(panels.blocks),
-            ctypes.c_int64(panels.floats),
+            ctypes.c_int64(panels.elements),
         )
 
     def _predictor(self, op: Predictor) -> None:

@@ -10,14 +10,22 @@ constexpr int BLOCK = 6;
 constexpr int MAX_CHUNK = 80;  // the least common multiple of 5 and 16
 constexpr int MAX_GROUP_SIZE = 16;
 
-struct Block {
-  int32_t first, width;   // output channels
-  int32_t size, chunk;    // floats of the panel, and of a chunk; the first is a multiple of the second
-  int64_t panel, bank;    // where they begin: in floats, and in elements of the bank, [size / chunk][group_size][chunk]
+// What an element of a map is, and how a convolution works on it.
+enum Mode : int32_t {
+  SINGLE = 0,  // floats
+  PAIRS = 1,   // pairs of channels, multiplied and added at once; a row of a panel is a pair of inputs and a tap
+  APART = 2,   // pairs of channels, each for itself: a depthwise convolution. Its panels are floats
 };
 
-template <int S, int V>
+struct Block {
+  int32_t first, width;   // output channels
+  int32_t size, chunk;    // weights of the panel, and of a chunk; the first is a multiple of the second
+  int64_t panel, bank;    // where they begin: in elements, and in weights of the bank, [size / chunk][group_size][chunk]
+};
+
+template <int S, int V, bool PAIRED>
 inline void fuse_chunks(const typename Stored<S>::type* bank, const float* eta, int group_size, int chunks, float* panel) {
+  auto halves = reinterpret_cast<uint16_t*>(panel);
   for (int chunk = 0; chunk < chunks; chunk++) {
     Vec sum[V] = {};
     for (int g = 0; g < group_size; g++) {
@@ -26,31 +34,36 @@ inline void fuse_chunks(const typename Stored<S>::type* bank, const float* eta, 
       bank += V * LANES;
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < V; v++) store(panel + v * LANES, sum[v]);
+    for (int v = 0; v < V; v++) {
+      if constexpr (PAIRED) store_half(halves + v * LANES, sum[v]);
+      else store(panel + v * LANES, sum[v]);
+    }
     panel += V * LANES;
+    halves += V * LANES;
   }
 }
 
 // coefficients: [group_size][features], where `shared` has one for all features. scales: of an int8 bank, [g][c_out].
-template <int S>
+template <int S, bool PAIRED>
 inline void fuse_block(const Block& block, const void* bank, const float* scales, int c_out, const float* coefficients,
                        bool shared, int group_size, float* panel) {
   alignas(64) float eta[MAX_GROUP_SIZE * MAX_CHUNK];
   for (int g = 0; g < group_size; g++) {
-    float own[BLOCK];
-    for (int i = 0; i < block.width; i++) {
-      int channel = g * c_out + block.first + i;
+    constexpr int EACH = PAIRED ? 2 : 1;  // neighbouring weights of one output channel
+    float own[BLOCK * EACH];
+    for (int i = 0; i < block.width * EACH; i++) {
+      int channel = g * c_out + block.first + i / EACH;
       own[i] = coefficients[shared ? g : channel] * (scales ? scales[channel] : 1.0f);
     }
     float* to = eta + g * MAX_CHUNK;
-    for (int i = 0; i < block.chunk; i += block.width) std::copy(own, own + block.width, to + i);
+    for (int i = 0; i < block.chunk; i += block.width * EACH) std::copy(own, own + block.width * EACH, to + i);
   }
   auto from = static_cast<const typename Stored<S>::type*>(bank) + block.bank;
   float* to = panel + block.panel;
   int chunks = block.size / block.chunk;
   switch (block.chunk / 16) {
-    case 1: return fuse_chunks<S, 16 / LANES>(from, eta, group_size, chunks, to);
-    case 3: return fuse_chunks<S, 48 / LANES>(from, eta, group_size, chunks, to);
-    default: return fuse_chunks<S, 80 / LANES>(from, eta, group_size, chunks, to);
+    case 1: return fuse_chunks<S, 16 / LANES, PAIRED>(from, eta, group_size, chunks, to);
+    case 3: return fuse_chunks<S, 48 / LANES, PAIRED>(from, eta, group_size, chunks, to);
+    default: return fuse_chunks<S, 80 / LANES, PAIRED>(from, eta, group_size, chunks, to);
   }
 }

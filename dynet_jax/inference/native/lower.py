@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import (
@@ -22,8 +24,11 @@ MAX_TAPS, MAX_GROUP_SIZE = 256, 16
 PADDINGS = ("SAME", "VALID", "TORCH")
 
 
-def lower(program: Program) -> Program:
-    """The same function. Raises UserError for an operation that the engine has not."""
+def lower(program: Program, *, paired: bool = False) -> Program:
+    """The same function. Raises UserError for an operation that the engine has not.
+
+    paired: for maps of pairs of channels; the image is one of two pairs then, the last channel zero.
+    """
     free = 1 + max(value for operation in program.operations for value in outputs(operation))
     vectors: set[int] = set()  # values without positions
     lowered: list[Operation] = []
@@ -38,6 +43,7 @@ def lower(program: Program) -> Program:
         if isinstance(operation, Mean | Dense) or set(operation.inputs) <= vectors:
             vectors.update(outputs(operation))
         if isinstance(operation, Convolution):
+            operation = _for_pairs(operation) if paired else operation
             _check(operation)
             parts = list(_parts(operation, free))
             free += len(parts) - 1
@@ -67,6 +73,20 @@ def _parts(conv: Convolution, free: int) -> Iterator[Operation]:
     else:
         yield conv._replace(activation=None, y=free)
         yield Elementwise(conv.name, (free,), conv.y, conv.activation)
+
+
+def _for_pairs(conv: Convolution) -> Convolution:
+    kernel = conv.kernel
+    if conv.x == IMAGES and conv.feature_group_count == 1:
+        if isinstance(kernel, Bank):
+            raise _unknown(conv, "of images that is dynamic, in bfloat16 arithmetic")
+        kernel = np.pad(kernel, [(0, 0), (0, 0), (0, 1), (0, 0)])
+    *_, inputs, c_out = kernel.kernels.shape if isinstance(kernel, Bank) else kernel.shape
+    depthwise = inputs == 1 and c_out == conv.feature_group_count
+    per_group = c_out // conv.feature_group_count
+    if c_out % 2 or (not depthwise and (inputs % 2 or per_group % 2)):
+        raise _unknown(conv, "of odd numbers of channels in bfloat16 arithmetic")
+    return conv._replace(kernel=kernel)
 
 
 def _check(conv: Convolution) -> None:

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from dynet_jax.inference.bank import Bank
@@ -10,6 +11,7 @@ from dynet_jax.inference.bank import Bank
 BLOCK, VECTOR, WIDE = 6, 16, 64
 ALIGNMENT = 64  # bytes: a cache line
 STORAGE = {"float32": 0, "bfloat16": 1, "int8": 2}  # enum Storage
+SINGLE, PAIRS, APART = 0, 1, 2  # enum Mode
 BLOCK_FIELDS = np.dtype(
     [(name, np.int32) for name in ("first", "width", "size", "chunk")] + [("panel", np.int64), ("bank", np.int64)]
 )
@@ -20,7 +22,8 @@ class Panels(NamedTuple):
 
     weights: np.ndarray
     blocks: np.ndarray  # of BLOCK_FIELDS
-    floats: int  # of the (fused) kernel
+    elements: int  # of the (fused) kernel
+    mode: int
     scales: np.ndarray | None = None
 
 
@@ -32,21 +35,31 @@ class Columns(NamedTuple):
     scales: np.ndarray | None = None
 
 
-def pack_kernel(kernel: np.ndarray | Bank, groups: int) -> Panels:
-    """[*kernel_size, C_in / groups, C_out], or a bank of them -> panels, whose rows are an input and a tap each."""
+def pack_kernel(kernel: np.ndarray | Bank, groups: int, *, paired: bool = False) -> Panels:
+    """[*kernel_size, C_in / groups, C_out], or a bank of them -> panels, whose rows are an input and a tap each.
+
+    paired: where maps are of pairs of channels. A row is then a pair of inputs and a tap, or, for a depthwise
+    convolution, a tap alone, with two channels in a block. A kernel that is no bank is rounded to bfloat16 with it.
+    """
     stored = kernel.kernels if isinstance(kernel, Bank) else kernel[None]
-    group_size, *_, c_out = stored.shape
-    rows = np.moveaxis(stored, -2, 1).reshape(group_size, -1, c_out)
-    blocks, parts, size = [], [], 0
-    for first, width in _blocks(c_out, groups):
-        panel = rows[..., first : first + width].reshape(group_size, -1)
-        chunk = math.lcm(width, VECTOR)
-        panel = np.pad(panel, [(0, 0), (0, -panel.shape[1] % chunk)])
-        blocks.append((first, width, panel.shape[1], chunk, size, size * group_size))
+    group_size, *size, inputs, c_out = stored.shape
+    mode = SINGLE if not paired else APART if inputs == 1 else PAIRS
+    each = 2 if mode == PAIRS else 1  # neighbouring weights of an output
+    rows = np.moveaxis(stored.reshape(group_size, -1, inputs // each, each, c_out), 1, 2)  # [g, inputs, taps, each, o]
+    blocks, parts, elements = [], [], 0
+    for first, width in _blocks(c_out, groups, 2 if mode == APART else BLOCK, across=mode == APART):
+        panel = np.swapaxes(rows[..., first : first + width], -1, -2).reshape(group_size, -1)
+        chunk = math.lcm(width * each, VECTOR)
+        panel = np.pad(panel, [(0, 0), (0, -panel.shape[1] % (chunk * each))])  # whole chunks of elements, too
+        bank = group_size * elements * each
+        blocks.append((first, width, panel.shape[1], chunk, elements, bank))
         parts.append(np.swapaxes(panel.reshape(group_size, -1, chunk), 0, 1).ravel())
-        size += panel.shape[1]
+        elements += panel.shape[1] // each
+    weights = np.concatenate(parts)
+    if mode == PAIRS and not isinstance(kernel, Bank):
+        weights = weights.astype(ml_dtypes.bfloat16)
     scales = kernel.scales if isinstance(kernel, Bank) else None
-    return Panels(aligned(np.concatenate(parts)), np.array(blocks, BLOCK_FIELDS), size, scales)
+    return Panels(aligned(weights), np.array(blocks, BLOCK_FIELDS), elements, mode, scales)
 
 
 def pack_linear(kernel: np.ndarray, bias: np.ndarray, storage: str) -> Columns:
@@ -68,11 +81,12 @@ def aligned(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _blocks(c_out: int, groups: int) -> list[tuple[int, int]]:
-    """(first output, how many), none across groups."""
+def _blocks(c_out: int, groups: int, most: int, *, across: bool) -> list[tuple[int, int]]:
+    """(first output, how many) of blocks of at most `most`, none across groups unless that is allowed."""
+    groups = 1 if across else groups
     per_group = c_out // groups
     return [
-        (group * per_group + start, min(BLOCK, per_group - start))
+        (group * per_group + start, min(most, per_group - start))
         for group in range(groups)
-        for start in range(0, per_group, BLOCK)
+        for start in range(0, per_group, most)
     ]

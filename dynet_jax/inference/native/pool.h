@@ -53,11 +53,17 @@ class Pool {
     round_.fetch_add(1);
     if (sleepers_.load() > 0) round_.notify_all();
     share(0);
-    while (busy_.load(std::memory_order_acquire) > 0) pause_briefly();
+    for (int looks = 1; busy_.load(std::memory_order_acquire) > 0; looks++) look_again(looks);
   }
 
  private:
   static constexpr int LOOKS = 20000;  // about 0.2 ms
+
+  // Now and then the processor is left to others: what is waited for may need it.
+  static void look_again(int looks) {
+    if (looks % 2000 == 0) std::this_thread::yield();
+    else pause_briefly();
+  }
 
   struct alignas(64) Part {
     std::atomic<int> next{0};
@@ -78,7 +84,7 @@ class Pool {
       int looks = 0;
       while (round_.load(std::memory_order_acquire) == seen) {
         if (++looks < LOOKS) {
-          pause_briefly();
+          look_again(looks);
         } else {
           sleepers_.fetch_add(1);
           round_.wait(seen);

@@ -46,21 +46,30 @@ struct Linear {
   }
 };
 
+// Of one plane of a map, y[0], and where elements are pairs, of its two channels.
+inline void mean_of_plane(const Value& x, int plane, float* y) {
+  const float* from = x.data + plane * x.plane;
+  int64_t i = 0, end = x.positions();
+  Vec sums[2][2] = {};
+  auto add = [&](Vec element, int which) {
+    sums[0][which] += x.paired ? low_halves(element) : element;
+    if (x.paired) sums[1][which] += high_halves(element);
+  };
+  for (; i + 2 * LANES <= end; i += 2 * LANES) add(load(from + i), 0), add(load(from + i + LANES), 1);
+  for (; i < end; i += LANES) add(end - i < LANES ? load_masked(from + i, (1 << (end - i)) - 1) : load(from + i), 0);
+  for (int channel = 0; channel < (x.paired ? 2 : 1); channel++) {
+    Vec sum = sums[channel][0] + sums[channel][1];
+    float total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += sum[lane];
+    y[channel] = total / end;
+  }
+}
+
 inline void mean_of_planes(Pool& pool, const Value& x, float* y) {
-  constexpr int CHANNELS = 8;
-  pool.run((x.channels + CHANNELS - 1) / CHANNELS, [&](int number, int) {
-    for (int c = number * CHANNELS; c < std::min(x.channels, (number + 1) * CHANNELS); c++) {
-      const float* from = x.data + c * x.plane;
-      int64_t i = 0, end = x.positions();
-      Vec sums[4] = {};
-      for (; i + 4 * LANES <= end; i += 4 * LANES)
-        for (int v = 0; v < 4; v++) sums[v] += load(from + i + v * LANES);
-      Vec sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-      float total = 0;
-      for (int lane = 0; lane < LANES; lane++) total += sum[lane];
-      for (; i < end; i++) total += from[i];
-      y[c] = total / end;
-    }
+  constexpr int PLANES = 8;
+  pool.run((x.planes() + PLANES - 1) / PLANES, [&](int number, int) {
+    for (int plane = number * PLANES; plane < std::min(x.planes(), (number + 1) * PLANES); plane++)
+      mean_of_plane(x, plane, y + plane * (x.paired ? 2 : 1));
   });
 }
 

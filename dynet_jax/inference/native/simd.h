@@ -36,13 +36,52 @@ inline Vec load_masked(const float* p, Mask mask) {
 #if defined(__AVX512F__)
   return Vec(_mm512_maskz_loadu_ps(mask, p));
 #else
-  typedef int32_t Word __attribute__((vector_size(LANES * 4)));
-  Word bits = {1, 2, 4, 8, 16, 32, 64, 128}, chosen = (mask + Word{} & bits) != 0;
+  typedef int32_t Int __attribute__((vector_size(LANES * 4)));
+  Int bits = {1, 2, 4, 8, 16, 32, 64, 128}, chosen = ((mask + Int{}) & bits) != 0;
 #if defined(__AVX2__)
   return Vec(_mm256_maskload_ps(p, __m256i(chosen)));
 #else
   return chosen ? load(p) : Vec{};
 #endif
+#endif
+}
+
+// Pairs: an element of a plane is a float, or the bfloat16 values of two neighbouring channels, the first in the lower half.
+typedef uint32_t Word __attribute__((vector_size(LANES * 4)));
+
+inline Vec low_halves(Vec pairs) { return Vec(Word(pairs) << 16); }
+inline Vec high_halves(Vec pairs) { return Vec(Word(pairs) & 0xffff0000u); }
+
+// Rounded to nearest, as pairs.
+inline Vec pair(Vec low, Vec high) {
+#if defined(__AVX512BF16__)
+  alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  __m512i both = __m512i(_mm512_cvtne2ps_pbh(__m512(high), __m512(low)));
+  return Vec(_mm512_permutexvar_epi16(_mm512_load_si512(order), both));
+#else
+  auto rounded = [](Word bits) { return bits + 0x7fffu + (bits >> 16 & 1u); };
+  return Vec(rounded(Word(low)) >> 16 | (rounded(Word(high)) & 0xffff0000u));
+#endif
+}
+
+// sum + the products of both halves.
+inline Vec add_products(Vec sum, Vec pairs, Vec others) {
+#if defined(__AVX512BF16__)
+  return Vec(_mm512_dpbf16_ps(__m512(sum), __m512bh(pairs), __m512bh(others)));
+#else
+  return sum + low_halves(pairs) * low_halves(others) + high_halves(pairs) * high_halves(others);
+#endif
+}
+
+// LANES floats as bfloat16, rounded to nearest.
+inline void store_half(uint16_t* p, Vec v) {
+#if defined(__AVX512BF16__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(__m512(v))));
+#else
+  Word bits = Word(v);
+  bits = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  for (int i = 0; i < LANES; i++) p[i] = bits[i];
 #endif
 }
 
@@ -67,7 +106,6 @@ template <int S> inline Vec widen(const typename Stored<S>::type* p) {
     return Vec(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 #else
     typedef uint16_t Short __attribute__((vector_size(LANES * 2), aligned(1), may_alias));
-    typedef uint32_t Word __attribute__((vector_size(LANES * 4)));
     return Vec(__builtin_convertvector(*reinterpret_cast<const Short*>(p), Word) << 16);
 #endif
   } else {

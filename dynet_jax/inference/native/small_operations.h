@@ -16,22 +16,37 @@ struct Elementwise : Operation {
   void run(Context& context) const override {
     const Value &x = context.values[inputs[0]], &y = context.values[outputs[0]];
     const Value& other = context.values[inputs.back()];
-    int rows = x.is_map() ? x.channels : 1;
-    int64_t length = x.is_map() ? x.plane : x.channels;
-    context.pool.run(rows, [&](int c, int) {
-      const float *a = x.data + c * x.plane, *b = other.data + c * other.plane;
-      float* to = y.data + c * y.plane;
-      bool one = x.is_map() && !other.is_map();
-      if (function == ADD) {
-        for (int64_t i = 0; i < length; i++) to[i] = a[i] + b[one ? 0 : i];
-      } else if (function == MULTIPLY) {
-        for (int64_t i = 0; i < length; i++) to[i] = a[i] * b[one ? 0 : i];
-      } else {
-        with_activation(function, [&](auto f) {
-          for (int64_t i = 0; i < length; i++) to[i] = activate<decltype(f)::value>(a[i]);
-        });
+    if (!x.is_map()) return on_vectors(x, other, y);
+    context.pool.run(x.planes(), [&](int plane, int) {
+      const float *a = x.data + plane * x.plane, *b = other.data + plane * other.plane;
+      float* to = y.data + plane * y.plane;
+      bool one = !other.is_map();  // number for each channel
+      for (int64_t i = 0; i < x.plane; i += LANES) {
+        if (!x.paired) {
+          store(to + i, apply(load(a + i), one ? *b + Vec{} : load(b + i)));
+        } else {
+          const float* own = other.data + 2 * plane;
+          Vec low = one ? own[0] + Vec{} : low_halves(load(b + i)), high = one ? own[1] + Vec{} : high_halves(load(b + i));
+          store(to + i, pair(apply(low_halves(load(a + i)), low), apply(high_halves(load(a + i)), high)));
+        }
       }
     });
+  }
+
+ private:
+  void on_vectors(const Value& x, const Value& other, const Value& y) const {
+    for (int i = 0; i < x.channels; i += LANES) {
+      Vec value = apply(load(x.data + i), load(other.data + i));
+      store_part(y.data + i, value, std::min(LANES, x.channels - i));
+    }
+  }
+
+  Vec apply(Vec a, Vec b) const {
+    if (function == ADD) return a + b;
+    if (function == MULTIPLY) return a * b;
+    Vec result;
+    with_activation(function, [&](auto f) { result = activate<decltype(f)::value>(a); });
+    return result;
   }
 };
 
@@ -47,24 +62,45 @@ struct MaxPool : Operation {
 
   void run(Context& context) const override {
     const Value &x = context.values[inputs[0]], &y = context.values[outputs[0]];
-    int up = g.before(0, x.height), left = g.before(1, x.width);
-    context.pool.run(x.channels, [&](int c, int thread) {
-      float* row = context.scratch_of(thread, x.width);  // the largest of the rows of a window
+    context.pool.run(x.planes(), [&](int plane, int thread) {
+      // The largest of the rows of a window: of floats, or of each half of pairs.
+      float* row = context.scratch_of(thread, 2 * (x.width + LANES));
+      float *low = row, *high = row + x.width + LANES;
       for (int i = 0; i < y.height; i++) {
-        int top = std::max(0, i * g.strides[0] - up), bottom = std::min(x.height, i * g.strides[0] - up + g.kernel[0]);
-        const float* from = x.data + c * x.plane;
-        std::copy(from + top * x.width, from + (top + 1) * x.width, row);
-        for (int r = top + 1; r < bottom; r++)
-          for (int j = 0; j < x.width; j++) row[j] = std::max(row[j], from[r * x.width + j]);
-        float* to = y.data + c * y.plane + i * y.width;
+        largest_of_rows(x, plane, i, low, high);
+        float* to = y.data + plane * y.plane + static_cast<int64_t>(i) * y.width;
         for (int j = 0; j < y.width; j++) {
-          int first = std::max(0, j * g.strides[1] - left), last = std::min(x.width, j * g.strides[1] - left + g.kernel[1]);
-          float largest = row[first];
-          for (int k = first + 1; k < last; k++) largest = std::max(largest, row[k]);
-          to[j] = largest;
+          if (x.paired) to[j] = pair(largest(low, j, x.width) + Vec{}, largest(high, j, x.width) + Vec{})[0];
+          else to[j] = largest(low, j, x.width);
         }
       }
     });
+  }
+
+ private:
+  void largest_of_rows(const Value& x, int plane, int i, float* low, float* high) const {
+    int start = i * g.strides[0] - g.before(0, x.height);
+    int top = std::max(0, start), bottom = std::min(x.height, start + g.kernel[0]);
+    for (int row = top; row < bottom; row++) {
+      const float* from = x.data + plane * x.plane + static_cast<int64_t>(row) * x.width;
+      for (int j = 0; j < x.width; j += LANES) {
+        Vec element = load(from + j), first = x.paired ? low_halves(element) : element, second = high_halves(element);
+        if (row > top) {
+          first = first > load(low + j) ? first : load(low + j);
+          second = second > load(high + j) ? second : load(high + j);
+        }
+        store(low + j, first);
+        if (x.paired) store(high + j, second);
+      }
+    }
+  }
+
+  float largest(const float* row, int j, int width) const {
+    int start = j * g.strides[1] - g.before(1, width);
+    int first = std::max(0, start), last = std::min(width, start + g.kernel[1]);
+    float value = row[first];
+    for (int k = first + 1; k < last; k++) value = std::max(value, row[k]);
+    return value;
   }
 };
 
@@ -77,12 +113,30 @@ struct Channels : Operation {
     values[outputs[0]].shape(from.size(), x.height, x.width);
     return true;
   }
+
   void run(Context& context) const override {
     const Value& y = context.values[outputs[0]];
-    context.pool.run(y.channels, [&](int c, int) {
-      const Value& x = context.values[inputs[from[c].first]];
-      const float* first = x.data + from[c].second * x.plane;
-      std::copy(first, first + x.plane, y.data + c * y.plane);
+    context.pool.run(y.planes(), [&](int plane, int) {
+      float* to = y.data + plane * y.plane;
+      if (!y.paired) {
+        const float* first = source(context, plane);
+        std::copy(first, first + y.plane, to);
+        return;
+      }
+      const float *first = source(context, 2 * plane), *second = source(context, 2 * plane + 1);
+      bool low_of_first = from[2 * plane].second % 2 == 0, low_of_second = from[2 * plane + 1].second % 2 == 0;
+      for (int64_t i = 0; i < y.plane; i += LANES) {
+        Word a = Word(load(first + i)), b = Word(load(second + i));
+        a = low_of_first ? a & 0xffffu : a >> 16;
+        b = low_of_second ? b << 16 : b & 0xffff0000u;
+        store(to + i, Vec(a | b));
+      }
     });
+  }
+
+ private:
+  const float* source(const Context& context, int channel) const {  // the plane that has it
+    const Value& x = context.values[inputs[from[channel].first]];
+    return x.data + from[channel].second / (x.paired ? 2 : 1) * x.plane;
   }
 };
