@@ -71,7 +71,7 @@ class Parts(NamedTuple):
 class Plan:
     """What is measured: every network and its base, in every runtime, at all sizes and batches.
 
-    runtimes: (runtime, storage), in the order of the tables. runs: of each cell, after warming up.
+    runtimes: (runtime, numbers), in the order of the tables. runs: of each cell, after warming up.
     Raises UserError for a network that has no base or cannot be built so, or an image that is too small.
     """
 
@@ -98,9 +98,9 @@ class Plan:
         """Cells that take turns, because they are compared with one another: a network and its base at one size."""
         return [
             [
-                Cell(pair, network, runtime, storage, threads, size, batch, self.width)
+                Cell(pair, network, runtime, numbers, threads, size, batch, self.width)
                 for network in (pair, BASES[pair])
-                for runtime, storage in self.runtimes
+                for runtime, numbers in self.runtimes
                 if RUNTIMES[runtime].has(network, self.width)
                 for threads in self.threads
             ]

@@ -21,8 +21,8 @@ DERIVED += ("fastest_float32_base_over_this", "fastest_float32_base")
 class Comparison(NamedTuple):
     """A dynamic network beside its base, each None if not measured there.
 
-    base: in the same runtime and storage.
-    fastest_base: in whichever runtime and storage is fastest, at as many threads; fastest_float32: in float32.
+    base: in the same runtime and numbers.
+    fastest_base: in whichever runtime and numbers is fastest, at as many threads; fastest_float32: in float32.
     """
 
     dynamic: Measurement | None
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
     @property
     def like_for_like(self) -> float | None:
         """What is in float32 to the fastest base in float32, what is rounded to the fastest of all."""
-        exact = self.dynamic is not None and self.dynamic.cell.storage == "float32"
+        exact = self.dynamic is not None and self.dynamic.cell.numbers == "float32"
         return self.to_fastest_float32 if exact else self.to_fastest
 
 
@@ -59,7 +59,7 @@ def ratio(slow: Measurement | None, fast: Measurement | None) -> float | None:
 
 def label(cell: Cell) -> str:
     """'jax', 'native', 'native int8'"""
-    return cell.runtime if cell.storage == "float32" else f"{cell.runtime} {cell.storage}"
+    return cell.runtime if cell.numbers == "float32" else f"{cell.runtime} {cell.numbers}"
 
 
 def is_of_paper(cell: Cell) -> bool:
@@ -86,19 +86,19 @@ def values(measurements: Iterable[Measurement], field: str) -> list:
 
 
 def compare(measurements: Sequence[Measurement], cell: Cell) -> Comparison:
-    """The comparison of a cell's pair at its size, batch and threads, in its runtime and storage."""
+    """The comparison of a cell's pair at its size, batch and threads, in its runtime and numbers."""
     same = {name: getattr(cell, name) for name in ("pair", "threads", "image_size", "batch", "width")}
     around = select(measurements, **same)
-    own = select(around, runtime=cell.runtime, storage=cell.storage)
+    own = select(around, runtime=cell.runtime, numbers=cell.numbers)
     dynamic, base = (next(iter(select(own, is_dynamic=kind)), None) for kind in (True, False))
     bases = select(around, is_dynamic=False)
-    return Comparison(dynamic, base, fastest(bases), fastest(select(bases, storage="float32")))
+    return Comparison(dynamic, base, fastest(bases), fastest(select(bases, numbers="float32")))
 
 
 def best(measurements: Sequence[Measurement]) -> Comparison:
     """Of one pair at one size, batch and number of threads: the fastest of both networks, wherever that is."""
     dynamic, base = (fastest(select(measurements, is_dynamic=kind)) for kind in (True, False))
-    return Comparison(dynamic, base, base, fastest(select(measurements, is_dynamic=False, storage="float32")))
+    return Comparison(dynamic, base, base, fastest(select(measurements, is_dynamic=False, numbers="float32")))
 
 
 def reductions(measurements: Sequence[Measurement], threads: int, runtime: str | None) -> dict[str, dict[int, float]]:
@@ -120,9 +120,9 @@ def reductions(measurements: Sequence[Measurement], threads: int, runtime: str |
 def figure7_rows(measurements: Sequence[Measurement]) -> list[tuple[str, list[Measurement], str | None]]:
     """What Fig. 7 is drawn for: (name, measurements, runtime), the latter two as `reductions` takes them.
 
-    The fastest of each network, in any storage and in float32, and then both networks in each runtime.
+    The fastest of each network, in any numbers and in float32, and then both networks in each runtime.
     """
-    exact = select(measurements, storage="float32")
+    exact = select(measurements, numbers="float32")
     rows = [("the fastest of each", list(measurements), None), ("the fastest of each in float32", exact, None)]
     names = dict.fromkeys(label(m.cell) for m in select(measurements, is_dynamic=True) if not m.error)
     rows += [(f"both in {name}", list(measurements), name) for name in names]

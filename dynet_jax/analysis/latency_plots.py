@@ -18,9 +18,9 @@ from dynet_jax.analysis.latency_compare import (
 )
 
 # Okabe and Ito's colours; every line has a marker of its own too, and every bar a hatch.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-STYLES = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:")
-HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999")
+STYLES = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:", "p-")
+HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo", "**")
 
 
 def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title: str) -> None:

@@ -37,7 +37,7 @@ def summary_table(measurements: Sequence[Measurement], size: int, batch: int) ->
         published = (*paper, paper[1] / paper[0]) if paper else (None, None, None)
         for threads in values(measurements, "threads"):
             here = select(measurements, pair=pair, threads=threads)
-            for found in dict.fromkeys((best(select(here, storage="float32")), best(here))):
+            for found in dict.fromkeys((best(select(here, numbers="float32")), best(here))):
                 cells = [[speed(m), label(m.cell)] if m else [None, None] for m in (found.dynamic, found.base)]
                 base = found.base.cell.network if found.base else None
                 rows.append((pair, str(threads), *cells[0], base, *cells[1], found.same_runtime, *published))
@@ -89,8 +89,8 @@ def parts_table(parts: Sequence[Parts]) -> Table:
     rows = []
     for part in parts:
         shares = [100 * seconds / sum(part[1:]) for seconds in part[1:]]
-        rows.append((part.cell.network, part.cell.storage, str(part.cell.threads), 1000 * sum(part[1:]), *shares))
-    return Table(("network", "storage", "threads", "ms", "predictors %", "fusion %", "convolutions %", "rest %"), rows)
+        rows.append((part.cell.network, part.cell.numbers, str(part.cell.threads), 1000 * sum(part[1:]), *shares))
+    return Table(("network", "numbers", "threads", "ms", "predictors %", "fusion %", "convolutions %", "rest %"), rows)
 
 
 def document(measurements: Sequence[Measurement], parts: Sequence[Parts], notes: Sequence[str]) -> str:

@@ -11,25 +11,35 @@ import numpy as np
 from dynet_jax.analysis.latency_networks import random_program
 from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing
-from dynet_jax.inference.bank import STORAGE
 from dynet_jax.inference.native.build import build
+from dynet_jax.inference.native.engine import has_bfloat16
 from dynet_jax.inference.program import Convolution, Predictor
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, for pixels from 0 to 255
 Call = Callable[[np.ndarray], np.ndarray]  # [batch, height, width, 3] uint8 -> logits [batch, classes]
 
 
+# How weights that are read once per image (banks, predictors, classifier) are stored, and what is computed with.
+NUMBERS = {
+    "float32": ("float32", "float32"),
+    "bfloat16-banks": ("bfloat16", "float32"),
+    "int8-banks": ("int8", "float32"),
+    "bfloat16": ("bfloat16", "bfloat16"),
+    "bfloat16-int8-banks": ("int8", "bfloat16"),
+}
+
+
 class Cell(NamedTuple):
     """One thing that is timed.
 
     pair: the dynamic network of the comparison; network: that one, or its base.
-    storage: of banks, predictors and classifier; in OpenVINO, of all that it computes with.
+    numbers: a key of NUMBERS.
     """
 
     pair: str
     network: str
     runtime: str
-    storage: str
+    numbers: str
     threads: int
     image_size: int
     batch: int
@@ -44,12 +54,12 @@ class Runtime:
     """All runtimes get the same bytes and normalise them within the time that is measured.
 
     Attributes:
-      packages: what must be installed. storages: that it has.
+      packages: what must be installed. offered: keys of NUMBERS.
       shares_weights: whether its networks are made of our programs, so that logits can be compared.
     """
 
     packages: tuple[str, ...] = ()
-    storages: tuple[str, ...] = ("float32",)
+    offered: tuple[str, ...] = ("float32",)
     shares_weights = True
 
     def missing(self) -> str | None:
@@ -82,7 +92,10 @@ class Jax(Runtime):
 class Native(Runtime):
     """The engine of this package."""
 
-    storages = STORAGE
+    @functools.cached_property
+    def offered(self) -> tuple[str, ...]:
+        exact = tuple(name for name, (_, arithmetic) in NUMBERS.items() if arithmetic == "float32")
+        return tuple(NUMBERS) if has_bfloat16() else exact
 
     def missing(self) -> str | None:
         try:
@@ -123,7 +136,7 @@ class OpenVino(Runtime):
     packages = ("onnx", "openvino")
 
     @functools.cached_property
-    def storages(self) -> tuple[str, ...]:
+    def offered(self) -> tuple[str, ...]:
         import openvino
 
         capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -135,7 +148,7 @@ class OpenVino(Runtime):
         options = {
             "INFERENCE_NUM_THREADS": cell.threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[cell.storage],
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[cell.numbers],
         }
         core = openvino.Core()
         network = core.read_model(_onnx(cell))
@@ -219,7 +232,9 @@ def native_parts(cell: Cell, runs: int) -> tuple[float, float, float, float]:
 def _inference_model(cell: Cell, runtime: str) -> InferenceModel:
     program = random_program(cell.network, cell.width)
     preprocessing = Preprocessing(cell.image_size, cell.image_size, MEAN, STD)
-    return InferenceModel(program, preprocessing, runtime=runtime, storage=cell.storage, threads=cell.threads)
+    storage, arithmetic = NUMBERS[cell.numbers]
+    options = {"storage": storage, "arithmetic": arithmetic, "threads": cell.threads}
+    return InferenceModel(program, preprocessing, runtime=runtime, **options)
 
 
 def _onnx(cell: Cell) -> bytes:

@@ -10,6 +10,9 @@ from dynet_jax.errors import UserError, suggest
 FILES = ("latency.csv", "table2.md", "latency_ratio.png", "table2.png")
 
 
+NUMBERS_HELP = "of float32, bfloat16-banks, int8-banks, bfloat16, bfloat16-int8-banks; default: all"
+
+
 def add_benchmark(commands) -> None:
     parser = commands.add_parser(
         "benchmark",
@@ -17,12 +20,17 @@ def add_benchmark(commands) -> None:
         description="Measures dynamic networks and their bases, with random weights, in every runtime that is "
         "installed. All take turns. Nothing else should be running.",
         epilog="examples: dynet benchmark --out=latency; "
-        "dynet benchmark --image-sizes=128,224,320,448,640,896 --runtimes=native,onnxruntime --storages=float32; "
-        "dynet benchmark --batch=8,32,128 --runtimes=native,onnxruntime,jax --storages=float32",
+        "dynet benchmark --image-sizes=128,224,320,448,640,896 --runtimes=native,onnxruntime --numbers=float32; "
+        "dynet benchmark --batch=8,32,128 --runtimes=native,onnxruntime,jax --numbers=float32",
     )
     parser.add_argument("--networks", type=_words, metavar="NAMES", help="dynamic ones; default: the paper's four")
     parser.add_argument("--runtimes", type=_words, metavar="NAMES", help="default: all that are installed")
-    parser.add_argument("--storages", type=_words, metavar="NAMES", help="float32, bfloat16, int8; default: all")
+    parser.add_argument(
+        "--numbers",
+        type=_words,
+        metavar="NAMES",
+        help=NUMBERS_HELP,
+    )
     parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: 1 and all cores")
     parser.add_argument(
         "--image-sizes", "--image-size", type=_numbers, default=[224], metavar="N,...", help="default: 224"
@@ -44,7 +52,7 @@ def _benchmark(options) -> None:
     if options.overwrite and options.out is None:
         raise UserError("--overwrite is of the files in --out=DIR, which is not given")
     threads = _threads(options.threads, cores())
-    runtimes, missing = _runtimes(options.runtimes, options.storages)
+    runtimes, missing = _runtimes(options.runtimes, options.numbers)
     sizes = {"image_sizes": options.image_sizes, "batches": options.batch}
     plan = Plan(options.networks or OF_THE_PAPER, runtimes, threads, **sizes, runs=options.runs, width=options.width)
     _claim(options.out, options.overwrite)
@@ -86,22 +94,22 @@ def _write(out, text: str, measurements) -> None:
     _say(f"written to {out}")
 
 
-def _runtimes(names: list[str] | None, storages: list[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
-    """([(runtime, storage), ...], a line for each runtime that is not there)"""
-    from dynet_jax.analysis.latency_runtimes import RUNTIMES, STORAGE
+def _runtimes(names: list[str] | None, wanted: list[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
+    """([(runtime, numbers), ...], a line for each runtime that is not there)"""
+    from dynet_jax.analysis.latency_runtimes import NUMBERS, RUNTIMES
 
-    for option, given, known in (("--runtimes", names, RUNTIMES), ("--storages", storages, STORAGE)):
+    for option, given, known in (("--runtimes", names, RUNTIMES), ("--numbers", wanted, NUMBERS)):
         for name in given or ():
             if name not in known:
                 raise UserError(f"{option} has no {name!r}; {suggest(name, known)}")
     problems = {name: RUNTIMES[name].missing() for name in names or RUNTIMES}
     missing = [f"{name} is not measured: {problem}" for name, problem in problems.items() if problem]
     found = [
-        (name, storage)
+        (name, numbers)
         for name, problem in problems.items()
         if not problem
-        for storage in RUNTIMES[name].storages
-        if len(RUNTIMES[name].storages) == 1 or storage in (storages or STORAGE)
+        for numbers in RUNTIMES[name].offered
+        if len(RUNTIMES[name].offered) == 1 or numbers in (wanted or NUMBERS)
     ]
     if not found:
         raise UserError("there is no runtime to measure: " + "; ".join(missing))

@@ -23,8 +23,8 @@ TINY = ["benchmark", "--networks=dy_mobile", "--width=0.1", "--image-size=32", "
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
-def cell(network="dy_mobile", runtime="native", storage="float32", threads=1, size=224, batch=1):
-    return Cell("dy_mobile", network, runtime, storage, threads, size, batch)
+def cell(network="dy_mobile", runtime="native", numbers="float32", threads=1, size=224, batch=1):
+    return Cell("dy_mobile", network, runtime, numbers, threads, size, batch)
 
 
 def measurement(milliseconds, *arguments, **options):
@@ -55,8 +55,8 @@ def test_ratios(measured):
     assert native.to_fastest == pytest.approx(2 / 4)
     assert native.like_for_like == native.to_fastest_float32 == pytest.approx(3 / 4)
     assert latency_compare.label(native.fastest_base.cell) == "openvino bfloat16"
-    assert latency_compare.compare(measured, cell(storage="int8")).like_for_like == pytest.approx(1)
-    assert latency_compare.compare(measured, cell(storage="int8")).same_runtime == pytest.approx(7 / 2)
+    assert latency_compare.compare(measured, cell(numbers="int8")).like_for_like == pytest.approx(1)
+    assert latency_compare.compare(measured, cell(numbers="int8")).same_runtime == pytest.approx(7 / 2)
     assert latency_compare.compare(measured, cell(runtime="jax")).to_fastest == pytest.approx(2 / 10)
     failed = latency_compare.compare(measured, cell(runtime="openvino"))
     assert failed.same_runtime is None
@@ -210,7 +210,7 @@ def test_a_process_that_ends_is_a_mistake_not_a_hang():
 
 
 def test_the_command(tmp_path, capfd):
-    """All runtimes that are here, native with all storages where there is a compiler."""
+    """All runtimes that are here, native with all all_numbers where there is a compiler."""
     arguments = [*TINY, f"--out={tmp_path / 'new' / 'folder'}", "--runtimes=jax,native,onnxruntime"]
     assert main(arguments) == 0
     out, err = capfd.readouterr()
@@ -222,7 +222,7 @@ def test_the_command(tmp_path, capfd):
     measurements = latency_compare.read_csv(tmp_path / "new" / "folder" / "latency.csv")
     labels = {latency_compare.label(m.cell) for m in measurements}
     assert "jax" in labels
-    assert {"native", "native bfloat16", "native int8"} <= labels or not COMPILER
+    assert {"native", "native bfloat16-banks", "native int8-banks"} <= labels or not COMPILER
     assert {m.cell.network for m in measurements} == {"dy_mobile", "mobilenet_v2"}
     assert all(m.error == "" and m.runs == 2 and m.median > 0 and m.deviation < 0.1 for m in measurements), out
     assert ("| fusion % |" in out) == bool(COMPILER)

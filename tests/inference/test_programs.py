@@ -1,5 +1,6 @@
 """Networks as programs: what JAX, the native engine and StableHLO make of them is what the network itself gives."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from dynet_jax.export.stablehlo import to_stablehlo
 from dynet_jax.inference import InferenceModel, Preprocessing, native, program_of
 from dynet_jax.inference.program import Convolution, Elementwise, Normalization
 from dynet_jax.inference.record import record
-from tests.inference.networks import NAMES, PIXELS, SIZE, assert_same, expected, images, network
+from tests.inference.networks import NAMES, PIXELS, SIZE, assert_same, expected, images, network, normalized
 
 no_compiler = not any(map(shutil.which, ("c++", "g++", "clang++")))
 needs_compiler = pytest.mark.skipif(no_compiler, reason="needs a C++ compiler")
@@ -102,6 +103,7 @@ class Own(nn.Module):
 
     last: str = "relu"
     gate: bool = False
+    features: int = 6
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -111,7 +113,7 @@ class Own(nn.Module):
         x = nn.silu(x + dynet_jax.BatchNorm(use_running_average=not train)(y))
         x = jnp.concatenate([x[..., :3], nn.hard_sigmoid(x)], axis=-1)
         x = x * x[..., 2:3] if self.gate else x * x
-        x = getattr(nn, self.last)(nn.Conv(6, (1, 1), padding=((1, 0), (0, 2)))(x))
+        x = getattr(nn, self.last)(nn.Conv(self.features, (1, 1), padding=((1, 0), (0, 2)))(x))
         return nn.Dense(5)(dynet_jax.layers.spatial_mean(x))
 
 
@@ -157,12 +159,46 @@ def test_smaller_banks_change_little(storage, tolerance, runtime):
     assert_same(logits, wanted, tolerance)
 
 
+@functools.cache
+def in_bfloat16(name, *shape):
+    """Logits of the network itself, computed in bfloat16 by JAX."""
+    model, variables, _ = network(name)
+    apply = jax.jit(lambda v, x: model.clone(dtype=jnp.bfloat16).apply(v, x, train=False))
+    return np.asarray(apply(variables, normalized(images(*shape))))
+
+
 @needs_compiler
-def test_native_threads_and_batches_give_the_same_bits():
+@pytest.mark.parametrize("name", list_models())
+def test_bfloat16_arithmetic_of_every_network(name):
+    """It is about as far from float32 as JAX's is: products are summed in float32, and maps rounded, in both."""
+    model = inference_model(name, runtime="native", arithmetic="bfloat16")
+    ours, theirs = [], []
+    for shape in ((1, 65, 96), (3, 65, 96), (5, 33, 47)):
+        wanted = expected(name, *shape)
+        ours.append(np.abs(model.logits(images(*shape)) - wanted).mean())
+        theirs.append(np.abs(in_bfloat16(name, *shape) - wanted).mean())
+    assert 0 < np.mean(ours) < 3 * np.mean(theirs)
+
+
+@needs_compiler
+def test_bfloat16_arithmetic_needs_pairs_of_channels():
+    with pytest.raises(UserError, match="no convolution of odd numbers of channels in bfloat16 arithmetic"):
+        InferenceModel(own(features=7)[0], UNIT, runtime="native", arithmetic="bfloat16")
+
+
+@needs_compiler
+def test_bfloat16_arithmetic_with_small_banks():
+    logits = inference_model("dy_resnet18", runtime="native", arithmetic="bfloat16", storage="int8").logits(images(4))
+    assert_same(logits, expected("dy_resnet18", 4), tolerance=0.1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("arithmetic", ["float32", "bfloat16"])
+def test_native_threads_and_batches_give_the_same_bits(arithmetic):
     """Work is shared out by position and channel, so the order of no sum depends on it."""
     x = images(6)
-    one = inference_model("dy_mobile", runtime="native", threads=1).logits(x)
-    three = inference_model("dy_mobile", runtime="native", threads=3)
+    one = inference_model("dy_mobile", runtime="native", arithmetic=arithmetic, threads=1).logits(x)
+    three = inference_model("dy_mobile", runtime="native", arithmetic=arithmetic, threads=3)
     np.testing.assert_array_equal(three.logits(x), one)
     np.testing.assert_array_equal(np.concatenate([three.logits(x[i : i + 1]) for i in range(6)]), one)
 
@@ -179,6 +215,8 @@ def test_native_takes_pixels_as_floats_too():
         ({"runtime": "onnx"}, "unknown runtime 'onnx'"),
         ({"storage": "float16"}, "banks cannot be stored as 'float16'; did you mean"),
         ({"threads": 0}, "threads must be positive"),
+        ({"arithmetic": "float16"}, "unknown arithmetic 'float16'; did you mean"),
+        ({"arithmetic": "bfloat16", "runtime": "jax"}, "bfloat16 arithmetic is the native engine's"),
     ],
 )
 def test_wrong_options(options, message):

@@ -189,6 +189,15 @@ Engine* dynet_new(int32_t threads, int32_t values, int32_t paired, const float* 
 
 void dynet_delete(Engine* engine) { delete engine; }
 
+// Whether the processor has instructions for pairs.
+int32_t dynet_has_bfloat16() {
+#if defined(__AVX512BF16__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
 // The predictor whose value the coefficients are must have been added before.
 void dynet_convolution(Engine* engine, const int32_t* numbers, int32_t x, int32_t y, int32_t coefficients,
                        int32_t residual, int32_t shared, int32_t group_size, int32_t storage, int32_t mode,

@@ -49,7 +49,16 @@ class Engine:
     Raises UserError if the program has something that the engine has not, or there is no compiler for it.
     """
 
-    def __init__(self, program: Program, *, mean: Sequence[float], std: Sequence[float], threads: int, storage: str, arithmetic: str):
+    def __init__(
+        self,
+        program: Program,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        threads: int,
+        storage: str,
+        arithmetic: str,
+    ):
         self._library = _library()
         self._kept: list = []  # arrays that the engine reads
         self._storage, self._features = storage, features_of(program)
@@ -58,7 +67,9 @@ class Engine:
         self._channels_of = channels_of(program)
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
-        self._engine = ctypes.c_void_p(self._library.dynet_new(threads, values, self._paired, *map(self._pointer, pixels)))
+        self._engine = ctypes.c_void_p(
+            self._library.dynet_new(threads, values, self._paired, *map(self._pointer, pixels))
+        )
         for operation in program.operations:
             _ADD[type(operation)](self, operation)
         if not isinstance(program.operations[-1], Dense):
@@ -197,6 +208,11 @@ def _padding(padding: Padding, size: Sequence[int], dilation: Sequence[int]) -> 
         return [EXPLICIT, *(d * (k - 1) // 2 for k, d in zip(size, dilation) for _ in range(2))]
     sides = [padding] * 2 if isinstance(padding, int) else padding
     return [EXPLICIT, *(n for side in sides for n in ([side] * 2 if isinstance(side, int) else side))]
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16 arithmetic, so that it is the faster one."""
+    return bool(_library().dynet_has_bfloat16())
 
 
 @functools.cache

@@ -42,7 +42,7 @@ def pack_kernel(kernel: np.ndarray | Bank, groups: int, *, paired: bool = False)
     convolution, a tap alone, with two channels in a block. A kernel that is no bank is rounded to bfloat16 with it.
     """
     stored = kernel.kernels if isinstance(kernel, Bank) else kernel[None]
-    group_size, *size, inputs, c_out = stored.shape
+    group_size, *_, inputs, c_out = stored.shape
     mode = SINGLE if not paired else APART if inputs == 1 else PAIRS
     each = 2 if mode == PAIRS else 1  # neighbouring weights of an output
     rows = np.moveaxis(stored.reshape(group_size, -1, inputs // each, each, c_out), 1, 2)  # [g, inputs, taps, each, o]
