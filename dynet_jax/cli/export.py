@@ -45,4 +45,4 @@ def _export(options) -> None:
         opset=options.opset,
         overwrite=options.overwrite,
     )
-    print(f"{path}: {Path(path).stat().st_size / 1e6:.2f} MB; docs/export.md shows how to use it")
+    print(f"{path}: {Path(path).stat().st_size / 1e6:.2f} MB; docs/inference.md shows how to use it")

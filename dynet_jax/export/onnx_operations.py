@@ -59,6 +59,16 @@ def _without_shuffles(program: Program) -> Program:
     return program._replace(operations=tuple(o for o in operations if o.y not in shuffles or o.y in needed))
 
 
+def _groups_shuffled(operation: Channels) -> int | None:
+    """The groups whose channels are interleaved, if that is what is done to all channels of the inputs."""
+    order = operation.permutation
+    if order is None or order[0] != 0 or operation.start != 0 or sorted(order) != list(range(len(order))):
+        return None
+    groups = len(order) // order[1] if len(order) > 1 and len(order) % order[1] == 0 else 1
+    shuffled = np.arange(len(order)).reshape(groups, -1).T.ravel()
+    return groups if np.array_equal(order, shuffled) else None
+
+
 class _Translation:
     """One program on its way into a graph."""
 
@@ -176,6 +186,14 @@ class _Translation:
     def channels(self, operation: Channels, *inputs: str) -> str:
         graph, name = self.graph, operation.name
         x = graph.node("Concat", *inputs, name=name, axis=1) if len(inputs) > 1 else inputs[0]
+        groups = _groups_shuffled(operation)
+        if groups:
+            # By axes, not by a Gather: OpenVINO 2026.4 takes a Gather of all channels before a convolution for their
+            # reversal, and computes something else.
+            apart = graph.constant([0, groups, len(operation.permutation) // groups, -1], f"{name}/apart")
+            y = graph.node("Reshape", x, apart, name=f"{name}/by_group")
+            y = graph.node("Transpose", y, name=f"{name}/interleaved", perm=(0, 2, 1, 3))
+            return graph.node("Reshape", y, graph.node("Shape", x, name=f"{name}/shape"), name=name)
         if operation.permutation is not None:
             order = graph.constant(operation.start + np.asarray(operation.permutation, np.int64), f"{name}/order")
             return graph.node("Gather", x, order, name=name, axis=1)

@@ -91,6 +91,9 @@ def test_openvino_agrees():
     for name in (
         "dy_mobile",
         "dy_shuffle",
+        "shufflenet_v2",
+        "fix_shuffle",
+        "mobilenet_v2",
         "dy_mobilenet_v3_small",
         "dy_resnet18",
         "condconv_mobilenet_v2",
