@@ -9,23 +9,14 @@ from pathlib import Path
 from unittest import mock
 
 import cv2
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from dynet_jax import create_model
 from dynet_jax.cli import main
 from dynet_jax.errors import UserError
 from dynet_jax.export.files import write_whole
 from dynet_jax.inference import load
-from dynet_jax.train.checkpoint import Checkpoints
-from dynet_jax.train.recipe import paper_recipe
-from dynet_jax.train.setup import make_run_optimizer
-from dynet_jax.train.state import TrainState
-from dynet_jax.train.workdir import claim
-from tests.models.trained import trained_variables
+from tests.inference.workdirs import make_workdir
 
 CLASSES = ["cat", "dog", "newt"]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "inference.md").read_text(), re.S)
@@ -33,21 +24,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """As training would leave it."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    arguments = {"num_classes": len(CLASSES), "width": 0.1, "small_input": True}
-    config = paper_recipe("dy_mobile", **arguments)
-    config.data.update({"image_size": 48, "resize_to": 56})
-    config.dtype = "float32"
-    variables = jax.tree.map(jnp.asarray, trained_variables(create_model("dy_mobile", **arguments), 48))
-    params = variables["params"]
-    optimizer = make_run_optimizer(config, optax.constant_schedule(0.1))
-    claim(folder, config.lock(), CLASSES)
-    checkpoints = Checkpoints(folder)
-    state = TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
-    checkpoints.save(state, wait=True)
-    checkpoints.close()
-    return folder
+    return make_workdir(tmp_path_factory.mktemp("runs") / "tiny", CLASSES)
 
 
 @pytest.fixture(scope="module")
