@@ -68,8 +68,8 @@ def _benchmark(options) -> None:
         f"Medians of {options.runs} runs (at least 5 of what takes long), each right after others that are not timed. "
         "All take turns, so that drift of the machine is everyone's. From bytes to logits, normalisation included.",
         "Ratios are time of the base / time of the dynamic network: above 1, the dynamic one is faster.",
-        "bfloat16 and int8: `native` rounds banks, predictors and classifier, and computes in float32; `openvino` "
-        "computes in bfloat16. Bases quantised to int8, which needs calibration, are not measured.",
+        "float32 and bfloat16 are what is computed with; ...-banks stores what is read once per image (banks, "
+        "predictors, classifier) in less. Bases quantised to int8, which needs calibration, are not measured.",
         *missing,
         *disturbance(measurements),
     ]
