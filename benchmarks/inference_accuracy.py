@@ -13,7 +13,8 @@ from dynet_jax.analysis.table import Table
 from dynet_jax.data import evaluation_batches
 from dynet_jax.errors import UserError
 from dynet_jax.inference import load
-from dynet_jax.train.setup import evaluation_transform, open_data
+from dynet_jax.train.setup import open_data
+from dynet_jax.train.task import make_task
 from dynet_jax.train.workdir import read_config
 
 VARIANTS = (  # runtime, storage of the banks, arithmetic; the first is what the others are compared with
@@ -53,14 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = read_config(options.workdir)
-        size = config.data.image_size
-        transform, source = evaluation_transform(config), open_data(config, "test")
-        batches = list(evaluation_batches(source, transform, size=size, batch_size=256))
+        task, source = make_task(config), open_data(config, "test")
+        blank = task.blank(training=False)
+        batches = list(evaluation_batches(source, task.evaluation_transform(), blank=blank, batch_size=256))
     except UserError as error:
         parser.error(str(error))
     images, labels, mask = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label", "mask"))
     images, labels = images[mask > 0], labels[mask > 0]
-    print(f"{config.model.name} on {len(images)} test images of {config.data.name}, {size} px\n")
+    print(f"{config.model.name} on {len(images)} test images of {config.data.name}, {config.data.image_size} px\n")
     print(table(options.workdir, images, labels).markdown())
     return 0
 

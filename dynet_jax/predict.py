@@ -1,5 +1,6 @@
 """Use of a trained work directory: evaluate it again, or classify images."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +11,13 @@ import numpy as np
 from dynet_jax.data.augment import center_crop, decode
 from dynet_jax.data.files import list_images
 from dynet_jax.errors import UserError
+from dynet_jax.train.config import check_config, override
 from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import open_data
 from dynet_jax.train.step import make_eval_step, make_predict_step
-from dynet_jax.train.workdir import read_class_names
+from dynet_jax.train.task import Task, make_task
+from dynet_jax.train.workdir import FREE, read_class_names
 
 IMAGES_AT_ONCE = 32
 
@@ -28,19 +31,32 @@ class Prediction(NamedTuple):
 
 
 def evaluate_workdir(
-    workdir: Path, data: str | None = None, data_dir: str | None = None, *, step: int | str | None = None
-) -> dict[str, float]:
-    """'top1', 'top5', 'loss', 'examples' and 'step', on the run's own test set or on another dataset."""
+    workdir: Path,
+    data: str | None = None,
+    data_dir: str | None = None,
+    *,
+    step: int | str | None = None,
+    held_out: bool = False,
+    changes: Sequence[str] = (),
+) -> tuple[Task, dict]:
+    """The task, and its metrics with 'examples' and 'step', on the run's own test set or on another dataset.
+
+    held_out: on the test folder of a dataset that has a val folder too.
+    changes: of the configuration, like '--config.inference=slide'; only what training may change (`workdir.FREE`).
+    """
     run, state = load_workdir(workdir, step=step)
     config = run.config.copy_and_resolve_references()
+    override(config, list(changes), only=FREE)
+    check_config(config)
     config.data.update({"name": data or config.data.name, "data_dir": data_dir or config.data.data_dir})
-    source = open_data(config, "test")
+    run = dataclasses.replace(run, config=config, task=make_task(config))
+    source = open_data(config, "held_out" if held_out else "test")
     labels = read_class_names(workdir)
     if source.class_names != labels:
         raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")
-    eval_step = make_eval_step(run.model, run.layout, **run.pixels)
+    eval_step = make_eval_step(run.model, run.layout, run.task, **run.pixels)
     values = evaluate(run, eval_step, state.averaged_variables, source)
-    return {**values, "step": int(state.step)}
+    return run.task, {**values, "step": int(state.step)}
 
 
 def predict_images(
@@ -51,7 +67,7 @@ def predict_images(
     When the first prediction is asked for, UserError is raised if a path does not exist. An image that cannot be
     decoded gives a Prediction with an error.
     """
-    files = [file for path in images for file in _expand(path)]
+    files = [file for path in images for file in expand(path)]
     run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
     names, data = read_class_names(workdir), run.config.data
     predict = make_predict_step(run.model, **run.pixels)
@@ -72,7 +88,7 @@ def predict_images(
             yield Prediction(path, [(names[i], float(p[i])) for i in best])
 
 
-def _expand(path: Path) -> list[Path]:
+def expand(path: Path) -> list[Path]:
     if path.is_dir():
         files = list_images(path)
         if not files:

@@ -54,9 +54,8 @@ def rows_of(subject: Subject) -> list[PaperRow]:
 
 DY_SHUFFLE, DY_MOBILE = Subject("dy_shuffle", {}), Subject("dy_mobile", {})
 DY_RESNET18, DY_RESNET50 = Subject("dy_resnet18", {}), Subject("dy_resnet50", {})
-PSPNET_STEM = {"stem": (64, 64, 128), "output_stride": 8}
-RESNET50_FCN = Subject("resnet50", PSPNET_STEM, 769, head_features=512)
-DY_RESNET50_FCN = Subject("dy_resnet50", {"output_stride": 8}, 769, head_features=512)
+RESNET50_FCN = Subject("fcn_resnet50", {"stem": (64, 64, 128)}, 769)  # PSPNet's stem
+DY_RESNET50_FCN = Subject("fcn_dy_resnet50", {}, 769)
 
 # The numbers of the first public version (September 2019) and, as "later", those that the ICLR submission has for the
 # same networks. Table 1's other rows are of networks that this package does not have.

@@ -1,14 +1,26 @@
 """Figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 COLORS = {"train": "#0072B2", "test": "#D55E00"}  # told apart by colour-blind readers and in grey
 
 
-def plot_training_curves(rows: dict[str, list[dict]], image_file: Path, title: str) -> None:
-    """Loss, accuracy and learning rate over steps, as a PNG.
+class Scored(Protocol):
+    """What the curves need of a task: the keys of the scores, and their title."""
 
-    rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', 'top1', and in training 'learning_rate'.
+    score: str
+    train_score: str
+    score_title: str
+
+
+def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: Path, title: str) -> None:
+    """Loss, the task's score and learning rate over steps, as a PNG.
+
+    rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', the score, and in training 'learning_rate'.
     """
     import matplotlib
 
@@ -20,13 +32,14 @@ def plot_training_curves(rows: dict[str, list[dict]], image_file: Path, title: s
         steps = [row["step"] for row in rows[kind]]
         options = {"color": COLORS[kind], "label": kind, "markersize": 3.5, "linewidth": 1.4}
         loss.plot(steps, [row["loss"] for row in rows[kind]], style, **options)
-        accuracy.plot(steps, [100 * row["top1"] for row in rows[kind]], style, **options)
+        key = task.train_score if kind == "train" else task.score
+        accuracy.plot(steps, [100 * row[key] for row in rows[kind]], style, **options)
     rate.plot(
         [row["step"] for row in rows["train"]], [row["learning_rate"] for row in rows["train"]], color=COLORS["train"]
     )
-    final = f" (test: {100 * rows['test'][-1]['top1']:.2f} %)" if rows["test"] else ""
+    final = f" (test: {100 * rows['test'][-1][task.score]:.2f} %)" if rows["test"] else ""
     loss.set(title="loss (training: with label smoothing)", xlabel="step", ylabel="cross entropy", ylim=(0, None))
-    accuracy.set(title=f"top-1 accuracy{final}", xlabel="step", ylabel="%", ylim=(0, 100))
+    accuracy.set(title=f"{task.score_title}{final}", xlabel="step", ylabel="%", ylim=(0, 100))
     if rows["train"]:  # an early test loss, before the running statistics have settled, would flatten all the rest
         loss.set_ylim(0, 1.2 * max(row["loss"] for row in rows["train"]))
     rate.set(title="learning rate", xlabel="step")
@@ -36,6 +49,27 @@ def plot_training_curves(rows: dict[str, list[dict]], image_file: Path, title: s
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
+    figure.savefig(image_file, dpi=120)
+    pyplot.close(figure)
+
+
+def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file: Path, title: str) -> None:
+    """A confusion matrix (rows: labels) in percent of each row, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shares = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
+    side = 2.2 + 0.42 * len(class_names)
+    figure, axes = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for row, column in zip(*np.nonzero(shares >= 0.5)):
+        color = "white" if shares[row, column] > 55 else "black"
+        axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set(title=title, xlabel="taken for (% of the row)", ylabel="label")
     figure.savefig(image_file, dpi=120)
     pyplot.close(figure)
 

@@ -6,26 +6,19 @@ from typing import Any, NamedTuple
 
 from dynet_jax.analysis.macs import MacCount, count_macs
 from dynet_jax.models import create_model
-from dynet_jax.models.fcn import FCN
 from dynet_jax.models.registry import default_arguments
-
-CITYSCAPES_CLASSES = 19
 
 
 class Subject(NamedTuple):
-    """`create_model(name, **arguments)` on one image of image_size x image_size pixels.
-
-    With head_features it is the backbone of an `FCN` of 19 classes, instead of a classifier.
-    """
+    """`create_model(name, **arguments)` on one image of image_size x image_size pixels."""
 
     name: str
     arguments: Mapping[str, Any]
     image_size: int = 224
-    head_features: int | None = None
 
     @property
     def count(self) -> MacCount:
-        return _count(self.name, tuple(self.arguments.items()), self.image_size, self.head_features)
+        return _count(self.name, tuple(self.arguments.items()), self.image_size)
 
     @property
     def normalized(self) -> "Subject":
@@ -38,12 +31,9 @@ class Subject(NamedTuple):
     def label(self) -> str:
         """'dy_mobile, width=0.5': the arguments that are not the defaults."""
         arguments = [f"{key}={value}" for key, value in self.normalized.arguments.items()]
-        return ", ".join([self.name, *arguments, *(["FCN"] if self.head_features else [])])
+        return ", ".join([self.name, *arguments])
 
 
 @functools.cache
-def _count(name, arguments, image_size, head_features):
-    model = create_model(name, **dict(arguments))
-    if head_features is not None:
-        model = FCN(model, CITYSCAPES_CLASSES, head_features)
-    return count_macs(model, (image_size, image_size, 3))
+def _count(name, arguments, image_size):
+    return count_macs(create_model(name, **dict(arguments)), (image_size, image_size, 3))

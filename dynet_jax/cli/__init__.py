@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_compile_tpu(commands)
     add_benchmark(commands)
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "compile-tpu":
+    if rest and not getattr(options, "takes_overrides", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides = rest
 

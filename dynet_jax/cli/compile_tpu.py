@@ -19,7 +19,7 @@ def add_compile_tpu(commands) -> None:
     parser.add_argument("config", help="a file as train.py takes it, FILE[:VARIANT]")
     parser.add_argument("--topology", default="v5e:2x2", help="v4, v5e, v5p or v6e and its grid; default: v5e:2x2")
     parser.add_argument("--compare", metavar="CONFIG", help="another file, compiled too and shown beside it")
-    parser.set_defaults(run=_compile_tpu)
+    parser.set_defaults(run=_compile_tpu, takes_overrides=True)
 
 
 def _compile_tpu(options) -> None:

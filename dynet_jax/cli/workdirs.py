@@ -3,8 +3,10 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
-from dynet_jax.cli.parsing import FAILED, path_argument
+from dynet_jax.cli.parsing import FAILED, overrides, path_argument
+from dynet_jax.errors import UserError
 
 
 def add_workdir(parser) -> None:
@@ -22,13 +24,14 @@ def add_evaluate(commands) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="accuracy of a trained network on its test set, or on another",
-        epilog="example: dynet evaluate runs/digits",
+        epilog="examples: dynet evaluate runs/digits; dynet evaluate runs/camvid --held-out --config.inference=slide",
     )
     add_workdir(parser)
     parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
+    parser.add_argument("--held-out", action="store_true", help="on the test folder, where there is a val folder too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=_evaluate)
+    parser.set_defaults(run=_evaluate, takes_overrides=True)
 
 
 def _evaluate(options) -> None:
@@ -36,20 +39,47 @@ def _evaluate(options) -> None:
     from dynet_jax.train.checkpoint import report_failures_once
 
     report_failures_once()
-    values = evaluate_workdir(options.workdir, options.data, options.data_dir, step=options.step)
+    task, values = evaluate_workdir(
+        options.workdir,
+        options.data,
+        options.data_dir,
+        step=options.step,
+        held_out=options.held_out,
+        changes=overrides(options.overrides),
+    )
     if options.json:
         print(json.dumps(values))
-    else:
-        print(
-            f"top-1 {100 * values['top1']:.2f} % | top-5 {100 * values['top5']:.2f} % | loss {values['loss']:.4f} | "
-            f"{values['examples']} images | step {values['step']}"
-        )
+        return
+    print(f"{task.report(values)} | loss {values['loss']:.4f} | {values['examples']} images | step {values['step']}")
+    if "confusion" in values:
+        _show_confusion(options.workdir, values)
+
+
+def _show_confusion(workdir: Path, values: dict) -> None:
+    """The classes one by one, and the figure."""
+    import numpy as np
+
+    from dynet_jax.analysis.plots import plot_confusion
+    from dynet_jax.analysis.table import Table
+    from dynet_jax.train.workdir import read_class_names
+
+    names, confusion = read_class_names(workdir), np.asarray(values["confusion"])
+    pixels = confusion.sum(axis=1) / max(1, confusion.sum())
+    iou = [values.get(f"iou/{index}") for index in range(len(names))]
+    rows = [(n, "-" if i is None else f"{100 * i:.2f}", f"{100 * p:.2f}") for n, i, p in zip(names, iou, pixels)]
+    print(Table(("class", "IoU %", "share of pixels %"), rows).markdown())
+    file = workdir / "confusion.png"
+    try:
+        plot_confusion(confusion, names, file, f"{values['examples']} images, mIoU {100 * values['miou']:.2f} %")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from error
+    print(f"what is taken for what: {file}")
 
 
 def add_predict(commands) -> None:
     parser = commands.add_parser(
         "predict",
-        help="the five most probable classes of images",
+        help="the five most probable classes of images, or the class of every pixel",
         epilog="example: dynet predict runs/imagenette photo.jpg holiday/ --json",
     )
     add_workdir(parser)
@@ -57,14 +87,22 @@ def add_predict(commands) -> None:
         "images", nargs="+", type=path_argument, metavar="IMAGE", help="an image file, or a folder of them"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="for maps of classes; default: WORKDIR/predictions"
+    )
     parser.set_defaults(run=_predict)
 
 
 def _predict(options) -> int:
     from dynet_jax.predict import predict_images
     from dynet_jax.train.checkpoint import report_failures_once
+    from dynet_jax.train.workdir import read_config
 
     report_failures_once()
+    if read_config(options.workdir).task == "segmentation":
+        return _segment(options)
+    if options.out is not None:
+        raise UserError("--out is for networks for segmentation, which write files")
     failed = 0
     for prediction in predict_images(options.workdir, options.images, step=options.step):
         if prediction.error:
@@ -77,6 +115,25 @@ def _predict(options) -> int:
             print(prediction.path)
             for name, probability in prediction.top:
                 print(f"  {100 * probability:5.1f} %  {name}")
+    return failed
+
+
+def _segment(options) -> int:
+    from dynet_jax.segment import segment_images
+
+    failed, out = 0, options.out or options.workdir / "predictions"
+    for segmented in segment_images(options.workdir, options.images, out, step=options.step):
+        if segmented.error:
+            failed = FAILED
+            print(f"dynet: {segmented.error}", file=sys.stderr)
+        elif options.json:
+            shares = [{"class": name, "share": round(share, 6)} for name, share in segmented.shares]
+            files = {"labels": str(segmented.labels), "overlay": str(segmented.overlay)}
+            print(json.dumps({"image": str(segmented.path), **files, "shares": shares}))
+        else:
+            print(f"{segmented.path} -> {segmented.overlay}, {segmented.labels}")
+            for name, share in segmented.shares[:5]:
+                print(f"  {100 * share:5.1f} %  {name}")
     return failed
 
 

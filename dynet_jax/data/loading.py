@@ -7,7 +7,7 @@ import numpy as np
 
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.decode import decode
-from dynet_jax.data.record import Record, Source
+from dynet_jax.data.record import Record, Source, UnknownClass
 from dynet_jax.errors import UserError
 
 
@@ -48,35 +48,39 @@ class TrainingLoader:
 
 
 class EvaluationLoader:
-    """index -> the example of that record, with 'mask' 1. Where there is none, an empty image with 'mask' 0.
+    """index -> the example of that record, with 'mask' 1. Where there is none, `blank` with 'mask' 0.
 
     There is none behind the end of the source, where batches are filled up, and for a record that cannot be used.
     """
 
-    def __init__(self, source: Source, transform: Callable, size: int):
-        self._source, self._transform, self._size = source, transform, size
+    def __init__(self, source: Source, transform: Callable, blank: dict[str, np.ndarray]):
+        self._source, self._transform, self._blank = source, transform, {**blank, "mask": np.float32(0)}
 
     def __call__(self, index: int) -> Example:
         if index >= len(self._source):
-            return Example(self._empty(), index, "")
+            return Example(self._blank, index, "")
         record = _read(self._source, index)
         if isinstance(record, Record):
             return Example({**self._transform(record), "mask": np.float32(1)}, index, record.name)
-        return Example(self._empty(), index, record.name, (record,))
-
-    def _empty(self) -> dict[str, np.ndarray]:
-        image = np.zeros((self._size, self._size, 3), np.uint8)
-        return {"image": image, "label": np.int32(0), "mask": np.float32(0)}
+        return Example(self._blank, index, record.name, (record,))
 
 
 def _read(source: Source, index: int) -> Record | Damage:
-    """A record with its image decoded, or why there is none."""
+    """A record with its image and its map of classes decoded, or why there is none."""
     try:
         record = source[index]
     except (OSError, UserError) as error:
         name = source.name_of(index)
         return Damage(name, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
     try:
-        return record._replace(image=decode(record.image, record.name))
+        record = record._replace(image=decode(record.image, record.name))
+        if hasattr(record.label, "decode"):
+            record = record._replace(label=record.label.decode())
+        if isinstance(record.label, np.ndarray) and record.label.shape != record.image.shape[:2]:
+            sizes = " and ".join("x".join(map(str, array.shape[:2])) for array in (record.image, record.label))
+            raise UserError(f"{record.name} and its label have different sizes: {sizes}")
+        return record
+    except UnknownClass:
+        raise
     except UserError as error:
         return Damage(record.name, str(error))

@@ -63,7 +63,7 @@ def evaluation_batches(
     source: Source,
     transform: Callable,
     *,
-    size: int,
+    blank: dict[str, np.ndarray],
     batch_size: int,
     host: int = 0,
     hosts: int = 1,
@@ -73,13 +73,14 @@ def evaluation_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every record once, in order: this host's part of ceil(len(source) / batch_size) batches.
 
-    'mask' is 1 for an example that counts. It is 0 for the empty images that fill up the last batch, so that all hosts
-    take the same number of steps, and for those that stand for a record which cannot be read or decoded. The arguments
-    are those of `training_batches`, but for a transform without an rng: record with a decoded image -> arrays.
+    'mask' is 1 for an example that counts. It is 0 for those that fill up the last batch, so that all hosts take the
+    same number of steps, and for those that stand for a record which cannot be read or decoded: they are `blank`, the
+    arrays of an example without content. The other arguments are those of `training_batches`, but for a transform
+    without an rng: record with a decoded image -> arrays.
     """
     corrupt = corrupt or CorruptImages()
     steps = -(-len(source) // batch_size)
-    examples = _Mapped(EvaluationLoader(source, transform, size))
+    examples = _Mapped(EvaluationLoader(source, transform, blank))
     part = _HostPart(examples, 0, steps, batch_size, host, hosts, workers)
     batches = _deliver(_batches(part, threads, workers), corrupt, "it is left out of the evaluation")
     return itertools.islice(batches, steps)

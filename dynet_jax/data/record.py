@@ -4,12 +4,27 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from dynet_jax.errors import UserError
+
+IGNORED = 255  # in a map of classes: a pixel that does not count
+
+
+class UnknownClass(UserError):
+    """Labels that belong to another set of classes: not damage of one file, but a mistake that ends the run."""
+
+
+class Encoded(Protocol):
+    """A map of classes that is still a file's content."""
+
+    def decode(self) -> np.ndarray:
+        """[height, width] uint8, classes and IGNORED. Raises UserError if it cannot be decoded."""
+
 
 class Record(NamedTuple):
-    """One labelled image: [height, width, 3] uint8, or the bytes of an image file."""
+    """One labelled image: [height, width, 3] uint8, or the bytes of an image file; its class, or its map of classes."""
 
     image: np.ndarray | bytes
-    label: int
+    label: int | np.ndarray | Encoded
     name: str
 
 

@@ -1,5 +1,6 @@
-"""ImageNet and CIFAR-10 from the ArrayRecord files that TensorFlow Datasets prepares. Reading needs no TensorFlow."""
+"""ArrayRecord files that TensorFlow Datasets has prepared, as records. Reading needs no TensorFlow."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dynet_jax.data.record import Record
@@ -12,35 +13,43 @@ SPLITS = {
 PREPARE = {
     "imagenet2012": "dynet prepare imagenet2012 --archives=DIR_WITH_ILSVRC2012_TAR_FILES --data-dir={dir}",
     "cifar10": "dynet prepare cifar10 --data-dir={dir}",
+    "cityscapes": "dynet prepare cityscapes --archives=DIR_WITH_BOTH_ZIP_FILES --data-dir={dir}",
 }
 DEFAULT_FOLDER = "~/tensorflow_datasets"  # TFDS's own
+
+
+def open_tfds(dataset: str, split: str, data_dir: str | None, encoded: Sequence[str]) -> tuple:
+    """(features, records) of a split by TFDS's name for it, with the images named by `encoded` left as they are.
+
+    Raises UserError if it is not prepared, or not whole.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = Path(data_dir or DEFAULT_FOLDER).expanduser()
+    try:
+        builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
+        prepared = Path(builder.data_dir).is_dir()
+    except Exception as error:
+        raise UserError(f"{dataset} cannot be opened in {folder}: {one_line(error, limit=300)}") from error
+    if not prepared:
+        raise UserError(_missing(dataset, folder))
+    if split not in builder.info.splits:
+        there = ", ".join(builder.info.splits) or "none"
+        raise UserError(
+            f"{builder.data_dir} has no split {split!r} (splits: {there}); remove it and prepare it again from all "
+            "archives"
+        )
+    decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
+    return builder.info.features, builder.as_data_source(split=split, decoders=decoders)
 
 
 class TfdsSource:
     """One split of a prepared TFDS dataset; images stay encoded until the pipeline decodes them."""
 
     def __init__(self, dataset: str, split: str, data_dir: str | None):
-        import tensorflow_datasets as tfds
-
-        folder = Path(data_dir or DEFAULT_FOLDER).expanduser()
-        try:
-            builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
-            prepared = Path(builder.data_dir).is_dir()
-        except Exception as error:
-            raise UserError(f"{dataset} cannot be opened in {folder}: {one_line(error, limit=300)}") from error
-        if not prepared:
-            raise UserError(_missing(dataset, folder))
-        if SPLITS[dataset][split] not in builder.info.splits:
-            there = ", ".join(builder.info.splits) or "none"
-            raise UserError(
-                f"{builder.data_dir} has no split {SPLITS[dataset][split]!r} (splits: {there}); remove it and prepare "
-                "it again from all archives"
-            )
-        self.class_names = builder.info.features["label"].names
-        self.name = f"{dataset}/{SPLITS[dataset][split]}"
-        self._records = builder.as_data_source(
-            split=SPLITS[dataset][split], decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        split = SPLITS[dataset][split]
+        features, self._records = open_tfds(dataset, split, data_dir, encoded=("image",))
+        self.class_names, self.name = features["label"].names, f"{dataset}/{split}"
 
     def __len__(self) -> int:
         return len(self._records)

@@ -17,7 +17,7 @@ from jax import export
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.export.metadata import metadata_of
 from dynet_jax.inference import InferenceModel, run_jax
-from dynet_jax.train.step import normalize
+from dynet_jax.ops.pixels import normalize
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 

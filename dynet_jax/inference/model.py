@@ -17,9 +17,9 @@ from dynet_jax.inference.fold import fold
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.program import Convolution, Program
 from dynet_jax.inference.record import record
+from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.progress import warn
 from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.step import normalize
 from dynet_jax.train.workdir import read_class_names
 
 Runtime = Literal["auto", "native", "jax"]
@@ -124,6 +124,10 @@ def load(
     """
     workdir = Path(workdir)
     run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
+    if run.config.task != "classification":
+        raise UserError(
+            f"{workdir} holds a network for {run.config.task}; only classifiers can be loaded for inference"
+        )
     data = run.config.data
     preprocessing = Preprocessing(data.image_size, data.resize_to, tuple(data.mean), tuple(data.std))
     program = program_of(run.model, jax.device_get(state.averaged_variables), data.image_size)

@@ -1,11 +1,17 @@
 """The fully convolutional network of Table 3: a dilated backbone and a small head, for dense prediction."""
 
+import inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dynet_jax.layers.blocks import ConvSpec
+from dynet_jax.models import mobilenet, resnet
 from dynet_jax.models.network import Network
+from dynet_jax.models.registry import create_model, register_model
+
+AUXILIARY_FEATURES = 256
 
 
 class FCN(nn.Module):
@@ -16,6 +22,7 @@ class FCN(nn.Module):
         head takes its padding, BatchNorm options and dtype from it.
       num_classes: of every position.
       hidden_features: of the 3x3 convolution; 512 reproduces Table 3.
+      auxiliary: whether training has a second head, of 256 features, on the stage before the last (Zhao et al., 2017).
 
     >>> import jax, jax.numpy as jnp
     >>> from dynet_jax import create_model
@@ -27,11 +34,55 @@ class FCN(nn.Module):
     backbone: Network
     num_classes: int
     hidden_features: int = 512
+    auxiliary: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """[batch, height, width, 3] -> logits [batch, height / output_stride, width / output_stride, num_classes]."""
-        *_, x = self.backbone(images, train=train, features_only=True).values()
-        x = nn.relu(self.backbone.layers(train).conv_norm("head", x, ConvSpec(self.hidden_features, 3)))
-        classifier = nn.Conv(self.num_classes, (1, 1), kernel_init=nn.initializers.normal(0.01), name="classifier")
-        return classifier(x.astype(jnp.float32))
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """[batch, height, width, 3] -> logits [batch, height / output_stride, width / output_stride, num_classes].
+
+        In training with `auxiliary`: the logits, and those of the second head.
+        """
+        *_, before, x = self.backbone(images, train=train, features_only=True).values()
+        layers = self.backbone.layers(train)
+
+        def head(x, features, prefix=""):
+            x = nn.relu(layers.conv_norm(f"{prefix}head", x, ConvSpec(features, 3)))
+            initializer = nn.initializers.normal(0.01)
+            classifier = nn.Conv(self.num_classes, (1, 1), kernel_init=initializer, name=f"{prefix}classifier")
+            return classifier(x.astype(jnp.float32))
+
+        logits = head(x, self.hidden_features)
+        if not self.auxiliary or not (train or self.is_initializing()):
+            return logits
+        auxiliary = head(before, AUXILIARY_FEATURES, "auxiliary_")
+        return (logits, auxiliary) if train else logits
+
+
+def _register(backbone: str) -> None:
+    """The FCN of a backbone by its name, with the backbone's arguments and the head's."""
+
+    def build(
+        num_classes: int = 19, output_stride: int = 8, hidden_features: int = 512, auxiliary: bool = False, **arguments
+    ) -> FCN:
+        network = create_model(backbone, num_classes=num_classes, output_stride=output_stride, **arguments)
+        return FCN(network, num_classes, hidden_features, auxiliary)
+
+    own = [p for p in inspect.signature(build).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    inner = inspect.signature(_BACKBONES[backbone]).parameters.values()
+    inner = [p.replace(kind=p.KEYWORD_ONLY) for p in inner if p.name != "num_classes"]
+    build.__name__ = f"fcn_{backbone}"
+    build.__doc__ = f"The fully convolutional network on a dilated {backbone} (Table 3)."
+    build.__signature__ = inspect.Signature([*own, *inner])
+    register_model(build, task="segmentation")
+
+
+_BACKBONES = {
+    "resnet18": resnet.resnet18,
+    "resnet50": resnet.resnet50,
+    "dy_resnet18": resnet.dy_resnet18,
+    "dy_resnet50": resnet.dy_resnet50,
+    "mobilenet_v2": mobilenet.mobilenet_v2,
+    "dy_mobile": mobilenet.dy_mobile,
+}
+for name in _BACKBONES:
+    _register(name)

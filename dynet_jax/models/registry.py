@@ -12,23 +12,30 @@ import flax.linen as nn
 from dynet_jax.errors import UserError, suggest
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
+_TASKS: dict[str, str] = {}
 
 
-def register_model(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Decorator: the function's name becomes the model's name."""
+def register_model(builder: Callable[..., nn.Module], task: str = "classification") -> Callable[..., nn.Module]:
+    """Decorator: the function's name becomes the model's name. `task` is 'classification' or 'segmentation'."""
     if builder.__name__ in _BUILDERS:
         raise ValueError(f"a model named {builder.__name__!r} is registered already")
-    _BUILDERS[builder.__name__] = builder
+    _BUILDERS[builder.__name__], _TASKS[builder.__name__] = builder, task
     return builder
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the registered networks that match a shell-style pattern, sorted.
+def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
+    """Names of the registered networks that match a shell-style pattern, sorted; of one task, if it is given.
 
-    >>> list_models("*_mobile")
+    >>> list_models("*_mobile", task="classification")
     ['dy_mobile', 'fix_mobile']
     """
-    return sorted(fnmatch.filter(_BUILDERS, pattern))
+    return sorted(name for name in fnmatch.filter(_BUILDERS, pattern) if task in (None, task_of_model(name)))
+
+
+def task_of_model(name: str) -> str:
+    """What a network is for, 'classification' or 'segmentation'. Raises UserError for an unknown name."""
+    _builder(name)
+    return _TASKS.get(name, "classification")
 
 
 def create_model(name: str, **arguments) -> nn.Module:
@@ -51,19 +58,26 @@ def create_model(name: str, **arguments) -> nn.Module:
         raise UserError(f"width must be a number, not {arguments['width']!r}")
     model = builder(**{key: value for key, value in arguments.items() if key in own})
     # What the builder does not decide (dtype, BatchNorm's groups, ...) are fields of the module with a default.
-    options = [field.name for field in dataclasses.fields(model) if field.default is not dataclasses.MISSING]
-    options = sorted(set(options) - {"parent", "name", *own})
+    backbone = getattr(model, "backbone", None)
+    options = sorted({*_defaults(model), *_defaults(backbone)} - {"parent", "name", *own})
     for argument in arguments:
         if argument not in own and argument not in options:
             raise UserError(f"{name} has no argument {argument!r}; {suggest(argument, [*own, *options])}")
-    return model.clone(**{key: value for key, value in arguments.items() if key in options})
+    chosen = {key: value for key, value in arguments.items() if key in options}
+    return model.clone(**chosen) if backbone is None else model.clone(backbone=backbone.clone(**chosen))
 
 
 def default_arguments(name: str) -> dict[str, Any]:
     """What the arguments of a network are where `create_model` is not told. Raises UserError for an unknown name."""
-    options = {field.name: field.default for field in dataclasses.fields(create_model(name))}
+    model = create_model(name)
     own = {key: parameter.default for key, parameter in inspect.signature(_builder(name)).parameters.items()}
-    return {key: value for key, value in (options | own).items() if value is not dataclasses.MISSING}
+    return _defaults(getattr(model, "backbone", None)) | _defaults(model) | own
+
+
+def _defaults(module: nn.Module | None) -> dict[str, Any]:
+    """The fields of a module that have a default."""
+    fields = () if module is None else dataclasses.fields(module)
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _builder(name):

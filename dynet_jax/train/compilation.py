@@ -35,25 +35,21 @@ def steps_and_arguments(
 
     A state of shapes will do. `with_votes` is for several hosts (see `StopVote`).
     """
-    config, size = run.config, run.config.data.image_size
+    config, task = run.config, run.task
 
-    def shapes(examples, **more):
-        values = {"image": ((examples, size, size, 3), jnp.uint8), "label": ((examples,), jnp.int32), **more}
+    def shapes(examples, *, training, **more):
+        values = {k: ((examples, *v.shape), v.dtype) for k, v in task.blank(training=training).items()} | more
         sharding = run.layout.batch_sharding
         return {key: jax.ShapeDtypeStruct(*value, sharding=sharding) for key, value in values.items()}
 
     stop = {"stop": ((run.layout.mesh.size,), jnp.int32)} if with_votes else {}
     examples = evaluation_batch_size(run, test_examples)
-    train_step = make_train_step(
-        run.model,
-        run.optimizer,
-        run.layout,
-        label_smoothing=config.label_smoothing,
-        ema_decay=config.ema_decay,
-        **run.pixels,
-    )
-    eval_step = make_eval_step(run.model, run.layout, **run.pixels)
+    train_step = make_train_step(run.model, run.optimizer, run.layout, task, ema_decay=config.ema_decay, **run.pixels)
+    eval_step = make_eval_step(run.model, run.layout, task, **run.pixels)
     return (
-        (train_step, (state, shapes(config.batch_size, **stop))),
-        (eval_step, (state.averaged_variables, shapes(examples, mask=((examples,), jnp.float32), **stop))),
+        (train_step, (state, shapes(config.batch_size, training=True, **stop))),
+        (
+            eval_step,
+            (state.averaged_variables, shapes(examples, training=False, mask=((examples,), jnp.float32), **stop)),
+        ),
     )

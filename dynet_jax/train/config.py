@@ -4,13 +4,15 @@ import importlib.util
 import json
 import math
 import sys
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from dynet_jax.errors import UserError, one_line, suggest
-from dynet_jax.train.recipe import paper_recipe
+from dynet_jax.train.recipe import RECIPES
+from dynet_jax.train.task import make_task
 
 
 def load_config(argument: str) -> ml_collections.ConfigDict:
@@ -45,11 +47,11 @@ def load_config(argument: str) -> ml_collections.ConfigDict:
     return config
 
 
-def override(config: ml_collections.ConfigDict, assignments: list[str]) -> None:
+def override(config: ml_collections.ConfigDict, assignments: list[str], *, only: Set[str] | None = None) -> None:
     """Apply '--config.data.image_size=64' to the config, in place.
 
-    A value is read as the type that the config has there. Raises UserError for an unknown key, with the close ones, or
-    a value of another type.
+    A value is read as the type that the config has there. Raises UserError for an unknown key, with the close ones, a
+    value of another type, or a key that is not among `only`.
     """
     for assignment in assignments:
         key, separator, text = assignment.removeprefix("--config.").partition("=")
@@ -58,6 +60,10 @@ def override(config: ml_collections.ConfigDict, assignments: list[str]) -> None:
         known = flatten(config)
         if key not in known:
             raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
+        if only is not None and key not in only:
+            raise UserError(
+                f"{key} cannot be changed after training; what can is {', '.join(sorted(only & known.keys()))}"
+            )
         *parents, last = key.split(".")
         section = config
         for parent in parents:
@@ -103,20 +109,20 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for a value out of its range."""
-    positive = ("batch_size", "accumulation_steps", "epochs", "data.image_size", "data.resize_to", "log_every_steps")
-    positive += ("checkpoint_every_steps", "keep_checkpoints", "eval_every_epochs", "data.threads")
     flat = flatten(config)
     _check_types(flat)
+    positive = ("batch_size", "accumulation_steps", "epochs", "data.image_size", "data.resize_to", "log_every_steps")
+    positive += ("checkpoint_every_steps", "keep_checkpoints", "eval_every_epochs", "data.threads")
     for key, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} must be finite, not {value}")
-    for key in positive:
+    for key in filter(flat.__contains__, positive):
         if not flat[key] > 0:
             raise UserError(f"{key} must be positive, not {flat[key]}")
     for key in ("learning_rate", "weight_decay", "warmup_epochs", "seed", "data.workers", "data.max_corrupt"):
         if not flat[key] >= 0:
             raise UserError(f"{key} must not be negative: {flat[key]}")
-    for key in ("label_smoothing", "momentum"):
+    for key in filter(flat.__contains__, ("label_smoothing", "momentum")):
         if not 0 <= flat[key] < 1:
             raise UserError(f"{key} must be in [0, 1), not {flat[key]}")
     if config.seed >= 2**32:
@@ -134,16 +140,18 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"ema_decay must be in (0, 1), like 0.9999, or None for no averages, not {config.ema_decay}")
     if config.warmup_epochs >= config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must be less than epochs={config.epochs}")
-    if config.data.resize_to < config.data.image_size:
-        raise UserError(f"data.resize_to={config.data.resize_to} is less than data.image_size={config.data.image_size}")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype must be 'float32' or 'bfloat16', not {config.dtype!r}")
+    make_task(config).check()
 
 
 def _check_types(flat: dict[str, Any]) -> None:
     """Raises UserError unless the keys and their types are those of the recipe; a network's arguments are its own."""
-    recipe = flatten(paper_recipe(""))
-    optional = ("model.width", "model.small_input", "model.remat")
+    task = flat.get("task")
+    if task not in RECIPES:
+        raise UserError(f"task must be one of {', '.join(RECIPES)}, not {task!r}")
+    recipe = flatten(RECIPES[task](""))
+    optional = [key for key in recipe if key.startswith("model.") and key not in ("model.name", "model.num_classes")]
     missing = [key for key in recipe if key not in flat and key not in optional]
     if missing:
         raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")

@@ -9,7 +9,7 @@ import numpy as np
 from dynet_jax.data import training_batch, training_examples
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
-from dynet_jax.train.setup import Run, training_transform
+from dynet_jax.train.setup import Run
 
 WATCHED = {
     "loss": "the loss",
@@ -50,7 +50,7 @@ def _dump(run: Run, source: Source, step: int, workdir: Path) -> str:
         return text
     path = workdir / f"diverged_step{step}.npz"
     try:
-        arrays, examples = training_batch(source, training_transform(config), **drawn, threads=config.data.threads)
+        arrays, examples = training_batch(source, run.task.training_transform(), **drawn, threads=config.data.threads)
         names = np.asarray([example.name for example in examples])
         np.savez_compressed(path, **arrays, index=[example.index for example in examples], name=names)
     except (OSError, UserError) as error:  # a full disk, say: it must not hide what went wrong

@@ -9,8 +9,7 @@ from dynet_jax.data import evaluation_batches
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.train.distributed import to_devices
-from dynet_jax.train.metrics import means
-from dynet_jax.train.setup import Run, evaluation_transform
+from dynet_jax.train.setup import Run
 
 
 def evaluation_batch_size(run: Run, examples: int) -> int:
@@ -32,14 +31,14 @@ class Vote(Protocol):
 def evaluate(
     run: Run, eval_step: Callable, variables: dict, source: Source, vote: Vote | None = None
 ) -> dict[str, float] | None:
-    """Mean 'loss' (without label smoothing), 'top1' and 'top5' over the 'examples' of the source that can be decoded.
+    """The task's metrics over the 'examples' of the source that can be decoded; the loss without label smoothing.
 
     Raises UserError if none can. None if the vote, which is asked before every batch, is to stop before the end.
     """
     batches = evaluation_batches(
         source,
-        evaluation_transform(run.config),
-        size=run.config.data.image_size,
+        run.task.evaluation_transform(),
+        blank=run.task.blank(training=False),
         batch_size=evaluation_batch_size(run, len(source)),
         host=jax.process_index(),
         hosts=jax.process_count(),
@@ -59,4 +58,4 @@ def evaluate(
     examples = int(sum(batch["examples"] for batch in jax.device_get(sums)))
     if not examples:
         raise UserError(f"none of the {len(source)} test images can be decoded")
-    return {**means(sums), "examples": examples}
+    return {**run.task.metrics(sums), "examples": examples}

@@ -25,7 +25,6 @@ from dynet_jax.train.interruption import Interruption, StopVote
 from dynet_jax.train.metrics import MetricWriter, means, read_metrics
 from dynet_jax.train.profile import Profile
 from dynet_jax.train.progress import Progress, warn
-from dynet_jax.train.setup import training_transform
 from dynet_jax.train.startup import Start, start_up
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.workdir import record
@@ -82,10 +81,11 @@ class _Session:
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, tidy=True)
         self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
         self.profile = Profile(workdir, profile_steps)
+        self.illustrate = self.run.task.illustrator(self.run.model, self.test_source, **self.run.pixels)
         self.window: list[dict] = []  # sums of the steps since the last report
         self.ready: tuple[int, list[dict]] | None = None  # a finished window, not yet reported
         for row in read_metrics(self.writer.path, "test"):
-            self.checkpoints.score(row["step"], row["top1"])
+            self.checkpoints.score(row["step"], row[self.run.task.score])
 
     def run_to_end(self) -> int:
         state = self._restore_or_initialise()
@@ -180,7 +180,7 @@ class _Session:
         """Batches on the devices, two steps ahead of the computation."""
         host_batches = training_batches(
             self.train_source,
-            training_transform(self.config),
+            self.run.task.training_transform(),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             start_step=first_step,
@@ -217,7 +217,7 @@ class _Session:
         self._refuse_divergence(step, window)
         values = means(window)
         learning_rate = float(self.run.schedule(step - 1))
-        rate = self.progress.report(step, values["loss"], values["top1"], learning_rate)
+        rate = self.progress.report(step, values["loss"], self.run.task.progress(values), learning_rate)
         self.writer.write(step, "train", {**values, "learning_rate": learning_rate, "images_per_second": rate})
 
     def _refuse_divergence(self, step: int, window: list[dict]) -> None:
@@ -233,16 +233,17 @@ class _Session:
         if values is None:
             return False
         self.progress.say(
-            f"  test at step {step}: top-1 {100 * values['top1']:.2f} % | top-5 {100 * values['top5']:.2f} % | "
-            f"loss {values['loss']:.3f} | {values['examples']} images"
+            f"  test at step {step}: {self.run.task.report(values)} | loss {values['loss']:.3f} | "
+            f"{values['examples']} images"
         )
-        self.checkpoints.score(step, values["top1"])
+        self.checkpoints.score(step, values[self.run.task.score])
         self.writer.write(step, "test", values)
         if jax.process_index() == 0:
+            self.writer.write_images(step, self.illustrate(state.averaged_variables))
             rows = {kind: read_metrics(self.writer.path, kind) for kind in ("train", "test")}
             title = f"{self.config.model.name} on {self.config.data.name}"
             try:
-                plot_training_curves(rows, self.workdir / "curves.png", title)
+                plot_training_curves(rows, self.run.task, self.workdir / "curves.png", title)
             except OSError as error:
                 warn(f"curves.png could not be drawn ({error.strerror})")
         self.progress.resume()

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from dynet_jax.train.progress import warn
 
@@ -38,8 +40,8 @@ class MetricWriter:
                 with self.path.open("a") as file:
                     file.write("\n")  # a crash has cut the last line: what follows begins its own
 
-    def write(self, step: int, kind: str, values: dict[str, float]) -> None:
-        """kind: 'train' or 'test'."""
+    def write(self, step: int, kind: str, values: dict) -> None:
+        """kind: 'train' or 'test'. What is not a number goes into metrics.jsonl alone."""
         if self._tensorboard is None:
             return
         self._unwritten += json.dumps({"step": step, "kind": kind, **values}) + "\n"
@@ -47,10 +49,20 @@ class MetricWriter:
             with self.path.open("a") as file:
                 file.write(self._unwritten)
             self._unwritten = ""
-            self._tensorboard.write(step, {f"{kind}/{key}": value for key, value in values.items()})
+            numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
+            self._tensorboard.write(step, numbers)
         except OSError as error:
             self._unwritten = "\n" + self._unwritten.lstrip()  # what was cut short stays behind as a line of its own
             warn(f"the metrics of step {step} could not be written ({error.strerror}); they will be with the next ones")
+
+    def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
+        """[height, width, 3] uint8 each, for TensorBoard."""
+        if self._tensorboard is None:
+            return
+        try:
+            self._tensorboard.write(step, images)
+        except OSError as error:
+            warn(f"the pictures of step {step} could not be written ({error.strerror})")
 
     def close(self) -> None:
         if self._tensorboard is not None:
@@ -64,15 +76,16 @@ class _Events:
         self._folder, self._file = folder, None
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float | np.ndarray]) -> None:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
+        from tensorboardX.summary import image, scalar
 
         try:
             self._file = self._file or EventsWriter(str(self._folder / "events"))
             for key, value in values.items():
-                self._file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(key, value)))
+                summary = image(key, value, dataformats="HWC") if isinstance(value, np.ndarray) else scalar(key, value)
+                self._file.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._file.flush()
         except OSError:
             self._file = None  # what follows half a record is not read: begin another file

@@ -1,4 +1,4 @@
-"""The paper's optimiser: SGD with momentum, linear warm-up, cosine decay, and weight decay."""
+"""The paper's optimiser: SGD with momentum, linear warm-up, cosine decay (or poly's), and weight decay."""
 
 import jax
 import optax
@@ -12,14 +12,29 @@ DECAYED = {
 }
 
 
-def make_schedule(learning_rate: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+POLY_POWER, POLY_END = 0.9, 1e-4  # mmsegmentation's
+
+
+def make_schedule(
+    learning_rate: float, warmup_steps: int, total_steps: int, *, decay: str = "cosine"
+) -> optax.Schedule:
     """Linear from 0 in `warmup_steps`, then a cosine to 0 at `total_steps`.
+
+    With decay='poly' instead (1 - progress)^0.9, from the rate to 1e-4 (or to 0, if the rate is less), as
+    mmsegmentation has it. Raises UserError for another decay.
 
     >>> schedule = make_schedule(0.8, warmup_steps=10, total_steps=110)
     >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 60, 110)]
     [0.0, 0.4, 0.8, 0.4, 0.0]
     """
-    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
+    if decay == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
+    if decay != "poly":
+        raise UserError(f"unknown schedule {decay!r}; {suggest(decay, ('cosine', 'poly'))}")
+    end = POLY_END if learning_rate > POLY_END else 0.0
+    poly = optax.polynomial_schedule(learning_rate, end, POLY_POWER, total_steps - warmup_steps)
+    warmup = optax.linear_schedule(0.0, learning_rate, max(1, warmup_steps))
+    return optax.join_schedules([warmup, poly], [warmup_steps])
 
 
 def make_optimizer(

@@ -28,7 +28,7 @@ class Progress:
         """Training goes on."""
         self._last_time += time.perf_counter() - self._paused_at
 
-    def report(self, step: int, loss: float, top1: float, learning_rate: float) -> float:
+    def report(self, step: int, loss: float, accuracy: str, learning_rate: float) -> float:
         """Print the line for the steps since the last report; returns images per second."""
         now = time.perf_counter()
         steps, seconds = step - self._last_step, max(now - self._last_time, 1e-9)
@@ -37,7 +37,7 @@ class Progress:
         rate = steps * self._batch_size / seconds
         remaining = (self._total - step) * self._seconds / max(self._steps, 1)
         self.say(
-            f"step {step}/{self._total} {100 * step / self._total:.1f}% | loss {loss:.3f} | top-1 {100 * top1:.1f} | "
+            f"step {step}/{self._total} {100 * step / self._total:.1f}% | loss {loss:.3f} | {accuracy} | "
             f"lr {learning_rate:.4f} | {rate:.0f} img/s | ETA {duration(remaining)}"
         )
         return rate

@@ -17,7 +17,7 @@ from dynet_jax.train.workdir import read_config
 def load_workdir(
     workdir: Path, devices: Sequence | None = None, *, step: int | str | None = None
 ) -> tuple[Run, TrainState]:
-    """The run and a state of a work directory: the newest whole one, that of a step, or the 'best' by top-1.
+    """The run and a state of a work directory: the newest whole one, that of a step, or the 'best' by the task's score.
 
     Raises UserError if there is none.
     """
@@ -28,7 +28,7 @@ def load_workdir(
     checkpoints = Checkpoints(workdir)
     if step == "best":
         for row in read_metrics(workdir / METRICS_FILE, "test"):
-            checkpoints.score(row["step"], row["top1"])
+            checkpoints.score(row["step"], row[run.task.score])
         step = checkpoints.best_step
         if step is None:
             raise UserError(f"no checkpoint in {workdir} has been evaluated, so none is the best; leave out --step")

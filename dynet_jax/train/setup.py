@@ -1,7 +1,6 @@
 """From a configuration to the objects of a run. Training, `dynet evaluate` and `dynet predict` share it."""
 
 import dataclasses
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -9,15 +8,16 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from dynet_jax.data import CorruptImages, load_source
-from dynet_jax.data.augment import make_test_transform, make_training_transform
+from dynet_jax.data import CorruptImages
 from dynet_jax.data.cache import CachedSource
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
-from dynet_jax.models import create_model
+from dynet_jax.models import create_model, list_models
+from dynet_jax.models.registry import task_of_model
 from dynet_jax.train.distributed import Layout
 from dynet_jax.train.optim import make_optimizer, make_schedule
 from dynet_jax.train.state import TrainState, create_state, state_shapes
+from dynet_jax.train.task import Task, make_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Run:
 
     config: ml_collections.ConfigDict
     layout: Layout
+    task: Task
     model: nn.Module
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
@@ -44,7 +45,7 @@ class Run:
             self.model,
             self.optimizer,
             seed=self.config.seed,
-            image_size=self.config.data.image_size,
+            image_size=self.task.init_size,
             with_ema=self.config.ema_decay is not None,
             sharding=self.layout.replicated,
         )
@@ -52,8 +53,7 @@ class Run:
     def state_template(self) -> TrainState:
         """Shapes and shardings of the state, without computing it: what a checkpoint is restored into."""
         with_ema = self.config.ema_decay is not None
-        size = self.config.data.image_size
-        shapes = state_shapes(self.model, self.optimizer, image_size=size, with_ema=with_ema)
+        shapes = state_shapes(self.model, self.optimizer, image_size=self.task.init_size, with_ema=with_ema)
         return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.layout.replicated), shapes)
 
 
@@ -67,10 +67,11 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
         )
     total_steps = max(1, round(config.epochs * steps_per_epoch))
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
-    schedule = make_schedule(config.learning_rate, warmup_steps, total_steps)
+    schedule = make_schedule(config.learning_rate, warmup_steps, total_steps, decay=config.schedule)
     optimizer = make_run_optimizer(config, schedule)
     corrupt = CorruptImages(config.data.max_corrupt)
-    return Run(config, layout, build_model(config, layout), schedule, optimizer, steps_per_epoch, total_steps, corrupt)
+    model, task = build_model(config, layout), make_task(config)
+    return Run(config, layout, task, model, schedule, optimizer, steps_per_epoch, total_steps, corrupt)
 
 
 def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -87,7 +88,10 @@ def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedu
 def build_model(config: ml_collections.ConfigDict, layout: Layout) -> nn.Module:
     """The network of `config.model`, with BatchNorm's groups where the layout puts them."""
     arguments = config.model.to_dict()
-    name = arguments.pop("name")
+    name, task = arguments.pop("name"), config.task
+    if task_of_model(name) != task:
+        others = ", ".join(list_models(task=task))
+        raise UserError(f"{name} is a network for {task_of_model(name)}, not for {task}; those are {others}")
     return create_model(
         name,
         **arguments,
@@ -99,20 +103,10 @@ def build_model(config: ml_collections.ConfigDict, layout: Layout) -> nn.Module:
 
 def open_data(config: ml_collections.ConfigDict, split: str) -> Source:
     """The source of one split. Raises UserError if it has more classes than the model has outputs."""
-    source = load_source(config.data.name, split, config.data.data_dir)
+    source = make_task(config).open_source(split)
     if len(source.class_names) > config.model.num_classes:
         raise UserError(
             f"{config.data.name} has {len(source.class_names)} classes but model.num_classes is "
             f"{config.model.num_classes}; use --config.model.num_classes={len(source.class_names)}"
         )
     return CachedSource(source) if config.data.cache else source
-
-
-def training_transform(config: ml_collections.ConfigDict) -> Callable:
-    """(record, rng) -> arrays, as the configuration says. Raises UserError for an unknown crop."""
-    return make_training_transform(config.data.image_size, config.data.crop, config.data.flip)
-
-
-def evaluation_transform(config: ml_collections.ConfigDict) -> Callable:
-    """record -> arrays, without chance."""
-    return make_test_transform(config.data.image_size, config.data.resize_to)

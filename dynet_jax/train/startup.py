@@ -16,7 +16,8 @@ from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.config import check_config
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.hosts import same_everywhere, together
-from dynet_jax.train.setup import Run, make_run, open_data, training_transform
+from dynet_jax.train.setup import Run, make_run, open_data
+from dynet_jax.train.task import make_task
 from dynet_jax.train.workdir import claim, lock
 
 
@@ -42,7 +43,7 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
 
     def prepare() -> Start:
         check_config(config)
-        training_transform(config)
+        make_task(config).training_transform()
         train_source, test_source = open_data(config, "train"), open_data(config, "test")
         layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
         return Start(make_run(config, len(train_source), layout), train_source, test_source)

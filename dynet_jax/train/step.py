@@ -12,32 +12,27 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.distributed import AXES, BATCH, REPLICATED, Layout
-from dynet_jax.train.losses import count_correct, cross_entropy
 from dynet_jax.train.state import TrainState
+from dynet_jax.train.task import Batch, Task
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-
-
-def normalize(images: jax.Array, mean, std) -> jax.Array:
-    """uint8 images -> float32 with the given mean and standard deviation, both in units of 0..255."""
-    return (images.astype(jnp.float32) - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     layout: Layout,
+    task: Task,
     *,
     mean,
     std,
-    label_smoothing: float,
     ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """(state, batch) -> (new state, sums of 'loss', 'top1', 'top5' and 'examples' over the batch).
+    """(state, batch) -> (new state, sums of 'loss', 'examples' and what the task reports over the batch).
 
-    A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch] int32}, split over the devices of the layout.
+    A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, split over the devices of the layout.
     The state's buffers are donated. A device's part of the batch is worked on in micro-batches of
     `layout.micro_batch`, one after another, and their gradients and statistics averaged: the same function as the whole
     batch at once.
@@ -53,10 +48,9 @@ def make_train_step(
         def mean_loss(params):
             variables = {"params": params, "batch_stats": batch_stats}
             images_ = normalize(images, mean, std)
-            logits, updates = model.apply(variables, images_, train=True, mutable=["batch_stats"])
-            losses = cross_entropy(logits, labels, label_smoothing)
-            sums = {"loss": jnp.sum(losses), **{k: jnp.sum(v) for k, v in count_correct(logits, labels).items()}}
-            return jnp.mean(losses), (updates["batch_stats"], sums)
+            outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats"])
+            losses, sums = task.losses(outputs, labels)
+            return jnp.mean(losses), (updates["batch_stats"], {"loss": jnp.sum(losses), **sums})
 
         gradients, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(params)
         return gradients, batch_stats, sums
@@ -88,7 +82,7 @@ def make_train_step(
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
             new_state = new_state.replace(ema=optax.incremental_update(new_state.variables, state.ema, 1 - decay))
 
-        sums |= {"examples": jnp.float32(labels.size), **_votes(batch)}
+        sums |= {"examples": jnp.float32(count * layout.micro_batch), **_votes(batch)}
         metrics = lax.psum(sums, AXES)
         metrics["gradient_norm"] = optax.global_norm(gradients) * metrics["examples"]
         metrics["statistics_norm"] = optax.global_norm(batch_stats) * metrics["examples"]
@@ -99,20 +93,18 @@ def make_train_step(
     return jax.jit(sharded, donate_argnums=0)
 
 
-def make_eval_step(model: nn.Module, layout: Layout, *, mean, std) -> Callable[[dict, Batch], Metrics]:
-    """(variables, batch) -> sums of 'loss', 'top1', 'top5' and 'examples' over the real examples.
+def make_eval_step(model: nn.Module, layout: Layout, task: Task, *, mean, std) -> Callable[[dict, Batch], Metrics]:
+    """(variables, batch) -> sums of 'examples' and what the task measures, over the real examples.
 
     A batch is that of a training step and 'mask' [batch], 1 for real examples and 0 for padding. In both steps a batch
     may hold 'stop' [devices] int32, whose sum is returned too (see `StopVote`).
     """
 
     def step(variables, batch):
-        logits = model.apply(variables, normalize(batch["image"], mean, std), train=False)
-        mask = batch["mask"]
-        values = {"loss": cross_entropy(logits, batch["label"]), **count_correct(logits, batch["label"])}
-        # where, not a product: an infinite loss on an empty image must not become NaN
-        sums = {key: jnp.sum(jnp.where(mask > 0, value, 0.0)) for key, value in values.items()}
-        return lax.psum({**sums, "examples": jnp.sum(mask), **_votes(batch)}, AXES)
+        sums = task.evaluate(
+            lambda images: model.apply(variables, images, train=False), normalize(batch["image"], mean, std), batch
+        )
+        return lax.psum({**sums, "examples": jnp.sum(batch["mask"]), **_votes(batch)}, AXES)
 
     return jax.jit(jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED))
 

@@ -12,13 +12,14 @@ import ml_collections
 
 from dynet_jax.errors import UserError
 from dynet_jax.train.config import check_config, flatten
-from dynet_jax.train.recipe import paper_recipe
+from dynet_jax.train.recipe import RECIPES
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
 # What may change when a run goes on without being asked: it does not change what is computed.
 FREE = {
     *("model.remat", "accumulation_steps", "data.data_dir", "data.threads", "data.workers", "data.cache"),
     "data.max_corrupt",
+    *("inference", "data.eval_size", "data.label_size"),
     *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
     "test images",
 }
@@ -127,7 +128,7 @@ def _read(path: Path) -> list | dict:
 
 
 def _completed(saved: dict) -> dict:
-    recipe = paper_recipe("").to_dict()
+    recipe = RECIPES[saved.get("task", "classification")]("").to_dict()
     return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": {"remat": False, **saved["model"]}}
 
 

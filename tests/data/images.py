@@ -28,3 +28,8 @@ def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Gradients under noise: a JPEG of many bytes, like a photograph's."""
     noise = np.random.default_rng(seed).normal(0, 25, (height, width, 3))
     return np.clip(smooth(height, width) + noise, 0, 255).astype(np.uint8)
+
+
+def blank_image(size: int) -> dict[str, np.ndarray]:
+    """The example of a classifier's evaluation that does not count."""
+    return {"image": np.zeros((size, size, 3), np.uint8), "label": np.int32(0)}

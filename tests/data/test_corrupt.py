@@ -10,7 +10,7 @@ from dynet_jax.data import CorruptImages, evaluation_batches, load_source, train
 from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.record import Record
 from dynet_jax.errors import UserError
-from tests.data.images import encoded
+from tests.data.images import blank_image, encoded
 
 SIZE = 8
 AUGMENT = make_training_transform(SIZE, "random_resized_crop", flip=True)
@@ -46,7 +46,7 @@ def train(source, count=6, transform=KEEP, **options):
 
 def evaluate(source, **options):
     options = {"batch_size": 8, "threads": 2, **options}
-    return list(evaluation_batches(source, make_test_transform(SIZE, SIZE), size=SIZE, **options))
+    return list(evaluation_batches(source, make_test_transform(SIZE, SIZE), blank=blank_image(SIZE), **options))
 
 
 def labels(batches) -> list[int]:
@@ -136,7 +136,9 @@ def test_too_many_end_the_run_at_the_same_batch_always(run, threads, capsys):
 def _iterate(run, source, corrupt, threads):
     options = {"threads": threads, "corrupt": corrupt}
     if run is evaluate:
-        return evaluation_batches(source, make_test_transform(SIZE, SIZE), size=SIZE, batch_size=8, **options)
+        return evaluation_batches(
+            source, make_test_transform(SIZE, SIZE), blank=blank_image(SIZE), batch_size=8, **options
+        )
     return training_batches(source, KEEP, batch_size=12, seed=0, start_step=0, **options)
 
 

@@ -10,6 +10,7 @@ import pytest
 from dynet_jax.data import evaluation_batches, training_batches
 from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.record import ArraySource
+from tests.data.images import blank_image
 
 SIZE = 8
 
@@ -32,7 +33,9 @@ def train(source, count, **options):
 
 
 def test(source, **options):
-    return list(evaluation_batches(source, make_test_transform(SIZE, SIZE), size=SIZE, threads=2, **options))
+    return list(
+        evaluation_batches(source, make_test_transform(SIZE, SIZE), blank=blank_image(SIZE), threads=2, **options)
+    )
 
 
 test.__test__ = False

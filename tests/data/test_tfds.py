@@ -55,10 +55,13 @@ importlib.machinery.PathFinder.find_spec = lambda name, *rest: (
 from dynet_jax.data import evaluation_batches, load_source
 from dynet_jax.data.augment import make_test_transform
 
+import numpy as np
+
 dataset, split, data_dir = sys.argv[1:]
 source = load_source(dataset, split, data_dir)
 records = [source[index] for index in range(len(source))]
-batches = evaluation_batches(source, make_test_transform(8, 8), size=8, batch_size=2)
+blank = {"image": np.zeros((8, 8, 3), np.uint8), "label": np.int32(0)}
+batches = evaluation_batches(source, make_test_transform(8, 8), blank=blank, batch_size=2)
 labels = [int(label) for batch in batches for label in batch["label"]]
 assert "tensorflow" not in sys.modules
 print(json.dumps({

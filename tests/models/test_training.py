@@ -12,6 +12,7 @@ from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_train_step
 from tests import reference
 from tests.models.smallest import random_variables, smallest
+from tests.train.tasks import classification
 
 BATCH, SIZE, CLASSES = 16, 32, 5
 # Its state is the gradient itself.
@@ -39,7 +40,9 @@ def take_step(name, devices):
     variables = random_variables(model, SIZE)
     params = variables["params"]
     state = TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], KEEP_GRADIENTS.init(params))
-    step = make_train_step(model, KEEP_GRADIENTS, layout, label_smoothing=0.1, mean=(127.5,) * 3, std=(64.0,) * 3)
+    step = make_train_step(
+        model, KEEP_GRADIENTS, layout, classification(label_smoothing=0.1), mean=(127.5,) * 3, std=(64.0,) * 3
+    )
     state, metrics = step(jax.device_put(state, layout.replicated), to_devices(make_batch(), layout))
     return jax.device_get((state.opt_state.trace, state.batch_stats, metrics))
 

@@ -8,6 +8,7 @@ import pytest
 
 from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.step import make_train_step
+from tests.train.tasks import classification
 from tests.train.test_step import OPTIMIZER, PIXELS, make_batch, make_state, tiny_model
 
 DECAY = 0.25
@@ -19,7 +20,7 @@ def steps_with_ema(devices: int, count: int):
     model = tiny_model(layout, 8)
     state = make_state(model, layout)
     state = state.replace(ema=jax.tree.map(lambda leaf: leaf.copy(), state.variables))
-    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, ema_decay=DECAY, **PIXELS)
+    step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), ema_decay=DECAY, **PIXELS)
     states, metrics = [jax.device_get(state)], []
     for index in range(count):
         state, sums = step(state, to_devices(make_batch(16, seed=index), layout))

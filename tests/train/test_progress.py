@@ -21,7 +21,7 @@ def test_line(clock):
     out = io.StringIO()
     line = Progress(total_steps=330, start_step=0, batch_size=128, out=out)
     clock.now += 30.0
-    rate = line.report(120, loss=0.7123, top1=0.9314, learning_rate=0.05)
+    rate = line.report(120, loss=0.7123, accuracy="top-1 93.1", learning_rate=0.05)
     assert rate == pytest.approx(120 * 128 / 30)
     # 210 of 330 steps remain, at 4 steps a second.
     assert out.getvalue() == ("step 120/330 36.4% | loss 0.712 | top-1 93.1 | lr 0.0500 | 512 img/s | ETA 52s\n")
@@ -31,9 +31,9 @@ def test_rate_is_of_the_last_steps_and_eta_of_all(clock):
     out = io.StringIO()
     line = Progress(total_steps=100, start_step=0, batch_size=10, out=out)
     clock.now += 10.0
-    assert line.report(10, 1.0, 0.5, 0.1) == pytest.approx(10.0)
+    assert line.report(10, 1.0, "", 0.1) == pytest.approx(10.0)
     clock.now += 30.0
-    assert line.report(20, 1.0, 0.5, 0.1) == pytest.approx(10 * 10 / 30)
+    assert line.report(20, 1.0, "", 0.1) == pytest.approx(10 * 10 / 30)
     assert out.getvalue().splitlines()[-1].endswith("| 3 img/s | ETA 2m40s")  # 80 steps of 2 s
 
 
@@ -41,7 +41,7 @@ def test_a_resumed_run_counts_its_own_steps(clock):
     out = io.StringIO()
     line = Progress(total_steps=1100, start_step=1000, batch_size=10, out=out)
     clock.now += 5.0
-    assert line.report(1050, 1.0, 0.5, 0.1) == pytest.approx(100.0)
+    assert line.report(1050, 1.0, "", 0.1) == pytest.approx(100.0)
     assert out.getvalue().startswith("step 1050/1100 95.5% |")
     assert out.getvalue().endswith("ETA 5s\n")
 
@@ -55,7 +55,7 @@ def test_compilation_and_evaluation_do_not_count(clock):
     clock.now += 1000.0  # evaluating
     line.resume()
     clock.now += 5.0
-    assert line.report(20, 1.0, 0.5, 0.1) == pytest.approx(2.0)
+    assert line.report(20, 1.0, "", 0.1) == pytest.approx(2.0)
 
 
 def test_it_prints_to_the_terminal_by_default(clock, capsys):

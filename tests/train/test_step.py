@@ -12,6 +12,7 @@ from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.optim import make_optimizer, make_schedule
 from dynet_jax.train.state import create_state
 from dynet_jax.train.step import make_eval_step, make_train_step
+from tests.train.tasks import classification
 from tests.train.tiny import tiny_network
 
 PIXELS = {"mean": (127.5, 120.0, 110.0), "std": (60.0, 61.0, 62.0)}
@@ -55,7 +56,7 @@ def run_steps(devices, bn_batch_size, batch_size=16, accumulation_steps=1, steps
     layout = make_layout(batch_size, bn_batch_size, accumulation_steps, devices=jax.devices()[:devices])
     model = tiny_model(layout, bn_batch_size)
     state = make_state(model, layout)
-    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     metrics = []
     for index in range(steps):
         state, sums = step(state, to_devices(make_batch(batch_size, index), layout))
@@ -129,7 +130,7 @@ def test_compiled_step_only_reduces(bn_batch_size, accumulation_steps):
     layout = make_layout(16, bn_batch_size, accumulation_steps)
     model = tiny_model(layout, bn_batch_size)
     state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
-    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     hlo = step.lower(state, to_devices(make_batch(16), layout)).compile().as_text()
     assert "all-reduce" in hlo
     for collective in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
@@ -140,7 +141,7 @@ def test_the_step_is_traced_once():
     layout = make_layout(8, 4, devices=jax.devices()[:1])
     model = tiny_model(layout, 4)
     state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
-    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     for index in range(3):
         state, _ = step(state, to_devices(make_batch(8, index), layout))
     assert step._cache_size() == 1
@@ -150,7 +151,7 @@ def test_the_state_is_donated():
     layout = make_layout(8, 4, devices=jax.devices()[:1])
     model = tiny_model(layout, 4)
     state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
-    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     step(state, to_devices(make_batch(8), layout))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
@@ -159,7 +160,7 @@ def test_parameters_stay_float32_in_bfloat16():
     layout = make_layout(8, 4, devices=jax.devices()[:1])
     model = tiny_model(layout, 4).clone(dtype=jnp.bfloat16)
     state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
-    step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+    step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     state, metrics = step(state, to_devices(make_batch(8), layout))
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype("float32")}
     assert np.isfinite(metrics["loss"])
@@ -172,7 +173,9 @@ def test_evaluation_ignores_the_padding(devices):
     state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
     batch = make_batch(16)
     mask = (np.arange(16) < 11).astype(np.float32)
-    sums = make_eval_step(model, layout, **PIXELS)(state.variables, to_devices({**batch, "mask": mask}, layout))
+    sums = make_eval_step(model, layout, classification(), **PIXELS)(
+        state.variables, to_devices({**batch, "mask": mask}, layout)
+    )
 
     images = (batch["image"][:11].astype(np.float32) - np.array(PIXELS["mean"])) / np.array(PIXELS["std"])
     logits = np.asarray(model.apply(jax.device_get(state.variables), jnp.asarray(images, jnp.float32)))
@@ -193,7 +196,7 @@ def test_dy_mobile_on_eight_devices_equals_one():
             "dy_mobile", num_classes=5, width=0.25, small_input=True, bn_batch_size=8, bn_axis_name=layout.bn_axis_name
         )
         state = make_state(model, layout)
-        train_step = make_train_step(model, OPTIMIZER, layout, label_smoothing=0.1, **PIXELS)
+        train_step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
         state, metrics = train_step(state, to_devices(batch, layout))
         return jax.device_get((state.batch_stats, metrics))
 

@@ -1,0 +1,148 @@
+"""Sources of images with a map of classes: Cityscapes as TFDS prepares it, and folders of image and label files."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dynet_jax.data.files import SPLIT_FOLDERS, list_images
+from dynet_jax.data.record import IGNORED, Record, Source, UnknownClass
+from dynet_jax.data.tfds_source import open_tfds
+from dynet_jax.errors import UserError, one_line, suggest
+
+DATASETS = ("camvid:PATH", "cityscapes", "maps:PATH")
+# Cityscapes' ids of the 19 classes that are trained and evaluated, in their order; the others are ignored.
+CITYSCAPES = {
+    **{7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light"},
+    **{20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car"},
+    **{27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"},
+}
+CITYSCAPES_IDS = 34
+UNKNOWN = 254  # stands for what is no class
+CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
+
+
+def load_segmentation_source(dataset: str, split: str, data_dir: str | None = None) -> Source:
+    """Open one split of a dataset; images are read when they are asked for.
+
+    Args:
+      dataset: one of DATASETS. `maps:PATH` holds PATH/train, PATH/trainannot, PATH/val, PATH/valannot with image and
+        label files of the same stems, and PATH/classes.txt, the name of a class in every line. A label file's pixels
+        are classes from 0, and 255 is ignored. `camvid:PATH` is the same with CamVid's 11 classes and 11 ignored.
+      split: 'train', 'test' (the val folder, or the test folder where there is none; Cityscapes' validation images),
+        or 'held_out' (the test folder).
+      data_dir: where Cityscapes is prepared; TFDS's default if None.
+    Raises:
+      UserError: for an unknown dataset, or one that is not on this machine, saying how to get it.
+    """
+    kind, _, path = dataset.partition(":")
+    if kind in ("camvid", "maps") and path:
+        if "://" in path:
+            raise UserError(f"{path} is an address, not a folder; mount or copy it, as docs/tpu.md says")
+        root = Path(path).expanduser()
+        names, ignored = (CAMVID, len(CAMVID)) if kind == "camvid" else (_class_names(root), IGNORED)
+        return MapsSource(root, split, names, ignored)
+    if dataset == "cityscapes":
+        return CityscapesSource(split, data_dir)
+    raise UserError(f"unknown dataset {dataset!r} of maps; {suggest(dataset, DATASETS)}")
+
+
+class MapsSource:
+    """Pairs of files with the same stem: PATH/train/NAME.jpg and PATH/trainannot/NAME.png."""
+
+    def __init__(self, root: Path, split: str, class_names: list[str], ignored: int):
+        names = {"held_out": ("test",)}.get(split) or SPLIT_FOLDERS[split]
+        found = [name for name in names if (root / name).is_dir() and (root / f"{name}annot").is_dir()]
+        if not found:
+            pairs = " or ".join(f"{root / name} with {root / name}annot" for name in names)
+            raise UserError(f"there is no {pairs}, folders of images and of label files with the same stems")
+        images, labels = (
+            {path.stem: path for path in list_images(root / folder)} for folder in (found[0], f"{found[0]}annot")
+        )
+        lonely = sorted(images.keys() ^ labels.keys())
+        if lonely or not images:
+            what = f"{', '.join(lonely[:5])} has no counterpart" if lonely else "there are no images"
+            raise UserError(f"{root / found[0]} and {root / found[0]}annot do not fit: {what}")
+        self.class_names = class_names
+        self._pairs = [(images[stem], labels[stem]) for stem in sorted(images)]
+        self._classes = np.full(256, UNKNOWN, np.uint8)
+        self._classes[: len(class_names)] = np.arange(len(class_names))
+        self._classes[[ignored, IGNORED]] = IGNORED
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Record:
+        image, label = self._pairs[index]
+        return Record(image.read_bytes(), EncodedMap(label.read_bytes(), self._classes, str(label)), str(image))
+
+    def name_of(self, index: int) -> str:
+        return str(self._pairs[index][0])
+
+
+class CityscapesSource:
+    """The finely annotated images, with the 19 classes."""
+
+    def __init__(self, split: str, data_dir: str | None):
+        if split == "held_out":
+            raise UserError("the labels of Cityscapes' test images are not public; evaluate without --held-out")
+        names = {"train": "train", "test": "validation"}
+        self.class_names, self.name = list(CITYSCAPES.values()), f"cityscapes/{names[split]}"
+        self._records = open_tfds("cityscapes", names[split], data_dir, encoded=("image_left", "segmentation_label"))[1]
+        self._classes = np.full(256, UNKNOWN, np.uint8)
+        self._classes[:CITYSCAPES_IDS] = IGNORED
+        self._classes[list(CITYSCAPES)] = np.arange(len(CITYSCAPES))
+        self._classes[IGNORED] = IGNORED  # the licence plate's -1
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        try:
+            record = self._records[index]
+        except (RuntimeError, ValueError) as error:  # a checksum that does not fit, for one
+            raise OSError(one_line(error, limit=300)) from error
+        name = f"{self.name}/{record['image_id'].decode()}"
+        return Record(record["image_left"], EncodedMap(record["segmentation_label"], self._classes, name), name)
+
+    def name_of(self, index: int) -> str:
+        return f"{self.name}/{index}"
+
+
+class EncodedMap:
+    """A label file's content, and which class each of its values is: IGNORED, or UNKNOWN for one that must not be."""
+
+    def __init__(self, content: bytes, classes: np.ndarray, name: str):
+        self._content, self._classes, self._name = content, classes, name
+
+    def decode(self) -> np.ndarray:
+        """[height, width] uint8 of classes and IGNORED.
+
+        Raises UserError if it cannot be decoded, and UnknownClass for a value that is none.
+        """
+        try:
+            values = cv2.imdecode(np.frombuffer(self._content, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            values = None
+        if values is None or values.ndim != 2 or values.dtype != np.uint8:
+            raise UserError(f"{self._name} is not a label file: one channel of 8 bits, as a PNG; remove or replace it")
+        classes = self._classes[values]
+        if (classes == UNKNOWN).any():
+            strange = sorted({int(value) for value in np.unique(values[classes == UNKNOWN])})
+            known = len({*self._classes.tolist()} - {UNKNOWN, IGNORED})
+            raise UnknownClass(
+                f"{self._name} has pixels of {', '.join(map(str, strange[:5]))}, which is no class of the {known} that "
+                "there are, nor to be ignored; use the right dataset, or mend the labels"
+            )
+        return classes
+
+
+def _class_names(root: Path) -> list[str]:
+    path = root / "classes.txt"
+    try:
+        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read; it must have the name of a class in every line") from error
+    if not 1 < len(names) < UNKNOWN:
+        raise UserError(f"{path} names {len(names)} classes; there must be 2 to {UNKNOWN - 1}")
+    return names

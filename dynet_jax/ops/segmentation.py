@@ -1,0 +1,102 @@
+"""Maps of classes: enlarged to a label's size, scored pixel by pixel, or put together from overlapping windows."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Size = Sequence[int] | jax.Array
+
+
+def resize_maps(maps: jax.Array, size: Size, canvas: Sequence[int] | None = None) -> jax.Array:
+    """Bilinear, with pixels' centres as PyTorch's `align_corners=False` has them; an image may also shrink.
+
+    Args:
+      maps: [batch, height, width, channels].
+      size: (height, width) of the result; they may be traced, if there is a canvas.
+      canvas: (height, width) of the array that holds it, whose rows and columns behind `size` mean nothing.
+    Returns:
+      [batch, *canvas, channels], float32.
+
+    >>> resize_maps(jnp.asarray([0.0, 1.0]).reshape(1, 1, 2, 1), (1, 4)).ravel().tolist()
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    rows, columns = (
+        _weights(inputs, outputs, n) for inputs, outputs, n in zip(maps.shape[1:3], canvas or size, size, strict=True)
+    )
+    # In the precision of the maps: bfloat16 products would decide ties between classes anew.
+    maps = jnp.einsum("jw,bhwc->bhjc", columns, maps.astype(jnp.float32), precision="highest")
+    return jnp.einsum("ih,bhjc->bijc", rows, maps, precision="highest")
+
+
+def _weights(inputs: int, outputs: int, size: int | jax.Array) -> jax.Array:
+    """[outputs, inputs]: what each of the first `size` results takes of each input."""
+    places = (jnp.arange(outputs) + 0.5) * (inputs / jnp.asarray(size, jnp.float32)) - 0.5
+    places = jnp.clip(places, 0, inputs - 1)
+    return jnp.maximum(0.0, 1 - jnp.abs(places[:, None] - jnp.arange(inputs)))
+
+
+def pixel_cross_entropy(logits: jax.Array, labels: jax.Array, ignored: int) -> jax.Array:
+    """[..., classes], [...] -> [...]; 0 where the label is `ignored`."""
+    counts = labels != ignored
+    target = jax.nn.one_hot(jnp.where(counts, labels, 0), logits.shape[-1])
+    losses = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * target, axis=-1)
+    return jnp.where(counts, losses, 0.0)
+
+
+def confusion_matrix(predictions: jax.Array, labels: jax.Array, classes: int, ignored: int) -> jax.Array:
+    """How many pixels of each class (row) were taken for each class (column): [classes, classes] int32.
+
+    Exact for up to 2^24 pixels of a pair.
+    """
+    labels = jnp.where(labels == ignored, classes, labels).ravel()  # a class that one_hot has not: zeros
+    rows, columns = (jax.nn.one_hot(v, classes, dtype=jnp.bfloat16) for v in (labels, predictions.ravel()))
+    counts = jnp.einsum("pi,pj->ij", rows, columns, preferred_element_type=jnp.float32)
+    return jnp.round(counts).astype(jnp.int32)
+
+
+def intersection_over_union(confusion):
+    """[classes, classes] -> [classes] of numpy or JAX: NaN for a class that neither labels nor predictions have."""
+    both = confusion.diagonal()
+    return both / (confusion.sum(axis=0) + confusion.sum(axis=1) - both)
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows of a side begin, so that they cover it; the last one ends with it.
+
+    >>> window_starts(10, 4, 3), window_starts(4, 4, 3)
+    ([0, 3, 6], [0])
+    >>> window_starts(11, 4, 3)
+    [0, 3, 6, 7]
+    """
+    if window >= length:
+        return [0]
+    return [*range(0, length - window, stride), length - window]
+
+
+def sliding_windows(
+    apply: Callable[[jax.Array], jax.Array], images: jax.Array, window: Sequence[int], stride: Sequence[int]
+) -> jax.Array:
+    """Logits of whole images as the mean over the windows that hold a pixel: [batch, height, width, classes].
+
+    apply: images [batch, *window, 3] -> logits of any resolution, which are enlarged to the window.
+    A window that is larger than the image is cut to it.
+    """
+    size = images.shape[1:3]
+    window = [min(pair) for pair in zip(window, size)]
+    tops, lefts = (window_starts(*sides) for sides in zip(size, window, stride))
+    corners = jnp.asarray([(top, left) for top in tops for left in lefts])
+
+    def logits_of(corner):
+        crops = lax.dynamic_slice(images, (0, *corner, 0), (len(images), *window, images.shape[-1]))
+        return resize_maps(apply(crops), window)
+
+    parts = iter(lax.map(logits_of, corners))
+    total, counts = 0.0, jnp.zeros((*size, 1))
+    for top in tops:
+        for left in lefts:
+            end = (size[0] - top - window[0], size[1] - left - window[1])
+            total += jnp.pad(next(parts), ((0, 0), (top, end[0]), (left, end[1]), (0, 0)))
+            counts = counts.at[top : top + window[0], left : left + window[1]].add(1.0)
+    return total / counts

@@ -1,0 +1,67 @@
+"""Use of a network for segmentation: maps of classes for images, and pictures of them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import jax
+import numpy as np
+
+from dynet_jax.analysis.overlay import overlay
+from dynet_jax.data.decode import decode
+from dynet_jax.errors import UserError
+from dynet_jax.predict import expand
+from dynet_jax.train.pictures import make_segmenter
+from dynet_jax.train.restore import load_workdir
+from dynet_jax.train.workdir import read_class_names
+
+
+class Segmented(NamedTuple):
+    """The files written for an image, and the shares of its classes, the largest first; or why there are none."""
+
+    path: Path
+    labels: Path | None = None
+    overlay: Path | None = None
+    shares: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+
+def segment_images(
+    workdir: Path, images: Sequence[Path], out: Path, *, step: int | str | None = None
+) -> Iterator[Segmented]:
+    """Write OUT/NAME.labels.png (classes from 0) and OUT/NAME.overlay.png for each image; a folder stands for its own.
+
+    When the first is asked for, UserError is raised if a path does not exist, two images have the same name, or OUT
+    cannot be written.
+    """
+    files = [file for path in images for file in expand(path)]
+    twice = {path.stem for path in files if sum(other.stem == path.stem for other in files) > 1}
+    if twice:
+        raise UserError(f"several images are called {sorted(twice)[0]}; their files in {out} would be the same")
+    run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
+    names, segment = read_class_names(workdir), make_segmenter(run.task, run.model, **run.pixels)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from error
+    for path in files:
+        try:
+            image = decode(path.read_bytes(), str(path))
+        except (UserError, OSError) as error:
+            yield Segmented(path, error=str(error))
+            continue
+        classes = segment(state.averaged_variables, image)
+        written = out / f"{path.stem}.labels.png", out / f"{path.stem}.overlay.png"
+        _write_png(written[0], classes)
+        _write_png(written[1], overlay(image, classes, names)[..., ::-1])
+        shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
+        order = np.argsort(-shares, kind="stable")
+        yield Segmented(path, *written, tuple((names[i], float(shares[i])) for i in order if shares[i] > 0))
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    try:
+        path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,72 @@
+"""One class for each image."""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from dynet_jax.data import load_source
+from dynet_jax.data.augment import make_test_transform, make_training_transform
+from dynet_jax.data.record import Source
+from dynet_jax.errors import UserError
+from dynet_jax.train.losses import count_correct, cross_entropy
+from dynet_jax.train.metrics import means
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """See `Task`."""
+
+    config: ml_collections.ConfigDict
+    score, train_score, score_title = "top1", "top1", "top-1 accuracy"
+
+    @property
+    def init_size(self) -> int:
+        return self.config.data.image_size
+
+    def check(self) -> None:
+        data = self.config.data
+        if data.resize_to < data.image_size:
+            raise UserError(f"data.resize_to={data.resize_to} is less than data.image_size={data.image_size}")
+
+    def open_source(self, split: str) -> Source:
+        if split == "held_out":
+            raise UserError("a classifier has one test set; evaluate without --held-out")
+        return load_source(self.config.data.name, split, self.config.data.data_dir)
+
+    def training_transform(self) -> Callable:
+        data = self.config.data
+        return make_training_transform(data.image_size, data.crop, data.flip)
+
+    def evaluation_transform(self) -> Callable:
+        return make_test_transform(self.config.data.image_size, self.config.data.resize_to)
+
+    def blank(self, *, training: bool) -> dict[str, np.ndarray]:
+        size = self.config.data.image_size
+        return {"image": np.zeros((size, size, 3), np.uint8), "label": np.int32(0)}
+
+    def losses(self, outputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        losses = cross_entropy(outputs, labels, self.config.label_smoothing)
+        return losses, {key: jnp.sum(value) for key, value in count_correct(outputs, labels).items()}
+
+    def evaluate(self, apply: Callable, images: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        logits = apply(images)
+        values = {"loss": cross_entropy(logits, batch["label"]), **count_correct(logits, batch["label"])}
+        # where, not a product: an infinite loss on an empty image must not become NaN
+        return {key: jnp.sum(jnp.where(batch["mask"] > 0, value, 0.0)) for key, value in values.items()}
+
+    def metrics(self, sums: list[dict]) -> dict[str, float]:
+        return means(sums)
+
+    def illustrator(self, model: nn.Module, source: Source, *, mean, std) -> Callable:
+        return lambda variables: {}
+
+    def progress(self, means: dict[str, float]) -> str:
+        return f"top-1 {100 * means['top1']:.1f}"
+
+    def report(self, metrics: dict[str, float]) -> str:
+        return f"top-1 {100 * metrics['top1']:.2f} % | top-5 {100 * metrics['top5']:.2f} %"

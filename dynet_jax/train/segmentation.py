@@ -1,0 +1,130 @@
+"""A class for every pixel."""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax import lax
+
+from dynet_jax.data.record import IGNORED, Source
+from dynet_jax.data.segmentation import load_segmentation_source
+from dynet_jax.data.segmentation_augment import make_test_transform, make_training_transform
+from dynet_jax.errors import UserError
+from dynet_jax.ops.segmentation import (
+    confusion_matrix,
+    intersection_over_union,
+    pixel_cross_entropy,
+    resize_maps,
+    sliding_windows,
+)
+from dynet_jax.train.metrics import means
+from dynet_jax.train.pictures import illustrate, make_segmenter
+
+PICTURES = 4  # of the test set, after every evaluation
+INFERENCE = ("whole", "slide")
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """See `Task`. The network's logits are enlarged to the crop in training, and to the label in evaluation.
+
+    A test image is resized to `data.eval_size`, so that all have one shape; its predictions are scored at the size of
+    its own label, every pixel once. mIoU is the mean over the classes that labels or predictions have.
+    """
+
+    config: ml_collections.ConfigDict
+    score, train_score, score_title = "miou", "pixel_accuracy", "mIoU on the test set, pixel accuracy in training"
+    init_size = 64
+
+    def check(self) -> None:
+        data = self.config.data
+        for key in ("crop_size", "eval_size", "label_size"):
+            if len(data[key]) != 2 or not all(type(side) is int and side > 0 for side in data[key]):
+                raise UserError(f"data.{key} must be two positive numbers, height and width, not {data[key]}")
+        if len(data.scale) != 2 or not 0 < data.scale[0] <= data.scale[1]:
+            raise UserError(f"data.scale must be two positive numbers, like [0.5, 2.0], not {data.scale}")
+        if self.config.inference not in INFERENCE:
+            raise UserError(f"inference must be 'whole' or 'slide', not {self.config.inference!r}")
+        if not self.config.auxiliary_weight >= 0:
+            raise UserError(f"auxiliary_weight must not be negative: {self.config.auxiliary_weight}")
+
+    def open_source(self, split: str) -> Source:
+        return load_segmentation_source(self.config.data.name, split, self.config.data.data_dir)
+
+    def training_transform(self) -> Callable:
+        data = self.config.data
+        return make_training_transform(data.crop_size, data.scale, data.flip, data.color_distortion)
+
+    def evaluation_transform(self) -> Callable:
+        return make_test_transform(self.config.data.eval_size, self.config.data.label_size)
+
+    def blank(self, *, training: bool) -> dict[str, np.ndarray]:
+        data = self.config.data
+        image, label = (data.crop_size, data.crop_size) if training else (data.eval_size, data.label_size)
+        arrays = {"image": np.zeros((*image, 3), np.uint8), "label": np.full(tuple(label), IGNORED, np.uint8)}
+        return arrays if training else arrays | {"size": np.asarray(label, np.int32)}
+
+    def losses(self, outputs, labels: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The mean over all pixels of the crop, of which the ignored ones give 0, as mmsegmentation has it."""
+        parts = outputs if isinstance(outputs, tuple) else (outputs,)
+        logits, *auxiliary = (resize_maps(part, labels.shape[1:]) for part in parts)
+        losses = pixel_cross_entropy(logits, labels, IGNORED).mean((1, 2))
+        for part in auxiliary:
+            losses += self.config.auxiliary_weight * pixel_cross_entropy(part, labels, IGNORED).mean((1, 2))
+        counted = labels != IGNORED
+        right = jnp.sum(counted & (jnp.argmax(logits, axis=-1) == labels), axis=(1, 2))
+        return losses, {"pixel_accuracy": jnp.sum(right / jnp.maximum(1, jnp.sum(counted, axis=(1, 2))))}
+
+    def evaluate(self, apply: Callable, images: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        def score(example):
+            maps, label, size = example
+            logits = resize_maps(maps[None], size, label.shape)[0]
+            loss = jnp.sum(pixel_cross_entropy(logits, label, IGNORED)) / jnp.prod(size)
+            predicted = jnp.argmax(logits, axis=-1)
+            return loss, confusion_matrix(predicted, label, logits.shape[-1], IGNORED)
+
+        # Image by image: at the label's size there is room for the logits of one.
+        losses, confusion = lax.map(score, (self.logits(apply, images), batch["label"], batch["size"]))
+        counts = batch["mask"] > 0
+        return {
+            "loss": jnp.sum(jnp.where(counts, losses, 0.0)),
+            "confusion": jnp.sum(jnp.where(counts[:, None, None], confusion, 0), axis=0),
+        }
+
+    def logits(self, apply: Callable, images: jax.Array) -> jax.Array:
+        """Of whole images, at the network's resolution, or as the mean of windows of the size of a crop."""
+        if self.config.inference == "whole":
+            return apply(images)
+        window = self.config.data.crop_size
+        return sliding_windows(apply, images, window, [max(1, 2 * side // 3) for side in window])
+
+    def illustrator(self, model: nn.Module, source: Source, *, mean, std) -> Callable[[dict], dict[str, np.ndarray]]:
+        segment = make_segmenter(self, model, mean=mean, std=std)
+        return lambda variables: illustrate(segment, variables, source, source.class_names, PICTURES)
+
+    def metrics(self, sums: list[dict]) -> dict:
+        """'miou', 'pixel_accuracy', 'loss', the 'confusion' matrix (rows: labels), and
+        'iou/0', ... of every class but those that are nowhere."""
+        sums = jax.device_get(sums)
+        confusion = total_confusion(sums)
+        iou = intersection_over_union(confusion)
+        others = means([{key: value for key, value in batch.items() if key != "confusion"} for batch in sums])
+        pixels = max(1, confusion.sum())
+        values = {"miou": float(np.nanmean(iou)), "pixel_accuracy": float(confusion.trace() / pixels), **others}
+        values |= {"confusion": confusion.tolist()}
+        return values | {f"iou/{index}": float(value) for index, value in enumerate(iou) if np.isfinite(value)}
+
+    def progress(self, means: dict[str, float]) -> str:
+        return f"pixels {100 * means['pixel_accuracy']:.1f}"
+
+    def report(self, metrics: dict[str, float]) -> str:
+        return f"mIoU {100 * metrics['miou']:.2f} % | pixels {100 * metrics['pixel_accuracy']:.2f} %"
+
+
+def total_confusion(sums: list[dict]) -> np.ndarray:
+    """Of all batches, in 64 bits."""
+    return np.sum([np.asarray(batch["confusion"], np.int64) for batch in sums], axis=0)
