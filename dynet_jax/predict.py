@@ -16,7 +16,7 @@ from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import open_data
 from dynet_jax.train.step import make_eval_step, make_predict_step
-from dynet_jax.train.task import Task, make_task
+from dynet_jax.train.task import make_task
 from dynet_jax.train.workdir import FREE, read_class_names
 
 IMAGES_AT_ONCE = 32
@@ -38,8 +38,8 @@ def evaluate_workdir(
     step: int | str | None = None,
     held_out: bool = False,
     changes: Sequence[str] = (),
-) -> tuple[Task, dict]:
-    """The task, and its metrics with 'examples' and 'step', on the run's own test set or on another dataset.
+) -> dict:
+    """The task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
 
     held_out: on the test folder of a dataset that has a val folder too.
     changes: of the configuration, like '--config.inference=slide'; only what training may change (`workdir.FREE`).
@@ -56,7 +56,7 @@ def evaluate_workdir(
         raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")
     eval_step = make_eval_step(run.model, run.layout, run.task, **run.pixels)
     values = evaluate(run, eval_step, state.averaged_variables, source)
-    return run.task, {**values, "step": int(state.step)}
+    return {**values, "step": int(state.step)}
 
 
 def predict_images(

@@ -37,9 +37,11 @@ def add_evaluate(commands) -> None:
 def _evaluate(options) -> None:
     from dynet_jax.predict import evaluate_workdir
     from dynet_jax.train.checkpoint import report_failures_once
+    from dynet_jax.train.task import make_task
+    from dynet_jax.train.workdir import read_config
 
     report_failures_once()
-    task, values = evaluate_workdir(
+    values = evaluate_workdir(
         options.workdir,
         options.data,
         options.data_dir,
@@ -50,7 +52,8 @@ def _evaluate(options) -> None:
     if options.json:
         print(json.dumps(values))
         return
-    print(f"{task.report(values)} | loss {values['loss']:.4f} | {values['examples']} images | step {values['step']}")
+    report = make_task(read_config(options.workdir)).report(values)
+    print(f"{report} | loss {values['loss']:.4f} | {values['examples']} images | step {values['step']}")
     if "confusion" in values:
         _show_confusion(options.workdir, values)
 

@@ -120,7 +120,8 @@ class _Session:
             if initial is None:
                 return None
             ((state, new),) = initial
-            start = f"starting from {config.init_from}" + (f" with new {', '.join(new)}" if new else "")
+            modules = ", ".join(sorted({name.split("/")[1] for name in new}))
+            start = f"starting from {config.init_from}" + (f" with new {modules}" if new else "")
         else:
             initial = self.vote.run(run.fresh_state)
             if initial is None:

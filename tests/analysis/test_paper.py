@@ -56,11 +56,12 @@ def test_rows_are_found_by_equal_networks():
     assert [row.table for row in rows] == ["1", "1 later", "4"]
     assert rows_of(Subject("dy_mobile", {"width": 0.5})) == []
     assert rows_of(Subject("dy_mobile", {}, image_size=256)) == []
-    assert rows_of(Subject("resnet50", {}, 769, head_features=512)) == []
+    assert rows_of(Subject("fcn_resnet50", {}, 769)) == []
+    assert [row.table for row in rows_of(Subject("fcn_resnet50", {"stem": (64, 64, 128)}, 769))] == ["3"]
 
 
 def test_the_head_is_counted():
-    with_head = Subject("resnet18", {"output_stride": 8}, 65, head_features=16).count
+    with_head = Subject("fcn_resnet18", {"hidden_features": 16}, 65).count
     rows = {row.name: row for row in with_head.rows}
     assert rows["head"].convolution == 9 * 9 * (9 * 512 * 16)
     assert rows["classifier"].convolution == 9 * 9 * 16 * 19

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ from dynet_jax.data.augment import make_training_transform
 from dynet_jax.data.decode import decode
 from dynet_jax.data.tfds_source import PREPARE
 from dynet_jax.errors import UserError
-from tests.data.images import encoded
 from tests.quick_compilation import flags
 
 pytestmark = [
@@ -244,37 +242,3 @@ def test_cifar10(tmp_path):
     assert (last["kind"], last["step"], last["examples"]) == ("test", 4, 2)
     assert (evaluation["step"], evaluation["examples"]) == (4, 2)
     assert evaluation["loss"] == pytest.approx(last["loss"], rel=1e-5)
-
-
-def test_cityscapes(tmp_path):
-    """Prepared only: TFDS's own data source gives the pictures and label maps that were in the archives."""
-    cities = {"train": ["aachen", "bochum"], "val": ["lindau"], "test": ["bonn"]}
-    zips = {"leftImg8bit_trainvaltest.zip": {}, "gtFine_trainvaltest.zip": {}}
-    for split, names in cities.items():
-        for number, city in enumerate(names):
-            scene = f"{split}/{city}/{city}_00000{number}_000019"
-            picture = np.full((1024, 2048, 3), (number, len(city), len(split)), np.uint8)
-            zips["leftImg8bit_trainvaltest.zip"][f"leftImg8bit/{scene}_leftImg8bit.png"] = encoded(picture, "PNG")
-            labels = encoded(picture[..., 1], "PNG")
-            zips["gtFine_trainvaltest.zip"][f"gtFine/{scene}_gtFine_labelIds.png"] = labels
-            zips["gtFine_trainvaltest.zip"][f"gtFine/{scene}_gtFine_polygons.json"] = b"{}"
-    for name, files in zips.items():
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            for file, content in files.items():
-                archive.writestr(file, content)
-    assert "prepared in" in run(f"dynet prepare cityscapes --archives={tmp_path} --data-dir={tmp_path / 'data'}")
-
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder("cityscapes", data_dir=str(tmp_path / "data"), file_format="array_record")
-    undecoded = {"image_left": tfds.decode.SkipDecoding(), "segmentation_label": tfds.decode.SkipDecoding()}
-    for split, folder in (("train", "train"), ("validation", "val"), ("test", "test")):
-        records = builder.as_data_source(split=split, decoders=undecoded)
-        got = {record["image_id"].decode(): record for record in (records[n] for n in range(len(records)))}
-        scenes = {f"{city}_00000{n}_000019": city for n, city in enumerate(cities[folder])}
-        assert got.keys() == scenes.keys()
-        for scene, city in scenes.items():
-            left = zips["leftImg8bit_trainvaltest.zip"][f"leftImg8bit/{folder}/{city}/{scene}_leftImg8bit.png"]
-            labels = zips["gtFine_trainvaltest.zip"][f"gtFine/{folder}/{city}/{scene}_gtFine_labelIds.png"]
-            assert got[scene]["image_left"] == left
-            assert got[scene]["segmentation_label"] == labels

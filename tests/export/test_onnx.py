@@ -38,7 +38,7 @@ def logits(session, pixels):
     return values
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models(task="classification"))
 def test_every_network(name):
     """Two batches of other sizes than that of recording, odd and not square, and an image alone."""
     for shape in SHAPES:

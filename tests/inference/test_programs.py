@@ -30,7 +30,7 @@ def inference_model(name, **options):
     return InferenceModel(network(name)[2], Preprocessing(SIZE, SIZE, **PIXELS), NAMES, **options)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models(task="classification"))
 def test_every_network_in_jax(name):
     """At another size than the one that it was recorded with, odd and not square."""
     assert_same(inference_model(name, runtime="jax").logits(images(3, 65, 96)), expected(name, 3, 65, 96))
@@ -38,7 +38,7 @@ def test_every_network_in_jax(name):
 
 @needs_compiler
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models(task="classification"))
 def test_every_network_natively(name, threads):
     model = inference_model(name, runtime="native", threads=threads)
     for shape in ((1, 65, 96), (3, 65, 96), (5, 33, 47)):
@@ -168,7 +168,7 @@ def in_bfloat16(name, *shape):
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models(task="classification"))
 def test_bfloat16_arithmetic_of_every_network(name):
     """It is about as far from float32 as JAX's is: products are summed in float32, and maps rounded, in both."""
     model = inference_model(name, runtime="native", arithmetic="bfloat16")

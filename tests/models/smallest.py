@@ -9,8 +9,10 @@ from dynet_jax import create_model
 
 
 def smallest(name: str, num_classes: int = 5, **arguments) -> nn.Module:
-    width = 0.5 if "shuffle" in name else 0.1
-    return create_model(name, **{"width": width, "num_classes": num_classes, **arguments})
+    small = {"width": 0.5 if "shuffle" in name else 0.1}
+    if name.startswith("fcn_"):
+        small["hidden_features"] = 8
+    return create_model(name, **{**small, "num_classes": num_classes, **arguments})
 
 
 def random_variables(model, size, seed=1):

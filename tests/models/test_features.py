@@ -34,7 +34,7 @@ def test_maps_of_every_stage(name, strides_and_channels):
     assert not {"head", "hidden", "classifier"} & variables["params"].keys()
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models(task="classification"))
 @pytest.mark.parametrize(
     ("options", "stride"),
     [({}, 32), ({"output_stride": 16}, 16), ({"output_stride": 8}, 8), ({"small_input": True}, 8)],

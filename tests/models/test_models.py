@@ -28,6 +28,12 @@ GOLDEN = {
     "dy_resnet18": (17_286_056, 577_224_704, 594_182_656, 594_438_656),
     "dy_resnet50": (43_594_904, 1_126_350_848, 1_168_118_784, 1_169_142_784),
     "dy_shuffle": (5_794_888, 93_051_000, 97_240_188, 98_264_188),
+    "fcn_dy_mobile": (7_422_803, 1_606_826_816, 1_612_708_064, 1_612_708_064),
+    "fcn_dy_resnet18": (18_219_475, 3_359_383_552, 3_376_341_504, 3_376_341_504),
+    "fcn_dy_resnet50": (47_299_267, 8_580_898_816, 8_622_666_752, 8_622_666_752),
+    "fcn_mobilenet_v2": (3_297_043, 2_631_844_096, 2_631_844_096, 2_631_844_096),
+    "fcn_resnet18": (13_546_579, 11_069_628_416, 11_069_628_416, 11_069_628_416),
+    "fcn_resnet50": (32_955_987, 26_483_695_616, 26_483_695_616, 26_483_695_616),
     "fix_mobile": (2_191_292, 129_262_392, 129_262_392, 130_542_392),
     "fix_resnet18": (3_071_976, 577_224_704, 577_224_704, 577_480_704),
     "fix_resnet50": (6_927_528, 1_126_350_848, 1_126_350_848, 1_127_374_848),
@@ -39,8 +45,9 @@ GOLDEN = {
     "resnet50": (25_557_032, 4_087_136_256, 4_087_136_256, 4_089_184_256),
     "shufflenet_v2": (2_279_760, 144_790_296, 144_790_296, 145_814_296),
 }
-STATIC_LAYERS = ("'stem'", "'head'", "'shortcut'", "'project1'", "'project2'", "'squeeze_excite'")
-DYNAMIC = [name for name in GOLDEN if name.startswith(("dy_", "condconv_"))]
+STATIC_LAYERS = ("'stem'", "'head'", "'classifier'", "'shortcut'", "'project1'", "'project2'", "'squeeze_excite'")
+CLASSIFIERS = [name for name in GOLDEN if not name.startswith("fcn_")]
+DYNAMIC = [name for name in GOLDEN if name.startswith(("dy_", "condconv_", "fcn_dy_"))]
 
 
 @functools.cache
@@ -57,12 +64,19 @@ def shapes(model, size=64, batch=2):
 
 def test_every_model_has_a_golden_row():
     assert list_models() == sorted(GOLDEN)
+    assert list_models(task="classification") == sorted(CLASSIFIERS)
+    assert list_models(task="segmentation") == sorted(GOLDEN.keys() - set(CLASSIFIERS))
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_parameters_and_macs(name):
     macs = count(name)
     assert (macs.parameters, macs.convolution, macs.total - macs.classifier, macs.total) == GOLDEN[name]
+
+
+def test_the_fcn_has_torchvisions_parameters():
+    """fcn_resnet50 with its auxiliary head and 21 classes: 35,322,218, as torchvision's weights say."""
+    assert count("fcn_resnet50", num_classes=21, auxiliary=True).parameters == 35_322_218
 
 
 @pytest.mark.parametrize(
@@ -88,7 +102,8 @@ def test_scaled_networks_have_torchvisions_parameters(name, width, parameters):
 @pytest.mark.parametrize("name", GOLDEN)
 def test_logits_and_dtypes(name):
     variables, logits = shapes(smallest(name, num_classes=7, dtype=jnp.bfloat16))
-    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+    positions = () if name in CLASSIFIERS else (8, 8)
+    assert (logits.shape, logits.dtype) == ((2, *positions, 7), jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
@@ -181,7 +196,8 @@ def test_dy_mobilenet_v2_has_mobilenet_v2s_convolutions(width):
 
 
 def test_list_models_takes_a_pattern():
-    assert list_models("*_mobile") == ["dy_mobile", "fix_mobile"]
+    assert list_models("*_mobile") == ["dy_mobile", "fcn_dy_mobile", "fix_mobile"]
+    assert list_models("*_mobile", task="segmentation") == ["fcn_dy_mobile"]
     assert list_models("no_such_*") == []
 
 

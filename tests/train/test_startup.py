@@ -12,8 +12,8 @@ from dynet_jax.data import load_source, training_batches
 from dynet_jax.errors import UserError
 from dynet_jax.train import compilation, loop, startup
 from dynet_jax.train.divergence import first_bad_step
-from dynet_jax.train.setup import training_transform
 from dynet_jax.train.startup import use_compilation_cache
+from dynet_jax.train.task import make_task
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -69,7 +69,7 @@ def test_divergence_names_the_step_and_keeps_its_batch(tiny_config, tmp_path):
 
     source = load_source("digits", "train")
     batches = training_batches(
-        source, training_transform(tiny_config), batch_size=64, seed=tiny_config.seed, start_step=step - 1
+        source, make_task(tiny_config).training_transform(), batch_size=64, seed=tiny_config.seed, start_step=step - 1
     )
     batch, saved = next(batches), np.load(dump)
     np.testing.assert_array_equal(saved["image"], batch["image"])
