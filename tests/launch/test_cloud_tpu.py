@@ -95,7 +95,7 @@ def test_unpacking_spares_a_run(machine):
     assert machine.run("tpu_vm.sh", "--config=a", **SLICE).returncode == 0
     command = actions(machine)[1][-1].removeprefix("--command=")
     shutil.copy(machine.bin / "archive.tar.gz", machine.home / "dynet_jax.tar.gz")
-    unpack = ["sh", "-c", command]
+    unpack = [shutil.which("sh"), "-c", command]
     train_py = machine.home / "dynet_jax/train.py"
     for _ in range(2):
         subprocess.run(unpack, cwd=machine.home, env=machine.environment(), check=True)
@@ -203,7 +203,7 @@ def test_an_installation_that_always_fails_is_told(machine):
 
 @pytest.mark.parametrize("state", ["STOPPED", "HIDDEN", "UNKNOWN", "STATE_UNSPECIFIED", ""])
 def test_states_that_do_not_become_ready(machine, state):
-    gcloud(machine, ["CREATING", "REPAIRING", state or '""'], [])
+    gcloud(machine, ["CREATING", "REPAIRING", state], [])
     result = machine.run("tpu_vm.sh", "--config=a", **SLICE)
     assert (result.returncode, verbs(machine)) == (2, [])
     *waited, last = result.stderr.splitlines()
