@@ -11,7 +11,7 @@ import pytest
 
 STOPPED = 76
 # Ends with 75 at a signal, after a second, and tells of every one.
-SAVES = """echo start; trap 'echo signal; stop=yes' TERM
+SAVES = """trap 'echo signal; stop=yes' TERM; echo start
 until [[ ${stop-} ]]; do sleep 0.1; done; for i in {1..10}; do sleep 0.1; done; echo saved; exit 75"""
 
 

@@ -101,7 +101,7 @@ def python(machine, script: str) -> str:
     return str(path)
 
 
-SAVES = "echo ready; trap 'echo saved; exit 75' TERM; while true; do sleep 0.1; done"
+SAVES = "trap 'echo saved; exit 75' TERM; echo ready; while true; do sleep 0.1; done"
 
 
 def begin(machine, script: str, **variables: str) -> subprocess.Popen:
