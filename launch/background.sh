@@ -32,8 +32,9 @@ this_host() {
 dir=${RUN_DIR:-$HOME/.dynet_jax_run/$(this_host)}
 mkdir -p "$dir"
 
-# Two locks. "running" is held as long as the command lives; nobody waits for it. "door" is held by whoever looks or
-# changes something here, and at a start until all files of the new run are there, so that nobody meets half a run.
+# Two locks. "running" is held as long as the command lives; nobody waits for it, as that would look like a run to others
+# (they wait for the run's own, "alive"). "door" is held by whoever looks or changes something here, and at a start until
+# all files of the new run are there, so that nobody meets half a run.
 exec 8>"$dir/door" 9>"$dir/running"
 flock 8
 
@@ -60,9 +61,15 @@ outcome() {
   echo "$code"
 }
 
-# Waits for the end of the run in folder $1, and shows what is in file $2 till then.
+# Waits for the end of the run in folder $1, and shows what is in file $2 till then. The end is that of a lock: in a
+# container whose first process collects no others' children, the keeper's number stays in use after it.
 follow() {
-  tail --lines=+1 --follow --sleep-interval=0.2 --pid="$(<"$1/keeper")" "$2"
+  local waiting
+  flock --shared "$1/alive" true &
+  waiting=$!
+  # shellcheck disable=SC2064
+  trap "kill $waiting 2>/dev/null || true" EXIT
+  tail --lines=+1 --follow --sleep-interval=0.2 --pid="$waiting" "$2"
 }
 
 stop() {
@@ -100,19 +107,21 @@ start() {
   run=$(mktemp -d "$dir/run.XXXXXX")
   quoted "$@" >"$run/command"
   echo "$run" >"$dir/last"
+  exec 7>"$run/alive"
+  flock 7
   # shellcheck disable=SC2016
   setsid --fork bash -c '
     run=$1
     shift
     trap : TERM INT HUP # of no effect here, and as ever in the command
-    "$@" 8>&- 9>&- &
+    "$@" 7>&- 8>&- 9>&- &
     echo $! >"$run/command-pid"
-    echo $$ >"$run/keeper"
     exec 8>&-
     while kill -0 $! 2>/dev/null; do wait $! || true; done # a signal ends the waiting only
     code=0
     wait $! || code=$?
     echo $code >"$run/code"' keeper "$run" "$@" </dev/null >"$run/output" 2>&1
+  exec 7>&-
 }
 
 show() {

@@ -122,7 +122,7 @@ def test_what_a_command_leaves_behind_does_not_hold_the_lock(machine):
 def test_a_signal_to_the_keeper_leaves_the_run_as_it_is(machine):
     with background(machine, "bash", "-c", "echo start; sleep 1.5; exit 9") as run:
         run.stdout.readline()
-        os.kill(int((run_folder(machine) / "keeper").read_text()), signal.SIGTERM)
+        os.kill(parent_of((run_folder(machine) / "command-pid").read_text().strip()), signal.SIGTERM)
         time.sleep(0.3)
         assert machine.run("background.sh", "--running").returncode == 0
         assert run.wait(10) == 9
@@ -152,6 +152,11 @@ def test_old_runs_are_removed(machine):
     for _ in range(4):
         machine.run("background.sh", "true")
     assert len(list(state(machine).glob("run.*"))) == 2
+
+
+def parent_of(pid: str) -> int:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("PPid:"))
+    return int(line.split()[1])
 
 
 def children_of(pid: int) -> list[str]:
