@@ -24,9 +24,9 @@ from pathlib import Path
 import jax
 
 from benchmarks.compiling import JOBS
+from benchmarks.console import progress
 from benchmarks.correctness_cases import FormCase, NetworkCase, check_together, form_cases, network_cases
 from benchmarks.records import Deadline, Records
-from benchmarks.timing import progress
 from dynet_jax import list_models
 from dynet_jax.analysis.table import Table
 

@@ -36,10 +36,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from benchmarks.console import three_digits
 from benchmarks.forms import FORMS, USUAL_FORMS
 from benchmarks.layer_table import layer_table
 from benchmarks.layers import NETWORKS
-from benchmarks.timing import three_digits, time_in_turns
+from benchmarks.timing import time_in_turns
 from benchmarks.training_step import step_table
 
 EXAMPLE = """examples:

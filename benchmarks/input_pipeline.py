@@ -19,8 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.console import progress, table_head, table_row, three_digits
 from benchmarks.input_loaders import LOADERS
-from benchmarks.timing import progress, table_head, table_row, three_digits
 from dynet_jax.data.files import list_images
 
 EXAMPLE = "example: python -m benchmarks.input_pipeline ~/imagenet/val --repeats 9 --markdown table.md"

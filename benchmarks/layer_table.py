@@ -10,18 +10,19 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.compiling import compile_all, split_failures
+from benchmarks.console import progress, table_head, table_row
 from benchmarks.forms import STATIC
 from benchmarks.layers import (
     PASSES,
     Layer,
-    dynamic_layers,
     largest_error,
     layer_function,
     layer_inputs,
+    layers_of,
     operands_of,
 )
 from benchmarks.records import Deadline, Records, first_line
-from benchmarks.timing import Timing, progress, table_head, table_row, time_in_turns
+from benchmarks.timing import Timing, time_in_turns
 
 # A form's largest error over the reference's largest entry. GPUs may round float32 factors to 10 bits.
 TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
@@ -30,7 +31,7 @@ TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
 def layer_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]:
     """Lines of Markdown, when all is done; two rows per distinct layer and batch: forward and gradient."""
     deadline, records = Deadline(arguments.limit), Records(arguments.jsonl)
-    layers = every_layer(arguments)
+    layers = layers_of(arguments.networks, arguments.width, arguments.image_size)
     cases = list(itertools.product(layers, arguments.batch))
     results = {}
     for index, (layer, batch) in enumerate(cases, start=1):
@@ -38,24 +39,18 @@ def layer_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str
             progress(f"the limit of {arguments.limit:.0f} s: {len(cases) - index + 1} of {len(cases)} cases left out")
             break
         elapsed = arguments.limit - deadline.left
-        progress(f"[{index}/{len(cases)}] after {elapsed:.0f} s: {layer.network} {layer}, batch {batch}")
+        progress(f"[{index}/{len(cases)}] after {elapsed:.0f} s: {layer}, batch {batch}")
         try:
             for which, timings in time_layer(layer, batch, forms, arguments, records).items():
                 results[layer, batch, which] = timings
         except Exception as error:  # the inputs, say, do not fit into memory: other layers do
-            records.add(network=layer.network, layer=str(layer), batch=batch, error=first_line(error))
+            records.add(layer=str(layer), batch=batch, error=first_line(error))
     yield from table_head("network", "layer", "batch", "pass", numbers=[f"{form} ms" for form in forms])
     order = {network: place for place, network in enumerate(arguments.networks)}
-    for (layer, batch, which), timings in sorted(results.items(), key=lambda item: order[item[0][0].network]):
+    for (layer, batch, which), timings in sorted(results.items(), key=lambda item: order[layers[item[0][0]][0]]):
         cells = [timings[form].cells(timings[forms[0]]) for form in forms]
         numbers = [milliseconds if ratio == "-" else f"{milliseconds} ({ratio})" for milliseconds, ratio in cells]
-        yield table_row(layer.network, str(layer), str(batch), which, *numbers)
-
-
-def every_layer(arguments: argparse.Namespace) -> list[Layer]:
-    """The distinct ones, the networks taking turns: a limit of time then cuts all of them alike."""
-    found = [dict.fromkeys(dynamic_layers(n, arguments.width, arguments.image_size)) for n in arguments.networks]
-    return [layer for layers in itertools.zip_longest(*found) for layer in layers if layer is not None]
+        yield table_row(", ".join(layers[layer]), str(layer), str(batch), which, *numbers)
 
 
 def time_layer(
@@ -86,7 +81,7 @@ def time_layer(
 
 def _record(records, layer, batch, which, dtype, timings, errors):
     for form, timing in timings.items():
-        row = {"network": layer.network, "layer": str(layer), "batch": batch, "pass": which, "dtype": dtype}
+        row = {"layer": str(layer), "batch": batch, "pass": which, "dtype": dtype}
         if math.isnan(timing.seconds):
             found = {"error": first_line(errors[form]) if form in errors else "failed while it was timed"}
         else:

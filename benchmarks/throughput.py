@@ -21,10 +21,10 @@ import statistics
 import sys
 from pathlib import Path
 
+from benchmarks.console import progress, table_head, table_row, three_digits
 from benchmarks.dynamic_conv import batches, names, positive
 from benchmarks.records import Deadline, Records
 from benchmarks.throughput_cells import FAMILIES, FRAMEWORKS, PASSES, Cell, frame
-from benchmarks.timing import progress, table_head, table_row, three_digits
 from benchmarks.worker import Ended, Worker
 
 SMALL = {"batch": [4], "image_size": 32, "width": 0.1, "rounds": 2, "seconds": 0.05, "compile": "none"}

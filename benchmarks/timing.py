@@ -1,15 +1,16 @@
-"""Honest timings in turns, and the Markdown they are printed as."""
+"""Honest timings in turns."""
 
 import math
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from benchmarks.console import progress, three_digits
 
 # A measurement makes as many calls as fill this time: the clock and the dispatch of one call do not count then.
 SAMPLE_SECONDS = 0.02
@@ -69,20 +70,3 @@ def failure(name: str, error: Exception) -> Timing:
 def random_array(shape: tuple[int, ...]) -> jax.Array:
     """By NumPy: there is nothing to compile for each new shape."""
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
-
-
-def table_head(*words: str, numbers: list[str]) -> Iterator[str]:
-    yield table_row(*words, *numbers)
-    yield table_row(*["---"] * len(words), *["---:"] * len(numbers))
-
-
-def table_row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def three_digits(value: float) -> str:
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
-
-
-def progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import CHIPS, parse_topology
 from dynet_jax.tpu.compiler import Steps
 from dynet_jax.tpu.program import Collective, Program, find_collectives, read_program
-from dynet_jax.tpu.report import report
+from dynet_jax.tpu.report import UNKNOWN, report
 from dynet_jax.tpu.roofline import HOP_SECONDS, estimate
 
 HLO = """
@@ -131,10 +131,14 @@ def test_the_roofline_is_the_longest_and_then_the_exchange():
     assert (in_parts.compute, in_parts.schedule) == pytest.approx((4 * 1e12 / 197e12, 0.004))
     assert estimate(program(bytes=1e9, cycles=150_000_000), slice).bound == "schedule"
     assert estimate(program(bytes=1e9), slice).bound == "memory"
-    assert estimate(program(cycles=1_500_000, kernel_cycles=None), slice).schedule is None
+    unknown = estimate(program(cycles=1_500_000, kernel_cycles=None), slice)
+    assert (unknown.schedule, unknown.kernels) == (None, None)
     with_kernels = estimate(program(cycles=1_500_000, kernel_cycles=3_000_000), slice)
     assert (with_kernels.schedule, with_kernels.kernels) == pytest.approx((0.003, 0.002))
-    assert estimate(program(), parse_topology("v6e:2x2")).schedule is None
+    without_clock = parse_topology("v6e:2x2")
+    assert estimate(program(), without_clock).schedule is None
+    assert estimate(program(), without_clock).kernels == 0.0  # there are none
+    assert estimate(program(kernel_cycles=1), without_clock).kernels is None
 
 
 def test_a_v4_chip_is_two_devices():
@@ -153,6 +157,21 @@ def test_the_report_names_everything_and_compares():
     assert rows["training: memory (% of the device's)"][0] == "25"
     assert rows["training: exchanges"] == ["none", "none", ""]
     assert rows["evaluation: operations (GFLOP)"] == ["1,000", "1,000", "1.00"]
+
+
+def test_the_report_marks_what_leaves_kernels_out():
+    slice, known = parse_topology("v5e:2x2"), program(flops=1e12, bytes=8.19e9, cycles=15, kernel_cycles=15)
+    steps = Steps(known, known, 256, 64, hosts=1)
+    unknown = steps._replace(training=known._replace(kernel_cycles=None))
+    text = report(["a", "b"], [unknown, steps], slice)
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()[:-2]
+    }
+    assert rows["training: of it Pallas kernels (ms)"] == ["?", "1e-05", ""]
+    assert rows["training: step, at best (ms)"] == ["10?", "10", ""]
+    assert rows["evaluation: step, at best (ms)"] == ["10", "10", "1.00"]
+    assert text.endswith(UNKNOWN)
+    assert "?" not in report(["a"], [steps], slice)
 
 
 def test_tracing_for_another_backend_ends_where_it_ends():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import dynamic_conv, forms, layer_table, layers, records, timing, training_step
+from benchmarks import console, dynamic_conv, forms, layer_table, layers, records, timing, training_step
 from dynet_jax import create_model, ops
 
 CELL = re.compile(r"~?(\d+(?:\.\d+)?) \((\d+(?:\.\d+)?)x\)")
@@ -57,7 +57,7 @@ def test_layers_are_those_of_the_networks():
 
 @pytest.mark.parametrize(("kernel_size", "groups", "strides"), [(3, 2, 2), (3, 1, 1), (3, 4, 1), (1, 1, 1), (1, 2, 2)])
 def test_all_forms_compute_the_same_function(kernel_size, groups, strides):
-    layer = layers.Layer("", size=5, kernel_size=kernel_size, c_in=4, c_out=8, strides=strides, groups=groups)
+    layer = layers.Layer(size=5, kernel_size=kernel_size, c_in=4, c_out=8, strides=strides, groups=groups)
     inputs = layers.layer_inputs(layer, batch=2)
     expected = {}
     for form in forms.FORMS:
@@ -74,7 +74,7 @@ def test_all_forms_compute_the_same_function(kernel_size, groups, strides):
 def test_a_wrong_form_is_not_timed(monkeypatch, tmp_path):
     monkeypatch.setitem(forms.PER_IMAGE, "im2col", lambda x, kernels, **_: 1.1 * forms.taps(x, kernels))
     monkeypatch.setitem(forms.PER_IMAGE, "taps", lambda x, kernels, **_: jnp.zeros((2, 0)))
-    layer = layers.Layer("dy_mobile", size=4, kernel_size=3, c_in=2, c_out=2, strides=1, groups=1)
+    layer = layers.Layer(size=4, kernel_size=3, c_in=2, c_out=2, strides=1, groups=1)
     arguments = dynamic_conv.parse_arguments(["--repeats=1", "--dtype=bfloat16"])
     kept = records.Records(tmp_path / "rows.jsonl")
     timings = layer_table.time_layer(layer, 2, ["kernel", "im2col", "taps", "block_diagonal"], arguments, kept)[
@@ -116,7 +116,7 @@ def test_a_call_above_the_limit_is_timed_once():
 
     measured = timing.time_in_turns({"call": call}, repeats=3, limit=1e-9)["call"]
     assert count == 1
-    assert measured.cells(measured) == ("~" + timing.three_digits(1000 * measured.seconds), "1.00x")
+    assert measured.cells(measured) == ("~" + console.three_digits(1000 * measured.seconds), "1.00x")
 
 
 def test_step_table_has_a_row_per_form(capsys, monkeypatch):
