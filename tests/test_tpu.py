@@ -1,5 +1,6 @@
 """What is said about a slice of TPUs: the arithmetic against hand-made programs, and the compiler where it is."""
 
+import functools
 import importlib.util
 import json
 import subprocess
@@ -11,7 +12,9 @@ import pytest
 
 from dynet_jax.cli import main
 from dynet_jax.errors import UserError
-from dynet_jax.ops import backend, choose_fusion
+from dynet_jax.ops import backend, choose_fusion, dynamic_conv
+from dynet_jax.ops.pallas.call import recording
+from dynet_jax.tpu import kernels
 from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import CHIPS, parse_topology
 from dynet_jax.tpu.compiler import Steps
@@ -186,6 +189,43 @@ def test_tracing_for_another_backend_ends_where_it_ends():
 def test_without_the_compiler_it_says_how_to_get_it(capsys):
     assert main(["compile-tpu", "configs/dy_mobile.py"]) == 2
     assert "make env-tpu" in capsys.readouterr().err
+
+
+def kernels_of(x_shape, bank_shape, **options) -> list:
+    shapes = x_shape, bank_shape, (x_shape[0], bank_shape[0], bank_shape[-1])
+    with backend.tracing_for("tpu", "TPU v5 lite"), recording() as traced:
+        arrays = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes]
+        jax.make_jaxpr(functools.partial(dynamic_conv, **options))(*arrays)
+    return traced
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "bank_shapes", "options"),
+    [
+        (
+            (16, 8, 8, 12),
+            [(6, 3, 3, 12, 16)] * 2,
+            [{"strides": 2, "padding": padding} for padding in ("SAME", "TORCH")],
+        ),
+        ((16, 8, 8, 12), [(6, 3, 3, 2, 12), (6, 1, 3, 6, 12)], [{"feature_group_count": groups} for groups in (6, 2)]),
+    ],
+    ids=["padding", "window"],
+)
+def test_kernels_of_the_same_shapes_are_told_apart(x_shape, bank_shapes, options, monkeypatch, capsys):
+    first, second = (kernels_of(x_shape, bank, **more) for bank, more in zip(bank_shapes, options))
+    [call] = {kernels._key_of(kernel) for kernel in first + second}
+    assert len(kernels.programs_by_call(first + first, [call])[call]) == 1
+    assert len(kernels.programs_by_call(first + second, [call])[call]) == 2
+
+    hlo = "hlo"
+    monkeypatch.setattr(kernels, "find_kernels", lambda text: {hlo: [call, call]}[text])
+    monkeypatch.setattr(kernels, "_count", lambda programs, slice: iter([100, 30][: len(programs)]))
+    slice = parse_topology("v5e:1x1")
+    assert kernels.kernel_cycles(hlo, first, slice) == 200
+    assert kernels.kernel_cycles(hlo, first + second, slice) is None
+    assert "stands for kernels of 30 and 100 cycles" in capsys.readouterr().err
+    monkeypatch.setattr(kernels, "_count", lambda programs, slice: iter([100, 100]))
+    assert kernels.kernel_cycles(hlo, first + second, slice) == 200
 
 
 KERNELS = """
