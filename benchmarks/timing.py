@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.console import progress, three_digits
+from benchmarks.records import Deadline
 
 # A measurement makes as many calls as fill this time: the clock and the dispatch of one call do not count then.
 SAMPLE_SECONDS = 0.02
@@ -32,10 +33,18 @@ class Timing(NamedTuple):
         return milliseconds, "-" if math.isnan(ratio) else three_digits(ratio) + "x"
 
 
-def time_in_turns(calls: dict[str, Callable], repeats: int, limit: float) -> dict[str, Timing]:
-    """The median over `repeats` rounds for each of the calls; a single run for those above `limit` seconds."""
+def time_in_turns(
+    calls: dict[str, Callable], repeats: int, limit: float, deadline: Deadline | None = None
+) -> dict[str, Timing]:
+    """The median over `repeats` rounds for each of the calls; a single run for those above `limit` seconds.
+
+    After the deadline no further call is made: there is no timing then of a call that was never made, and a median over
+    fewer rounds of others.
+    """
     timings, counts, samples = {}, {}, {}
     for name, call in calls.items():
+        if deadline is not None and deadline.passed:
+            break
         try:
             seconds = timed(call, 1)
             if seconds > limit:
@@ -50,8 +59,9 @@ def time_in_turns(calls: dict[str, Callable], repeats: int, limit: float) -> dic
         samples[name] = []
     for _ in range(repeats):
         for name, count in counts.items():
-            samples[name].append(timed(calls[name], count))
-    return timings | {name: Timing(statistics.median(values)) for name, values in samples.items()}
+            if deadline is None or not deadline.passed:
+                samples[name].append(timed(calls[name], count))
+    return timings | {name: Timing(statistics.median(values)) for name, values in samples.items() if values}
 
 
 def timed(call: Callable, count: int) -> float:
