@@ -17,9 +17,7 @@ env-torch: .venv-torch/installed
 test-torch: env-torch
 	.venv-torch/bin/python -m pytest tests/models/test_torch_parity.py tests/models/test_torch_weights.py
 
-# JAX and PyTorch, both for the same CUDA, for `benchmarks.throughput` on a machine with a GPU: many GB.
-CUDA ?= 13
-
+# JAX and PyTorch, both for CUDA 13, for `benchmarks.throughput` on a machine with a GPU: many GB.
 env-gpu: .venv-gpu/installed
 
 # The TPU's compiler, for `dynet compile-tpu` on machines without a TPU. Beside it plain CPU runs look for one.
@@ -63,7 +61,7 @@ clean:
 
 .venv-gpu/installed: requirements.txt requirements-dev.txt pyproject.toml
 	test -x .venv-gpu/bin/pip || $(PYTHON) -m venv .venv-gpu
-	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[cuda$(CUDA)]" torch torchvision timm \
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[cuda13]" torch torchvision timm \
 	  --editable . --requirement requirements-dev.txt
 	touch $@
 

@@ -6,7 +6,7 @@ The forms, by the names of `--forms`:
   vmapped_conv  kernels fused, then `vmap` of `lax.conv_general_dilated` over images and kernels
   feature       `dynamic_conv(fusion="feature")`: one convolution per kernel of the bank, feature maps fused (Eq. 2)
   kernel        `dynamic_conv(fusion="kernel")`: kernels fused, then one convolution per image (Eq. 1)
-  auto          `dynamic_conv(fusion="auto")`: the one that `choose_fusion` takes
+  auto          `dynamic_conv(fusion="auto")`: on TPUs a Pallas kernel where there is one, else as `choose_fusion` says
 and, for GPUs, by `benchmarks.forms` alone:
   im2col          kernels fused, then the views side by side in one product, batched over images and groups
   taps            the same with a batched product per position of the kernel, summed

@@ -1,6 +1,7 @@
 """The table of configurations and slices, from programs that are not compiled again."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +113,9 @@ def test_mistakes_are_one_line_before_anything_is_compiled(arguments, message, c
     assert message in printed
     assert printed.count("\n") == 1
     assert not compiling
+
+
+def test_the_table_of_the_documentation_is_what_is_printed():
+    lines = (Path(__file__).parents[2] / "docs/tpu.md").read_text().splitlines()
+    rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in lines if line.startswith("|")]
+    assert scaling.HEADER in rows

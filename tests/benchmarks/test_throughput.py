@@ -145,6 +145,7 @@ def torch_side() -> tuple:
     return torch, throughput_torch, torch_networks
 
 
+@pytest.mark.slow
 def test_torch_compiles_nothing_while_it_is_timed(monkeypatch):
     torch, throughput_torch, _ = torch_side()
     tracing_only = functools.partial(torch.compile, backend="eager", dynamic=False)
