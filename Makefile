@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test env-torch test-torch env-tpu test-tpu env-onnx test-onnx lint format clean
+.PHONY: train test env-torch test-torch env-gpu env-tpu test-tpu env-onnx test-onnx lint format clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
@@ -16,6 +16,9 @@ env-torch: .venv-torch/installed
 
 test-torch: env-torch
 	.venv-torch/bin/python -m pytest tests/models/test_torch_parity.py tests/models/test_torch_weights.py
+
+# JAX and PyTorch, both for CUDA 13, for `benchmarks.throughput` on a machine with a GPU: many GB.
+env-gpu: .venv-gpu/installed
 
 # The TPU's compiler, for `dynet compile-tpu` on machines without a TPU. Beside it plain CPU runs look for one.
 env-tpu: .venv-tpu/installed
@@ -38,7 +41,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-torch .venv-tpu .venv-onnx build dynet_jax.egg-info
+	rm -rf .venv .venv-torch .venv-gpu .venv-tpu .venv-onnx build dynet_jax.egg-info
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
@@ -54,6 +57,12 @@ clean:
 	test -x .venv-torch/bin/pip || $(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check torch torchvision timm --editable . \
 	  --requirement requirements-dev.txt
+	touch $@
+
+.venv-gpu/installed: requirements.txt requirements-dev.txt pyproject.toml
+	test -x .venv-gpu/bin/pip || $(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[cuda13]" torch torchvision timm \
+	  --editable . --requirement requirements-dev.txt
 	touch $@
 
 .venv-tpu/installed: requirements.txt requirements-dev.txt pyproject.toml

@@ -6,12 +6,12 @@ reads the work directories runs/proof/NETWORK-SEED of train.py, and compares eac
 the top-1 error on the test set at the end. A seed counts if every network has finished it.
 """
 
-import argparse
 import statistics
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.arguments import make_parser, output_file
 from dynet_jax.analysis.plots import plot_comparison
 from dynet_jax.analysis.table import Table
 from dynet_jax.train.config import flatten
@@ -79,10 +79,10 @@ def _mean_and_spread(values):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("compare_runs", __doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("networks", nargs="+", metavar="NETWORK", help="two or more; the last is the baseline")
-    parser.add_argument("--png", type=Path, help="draw the test errors over steps")
+    parser.add_argument("--png", type=output_file, help="draw the test errors over steps")
     options = parser.parse_args(arguments)
     try:
         runs = read_runs(options.folder, options.networks)

@@ -19,14 +19,14 @@ import argparse
 import itertools
 import math
 import sys
-from pathlib import Path
 
 import jax
 
+from benchmarks.arguments import make_parser, output_file, positive
 from benchmarks.compiling import JOBS
+from benchmarks.console import progress
 from benchmarks.correctness_cases import FormCase, NetworkCase, check_together, form_cases, network_cases
 from benchmarks.records import Deadline, Records
-from benchmarks.timing import progress
 from dynet_jax import list_models
 from dynet_jax.analysis.table import Table
 
@@ -83,14 +83,20 @@ def summary(rows: list[dict]) -> Table:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("correctness", __doc__)
+    cpus = f"programs compiled at once (default: {JOBS})"
+    limit = "seconds after which no further case is begun"
     parser.add_argument("--only", choices=("forms", "networks"))
     parser.add_argument("--networks", default="*", help="a pattern like 'dy_*'; default: all")
-    parser.add_argument("--width", type=float, default=0.25, help="of the networks (Dy-shuffle and its like: 0.5)")
-    parser.add_argument("--size", type=int, default=15, help="height and width of the forms' images")
-    parser.add_argument("--jobs", type=int, default=JOBS, help=f"programs compiled at once (default: {JOBS})")
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds after which no further case is begun")
-    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write every case there as soon as it is known")
+    parser.add_argument(
+        "--width", type=positive(float), default=0.25, help="of the networks (Dy-shuffle and its like: 0.5)"
+    )
+    parser.add_argument("--size", type=positive(int), default=15, help="height and width of the forms' images")
+    parser.add_argument("--jobs", type=positive(int), default=JOBS, help=cpus)
+    parser.add_argument("--limit", type=positive(float), default=3600.0, help=limit)
+    parser.add_argument(
+        "--jsonl", type=output_file, metavar="FILE", help="write every case there as soon as it is known"
+    )
     options = parser.parse_args(argv)
     if not list_models(options.networks):
         parser.error(f"argument --networks: no network matches {options.networks!r}")

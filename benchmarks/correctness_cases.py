@@ -127,7 +127,7 @@ def form_cases(size: int) -> list[FormCase]:
     cases = []
     for kind, (kernel_size, c_in, c_out, groups) in KINDS.items():
         for strides in (1, 2):
-            layer = Layer("", size, kernel_size, c_in, c_out, strides, groups)
+            layer = Layer(size, kernel_size, c_in, c_out, strides, groups)
             cases += [FormCase(form, kind, layer, dtype) for form in FORMS for dtype in DTYPES if layer.has(form)]
     return cases
 

@@ -6,7 +6,6 @@ A run of 40 steps, with augmentation, BatchNorm and averages of parameters, is k
 started again, until it ends; then its last checkpoint is compared with that of a run without a stop, array by array.
 """
 
-import argparse
 import random
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.arguments import make_parser, positive
 from dynet_jax.train.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
@@ -81,11 +81,11 @@ def crash_test(
     return results
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=25)
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser("crash_test", __doc__)
+    parser.add_argument("--kills", type=positive(int), default=25)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         results = crash_test(Path(folder), options.kills, seed=options.seed)
     same = sum(equal for _, equal in results)

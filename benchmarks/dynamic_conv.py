@@ -6,14 +6,18 @@ The forms, by the names of `--forms`:
   vmapped_conv  kernels fused, then `vmap` of `lax.conv_general_dilated` over images and kernels
   feature       `dynamic_conv(fusion="feature")`: one convolution per kernel of the bank, feature maps fused (Eq. 2)
   kernel        `dynamic_conv(fusion="kernel")`: kernels fused, then one convolution per image (Eq. 1)
-  auto          `dynamic_conv(fusion="auto")`: the one that `choose_fusion` takes
+  auto          `dynamic_conv(fusion="auto")`: on TPUs a Pallas kernel where there is one, else as `choose_fusion` says
 and, for GPUs, by `benchmarks.forms` alone:
   im2col          kernels fused, then the views side by side in one product, batched over images and groups
   taps            the same with a batched product per position of the kernel, summed
   block_diagonal  im2col with the groups as one dense kernel, nearly all zeros
   feature_conv    Eq. 2 by one convolution with g_t x C_out channels out
 
-Every form's results are first compared with those of one form in float32: one that differs is "failed".
+Every form's results are first compared with those of one form in float32: one that differs is "failed". Layers are
+timed by another process: a form that ends it is "died", with the signal or exit status, one that takes too long "over"
+so many seconds, and the others go on. With --jsonl=FILE, times are kept, and not measured again on the same device by
+the same version of jax; a form that is timed later than others of its layer has not taken turns with them. A line with
+an error is kept, too: delete it to have the form tried again. Layers that several networks share are timed once.
 
 A cell is the median time of a call in milliseconds and, in brackets, its ratio to the first form. Compilation is
 excluded. The forms of a layer take turns (A B C A B C ...), so that a drift of the machine's speed meets all of them.
@@ -28,18 +32,14 @@ With --step: whole training steps of Dy-mobile instead (SGD with momentum), ever
 import argparse
 import contextlib
 import itertools
-import os
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-import jax
-import jax.numpy as jnp
-
+from benchmarks.arguments import batches, make_parser, names, output_file, positive
 from benchmarks.forms import FORMS, USUAL_FORMS
-from benchmarks.layer_table import layer_table
+from benchmarks.layer_table import heading, layer_table
+from benchmarks.layer_timing import describe
 from benchmarks.layers import NETWORKS
-from benchmarks.timing import three_digits, time_in_turns
 from benchmarks.training_step import step_table
 
 EXAMPLE = """examples:
@@ -53,24 +53,18 @@ DTYPES = ("float32", "bfloat16")
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    forms = [form for form in arguments.forms if not (arguments.step and form == "static_xla")]
-    lines = (step_table if arguments.step else layer_table)(forms, arguments)
+    lines = whole_steps(arguments) if arguments.step else layer_table(arguments.forms, arguments)
     with contextlib.ExitStack() as stack:
         files = [sys.stdout]
         if arguments.markdown:
             files.append(stack.enter_context(arguments.markdown.open("w")))
-        for line in itertools.chain(header(arguments), lines):
+        for line in lines:
             for file in files:
                 print(line, file=file, flush=True)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.dynamic_conv",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("dynamic_conv", __doc__, EXAMPLE)
     add = parser.add_argument
     add("--networks", type=names(NETWORKS), default=USUAL_NETWORKS, help=f"or all; default: {','.join(USUAL_NETWORKS)}")
     add("--forms", type=names(FORMS), default=list(USUAL_FORMS), help=f"or all; default: {','.join(USUAL_FORMS)}")
@@ -80,20 +74,23 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--image-size", type=positive(int), help="height and width of the images (default: 224; 32 with --step)")
     add("--repeats", type=positive(int), default=5, help="measurements behind each median (default: 5)")
     add("--once-above", type=positive(float), default=20.0, help="seconds above which a call is not repeated (20)")
-    add("--limit", type=positive(float), default=86400.0, help="seconds after which no further layer is begun")
+    add("--limit", type=positive(float), default=86400.0, help="seconds after which nothing further is timed")
+    case_limit = "seconds that one form of a layer may take, compiling included (default: 300)"
+    add("--case-limit", type=positive(float), default=300.0, help=case_limit)
     add("--step", action="store_true", help="time training steps of Dy-mobile instead of layers")
     add("--small-input", action="store_true", help="with --step: the stem for small images, stride 8 instead of 32")
-    add("--markdown", type=Path, metavar="FILE", help="write the table to this file too, replacing it")
-    add("--jsonl", type=Path, metavar="FILE", help="write every time there as soon as it is known, as JSON lines")
+    add("--markdown", type=output_file, metavar="FILE", help="write the table to this file too, replacing it")
+    add(
+        "--jsonl",
+        type=output_file,
+        metavar="FILE",
+        help="keep every time there, and find it again",
+    )
     arguments = parser.parse_args(argv)
     defaults = {"batch": [64], "width": 0.5, "image_size": 32} if arguments.step else {}
     for name, default in ({"batch": [32], "width": 1.0, "image_size": 224} | defaults).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
-    for name in ("markdown", "jsonl"):
-        file = getattr(arguments, name)
-        if file and not file.parent.is_dir():
-            parser.error(f"--{name}: there is no directory {file.parent}")
     if arguments.step and (len(arguments.batch) > 1 or arguments.dtype != "float32"):
         parser.error("--step takes one --batch, and float32")
     if arguments.step and arguments.forms == ["static_xla"]:
@@ -101,44 +98,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def names(choices) -> Callable[[str], list[str]]:
-    def parse(text):
-        if text == "all":
-            return list(choices)
-        for name in text.split(","):
-            if name not in choices:
-                raise argparse.ArgumentTypeError(f"unknown name {name!r}; choose from: {', '.join(choices)}")
-        return list(dict.fromkeys(text.split(",")))
-
-    return parse
-
-
-def batches(text: str) -> list[int]:
-    return list(dict.fromkeys(positive(int)(word) for word in text.split(",")))
-
-
-def positive(number: type) -> Callable[[str], float]:
-    def parse(text):
-        with contextlib.suppress(ValueError):
-            if number(text) > 0:
-                return number(text)
-        raise argparse.ArgumentTypeError(f"must be a positive {number.__name__}, not {text!r}")
-
-    return parse
-
-
-def header(arguments: argparse.Namespace) -> Iterator[str]:
-    device = jax.devices()[0]
-    zero = jnp.zeros(())
-    empty = jax.jit(lambda x: x + 1).lower(zero).compile()
-    seconds = time_in_turns({"empty": lambda: empty(zero)}, 5, 1.0)["empty"].seconds
-    yield (
-        f"jax {jax.__version__}, backend {jax.default_backend()}, device {device.device_kind}, {os.cpu_count()} CPUs; "
-        f"batch {', '.join(map(str, arguments.batch))}, width {arguments.width}, images "
-        f"{arguments.image_size}x{arguments.image_size}, {arguments.dtype}, median of {arguments.repeats}; "
-        f"an empty program takes {three_digits(1000 * seconds)} ms"
-    )
-    yield ""
+def whole_steps(arguments: argparse.Namespace) -> Iterator[str]:
+    """Lines of Markdown."""
+    forms = [form for form in arguments.forms if form != "static_xla"]
+    return itertools.chain([heading(describe(), arguments), ""], step_table(forms, arguments))
 
 
 if __name__ == "__main__":

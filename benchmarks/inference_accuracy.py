@@ -3,12 +3,12 @@
 python -m benchmarks.inference_accuracy WORKDIR
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import make_parser
 from dynet_jax.analysis.table import Table
 from dynet_jax.data import evaluation_batches
 from dynet_jax.errors import UserError
@@ -49,7 +49,7 @@ def table(workdir: Path, images: np.ndarray, labels: np.ndarray) -> Table:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser("inference_accuracy", __doc__)
     parser.add_argument("workdir", type=Path)
     options = parser.parse_args(arguments)
     try:

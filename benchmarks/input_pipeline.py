@@ -19,8 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.arguments import make_parser, names, output_file, positive
+from benchmarks.console import progress, table_head, table_row, three_digits
 from benchmarks.input_loaders import LOADERS
-from benchmarks.timing import progress, table_head, table_row, three_digits
 from dynet_jax.data.files import list_images
 
 EXAMPLE = "example: python -m benchmarks.input_pipeline ~/imagenet/val --repeats 9 --markdown table.md"
@@ -40,31 +41,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.input_pipeline",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("input_pipeline", __doc__, EXAMPLE)
     parser.add_argument("folder", type=Path, help="of JPEG files, at any depth")
-    parser.add_argument("--loaders", default=",".join(LOADERS), help=f"some of: {', '.join(LOADERS)}")
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--images", type=int, default=640, help="read by each loader in each run")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--loaders", type=names(LOADERS), default=list(LOADERS), help=f"some of: {', '.join(LOADERS)}")
+    parser.add_argument("--image-size", type=positive(int), default=224)
+    parser.add_argument("--batch", type=positive(int), default=32)
+    parser.add_argument("--images", type=positive(int), default=640, help="read by each loader in each run")
+    parser.add_argument("--repeats", type=positive(int), default=7)
     parser.add_argument("--core", type=int, help="the core that all share; by default the last one")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write the table there, too")
     options = parser.parse_args(arguments)
     if not hasattr(os, "sched_setaffinity"):
         parser.error("processes can be pinned to a core on Linux only")
-    options.loaders = options.loaders.split(",")
-    options.core = max(os.sched_getaffinity(0)) if options.core is None else options.core
-    for name in options.loaders:
-        if name not in LOADERS:
-            parser.error(f"argument --loaders: there is no {name!r}; choose from {', '.join(LOADERS)}")
-    for name in ("image_size", "batch", "images", "repeats"):
-        if getattr(options, name) < 1:
-            parser.error(f"argument --{name.replace('_', '-')}: must be positive")
+    cores = os.sched_getaffinity(0)
+    options.core = max(cores) if options.core is None else options.core
+    if options.core not in cores:
+        parser.error(f"argument --core: there is no core {options.core}; choose from {', '.join(map(str, cores))}")
     if not options.folder.is_dir() or not list_images(options.folder):
         parser.error(f"argument folder: no images below {options.folder}")
     return options

@@ -1,119 +1,136 @@
-"""The table of layers: every form of every layer, compiled, compared with the reference, and timed in turns."""
+"""The table of layers: a process times them one by one; what is known already is not timed again."""
 
 import argparse
-import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 
-from benchmarks.compiling import compile_all, split_failures
-from benchmarks.forms import STATIC
-from benchmarks.layers import (
-    PASSES,
-    Layer,
-    dynamic_layers,
-    largest_error,
-    layer_function,
-    layer_inputs,
-    operands_of,
-)
-from benchmarks.records import Deadline, Records, first_line
-from benchmarks.timing import Timing, progress, table_head, table_row, time_in_turns
+from benchmarks.console import progress, table_head, table_row, three_digits
+from benchmarks.layers import PASSES, Layer, layers_of
+from benchmarks.records import Deadline, Records
+from benchmarks.timing import Timing
+from benchmarks.workers import Ended, OutOfTime, Workers
 
-# A form's largest error over the reference's largest entry. GPUs may round float32 factors to 10 bits.
-TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
+MODULE = "benchmarks.layer_timing"
+KEY = ("layer", "batch", "pass", "form", "dtype", "jax", "device")  # a layer's name has all that its time depends on
+
+ANSWERING = 10.0  # seconds that the process has to tell what it has found until then
 
 
 def layer_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]:
-    """Lines of Markdown, when all is done; two rows per distinct layer and batch: forward and gradient."""
-    deadline, records = Deadline(arguments.limit), Records(arguments.jsonl)
-    layers = every_layer(arguments)
-    cases = list(itertools.product(layers, arguments.batch))
-    results = {}
-    for index, (layer, batch) in enumerate(cases, start=1):
-        if deadline.passed:
-            progress(f"the limit of {arguments.limit:.0f} s: {len(cases) - index + 1} of {len(cases)} cases left out")
-            break
-        elapsed = arguments.limit - deadline.left
-        progress(f"[{index}/{len(cases)}] after {elapsed:.0f} s: {layer.network} {layer}, batch {batch}")
-        try:
-            for which, timings in time_layer(layer, batch, forms, arguments, records).items():
-                results[layer, batch, which] = timings
-        except Exception as error:  # the inputs, say, do not fit into memory: other layers do
-            records.add(network=layer.network, layer=str(layer), batch=batch, error=first_line(error))
+    """Lines of Markdown, the table when all is done; two rows per distinct layer and batch: forward and gradient."""
+    jax.config.update("jax_platforms", "cpu")  # for the shapes of networks; the device is the other process's
+    deadline = Deadline(arguments.limit)
+    workers = Workers(arguments.case_limit, deadline)
+    try:
+        layers = layers_of(arguments.networks, arguments.width, arguments.image_size)
+        table = Layers(arguments, workers, deadline)
+        yield from table.head()
+        table.measure(list(itertools.product(layers, arguments.batch)), forms)
+    except OutOfTime:
+        yield "No time was left to begin."
+        return
+    finally:
+        workers.close()
     yield from table_head("network", "layer", "batch", "pass", numbers=[f"{form} ms" for form in forms])
     order = {network: place for place, network in enumerate(arguments.networks)}
-    for (layer, batch, which), timings in sorted(results.items(), key=lambda item: order[item[0][0].network]):
-        cells = [timings[form].cells(timings[forms[0]]) for form in forms]
-        numbers = [milliseconds if ratio == "-" else f"{milliseconds} ({ratio})" for milliseconds, ratio in cells]
-        yield table_row(layer.network, str(layer), str(batch), which, *numbers)
+    for layer, networks in sorted(layers.items(), key=lambda item: order[item[1][0]]):
+        for batch, which in itertools.product(arguments.batch, PASSES):
+            if cells := table.cells(layer, batch, which, forms):
+                yield table_row(", ".join(networks), str(layer), str(batch), which, *cells)
 
 
-def every_layer(arguments: argparse.Namespace) -> list[Layer]:
-    """The distinct ones, the networks taking turns: a limit of time then cuts all of them alike."""
-    found = [dict.fromkeys(dynamic_layers(n, arguments.width, arguments.image_size)) for n in arguments.networks]
-    return [layer for layers in itertools.zip_longest(*found) for layer in layers if layer is not None]
+class Layers:
+    """What is measured, and how it is found again."""
+
+    def __init__(self, arguments: argparse.Namespace, workers: Workers, deadline: Deadline):
+        self.arguments, self._workers, self._deadline = arguments, workers, deadline
+        self._machine = workers.ask(MODULE, {"do": "describe"})
+        self._records = Records(arguments.jsonl, key=lambda row: tuple(row[name] for name in KEY))
+
+    def head(self) -> Iterator[str]:
+        yield heading(self._machine, self.arguments)
+        yield ""
+
+    def measure(self, cases: list[tuple[Layer, int]], forms: list[str]) -> None:
+        for index, (layer, batch) in enumerate(cases, start=1):
+            missing = [form for form in forms if layer.has(form) and not self._is_known(layer, batch, form)]
+            elapsed = self.arguments.limit - self._deadline.left
+            progress(f"[{index}/{len(cases)}] after {elapsed:.0f} s: {layer}, batch {batch}: {len(missing)} forms")
+            try:
+                if missing:
+                    self._time(layer, batch, missing)
+            except OutOfTime:
+                left_out = len(cases) - index + 1
+                progress(f"the limit of {self.arguments.limit:.0f} s: {left_out} of {len(cases)} cases left out")
+                break
+
+    def _time(self, layer: Layer, batch: int, forms: list[str]) -> None:
+        """All forms in turns; if the process ends of it, one form after another, to see of which. Raises OutOfTime."""
+        names = ("dtype", "repeats", "once_above")
+        left = self._deadline.left - min(ANSWERING, self._deadline.left / 10)
+        question = {"do": "time", "layer": layer, "batch": batch, "forms": forms, "left": left}
+        question |= {name: getattr(self.arguments, name) for name in names}
+        try:
+            answer = self._workers.ask(MODULE, question, self.arguments.case_limit * len(forms))
+        except Ended as error:
+            if len(forms) > 1:
+                progress(f"  together they ended the process ({error}): one by one then")
+                for form in forms:
+                    self._time(layer, batch, [form])
+                return
+            answer = {"error": str(error)}
+        failed = [{"pass": w, "form": f, "error": answer.get("error")} for w, f in itertools.product(PASSES, forms)]
+        for row in answer.get("rows", failed):
+            self._records.add(**self._place(layer, batch, row["pass"], row["form"]), **_without_place(row))
+
+    def cells(self, layer: Layer, batch: int, which: str, forms: list[str]) -> list[str]:
+        """Of a row of the table; none if nothing is known."""
+        rows = {form: self._find(layer, batch, which, form) for form in forms}
+        if not any(rows.values()):
+            return []
+        timings = {form: _timing(row) for form, row in rows.items()}
+        cells = []
+        for form, row in rows.items():
+            milliseconds, ratio = timings[form].cells(timings[forms[0]])
+            failed = row is not None and "error" in row
+            cell = row["error"].partition(" (")[0] if failed and _is_known_mark(row["error"]) else milliseconds
+            cells.append(cell if ratio == "-" else f"{cell} ({ratio})")
+        return cells
+
+    def _is_known(self, layer: Layer, batch: int, form: str) -> bool:
+        return all(self._find(layer, batch, which, form) for which in PASSES)
+
+    def _find(self, layer: Layer, batch: int, which: str, form: str) -> dict | None:
+        return self._records.find(tuple(self._place(layer, batch, which, form)[name] for name in KEY))
+
+    def _place(self, layer: Layer, batch: int, which: str, form: str) -> dict:
+        place = {"layer": str(layer), "batch": batch, "pass": which, "form": form, "dtype": self.arguments.dtype}
+        return place | {name: self._machine[name] for name in ("jax", "device")}
 
 
-def time_layer(
-    layer: Layer, batch: int, forms: list[str], arguments: argparse.Namespace, records: Records
-) -> dict[str, dict[str, Timing]]:
-    """{pass: {form: timing}}, forms that failed or that this layer has not included."""
-    inputs = layer_inputs(layer, batch, arguments.dtype)
-    own = [form for form in forms if layer.has(form)]
-    names = [(which, form) for which in PASSES for form in own]
-    programs, failed = split_failures(compile_all({name: _lowering(*name, layer, inputs) for name in names}))
-    expected = references(layer, inputs, {form in STATIC for form in own})
-    timings = {}
-    for which in PASSES:
-        calls, errors = {}, {form: failed[which, form] for form in own if (which, form) in failed}
-        for form in own:
-            if (which, form) in programs:
-                call = functools.partial(programs[which, form], *operands_of(form, inputs))
-                try:
-                    check(call, expected[which, form in STATIC], arguments.dtype)
-                    calls[form] = call
-                except Exception as error:  # out of memory, or wrong: the other forms go on
-                    errors[form] = error
-        measured = time_in_turns(calls, arguments.repeats, arguments.once_above)
-        timings[which] = {form: measured.get(form, Timing(math.nan, absent=not layer.has(form))) for form in forms}
-        _record(records, layer, batch, which, arguments.dtype, {form: timings[which][form] for form in own}, errors)
-    return timings
+def _without_place(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name not in ("pass", "form")}
 
 
-def _record(records, layer, batch, which, dtype, timings, errors):
-    for form, timing in timings.items():
-        row = {"network": layer.network, "layer": str(layer), "batch": batch, "pass": which, "dtype": dtype}
-        if math.isnan(timing.seconds):
-            found = {"error": first_line(errors[form]) if form in errors else "failed while it was timed"}
-        else:
-            found = {"ms": 1000 * timing.seconds, "single": timing.single}
-        records.add(**row, form=form, **found)
+def _timing(row: dict | None) -> Timing:
+    if row is None:  # no form of its own here, or no time was left
+        return Timing(math.nan, absent=True)
+    return Timing(math.nan) if "error" in row else Timing(row["ms"] / 1000, row["single"])
 
 
-def _lowering(which: str, form: str, layer: Layer, inputs) -> Callable:
-    return lambda: jax.jit(layer_function(form, layer, which)).lower(*operands_of(form, inputs))
+def _is_known_mark(error: str) -> bool:
+    """Of those that say enough in a cell."""
+    return error.startswith(("died: ", "over ", "out of memory"))
 
 
-def references(layer: Layer, inputs, kinds: set[bool]) -> dict[tuple[str, bool], jax.Array]:
-    """{(pass, whether static): what every such form must give}, by one form, in float32 at the highest precision.
-
-    `benchmarks.correctness` compares that form, too, with a CPU's.
-    """
-    expected = {}
-    with jax.default_matmul_precision("highest"):
-        exact = tuple(array.astype(jnp.float32) for array in inputs)
-        for which, static in itertools.product(PASSES, kinds):
-            form = "static" if static else "feature"
-            expected[which, static] = jax.jit(layer_function(form, layer, which))(*operands_of(form, exact))
-    return expected
-
-
-def check(call: Callable, expected, dtype: str) -> None:
-    """Raises ValueError for a form that computes something else."""
-    error = float(largest_error(call(), expected))
-    if not error <= TOLERANCE[dtype]:
-        raise ValueError(f"wrong: largest relative error {error:.2g}")
+def heading(machine: dict, arguments: argparse.Namespace) -> str:
+    """What was measured where."""
+    return (
+        f"jax {machine['jax']}, backend {machine['backend']}, device {machine['device']}, {machine['cpus']} CPUs; "
+        f"batch {', '.join(map(str, arguments.batch))}, width {arguments.width}, images "
+        f"{arguments.image_size}x{arguments.image_size}, {arguments.dtype}, median of {arguments.repeats}; "
+        f"an empty program takes {three_digits(1000 * machine['empty'])} ms"
+    )

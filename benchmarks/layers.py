@@ -1,5 +1,6 @@
 """The layers that are timed: every dynamic convolution of a network, its inputs, and what it must give."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,9 +20,8 @@ NETWORKS = [name for name in list_models("dy_*") if not name.startswith("dy_cnn"
 
 
 class Layer(NamedTuple):
-    """A convolution of square images."""
+    """A convolution of square images; networks that have the same share it."""
 
-    network: str
     size: int
     kernel_size: int
     c_in: int
@@ -48,13 +48,20 @@ def dynamic_layers(network: str, width: float, image_size: int) -> list[Layer]:
         if isinstance(conv, DynamicConv) and context.method_name == "__call__":
             _, size, _, c_in = args[0].shape
             groups = conv.feature_group_count
-            layers.append(Layer(network, size, conv.kernel_size[0], c_in, conv.features, conv.strides, groups))
+            layers.append(Layer(size, conv.kernel_size[0], c_in, conv.features, conv.strides, groups))
         return next_call(*args, **kwargs)
 
     model = create_model(network, width=width)
     with nn.intercept_methods(record):
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32))
     return layers
+
+
+def layers_of(networks: Sequence[str], width: float, image_size: int) -> dict[Layer, list[str]]:
+    """The distinct ones with the networks that have them, networks taking turns: a limit of time cuts all alike."""
+    found = {network: dict.fromkeys(dynamic_layers(network, width, image_size)) for network in networks}
+    in_turns = [layer for layers in itertools.zip_longest(*found.values()) for layer in layers if layer is not None]
+    return {layer: [name for name in networks if layer in found[name]] for layer in in_turns}
 
 
 def layer_inputs(layer: Layer, batch: int, dtype=jnp.float32) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -2,26 +2,51 @@
 
 import json
 import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
-from benchmarks.timing import progress
+from benchmarks.console import progress
 
 
 class Records:
-    """Rows, written to a file of JSON lines (or none) and shown, each at once."""
+    """Rows, written to a file of JSON lines (or none) and shown, each at once.
 
-    def __init__(self, file: Path | None = None):
+    With `key`, the file's rows are taken up again, the newest of each key, so that nothing is measured twice; without
+    it, the file begins anew.
+    """
+
+    def __init__(self, file: Path | None = None, key: Callable[[dict], Hashable] | None = None):
         self.rows: list[dict] = []
-        self._file = file
-        if file is not None:
+        self._file, self._key = file, key
+        if file is not None and key is None:
             file.write_text("")
+        elif file is not None:
+            self.rows = read_rows(file)
+        self._known = {key(row): row for row in self.rows} if key else {}
+
+    def find(self, key: Hashable) -> dict | None:
+        """The newest row of that key."""
+        return self._known.get(key)
 
     def add(self, **row) -> None:
         self.rows.append(row)
+        if self._key:
+            self._known[self._key(row)] = row
         progress("  " + ", ".join(_text(key, value) for key, value in row.items()))
         if self._file is not None:
             with self._file.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
+
+
+def read_rows(file: Path) -> list[dict]:
+    """Of a file of JSON lines, or none if it is not there yet. Of a line cut off by a crash, nothing is left."""
+    if not file.exists():
+        return []
+    text = file.read_text()
+    whole, _, cut_off = text.rpartition("\n")
+    if cut_off:
+        file.write_text(whole + "\n" if whole else "")  # or the next row would be written behind it
+    return [json.loads(line) for line in whole.splitlines() if line]
 
 
 class Deadline:
@@ -41,7 +66,15 @@ class Deadline:
 
 def first_line(error: BaseException) -> str:
     """What went wrong, short enough for a row."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+    text = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+    return f"out of memory ({text})" if _out_of_memory(error) else text
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """As JAX, PyTorch and Python say it."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) or words in type(error).__name__ for words in ("RESOURCE_EXHAUSTED", "OutOfMemoryError")
+    )
 
 
 def _text(key, value) -> str:

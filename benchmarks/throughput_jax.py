@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.compiling import compile_all
-from benchmarks.worker import Call, serve
+from benchmarks.worker import Call, Programs, serve
 from dynet_jax.train.compilation import steps_and_arguments
 from dynet_jax.train.config import load_config
 from dynet_jax.train.distributed import make_layout, to_devices
@@ -22,8 +22,9 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 IMAGENET_IMAGES = 1_281_167  # learning rates are those of the first steps: the values stay finite
 
 
-def describe() -> str:
-    return f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
+def describe() -> dict[str, str]:
+    device = jax.devices()[0]
+    return {"is": f"jax {jax.__version__} on {device.device_kind}", "runs_on": device.platform}
 
 
 def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
@@ -104,4 +105,4 @@ def _inference(compiled, run: Run, state: TrainState) -> Call:
 if __name__ == "__main__":
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch has memory of its own
     jnp.zeros(()).block_until_ready()
-    serve(prepare, describe)
+    serve(Programs(prepare, describe).answer)

@@ -5,24 +5,32 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import torch_networks
-from benchmarks.worker import Call, serve
+from benchmarks.worker import Call, Programs, serve
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def describe() -> str:
+def describe() -> dict[str, str]:
     kind = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
-    return f"torch {torch.__version__}, timm {torch_networks.timm.__version__} on {kind}"
+    name = f"torch {torch.__version__}, timm {torch_networks.timm.__version__} on {kind}"
+    return {"is": name, "runs_on": "gpu" if DEVICE == "cuda" else "cpu"}
 
 
 def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
     for cell in cells:
-        torch._dynamo.reset()  # another batch size is another program, not one of a symbolic size
         try:
             yield cell["name"], _cell(cell)
         except Exception as error:
             yield cell["name"], error
+
+
+def forget() -> None:
+    """Before a group of programs, never between them: what is compiled would be compiled again when it is timed.
+
+    PyTorch compiles one function, as `_cell` makes them, a few times only, and then runs it as it is written.
+    """
+    torch._dynamo.reset()
 
 
 def _cell(cell: dict) -> Call:
@@ -88,4 +96,4 @@ def _wait() -> None:
 
 if __name__ == "__main__":
     torch.backends.cudnn.benchmark = True
-    serve(prepare, describe)
+    serve(Programs(prepare, describe, forget).answer)

@@ -1,15 +1,17 @@
-"""Honest timings in turns, and the Markdown they are printed as."""
+"""Honest timings in turns."""
 
 import math
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from benchmarks.console import progress, three_digits
+from benchmarks.records import Deadline
 
 # A measurement makes as many calls as fill this time: the clock and the dispatch of one call do not count then.
 SAMPLE_SECONDS = 0.02
@@ -31,10 +33,18 @@ class Timing(NamedTuple):
         return milliseconds, "-" if math.isnan(ratio) else three_digits(ratio) + "x"
 
 
-def time_in_turns(calls: dict[str, Callable], repeats: int, limit: float) -> dict[str, Timing]:
-    """The median over `repeats` rounds for each of the calls; a single run for those above `limit` seconds."""
+def time_in_turns(
+    calls: dict[str, Callable], repeats: int, limit: float, deadline: Deadline | None = None
+) -> dict[str, Timing]:
+    """The median over `repeats` rounds for each of the calls; a single run for those above `limit` seconds.
+
+    After the deadline no further call is made: there is no timing then of a call that was never made, and a median over
+    fewer rounds of others.
+    """
     timings, counts, samples = {}, {}, {}
     for name, call in calls.items():
+        if deadline is not None and deadline.passed:
+            break
         try:
             seconds = timed(call, 1)
             if seconds > limit:
@@ -49,8 +59,9 @@ def time_in_turns(calls: dict[str, Callable], repeats: int, limit: float) -> dic
         samples[name] = []
     for _ in range(repeats):
         for name, count in counts.items():
-            samples[name].append(timed(calls[name], count))
-    return timings | {name: Timing(statistics.median(values)) for name, values in samples.items()}
+            if deadline is None or not deadline.passed:
+                samples[name].append(timed(calls[name], count))
+    return timings | {name: Timing(statistics.median(values)) for name, values in samples.items() if values}
 
 
 def timed(call: Callable, count: int) -> float:
@@ -69,20 +80,3 @@ def failure(name: str, error: Exception) -> Timing:
 def random_array(shape: tuple[int, ...]) -> jax.Array:
     """By NumPy: there is nothing to compile for each new shape."""
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
-
-
-def table_head(*words: str, numbers: list[str]) -> Iterator[str]:
-    yield table_row(*words, *numbers)
-    yield table_row(*["---"] * len(words), *["---:"] * len(numbers))
-
-
-def table_row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def three_digits(value: float) -> str:
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
-
-
-def progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

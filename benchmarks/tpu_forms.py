@@ -1,101 +1,95 @@
 """Every dynamic layer of a network on a TPU, in several forms, by the count of its compiler, on a machine without one.
 
-    .venv-tpu/bin/python -m benchmarks.tpu_forms --networks dy_resnet18 --batch 64
+    .venv-tpu/bin/python -m benchmarks.tpu_forms --networks dy_resnet18 --batch 64 --jsonl forms.jsonl
 
-A cell is what a forward pass with all gradients moves, in MB, and how long it takes at best, in microseconds: the
-compiler's estimate for its own instructions, and the bundles of Pallas kernels.
+A cell is a forward pass with all gradients: the MB it moves, how long it takes at best, in microseconds (the compiler's
+estimate for its own instructions, and the bundles of Pallas kernels), its GFLOP, and the MB of temporaries it needs.
+The bytes and operations of Pallas kernels are what the kernels declare. "?" is a time that is not known; "does not fit"
+is said of the device's memory or of a core's fast memory. Layers that several networks share are compiled once. With
+--jsonl=FILE, every cell is written there as soon as it is known, and those that are there already, from the same
+versions of jax and libtpu, are not compiled again.
 """
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Iterator
-from unittest import mock
 
-import jax
-import jax.numpy as jnp
-
-from benchmarks.forms import FORMS, form_function
-from benchmarks.layers import GROUP_SIZE, Layer, dynamic_layers
+from benchmarks.arguments import batches, make_parser, names, output_file, topology
+from benchmarks.console import progress
+from benchmarks.forms import FORMS
+from benchmarks.layers import NETWORKS, Layer, layers_of
+from benchmarks.records import Records
+from benchmarks.tpu_layer import BY_XLA, measured
+from benchmarks.versions import tpu_compiler
 from dynet_jax.analysis.table import Table
-from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.call import recording
-from dynet_jax.tpu.chips import Slice, parse_topology
+from dynet_jax.errors import UserError
+from dynet_jax.tpu.chips import Slice
 from dynet_jax.tpu.compiler import slice_devices
-from dynet_jax.tpu.kernels import kernel_cycles
-from dynet_jax.tpu.program import Program, read_program
 
-USUAL_FORMS = ("static", "feature", "kernel_by_xla", "auto")
-
-
-def facts(form: str, layer: Layer, batch: int, slice: Slice) -> Program:
-    """A forward pass and all gradients of a layer in bfloat16."""
-    kernel_shape = (layer.kernel_size, layer.kernel_size, layer.c_in // layer.groups, layer.c_out)
-    shapes = [(batch, layer.size, layer.size, layer.c_in), kernel_shape]
-    if form != "static":
-        shapes[1:] = [(GROUP_SIZE, *kernel_shape), (batch, GROUP_SIZE, layer.c_out)]
-    sharding = jax.sharding.SingleDeviceSharding(slice_devices(slice)[0])
-    arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes]
-    by_xla = form == "kernel_by_xla"
-    function = form_function("kernel" if by_xla else form)
-
-    def both(*arrays):
-        options = dict(strides=layer.strides, feature_group_count=layer.groups)
-        y, vjp = jax.vjp(lambda *a: function(*a, **options), *arrays)
-        return y, vjp(y)
-
-    with tracing_for("tpu"), mock.patch.dict(os.environ, {"DYNET_JAX_PALLAS": "0"} if by_xla else {}):
-        with recording() as kernels:
-            compiled = jax.jit(both).lower(*arrays).compile()
-        return read_program(compiled, kernel_cycles=kernel_cycles(compiled.as_text(), kernels, slice))
+USUAL_NETWORKS = ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_resnet50"]
+USUAL_FORMS = ["static", "feature", BY_XLA, "auto"]
+KEY = ("layer", "batch", "form", "chip", "jax", "libtpu")
+CELL = "MB / us / GFLOP / MB temporary"
 
 
-def cell(form: str, layer: Layer, batch: int, slice: Slice) -> str:
-    if not layer.has(form):
-        return ""
+def key_of(row: dict) -> tuple:
+    return tuple(row[name] for name in KEY)
+
+
+def cell(row: dict) -> str:
+    """As `CELL` says."""
+    if "error" in row:
+        return row["error"].partition(":")[0]
+    microseconds = "?" if row["seconds"] is None else f"{1e6 * row['seconds']:.0f}"
+    return f"{row['bytes'] / 1e6:.0f} / {microseconds} / {row['flops'] / 1e9:.3g} / {row['temporaries'] / 1e6:.0f}"
+
+
+def find(layer: Layer, batch: int, form: str, slice: Slice, records: Records) -> dict:
+    """The row of a cell, compiled if no such row is kept."""
+    row = {"layer": str(layer), "batch": batch, "form": form, "chip": slice.name, **tpu_compiler()}
+    if records.find(key_of(row)) is None:
+        records.add(**row, **measured(form, layer, batch, slice))
+    return records.find(key_of(row))
+
+
+def table(options: argparse.Namespace) -> Table:
+    layers, records = layers_of(options.networks, 1.0, 224), Records(options.jsonl, key=key_of)
+    rows, start, total = [], time.perf_counter(), len(layers) * len(options.batch)
+    for layer, networks in layers.items():
+        for batch in options.batch:
+            forms = [form for form in options.forms if form == BY_XLA or layer.has(form)]
+            found = {form: cell(find(layer, batch, form, options.chip, records)) for form in forms}
+            rows.append((", ".join(networks), str(layer), str(batch), *(found.get(form, "") for form in options.forms)))
+            left = (time.perf_counter() - start) / len(rows) * (total - len(rows))
+            progress(f"{len(rows)} of {total}, {left / 60:.0f} minutes left")
+    return Table(("network", "layer", "images", *(f"{form}, {CELL}" for form in options.forms)), rows)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = make_parser("tpu_forms", __doc__)
+    add, forms = parser.add_argument, [*FORMS, BY_XLA]
+    usual = ",".join(USUAL_NETWORKS)
+    add("--networks", type=names(NETWORKS), default=USUAL_NETWORKS, metavar="NAME,...", help=f"default: {usual}")
+    usual = f"of {', '.join(forms)}; default: {','.join(USUAL_FORMS)}"
+    add("--forms", type=names(forms), default=USUAL_FORMS, metavar="NAME,...", help=usual)
+    add("--batch", type=batches, default=[64], help="images, one number or several (default: 64)")
+    chip = "a topology of `dynet compile-tpu` whose clock is known (default: v5e:1x1)"
+    add("--chip", type=topology, default=topology("v5e:1x1"), help=chip)
+    add("--jsonl", type=output_file, metavar="FILE", help="where cells are kept, and found again")
+    options = parser.parse_args(argv)
+    if options.chip.device.clock is None:
+        parser.error(f"argument --chip: the clock of {options.chip.name} is not published")
     try:
-        program = facts(form, layer, batch, slice)
-    except jax.errors.JaxRuntimeError as error:
-        return "does not fit" if "RESOURCE_EXHAUSTED" in str(error) else "fails"
-    if program.kernel_cycles is None:
-        return f"{program.bytes / 1e6:.0f} / ?"
-    microseconds = (program.cycles + program.kernel_cycles) / slice.device.clock * 1e6
-    return f"{program.bytes / 1e6:.0f} / {microseconds:.0f}"
+        slice_devices(options.chip)
+    except UserError as error:
+        parser.error(str(error))
+    return options
 
 
-def table_rows(options, slice: Slice) -> Iterator[tuple[str, ...]]:
-    networks = options.networks.split(",")
-    layers = list(dict.fromkeys(layer for network in networks for layer in dynamic_layers(network, 1.0, 224)))
-    start = time.perf_counter()
-    for number, layer in enumerate(layers):
-        row = tuple(cell(form, layer, options.batch, slice) for form in options.forms.split(","))
-        left = (time.perf_counter() - start) / (number + 1) * (len(layers) - number - 1)
-        print(f"{number + 1} of {len(layers)}, {left / 60:.0f} minutes left", file=sys.stderr, flush=True)
-        yield (layer.network, str(layer), *row)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", default="dy_mobile,dy_shuffle,dy_resnet18,dy_resnet50", metavar="NAME,...")
-    parser.add_argument(
-        "--forms", default=",".join(USUAL_FORMS), metavar="NAME,...", help=f"of {', '.join(FORMS)}, too"
-    )
-    parser.add_argument("--batch", type=int, default=64, help="images")
-    parser.add_argument("--chip", default="v5e:1x1", help="a topology of `dynet compile-tpu` whose clock is known")
-    options = parser.parse_args()
-    unknown = set(options.forms.split(",")) - {*FORMS, *USUAL_FORMS}
-    slice = parse_topology(options.chip)
-    if unknown or slice.device.clock is None:
-        parser.error(f"unknown form {min(unknown)}" if unknown else f"the clock of {options.chip} is not published")
-    rows = []
-    for row in table_rows(options, slice):
-        rows.append(row)
-        print(*row, sep=" | ", flush=True)
-    print()
-    header = ("network", f"layer, {options.batch} images, MB / us", *options.forms.split(","))
-    print(Table(header, rows).markdown())
+def main(argv: list[str] | None = None) -> int:
+    print(table(parse_arguments(argv)).markdown())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks.console import progress, table_head, table_row, three_digits
 from benchmarks.forms import PER_IMAGE, feature_conv
-from benchmarks.timing import failure, progress, random_array, table_head, table_row, three_digits, time_in_turns
+from benchmarks.timing import failure, random_array, time_in_turns
 from dynet_jax import create_model
 
 

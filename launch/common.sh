@@ -1,9 +1,13 @@
 # shellcheck shell=bash
-# What the scripts beside this file share; they source it.
+# What the scripts beside this file share; they source it. Some run on macOS: bash 3.2, and tools without GNU's options.
+
+# What launch/background.sh returns after its --stop, whatever train.py left with: nothing may start again.
+# shellcheck disable=SC2034
+STOPPED=76
 
 # The comment at the top of a script is its help. The script lies beside this file; $0 may be relative to another folder.
 usage() {
-  sed -n '2,${/^#/!q;/^#SBATCH/q;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]%/*}/${0##*/}"
+  sed -n '2,${/^#/!q;/^#SBATCH/q;s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]%/*}/${0##*/}"
 }
 
 # --help, or no arguments where some are needed.
@@ -38,8 +42,23 @@ again() {
   [[ $1 == 75 || $1 == 134 ]]
 }
 
-# The working tree as it is here, without what each machine makes for itself.
-pack() {
-  run tar --create --gzip --exclude-vcs --exclude='./.venv*' --exclude=./runs --exclude=./data --exclude='.*_cache' \
-    "$@" .
+# How much an exit code says about a run of several processes that end differently: a mistake is told first, then any
+# other failure, as the others end by 134 or 75 because of it; then --stop; then what a lost host or signal leaves.
+telling() {
+  case $1 in
+    0) echo 0 ;;
+    75 | 134 | 255) echo 1 ;;
+    "$STOPPED") echo 2 ;;
+    2) echo 4 ;;
+    *) echo 3 ;;
+  esac
+}
+
+# The exit code that counts among several.
+most_telling() {
+  local code result=0
+  for code in "$@"; do
+    (($(telling "$code") <= $(telling "$result"))) || result=$code
+  done
+  echo "$result"
 }

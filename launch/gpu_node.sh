@@ -4,7 +4,7 @@
 #   launch/gpu_node.sh --config=FILE --workdir=DIR [other arguments of train.py]
 #
 # EXTRA=cuda13     or cuda12, for older drivers; default: cuda13
-# RESTARTS=N       start again up to N times after exit code 75; default: 3
+# RESTARTS=N       start again up to N times after exit code 75 or 134; default: 3
 # CUDA_VISIBLE_DEVICES=0,1 takes only those GPUs
 # DRY_RUN=1        print the commands
 set -euo pipefail

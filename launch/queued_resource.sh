@@ -11,35 +11,43 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/common.sh
+source launch/pack.sh
 source launch/tpu_common.sh
 help_or_go_on "$@"
 
+# A request that is active has a slice, which may not be ready yet, or no longer: the request is suspended soon then.
+# Half an hour of pauses, $2 of them till now, is too long for that.
+wait_for_slice() {
+  [[ $(meaning_of_node "$1") != stuck || $1 == MISSING ]] || fail_stuck "$1" tpu-vm
+  (($2 <= 60)) || fail "the request $TPU is ACTIVE, but its slice has been $1 for too long"
+  wait_while "ACTIVE, its slice $1"
+}
+
 obtain() {
-  local state=MISSING before=''
+  local state=MISSING node pauses=0
   while true; do
-    [[ -n ${DRY_RUN-} ]] || state=$(state_of queued-resources 'value(state.state)')
-    case $state in
-      ACTIVE) return ;;
-      SUSPENDED)
-        run gcloud compute tpus queued-resources delete "$TPU" --zone="$ZONE" --force --quiet
+    [[ -n ${DRY_RUN-} ]] || state=$(request_state) || return
+    if [[ $state == MISSING ]]; then
+      run gcloud compute tpus queued-resources create "$TPU" --node-id="$TPU" --zone="$ZONE" \
+        --accelerator-type="$TYPE" --runtime-version="$VERSION" ${create_flags[@]+"${create_flags[@]}"} || return
+      [[ -z ${DRY_RUN-} ]] || return 0
+      continue
+    fi
+    case $(meaning_of_request "$state") in
+      ready)
+        node=$(node_state) || return
+        [[ $node != READY ]] || return 0
+        wait_for_slice "$node" $((++pauses))
         ;;
-      MISSING)
-        run gcloud compute tpus queued-resources create "$TPU" --node-id="$TPU" --zone="$ZONE" \
-          --accelerator-type="$TYPE" --runtime-version="$VERSION" "${create_flags[@]}"
-        [[ -z ${DRY_RUN-} ]] || return 0
-        ;;
-      FAILED) fail "the request $TPU has failed; gcloud compute tpus queued-resources describe $TPU --zone=$ZONE" ;;
-      *)
-        [[ $state == "$before" ]] || echo "${0##*/}: $TPU is $state" >&2
-        before=$state
-        sleep "${PAUSE:-30}"
-        ;;
+      lost) gcloud compute tpus queued-resources delete "$TPU" --zone="$ZONE" --force --quiet || return ;;
+      changing) wait_while "$state" ;;
+      stuck) fail_stuck "$state" queued-resources ;;
     esac
   done
 }
 
 is_there() {
-  [[ $(state_of queued-resources 'value(state.state)') == ACTIVE && $(state_of tpu-vm 'value(state)') == READY ]]
+  [[ $(request_state) == ACTIVE && $(node_state) == READY ]]
 }
 
 stop_or_train "$@"

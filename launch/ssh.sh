@@ -12,10 +12,13 @@
 # RESTARTS=N           start all again up to N times after exit code 75 or 134 or a lost connection; default: 100
 # DRY_RUN=1            print the commands
 #
-# The run goes on if this script or its connections end; the same command takes it up again.
+# The run goes on if this script or its connections end; the same command, with the hosts in the same order, takes it up
+# again. The exit code is the most telling one: 2, then any other failure, then 75 (after --stop too), 134 or 255.
+# This machine needs bash and ssh, as macOS has them; the hosts need Linux.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/common.sh
+source launch/pack.sh
 help_or_go_on "$@"
 
 hosts=()
@@ -25,6 +28,7 @@ while (($# > 0)) && [[ $1 != -- ]]; do
 done
 ((${#hosts[@]} > 0 && $# > 1)) || fail "say HOST... -- ARGUMENTS; see --help"
 shift
+arguments=("$@")
 DIR=${DIR:-dynet_jax}
 coordinator=${COORDINATOR:-${hosts[0]#*@}}:${PORT:-8476}
 
@@ -32,17 +36,9 @@ on_host() {
   run ssh -o BatchMode=yes -o ServerAliveInterval=30 "$1" "cd $(quoted "$DIR") && $2"
 }
 
-copy_to() {
-  if [[ -n ${DRY_RUN-} ]]; then
-    echo "the working tree to $1:$DIR"
-    return
-  fi
-  pack | ssh -o BatchMode=yes "$1" "$(quoted mkdir -p "$DIR") && $(quoted tar --extract --gzip --directory="$DIR")"
-}
-
-# A function for every host at once, with the host and its number. The exit code is a failed one's, a mistake's first.
+# A function for every host at once, with the host and its number. The exit code is the most telling one.
 for_all_hosts() {
-  local index child children=() code worst=0
+  local index child children=() code codes=()
   for index in "${!hosts[@]}"; do
     "$1" "${hosts[index]}" "$index" &
     children+=($!)
@@ -50,32 +46,47 @@ for_all_hosts() {
   for child in "${children[@]}"; do
     code=0
     wait "$child" || code=$?
-    [[ $code == 0 || $worst == 2 ]] || worst=$code
+    codes+=("$code")
   done
-  return "$worst"
+  return "$(most_telling "${codes[@]}")"
 }
 
-if [[ $1 == --stop ]]; then
-  # shellcheck disable=SC2329  # called by name
-  stop_on() { on_host "$1" "$(quoted launch/background.sh --stop)"; }
-  for_all_hosts stop_on
-  exit
-fi
+# shellcheck disable=SC2329  # these are called by name
+stop_on() { on_host "$1" "$(quoted launch/background.sh --stop)"; }
 
-prepare() {
-  copy_to "$1"
-  on_host "$1" "$(quoted launch/setup.sh "${EXTRA:-cuda13}")"
+# Where a run is under way nothing is copied over it. Hosts may share a home directory: one copies at a time, and none
+# while another installs, as they all install later.
+# shellcheck disable=SC2329
+copy_to() {
+  local unpack
+  if [[ -n ${DRY_RUN-} ]]; then
+    echo "the working tree to $1:$DIR"
+    return
+  fi
+  if on_host "$1" "$(quoted launch/background.sh --running)" 2>/dev/null; then return; fi
+  unpack=$(quoted flock "$DIR/.venv.lock" tar --extract --gzip --directory="$DIR")
+  pack - | ssh -o BatchMode=yes "$1" "$(quoted mkdir -p "$DIR") && $unpack"
 }
-arguments=("$@")
+
+# shellcheck disable=SC2329
+prepare() { on_host "$1" "$(quoted launch/prepare.sh --new "${EXTRA:-cuda13}")"; }
+
+# shellcheck disable=SC2329
 start_on() {
   on_host "$1" "$(quoted launch/background.sh launch/worker.sh "${arguments[@]}" --coordinator="$coordinator" \
     --processes="${#hosts[@]}" --process="$2")"
 }
 
+if [[ $1 == --stop ]]; then
+  for_all_hosts stop_on
+  exit
+fi
+for_all_hosts copy_to
 for_all_hosts prepare
 for ((start = 0; ; start++)); do
   code=0
   for_all_hosts start_on || code=$?
+  if [[ $code == "$STOPPED" ]]; then echo "ssh.sh: stopped" >&2 && exit 75; fi
   if [[ $code != 255 ]] && ! again "$code"; then exit "$code"; fi
   ((start < ${RESTARTS:-100})) || exit "$code"
   echo "ssh.sh: exit code $code, starting again ($((start + 1)) of ${RESTARTS:-100})" >&2

@@ -14,40 +14,43 @@
 # RESTARTS=N       start again up to N times after exit code 75 or 134 or the loss of the slice; default: 100
 # DRY_RUN=1        print the commands
 #
-# The run goes on if this script or its connection ends; the same command takes it up again. The slice stays, and costs:
+# The run goes on if this script or its connection ends; the same command takes it up again. Of several hosts' exit codes
+# the most telling one counts: 2, then any other failure, then 75 (after --stop too), 134 or 255. The slice stays, and
+# costs:
 #   gcloud compute tpus tpu-vm delete NAME --zone=ZONE
+# This machine needs bash, tar and gcloud, as macOS has them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/common.sh
+source launch/pack.sh
 source launch/tpu_common.sh
 help_or_go_on "$@"
 
 obtain() {
   local state=MISSING
   while true; do
-    [[ -n ${DRY_RUN-} ]] || state=$(state_of tpu-vm 'value(state)')
-    case $state in
-      READY) return ;;
-      PREEMPTED | TERMINATED)
-        run gcloud compute tpus tpu-vm delete "$TPU" --zone="$ZONE" --quiet
-        ;;
-      MISSING)
-        # Where there is no capacity it fails; queued_resource.sh waits for some.
-        run gcloud compute tpus tpu-vm create "$TPU" --zone="$ZONE" --accelerator-type="$TYPE" --version="$VERSION" \
-          "${create_flags[@]}"
-        [[ -z ${DRY_RUN-} ]] || return 0
-        ;;
-      STOPPED) fail "$TPU is stopped: gcloud compute tpus tpu-vm start $TPU --zone=$ZONE" ;;
-      *)
-        echo "${0##*/}: $TPU is $state" >&2
-        sleep "${PAUSE:-30}"
+    [[ -n ${DRY_RUN-} ]] || state=$(node_state) || return
+    if [[ $state == MISSING ]]; then
+      # Where there is no capacity it fails; queued_resource.sh waits for some.
+      run gcloud compute tpus tpu-vm create "$TPU" --zone="$ZONE" --accelerator-type="$TYPE" --version="$VERSION" \
+        ${create_flags[@]+"${create_flags[@]}"} || return
+      [[ -z ${DRY_RUN-} ]] || return 0
+      continue
+    fi
+    case $(meaning_of_node "$state") in
+      ready) return ;;
+      lost) gcloud compute tpus tpu-vm delete "$TPU" --zone="$ZONE" --quiet || return ;;
+      changing) wait_while "$state" ;;
+      stuck)
+        [[ $state != STOPPED ]] || fail "$TPU is stopped: gcloud compute tpus tpu-vm start $TPU --zone=$ZONE"
+        fail_stuck "$state" tpu-vm
         ;;
     esac
   done
 }
 
 is_there() {
-  [[ $(state_of tpu-vm 'value(state)') == READY ]]
+  [[ $(node_state) == READY ]]
 }
 
 stop_or_train "$@"

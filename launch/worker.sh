@@ -3,7 +3,7 @@
 #
 #   launch/worker.sh --config=FILE --workdir=DIR [other arguments of train.py]
 #
-# PYTHON=FILE   the interpreter; default: .venv/bin/python, which launch/setup.sh makes, else python3
+# PYTHON=FILE   the interpreter that runs train.py; default: .venv/bin/python, which launch/setup.sh makes, else python3
 # RESTARTS=N    start again up to N times after exit code 75 or 134; default: 0, for where something else does that.
 #               Not after a signal to this script: it is passed on, and train.py saves and leaves.
 # DRY_RUN=1     print the command
@@ -34,13 +34,14 @@ stop() {
 trap stop TERM INT HUP
 trap '[[ -z $sentinel ]] || kill -KILL "$sentinel" 2>/dev/null || true' EXIT
 
-# The exit code of a child. A signal interrupts `wait`, so it is asked again until the child is gone.
+# The exit code of a child. A signal interrupts `wait`, and a child that is suspended ends it at once, so it is asked
+# again until the child is gone, but not as fast as it can be.
 await() {
-  while kill -0 "$1" 2>/dev/null; do wait "$1" || true; done
+  while kill -0 "$1" 2>/dev/null; do wait "$1" || sleep 0.2; done
   wait "$1"
 }
 
-sleep infinity &
+sleep 1000000000 & # macOS knows no infinity
 sentinel=$!
 disown "$sentinel" # its end is not worth a message
 for ((start = 0; ; start++)); do

@@ -150,7 +150,7 @@ def test_mistakes_of_summary(arguments, parts, capfd):
         (["--networks=dy_mobil"], ["there is no dynamic network 'dy_mobil' with a base; did you mean dy_mobile"]),
         (["--networks=resnet18"], ["there is no dynamic network 'resnet18' with a base; did you mean dy_resnet18"]),
         (["--runtimes=onnx"], ["--runtimes has no 'onnx'; did you mean onnxruntime"]),
-        (["--storages=int4"], ["--storages has no 'int4'; did you mean int8?"]),
+        (["--numbers=int8-bank"], ["--numbers has no 'int8-bank'; did you mean int8-banks"]),
         (["--threads=1000000"], ["--threads=1000000 is more than the "]),
         (["--threads=0"], ["--threads: '0' is not a positive number", "--help"]),
         (["--threads=1,1"], ["'1,1' is not a list like A,B, with each once"]),

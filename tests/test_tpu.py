@@ -1,5 +1,6 @@
 """What is said about a slice of TPUs: the arithmetic against hand-made programs, and the compiler where it is."""
 
+import functools
 import importlib.util
 import json
 import subprocess
@@ -11,12 +12,14 @@ import pytest
 
 from dynet_jax.cli import main
 from dynet_jax.errors import UserError
-from dynet_jax.ops import backend, choose_fusion
+from dynet_jax.ops import backend, choose_fusion, dynamic_conv
+from dynet_jax.ops.pallas.call import recording
+from dynet_jax.tpu import kernels
 from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import CHIPS, parse_topology
 from dynet_jax.tpu.compiler import Steps
 from dynet_jax.tpu.program import Collective, Program, find_collectives, read_program
-from dynet_jax.tpu.report import report
+from dynet_jax.tpu.report import UNKNOWN, report
 from dynet_jax.tpu.roofline import HOP_SECONDS, estimate
 
 HLO = """
@@ -131,10 +134,14 @@ def test_the_roofline_is_the_longest_and_then_the_exchange():
     assert (in_parts.compute, in_parts.schedule) == pytest.approx((4 * 1e12 / 197e12, 0.004))
     assert estimate(program(bytes=1e9, cycles=150_000_000), slice).bound == "schedule"
     assert estimate(program(bytes=1e9), slice).bound == "memory"
-    assert estimate(program(cycles=1_500_000, kernel_cycles=None), slice).schedule is None
+    unknown = estimate(program(cycles=1_500_000, kernel_cycles=None), slice)
+    assert (unknown.schedule, unknown.kernels) == (None, None)
     with_kernels = estimate(program(cycles=1_500_000, kernel_cycles=3_000_000), slice)
     assert (with_kernels.schedule, with_kernels.kernels) == pytest.approx((0.003, 0.002))
-    assert estimate(program(), parse_topology("v6e:2x2")).schedule is None
+    without_clock = parse_topology("v6e:2x2")
+    assert estimate(program(), without_clock).schedule is None
+    assert estimate(program(), without_clock).kernels == 0.0  # there are none
+    assert estimate(program(kernel_cycles=1), without_clock).kernels is None
 
 
 def test_a_v4_chip_is_two_devices():
@@ -155,6 +162,21 @@ def test_the_report_names_everything_and_compares():
     assert rows["evaluation: operations (GFLOP)"] == ["1,000", "1,000", "1.00"]
 
 
+def test_the_report_marks_what_leaves_kernels_out():
+    slice, known = parse_topology("v5e:2x2"), program(flops=1e12, bytes=8.19e9, cycles=15, kernel_cycles=15)
+    steps = Steps(known, known, 256, 64, hosts=1)
+    unknown = steps._replace(training=known._replace(kernel_cycles=None))
+    text = report(["a", "b"], [unknown, steps], slice)
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()[:-2]
+    }
+    assert rows["training: of it Pallas kernels (ms)"] == ["?", "1e-05", ""]
+    assert rows["training: step, at best (ms)"] == ["10?", "10", ""]
+    assert rows["evaluation: step, at best (ms)"] == ["10", "10", "1.00"]
+    assert text.endswith(UNKNOWN)
+    assert "?" not in report(["a"], [steps], slice)
+
+
 def test_tracing_for_another_backend_ends_where_it_ends():
     shape = (6, 3, 3, 6, 96)
     with backend.tracing_for("tpu"):
@@ -167,6 +189,43 @@ def test_tracing_for_another_backend_ends_where_it_ends():
 def test_without_the_compiler_it_says_how_to_get_it(capsys):
     assert main(["compile-tpu", "configs/dy_mobile.py"]) == 2
     assert "make env-tpu" in capsys.readouterr().err
+
+
+def kernels_of(x_shape, bank_shape, **options) -> list:
+    shapes = x_shape, bank_shape, (x_shape[0], bank_shape[0], bank_shape[-1])
+    with backend.tracing_for("tpu", "TPU v5 lite"), recording() as traced:
+        arrays = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes]
+        jax.make_jaxpr(functools.partial(dynamic_conv, **options))(*arrays)
+    return traced
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "bank_shapes", "options"),
+    [
+        (
+            (16, 8, 8, 12),
+            [(6, 3, 3, 12, 16)] * 2,
+            [{"strides": 2, "padding": padding} for padding in ("SAME", "TORCH")],
+        ),
+        ((16, 8, 8, 12), [(6, 3, 3, 2, 12), (6, 1, 3, 6, 12)], [{"feature_group_count": groups} for groups in (6, 2)]),
+    ],
+    ids=["padding", "window"],
+)
+def test_kernels_of_the_same_shapes_are_told_apart(x_shape, bank_shapes, options, monkeypatch, capsys):
+    first, second = (kernels_of(x_shape, bank, **more) for bank, more in zip(bank_shapes, options))
+    [call] = {kernels._key_of(kernel) for kernel in first + second}
+    assert len(kernels.programs_by_call(first + first, [call])[call]) == 1
+    assert len(kernels.programs_by_call(first + second, [call])[call]) == 2
+
+    hlo = "hlo"
+    monkeypatch.setattr(kernels, "find_kernels", lambda text: {hlo: [call, call]}[text])
+    monkeypatch.setattr(kernels, "_count", lambda programs, slice: iter([100, 30][: len(programs)]))
+    slice = parse_topology("v5e:1x1")
+    assert kernels.kernel_cycles(hlo, first, slice) == 200
+    assert kernels.kernel_cycles(hlo, first + second, slice) is None
+    assert "stands for kernels of 30 and 100 cycles" in capsys.readouterr().err
+    monkeypatch.setattr(kernels, "_count", lambda programs, slice: iter([100, 100]))
+    assert kernels.kernel_cycles(hlo, first + second, slice) == 200
 
 
 KERNELS = """

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -59,32 +59,53 @@ def kernel_cycles(hlo: str, kernels: Iterable[Kernel], slice: Slice) -> int | No
 
     kernels: what was traced for it (`dynet_jax.ops.pallas.call.recording`).
     """
-    calls, traced = find_kernels(hlo), {_key_of(kernel): kernel for kernel in kernels}
-    if not calls:
-        return 0
+    calls = find_kernels(hlo)
+    programs = programs_by_call(kernels, calls)
     for call in calls:
-        if call not in traced:
-            print(f"kernels are left out of the schedule: {call} is not one of this package", file=sys.stderr)
-            return None
+        if call not in programs:
+            return _left_out(f"{call} is not one of this package")
+    counted = _count([program for alike in programs.values() for program in alike], slice) if calls else iter(())
+    if counted is None:
+        return None
+    total = 0
+    for call, alike in programs.items():
+        found = {next(counted) for _ in alike}
+        if len(found) > 1:  # the text does not say which of them is called
+            return _left_out(f"{call} stands for kernels of {' and '.join(map(str, sorted(found)))} cycles")
+        total += calls.count(call) * found.pop()
+    return total
+
+
+def programs_by_call(kernels: Iterable[Kernel], calls: Iterable[str]) -> dict[str, list[bytes]]:
+    """The distinct kernels that a call may be of: of the same shapes, they may differ in padding or window."""
+    found: dict[str, dict[bytes, None]] = {}
+    for kernel in kernels:
+        if (call := _key_of(kernel)) in calls:
+            found.setdefault(call, {})[_export(kernel)] = None  # the same program is the same bytes
+    return {call: list(programs) for call, programs in found.items()}
+
+
+def _count(programs: list[bytes], slice: Slice) -> Iterator[int] | None:
     with tempfile.TemporaryDirectory(prefix="dynet-kernels-") as folder:
-        wanted = {call: traced[call] for call in calls}
-        for number, kernel in enumerate(wanted.values()):
-            (Path(folder) / f"{number}.exported").write_bytes(_export(kernel))
+        for number, program in enumerate(programs):
+            (Path(folder) / f"{number}.exported").write_bytes(program)
         flags = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(folder)}"
         command = [sys.executable, "-m", "dynet_jax.tpu.kernels", folder, slice.name]
         environment = {**os.environ, "LIBTPU_INIT_ARGS": flags}
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
         if result.returncode:
-            print(f"kernels are left out of the schedule: {one_line(result.stderr[-2000:], 300)}", file=sys.stderr)
-            return None
-        cycles = dict(zip(wanted, json.loads(result.stdout.splitlines()[-1])))
-    return sum(cycles[call] for call in calls)
+            return _left_out(one_line(result.stderr[-2000:], 300))
+        return iter(json.loads(result.stdout.splitlines()[-1]))
+
+
+def _left_out(why: str) -> None:
+    print(f"kernels are left out of the schedule: {why}", file=sys.stderr)
 
 
 def _export(kernel: Kernel) -> bytes:
     checks = [export.DisabledSafetyCheck.custom_call("tpu_custom_call")]
     program = jax.jit(kernel.program(out_shape=kernel.outputs))
-    return export.export(program, platforms=["tpu"], disabled_checks=checks)(*kernel.arrays).serialize()
+    return bytes(export.export(program, platforms=["tpu"], disabled_checks=checks)(*kernel.arrays).serialize())
 
 
 def _cycles_of_files(folder: Path, slice: Slice) -> list[int]:

@@ -6,7 +6,9 @@ from dynet_jax.analysis.table import Table
 from dynet_jax.tpu.chips import Slice
 from dynet_jax.tpu.compiler import Steps
 from dynet_jax.tpu.program import Program
-from dynet_jax.tpu.roofline import estimate
+from dynet_jax.tpu.roofline import Estimate, estimate
+
+UNKNOWN = "?: how long the Pallas kernels take is not known; such a step counts computing, memory and exchanges alone."
 
 
 def report(names: Sequence[str], results: Sequence[Steps], slice: Slice) -> str:
@@ -21,7 +23,9 @@ def report(names: Sequence[str], results: Sequence[Steps], slice: Slice) -> str:
             numbers = all(isinstance(value, float) and value > 0 for value in values)
             ratio = [f"{values[0] / values[1]:.2f}" if numbers else ""]
         rows.append((label, *map(_text, values), *ratio))
-    return Table(header, rows).markdown()
+    table = Table(header, rows).markdown()
+    unknown = any(times.kernels is None for times in _estimates(results, slice))
+    return f"{table}\n\n{UNKNOWN}" if unknown else table
 
 
 def facts(steps: Steps, slice: Slice) -> Iterator[tuple[str, float | str]]:
@@ -39,19 +43,39 @@ def facts(steps: Steps, slice: Slice) -> Iterator[tuple[str, float | str]]:
         yield f"{name}: Pallas kernels called", str(program.kernels)
         yield f"{name}: at the peak of computing (ms)", 1e3 * times.compute
         yield f"{name}: at the peak of memory (ms)", 1e3 * times.memory
-        schedule = "-" if times.schedule is None else 1e3 * times.schedule
+        schedule = _unknown(program) if times.schedule is None else 1e3 * times.schedule
         yield f"{name}: the compiler's schedule (ms)", schedule
-        yield f"{name}: of it Pallas kernels (ms)", "-" if times.schedule is None else 1e3 * times.kernels
+        yield f"{name}: of it Pallas kernels (ms)", _kernels(program, times)
         yield f"{name}: exchanges (ms)", 1e3 * times.exchange
-        yield f"{name}: step, at best (ms)", 1e3 * times.step
+        yield f"{name}: step, at best (ms)", _marked(1e3 * times.step, times)
         yield f"{name}: bound by", times.bound
-        yield f"{name}: images/s of the slice, at best", steps.batch_size / times.step
+        yield f"{name}: images/s of the slice, at best", _marked(steps.batch_size / times.step, times)
         yield f"{name}: compiled in (s)", program.seconds_to_compile
+
+
+def _estimates(results: Sequence[Steps], slice: Slice) -> Iterator[Estimate]:
+    return (estimate(program, slice) for steps in results for program in (steps.training, steps.evaluation))
 
 
 def _exchanges(program: Program) -> str:
     kinds = program.collectives_by_kind.items()
     return ", ".join(f"{number} {kind} of {size / 1e6:.2f} MB" for kind, (number, size) in kinds) or "none"
+
+
+def _kernels(program: Program, times: Estimate) -> float | str:
+    if times.kernels is None:
+        return _unknown(program)
+    return "-" if times.schedule is None else 1e3 * times.kernels
+
+
+def _unknown(program: Program) -> str:
+    """A kernel's cycles that should be known and are not; or a chip whose clock is not published."""
+    return "?" if program.kernel_cycles is None else "-"
+
+
+def _marked(value: float, times: Estimate) -> float | str:
+    """With a "?" where Pallas kernels take nobody knows how long: not to be compared with others."""
+    return f"{_text(value)}?" if times.kernels is None else value
 
 
 def _text(value: float | str) -> str:

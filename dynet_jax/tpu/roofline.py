@@ -13,8 +13,8 @@ class Estimate(NamedTuple):
 
     compute: float  # operations at the peak of the matrix units
     memory: float  # bytes at the peak of the memory
-    schedule: float | None  # the compiler's own estimate in cycles, with Pallas kernels, where the clock is known
-    kernels: float  # the part of the schedule that Pallas kernels are
+    schedule: float | None  # the compiler's own estimate in cycles, with Pallas kernels; None if a part is not known
+    kernels: float | None  # the part of the schedule that Pallas kernels are; None if it is not known
     exchange: float  # collectives
 
     @property
@@ -40,9 +40,15 @@ def estimate(program: Program, slice: Slice) -> Estimate:
         compute=rounds * program.flops / device.flops,
         memory=rounds * program.bytes / device.hbm_bandwidth,
         schedule=rounds * (program.cycles + program.kernel_cycles) / clock if known and program.cycles else None,
-        kernels=rounds * program.kernel_cycles / clock if known else 0.0,
+        kernels=_kernels(program, clock),
         exchange=sum(_exchange(collective, slice) for collective in program.collectives),
     )
+
+
+def _kernels(program: Program, clock: float | None) -> float | None:
+    if program.kernel_cycles == 0:
+        return 0.0
+    return program.rounds * program.kernel_cycles / clock if clock and program.kernel_cycles is not None else None
 
 
 def _exchange(collective, slice: Slice) -> float:

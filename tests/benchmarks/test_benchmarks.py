@@ -1,14 +1,16 @@
 """The benchmark runs at a tiny size and prints what it promises."""
 
-import json
+import itertools
 import re
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import dynamic_conv, forms, layer_table, layers, records, timing, training_step
+from benchmarks import console, dynamic_conv, forms, layer_timing, layers, timing, training_step
+from benchmarks.records import Deadline
 from dynet_jax import create_model, ops
 
 CELL = re.compile(r"~?(\d+(?:\.\d+)?) \((\d+(?:\.\d+)?)x\)")
@@ -57,7 +59,7 @@ def test_layers_are_those_of_the_networks():
 
 @pytest.mark.parametrize(("kernel_size", "groups", "strides"), [(3, 2, 2), (3, 1, 1), (3, 4, 1), (1, 1, 1), (1, 2, 2)])
 def test_all_forms_compute_the_same_function(kernel_size, groups, strides):
-    layer = layers.Layer("", size=5, kernel_size=kernel_size, c_in=4, c_out=8, strides=strides, groups=groups)
+    layer = layers.Layer(size=5, kernel_size=kernel_size, c_in=4, c_out=8, strides=strides, groups=groups)
     inputs = layers.layer_inputs(layer, batch=2)
     expected = {}
     for form in forms.FORMS:
@@ -71,28 +73,21 @@ def test_all_forms_compute_the_same_function(kernel_size, groups, strides):
     np.testing.assert_allclose(static_again, expected[True, "forward"], atol=1e-4)
 
 
-def test_a_wrong_form_is_not_timed(monkeypatch, tmp_path):
+def test_a_wrong_form_is_not_timed(monkeypatch):
     monkeypatch.setitem(forms.PER_IMAGE, "im2col", lambda x, kernels, **_: 1.1 * forms.taps(x, kernels))
     monkeypatch.setitem(forms.PER_IMAGE, "taps", lambda x, kernels, **_: jnp.zeros((2, 0)))
-    layer = layers.Layer("dy_mobile", size=4, kernel_size=3, c_in=2, c_out=2, strides=1, groups=1)
-    arguments = dynamic_conv.parse_arguments(["--repeats=1", "--dtype=bfloat16"])
-    kept = records.Records(tmp_path / "rows.jsonl")
-    timings = layer_table.time_layer(layer, 2, ["kernel", "im2col", "taps", "block_diagonal"], arguments, kept)[
-        "forward"
-    ]
-    assert timings["kernel"].cells(timings["kernel"])[1] == "1.00x"
-    assert [timings[form].cells(timings["kernel"])[0] for form in ("im2col", "taps")] == ["failed", "failed"]
-    assert timings["block_diagonal"].absent
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert rows == kept.rows
-    assert [row["form"] for row in rows] == 2 * ["kernel", "im2col", "taps"]
+    layer = layers.Layer(size=4, kernel_size=3, c_in=2, c_out=2, strides=1, groups=1)
+    rows = list(layer_timing.time_layer(layer, 2, ["kernel", "im2col", "taps"], "bfloat16", 1, 20.0, Deadline(600)))
+    places = itertools.product(layers.PASSES, ["kernel", "im2col", "taps"])
+    assert [(row["pass"], row["form"]) for row in rows] == list(places)
+    assert rows[0]["ms"] > 0
+    assert all("error" in row for row in rows if row["form"] != "kernel")
     assert rows[1]["error"].startswith("ValueError: wrong: largest relative error 0.1")
 
 
 def test_a_limit_of_time_leaves_layers_out(capsys):
     printed = run(capsys, "--networks dy_mobile,dy_shuffle --forms kernel --batch 2,4 --image-size 32 --limit 1e-9")
-    assert len(table(printed.out)) == 1
-    assert "cases left out" in printed.err
+    assert "No time was left to begin." in printed.out
 
 
 @pytest.mark.parametrize(
@@ -116,7 +111,14 @@ def test_a_call_above_the_limit_is_timed_once():
 
     measured = timing.time_in_turns({"call": call}, repeats=3, limit=1e-9)["call"]
     assert count == 1
-    assert measured.cells(measured) == ("~" + timing.three_digits(1000 * measured.seconds), "1.00x")
+    assert measured.cells(measured) == ("~" + console.three_digits(1000 * measured.seconds), "1.00x")
+
+
+def test_no_call_is_made_after_the_deadline():
+    calls = {"call": lambda: 1 / 0}
+    assert timing.time_in_turns(calls, repeats=3, limit=1.0, deadline=Deadline(0)) == {}
+    slow = timing.time_in_turns({"slow": lambda: time.sleep(0.2)}, repeats=10_000, limit=1.0, deadline=Deadline(1.0))
+    assert slow["slow"].seconds >= 0.2
 
 
 def test_step_table_has_a_row_per_form(capsys, monkeypatch):

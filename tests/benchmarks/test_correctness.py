@@ -10,7 +10,7 @@ from benchmarks.layers import Layer
 
 @pytest.fixture
 def one_layer(monkeypatch):
-    layer = Layer("", 7, 3, 4, 8, 2, 2)
+    layer = Layer(7, 3, 4, 8, 2, 2)
     names = ("static", "feature", "kernel", "im2col")
     cases = [
         correctness_cases.FormCase(form, "grouped", layer, dtype)

@@ -50,8 +50,8 @@ def test_table_has_a_row_per_loader(folder, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["nowhere"], "argument folder: no images below nowhere"),
-        ([".", "--loaders=dali"], "argument --loaders: there is no 'dali'; choose from"),
-        ([".", "--batch=0"], "argument --batch: must be positive"),
+        ([".", "--loaders=dali"], "argument --loaders: unknown name 'dali'; choose from"),
+        ([".", "--batch=0"], "argument --batch: must be a positive int"),
     ],
 )
 def test_wrong_arguments_get_one_clear_line(arguments, message, capsys):

@@ -1,13 +1,15 @@
 """The comparison with PyTorch: its bookkeeping, and both sides at a tiny size."""
 
+import functools
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import throughput, throughput_cells, throughput_jax, worker
+from benchmarks import records, throughput, throughput_cells, throughput_jax, workers
 from benchmarks.throughput_cells import FAMILIES, Cell, Subject
+from benchmarks.worker import Programs
 from dynet_jax import create_model
 
 CELL = {"batch": 2, "image_size": 32, "width": 0.1, "dtype": "bfloat16", "small": True, "compile": "none"}
@@ -18,13 +20,15 @@ class FakeWorker:
 
     asked: list = []  # noqa: RUF012
 
-    def __init__(self, module, environment):
+    def __init__(self, module):
         self.framework = module.removeprefix("benchmarks.throughput_")
 
     def ask(self, question, seconds):
         self.asked.append((self.framework, question["do"]))
         if question["do"] == "describe":
-            return {"is": f"{self.framework} 1.0"}
+            return {"is": f"{self.framework} 1.0", "runs_on": "gpu"}
+        if question["do"] == "forget":
+            return {}
         if question["do"] == "prepare":
             names = [cell["name"] for cell in question["cells"]]
             return {name: "RuntimeError: no memory" if "efficientnet" in name else 1.0 for name in names}
@@ -36,7 +40,7 @@ class FakeWorker:
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setattr(throughput, "Worker", FakeWorker)
+    monkeypatch.setattr(workers, "Worker", FakeWorker)
     monkeypatch.setattr(throughput.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(FakeWorker, "asked", [])
 
@@ -54,26 +58,26 @@ def test_ratios_and_failures(fake, tmp_path, capsys):
     assert dynamic["of_base"] == dynamic["of_pytorch"] == pytest.approx(12 / 9)
     assert rows["torch", "efficientnet_cc_b0_4e"]["error"] == "RuntimeError: no memory"
     assert "| dy_mobile | jax | 64 | training | 7.11 | 7.11 to 7.11 | 1.11 | 1.33 | 1.33 |" in printed
-    assert "| efficientnet_cc_b0_4e | torch | 64 | training | failed |" in printed
+    assert "| efficientnet_cc_b0_4e | torch | 64 | training | RuntimeError: no memory |" in printed
     frameworks = [framework for framework, do in FakeWorker.asked if do == "time"]
     assert frameworks == 2 * (3 * ["jax"] + 3 * ["torch"])  # in turns
 
 
 def test_the_limit_of_time(fake, capsys):
     assert throughput.main(["--families=resnet18", "--batch=64", "--limit=1e-9"]) == 1
-    assert capsys.readouterr().out.count("failed") == 2 * len(FAMILIES["resnet18"])
+    assert capsys.readouterr().out.count("no time was left |") == 2 * len(FAMILIES["resnet18"])
 
 
 def test_a_framework_that_does_not_start(fake, monkeypatch, capsys):
     def ask(self, question, seconds):
         if self.framework == "torch":
-            raise worker.Ended("the process ended (exit status 1)")
+            raise workers.Ended("died: exit status 1")
         return FakeWorker.ask(self, question, seconds)
 
-    monkeypatch.setattr(throughput, "Worker", type("Broken", (FakeWorker,), {"ask": ask}))
+    monkeypatch.setattr(workers, "Worker", type("Broken", (FakeWorker,), {"ask": ask}))
     assert throughput.main(["--families=resnet18", "--batch=64"]) == 0
     printed = capsys.readouterr()
-    assert "torch does not start: the process ended (exit status 1); its rows are left out" in printed.err
+    assert "torch does not start: died: exit status 1; its rows are left out" in printed.err
     assert "| dy_resnet18 | jax | 64 | training |" in printed.out
 
 
@@ -81,7 +85,7 @@ def test_without_pytorch(fake, monkeypatch, capsys):
     monkeypatch.setattr(throughput.importlib.util, "find_spec", lambda name: None if name == "timm" else object())
     assert throughput.main(["--families=resnet18", "--batch=64"]) == 0
     printed = capsys.readouterr()
-    assert "no timm: PyTorch's rows are left out (`make env-torch` installs it)" in printed.err
+    assert "no timm: PyTorch's rows are left out (`make env-gpu` installs it)" in printed.err
     assert "torch" not in printed.out
 
 
@@ -118,38 +122,54 @@ def test_a_step_that_does_not_compile_is_told(monkeypatch):
     assert (name, str(error)) == ("inference", "no such step")
 
 
-def test_a_worker_answers_and_ends(monkeypatch, tmp_path):
-    (tmp_path / "counting.py").write_text(
-        "from benchmarks.worker import serve\n"
-        "def fail(count): raise ValueError('no step')\n"
-        "def prepare(cells):\n"
-        "    print('noise')\n"
-        "    for cell in cells: yield cell['name'], fail if cell['name'] == 'bad' else lambda count: None\n"
-        "serve(prepare, lambda: 'a test')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    root = throughput_jax.CONFIGS.parent
-    process = worker.Worker("counting", {"PYTHONPATH": f"{tmp_path}:{root}"})
-    try:
-        assert process.ask({"do": "describe"}, 60) == {"is": "a test"}
-        answer = process.ask({"do": "prepare", "cells": [{"name": "good"}, {"name": "bad"}]}, 60)
-        assert answer["good"] >= 0
-        assert answer["bad"] == "ValueError: no step"
-        assert process.ask({"do": "time", "name": "good", "seconds": 1e-6}, 60)["seconds"] > 0
-        with pytest.raises(worker.Ended, match="ended"):
-            process.ask({"do": "time", "name": "bad", "seconds": 1}, 60)  # it was never ready: a KeyError ends it
-    finally:
-        process.close()
+def test_frameworks_on_different_devices_are_not_compared(fake, monkeypatch, capsys):
+    def ask(self, question, seconds):
+        answer = FakeWorker.ask(self, question, seconds)
+        return {**answer, "runs_on": "cpu"} if question["do"] == "describe" and self.framework == "torch" else answer
+
+    monkeypatch.setattr(workers, "Worker", type("OnCpu", (FakeWorker,), {"ask": ask}))
+    assert throughput.main(["--families=resnet18", "--batch=64"]) == 2
+    printed = capsys.readouterr()
+    line = "throughput: nothing is compared: jax on gpu, torch on cpu; `make env-gpu` installs both for CUDA\n"
+    assert (printed.out, printed.err) == ("", line)
 
 
-def test_torch_frame_has_the_parameters_of_fix_mobile():
+def torch_side() -> tuple:
+    """Imported here: it is not everywhere."""
     try:
         import torch
 
         from benchmarks import throughput_torch, torch_networks
     except Exception as error:  # builds that do not fit one another fail in many ways
         pytest.skip(f"no PyTorch with timm, as of `make env-torch`: {error}")
+    return torch, throughput_torch, torch_networks
 
+
+@pytest.mark.slow
+def test_torch_compiles_nothing_while_it_is_timed(monkeypatch):
+    torch, throughput_torch, _ = torch_side()
+    tracing_only = functools.partial(torch.compile, backend="eager", dynamic=False)
+    monkeypatch.setattr(throughput_torch, "_compiler", lambda mode: tracing_only)
+    programs = Programs(throughput_torch.prepare, throughput_torch.describe, throughput_torch.forget)
+    frame = throughput_cells.frame(0.25)
+    names = [f"{network} {which}" for network in ("fix_mobile", "resnet18") for which in ("training", "inference")]
+    cells = []
+    for name in names:
+        network, which = name.split()
+        cells.append(CELL | {"name": name, "network": network, "pass": which, "frame": frame})
+    programs.answer({"do": "forget"})
+    prepared = programs.answer({"do": "prepare", "cells": cells})
+    assert all(isinstance(seconds, float) for seconds in prepared.values()), prepared
+    statistics = torch._dynamo.utils.counters["stats"]
+    graphs = statistics["unique_graphs"]
+    assert graphs >= len(names)
+    for name in names:
+        assert "seconds" in programs.answer({"do": "time", "name": name, "seconds": 0.01})
+    assert statistics["unique_graphs"] == graphs
+
+
+def test_torch_frame_has_the_parameters_of_fix_mobile():
+    torch, throughput_torch, torch_networks = torch_side()
     frame = throughput_cells.frame(0.25)
     network = torch_networks.create("fix_mobile", frame)
     model = create_model("fix_mobile", width=0.25)
@@ -164,3 +184,17 @@ def test_torch_frame_has_the_parameters_of_fix_mobile():
     ]
     for _, call in throughput_torch.prepare(cells):
         call(2)
+
+
+@pytest.mark.slow
+def test_small(tmp_path, capfd):
+    """The command itself, with its processes: a few narrow networks of JAX, compiled and timed."""
+    file = tmp_path / "rates.jsonl"
+    options = ["--small", "--frameworks=jax", "--passes=inference", "--rounds=1", f"--jsonl={file}"]
+    assert throughput.main(options) == 0
+    rows = records.read_rows(file)
+    assert [row["network"] for row in rows] == ["mobilenet_v2", "dy_mobile", "fix_mobile"]
+    assert all(row["images_per_s"] > 0 for row in rows)
+    printed = capfd.readouterr().out
+    assert printed.startswith(f"jax {jax.__version__} on ")
+    assert "| dy_mobile | jax | 4 | inference |" in printed

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TOOLS = [
     *("bash", "cat", "chmod", "cp", "dirname", "env", "flock", "gzip", "id", "kill", "mkdir", "mktemp", "mountpoint"),
-    *("rm", "sed", "setsid", "sleep", "tail", "tar", "touch", "true"),
+    *("rm", "sed", "setsid", "sleep", "tail", "tar", "tee", "touch", "true", "uname"),
 ]
 ARGUMENTS = ["--config=my configs/a.py", '--config.data.name=folder:it\'s $HOME; "a" & b*', "--workdir=runs/ä"]
 

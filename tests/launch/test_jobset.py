@@ -17,9 +17,9 @@ def test_jobset():
     chips = container["resources"]["limits"]["google.com/tpu"]
     assert job["parallelism"] == job["completions"] == width * height // chips
     assert (job["completionMode"], job["backoffLimit"], pod["restartPolicy"]) == ("Indexed", 0, "Never")
-    # A mistake ends all; everything else starts all again.
+    # What would only happen again ends all; everything else starts all again.
     (rule,) = job["podFailurePolicy"]["rules"]
-    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [2])
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [1, 2])
     assert rule["onExitCodes"]["containerName"] == container["name"]
     policy = jobset["spec"]["failurePolicy"]
     assert policy["rules"] == [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}]

@@ -34,6 +34,26 @@ def test_slurm(machine, code, count, requeued, ends):
     assert rest == ([["scontrol", "requeue", "42"]] if requeued else [])
 
 
+@pytest.mark.parametrize(
+    ("reports", "highest", "ends"),
+    [
+        (["node1: task 3: Exited with exit code 1", "node2: tasks 0-2: Aborted (core dumped)"], 134, 1),
+        (["node1: tasks 0,2: Exited with exit code 75", "node2: task 1: Exited with exit code 2"], 75, 2),
+        (["node1: tasks 0-3: Exited with exit code 75"], 75, 0),
+    ],
+)
+def test_one_task_that_fails_is_not_started_again(machine, reports, highest, ends):
+    """srun itself returns the highest code of all tasks."""
+    lines = "".join(f'echo "srun: error: {report}" >&2\n' for report in reports)
+    machine.record("srun", answer=f"echo out\n{lines}exit {highest}")
+    machine.record("scontrol")
+    result = submit(machine, "--config=a")
+    assert result.returncode == ends
+    assert result.stdout.splitlines()[0] == "out"
+    assert result.stderr.splitlines() == [f"srun: error: {report}" for report in reports]
+    assert ("scontrol" in [call[0] for call in machine.calls]) == (ends == 0)
+
+
 def test_slurm_directives_come_before_any_command():
     """sbatch reads no further."""
     text = (ROOT / "launch/slurm.sbatch").read_text()

@@ -69,3 +69,19 @@ def test_a_signal_reaches_train_py_once(machine, everyone):
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_suspended_train_py_is_waited_for_in_peace(machine):
+    """`wait` returns at once for it; asking without a pause would take a core."""
+    python = machine.home / "python"
+    python.write_text("#!/usr/bin/env bash\necho $$\nkill -STOP $$\nexit 7\n")
+    python.chmod(0o755)
+    command = [str(machine.package / "launch/worker.sh"), "x"]
+    environment = machine.environment(RESTARTS="5", PYTHON=str(python))
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as worker:
+        child = int(worker.stdout.readline())
+        time.sleep(1)
+        ticks = sum(map(int, Path(f"/proc/{worker.pid}/stat").read_text().split()[13:15]))
+        os.kill(child, signal.SIGCONT)
+        assert worker.wait(10) == 7
+    assert ticks < 0.3 * os.sysconf("SC_CLK_TCK")

@@ -16,7 +16,8 @@ from dynet_jax.tpu.chips import parse_topology
 from dynet_jax.tpu.compiler import slice_devices
 
 (size, c_in, members, c_out, strides, batch), topology = json.loads(sys.argv[1]), sys.argv[2]
-sharding = jax.sharding.SingleDeviceSharding(slice_devices(parse_topology(topology))[0])
+device = slice_devices(parse_topology(topology))[0]
+sharding = jax.sharding.SingleDeviceSharding(device)
 shapes = (batch, size, size, c_in), (6, 3, 3, members, c_out), (batch, 6, c_out)
 arguments = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes]
 
@@ -25,7 +26,7 @@ def moved(fusion):
         conv = lambda *a: dynamic_conv(*a, strides=strides, feature_group_count=c_in // members, fusion=fusion)
         y, vjp = jax.vjp(conv, *arrays)
         return y, vjp(y)
-    with tracing_for("tpu"):
+    with tracing_for("tpu", device.device_kind):
         return jax.jit(gradients).lower(*arguments).compile().cost_analysis()["bytes accessed"]
 
 print(json.dumps([moved("auto"), moved("feature")]))

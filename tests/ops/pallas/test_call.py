@@ -1,12 +1,15 @@
 """What kernels tell of themselves."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.call import recording
+from dynet_jax.ops.pallas.call import Kernel, recording
+from dynet_jax.ops.pallas.plan import padded_bytes
 
 # Multiply-adds of a convolution: positions out x kernel's entries, for every image.
 LAYERS = {
@@ -16,16 +19,58 @@ LAYERS = {
 }
 
 
+def traced(x_shape, bank_shape, options, dtype=jnp.float32) -> list[Kernel]:
+    """The kernels of a layer and of its gradient."""
+    shapes = x_shape, bank_shape, (x_shape[0], bank_shape[0], bank_shape[-1])
+    arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    loss = lambda *a: jnp.sum(dynamic_conv(*a, **options))  # noqa: E731
+    with tracing_for("tpu", "TPU v5 lite"), recording() as kernels:
+        jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(*arrays)
+    return kernels
+
+
+def declared(kernel: Kernel):
+    return kernel.program.keywords["cost_estimate"]
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_kernels_say_how_much_they_compute(name):
     x_shape, bank_shape, options, products = LAYERS[name]
-    shapes = x_shape, bank_shape, (x_shape[0], 4, bank_shape[-1])
-    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    loss = lambda *a: jnp.sum(dynamic_conv(*a, **options))  # noqa: E731
-    with tracing_for("tpu"), recording() as kernels:
-        jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(*arrays)
-    flops = {kernel.name: kernel.program.keywords["cost_estimate"].flops for kernel in kernels}
+    flops = {kernel.name: declared(kernel).flops for kernel in traced(x_shape, bank_shape, options)}
     assert flops == {name: 2 * products, f"{name}_gradients": 4 * products}
+
+
+def moved(kernel: Kernel) -> int:
+    """Bytes of all blocks that the grid asks for, each as often as it is another one than in the step before."""
+    options, total = kernel.program.keywords, 0
+    specs = [*options["in_specs"], *options["out_specs"]]
+    for spec, array in zip(specs, [*kernel.arrays, *kernel.outputs]):
+        steps = itertools.product(*map(range, options["grid"]))
+        places = [tuple(map(int, spec.index_map(*step))) for step in steps]
+        changes = sum(place != before for place, before in zip(places, [None, *places]))
+        total += changes * padded_bytes(spec.block_shape, array.dtype)
+    return total
+
+
+# name: x, bank, options, how much more than it moves a kernel may declare
+REAL_LAYERS = {
+    "dense": ((64, 14, 14, 128), (6, 3, 3, 128, 128), {}, 1.0),
+    "dense, stride 2": ((64, 56, 56, 32), (6, 3, 3, 32, 64), {"strides": 2}, 1.0),
+    "pointwise": ((256, 56, 56, 24), (6, 1, 1, 24, 24), {}, 1.0),
+    "grouped, one block of rows": ((64, 14, 14, 96), (6, 3, 3, 6, 96), {"feature_group_count": 16}, 1.0),
+    # Weights and the rows at the edges stay where they are, and are counted for every block of rows all the same.
+    "grouped": ((64, 56, 56, 24), (6, 3, 3, 6, 24), {"feature_group_count": 4}, 1.1),
+    "grouped, depthwise": ((64, 28, 28, 32), (6, 3, 3, 1, 32), {"feature_group_count": 32}, 1.1),
+}
+
+
+@pytest.mark.parametrize("name", REAL_LAYERS)
+def test_kernels_say_how_many_bytes_they_move(name):
+    *layer, most = REAL_LAYERS[name]
+    kernels = traced(*layer, dtype=jnp.bfloat16)
+    assert len({kernel.name for kernel in kernels}) == 2
+    for kernel in kernels:
+        assert moved(kernel) <= declared(kernel).bytes_accessed <= most * moved(kernel)
 
 
 def test_nothing_is_recorded_outside():

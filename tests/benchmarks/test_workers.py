@@ -1,0 +1,116 @@
+"""Processes that are asked to compile and to time: what one costs that dies, hangs or runs out of memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import throughput, throughput_cells, throughput_rounds, workers
+from benchmarks.records import Deadline, Records, first_line, read_rows
+
+ROOT = Path(__file__).parents[2]
+FAKE = """
+import os, signal, time
+from benchmarks.worker import Programs, serve
+
+def step(cell):
+    def call(count):
+        network = cell["network"]
+        if network == "killed": os.kill(os.getpid(), signal.SIGKILL)
+        if network == "hanging": time.sleep(600)
+        if network == "large": raise MemoryError("no room")
+        if network == "dying":  # when it is timed
+            steps[network] = steps.get(network, 0) + 1
+            if steps[network] > 1: os._exit(7)
+        time.sleep(0.001 * count)
+    return call
+
+steps = {}
+
+def prepare(cells):
+    print("noise")
+    for cell in cells:
+        yield cell["name"], step(cell)
+
+def describe():
+    return {"is": "a fake", "runs_on": "cpu"}
+
+if __name__ == "__main__":
+    serve(Programs(prepare, describe).answer)
+"""
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """A framework whose networks do what their names say."""
+    (tmp_path / "fake_jax.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setattr(throughput_rounds, "MODULE", "fake_{}")
+    networks = ("first", "killed", "large", "hanging", "dying", "last")
+    family = [throughput_cells.Subject("jax", name, "first") for name in networks]
+    monkeypatch.setitem(throughput_cells.FAMILIES, "mobile", family)
+
+
+def test_a_network_that_ends_its_process_costs_its_own_row_only(fake, tmp_path, capsys):
+    file = tmp_path / "rates.jsonl"
+    options = ["--frameworks=jax", "--families=mobile", "--batch=4", "--passes=inference", "--rounds=3"]
+    options += ["--seconds=0.01", "--cell-limit=1", f"--jsonl={file}"]
+    assert throughput.main(options) == 1
+    rows = {row["network"]: row for row in read_rows(file)}
+    errors = {network: row.get("error") for network, row in rows.items()}
+    assert errors == {
+        "first": None,
+        "killed": "died: signal 9",
+        "large": "out of memory (MemoryError: no room)",
+        "hanging": "over 1 s",
+        "dying": "died: exit status 7",
+        "last": None,
+    }
+    assert rows["last"]["images_per_s"] > 0
+    assert rows["last"]["of_base"] > 0
+    assert "| killed | jax | 4 | inference | died: signal 9 |" in capsys.readouterr().out
+
+
+def test_the_limit_ends_a_question_and_is_not_its_fault(fake):
+    asked = workers.Workers(limit=600, deadline=Deadline(2))
+    try:
+        hanging = {"name": "hanging", "network": "hanging"}
+        with pytest.raises(workers.OutOfTime):
+            asked.ask("fake_jax", {"do": "prepare", "cells": [hanging]})
+        with pytest.raises(workers.OutOfTime):
+            asked.ask("fake_jax", {"do": "describe"})
+    finally:
+        asked.close()
+
+
+def test_a_process_that_cannot_begin(monkeypatch):
+    asked = workers.Workers(limit=60, deadline=Deadline(60))
+    with pytest.raises(workers.Ended, match="died: exit status 1"):
+        asked.ask("no_such_module", {"do": "describe"})
+
+
+def test_memory_is_what_frameworks_say():
+    torch_error = type("OutOfMemoryError", (RuntimeError,), {})
+    for error in (torch_error("CUDA out of memory"), RuntimeError("RESOURCE_EXHAUSTED: 1 GB"), MemoryError()):
+        assert first_line(error).startswith("out of memory (")
+    assert first_line(ValueError("two\nlines")) == "ValueError: two"
+
+
+def test_the_side_of_pytorch_needs_no_jax():
+    code = "import sys, benchmarks.worker, benchmarks.workers, benchmarks.records; print('jax' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout == "False\n"
+
+
+def test_rows_are_taken_up_again_but_for_one_that_was_cut_off(tmp_path):
+    file = tmp_path / "rows"
+    file.write_text('{"name": "a", "value": 1}\n{"name": "a", "value": 2}\n{"name": "b", "va')
+    kept = Records(file, key=lambda row: row["name"])
+    assert kept.find("a")["value"] == 2
+    assert kept.find("b") is None
+    kept.add(name="b", value=3)
+    assert [row["value"] for row in read_rows(file)] == [1, 2, 3]
+    Records(file)
+    assert read_rows(file) == []

@@ -1,0 +1,69 @@
+"""The TPU's kernels in bfloat16, interpreted, against the plain form in float32 on the same rounded numbers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dynet_jax.ops import dynamic_conv
+from dynet_jax.ops.pallas.dynamic import dense_dynamic_conv, grouped_dynamic_conv, pointwise_dynamic_conv
+from dynet_jax.ops.pallas.plan import PointwisePlan, make_dense_plan, make_plan
+from dynet_jax.ops.window import make_window
+
+NAMES = ("x", "kernels", "coefficients")
+
+
+def dense(strides, x, kernels, _):
+    _, window = make_window(x, (3, 3), strides, "SAME", 1)
+    plan = make_dense_plan(x, kernels, 1, window, interpret=True)
+    return functools.partial(dense_dynamic_conv, plan=plan)
+
+
+def grouped(strides, x, kernels, groups):
+    _, window = make_window(x, (3, 3), strides, "SAME", 1)
+    plan = make_plan(x.shape, kernels.shape[-1], groups, window, interpret=True)
+    return functools.partial(grouped_dynamic_conv, plan=plan)
+
+
+def images_in_the_lanes(strides, x, kernels, groups):
+    plan = grouped(strides, x, kernels, groups).keywords["plan"]._replace(channel_axis=0)
+    return functools.partial(grouped_dynamic_conv, plan=plan)
+
+
+def pointwise(strides, x, kernels, _):
+    return functools.partial(pointwise_dynamic_conv, plan=PointwisePlan(x.shape[1], x.shape[0], interpret=True))
+
+
+# name: (what makes the form, shape of x, kernel size, C_out, groups, strides)
+CASES = {
+    "dense": (dense, (4, 16, 16, 12), 3, 16, 1, 1),
+    "dense, stride 2": (dense, (4, 16, 16, 12), 3, 16, 1, 2),
+    "grouped": (grouped, (4, 16, 16, 12), 3, 12, 2, 1),
+    "grouped, stride 2": (grouped, (4, 16, 16, 12), 3, 12, 2, 2),
+    "grouped, images in the lanes": (images_in_the_lanes, (4, 16, 16, 12), 3, 12, 2, 1),
+    "pointwise": (pointwise, (4, 16, 16, 12), 1, 16, 1, 1),
+}
+
+
+def gradients(form, operands, cotangent):
+    return jax.jit(lambda *arrays: jax.vjp(form, *arrays)[1](cotangent))(*operands)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients(name):
+    """Off by roundings of single numbers, to 8 bits; sums of a thousand products in bfloat16 would be off by more."""
+    make, shape, size, c_out, groups, strides = CASES[name]
+    rng = np.random.default_rng(0)
+    shapes = shape, (4, size, size, shape[-1] // groups, c_out), (shape[0], 4, c_out)
+    low = [jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes]
+    exact = [array.astype(jnp.float32) for array in low]
+    plain = functools.partial(dynamic_conv, fusion="kernel", strides=strides, feature_group_count=groups)
+    y = jax.eval_shape(plain, *exact)
+    cotangent = jnp.asarray(rng.normal(size=y.shape), jnp.bfloat16)
+    expected = gradients(plain, exact, cotangent.astype(jnp.float32))
+    for operand, actual, wanted in zip(NAMES, gradients(make(strides, *low[:2], groups), low, cotangent), expected):
+        assert actual.dtype == jnp.bfloat16
+        error = jnp.linalg.norm(actual.astype(jnp.float32) - wanted) / jnp.linalg.norm(wanted)
+        assert error < 0.005, operand
