@@ -15,6 +15,7 @@ class Scored(Protocol):
     score: str
     train_score: str
     score_title: str
+    loss_title: str
 
 
 def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: Path, title: str) -> None:
@@ -38,7 +39,7 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: 
         [row["step"] for row in rows["train"]], [row["learning_rate"] for row in rows["train"]], color=COLORS["train"]
     )
     final = f" (test: {100 * rows['test'][-1][task.score]:.2f} %)" if rows["test"] else ""
-    loss.set(title="loss (training: with label smoothing)", xlabel="step", ylabel="cross entropy", ylim=(0, None))
+    loss.set(title=task.loss_title, xlabel="step", ylabel="cross entropy", ylim=(0, None))
     accuracy.set(title=f"{task.score_title}{final}", xlabel="step", ylabel="%", ylim=(0, 100))
     if rows["train"]:  # an early test loss, before the running statistics have settled, would flatten all the rest
         loss.set_ylim(0, 1.2 * max(row["loss"] for row in rows["train"]))

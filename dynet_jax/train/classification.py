@@ -23,6 +23,7 @@ class Classification:
 
     config: ml_collections.ConfigDict
     score, train_score, score_title = "top1", "top1", "top-1 accuracy"
+    loss_title = "loss (training: with label smoothing)"
 
     @property
     def init_size(self) -> int:

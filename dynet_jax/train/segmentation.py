@@ -37,7 +37,8 @@ class Segmentation:
     """
 
     config: ml_collections.ConfigDict
-    score, train_score, score_title = "miou", "pixel_accuracy", "mIoU on the test set, pixel accuracy in training"
+    score, train_score, score_title = "miou", "pixel_accuracy", "train: pixels, test: mIoU"
+    loss_title = "loss"
     init_size = 64
 
     def check(self) -> None:

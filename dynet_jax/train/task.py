@@ -24,13 +24,14 @@ class Task(Protocol):
     Attributes:
       score: the test metric by which a checkpoint is the best.
       train_score: the training metric that is drawn beside it.
-      score_title: of both, for people.
+      score_title, loss_title: for people.
       init_size: side of the square images that parameters are initialised with.
     """
 
     score: str
     train_score: str
     score_title: str
+    loss_title: str
     init_size: int
 
     def check(self) -> None:
