@@ -21,3 +21,12 @@ def test_blocks():
 
 def test_there_are_blocks():
     assert len(BLOCKS) == 3
+
+
+@pytest.mark.slow
+def test_the_network_of_the_page_on_segmentation():
+    page = (Path(__file__).parents[1] / "docs" / "segmentation.md").read_text()
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert names["logits"].shape == (1, 12, 16, 11)
