@@ -13,7 +13,8 @@ from dynet_jax.train.recipe import paper_recipe
 from dynet_jax.train.workdir import claim, read_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(path for path in CONFIGS.glob("*.py") if path.stem != "common")
+FILES = sorted(path for path in CONFIGS.glob("*.py") if path.stem != "common" and not path.stem.startswith("seg_"))
+SEGMENTATION = sorted(CONFIGS.glob("seg_*.py"))
 
 
 def changed(*assignments):
@@ -55,6 +56,30 @@ def test_the_default_is_the_papers_recipe(path):
     assert (config.data.name, config.data.image_size, config.data.crop) == ("imagenet2012", 224, "random_resized_crop")
     assert config.data.flip
     assert config.model.width == OTHER_WIDTHS.get(path.stem, 1.0)
+
+
+@pytest.mark.parametrize("variant", common.SEGMENTATION_VARIANTS)
+@pytest.mark.parametrize("path", SEGMENTATION, ids=lambda path: path.stem)
+def test_every_file_for_segmentation(path, variant):
+    config = load_config(f"{path}:{variant}")
+    check_config(config)
+    assert path.stem == f"seg_{config.model.name.removeprefix('fcn_')}"
+    arguments = config.model.to_dict()
+    model = create_model(arguments.pop("name"), **arguments)
+    assert (model.num_classes, model.backbone.stride) == (19 if variant == "cityscapes" else 11, 8)
+    assert config.data.name.startswith(variant)
+
+
+@pytest.mark.parametrize("path", SEGMENTATION, ids=lambda path: path.stem)
+def test_mmsegmentations_recipe(path):
+    """Its schedule of 40,000 steps for a dilated FCN on Cityscapes."""
+    config = load_config(str(path))
+    assert config.to_dict() == load_config(f"{path}:cityscapes").to_dict()
+    assert (config.batch_size, round(config.epochs * (2975 // config.batch_size))) == (8, 40_000)
+    assert (config.learning_rate, config.schedule, config.momentum) == (0.01, "poly", 0.9)
+    assert (config.weight_decay, config.decay_parameters, config.bn_batch_size) == (5e-4, "all", None)
+    assert (config.data.crop_size, config.data.scale, config.data.flip) == ((512, 1024), (0.5, 2.0), True)
+    assert config.data.color_distortion
 
 
 def test_missing_file():

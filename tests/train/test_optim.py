@@ -73,3 +73,13 @@ def test_clipping_scales_the_whole_gradient(clip_norm, factor):
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
     updates, _ = optimizer.update({"a": jnp.full(1, 3.0), "b": jnp.full(1, -4.0)}, optimizer.init(params), params)
     np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-3 * factor, 4 * factor], rtol=1e-6)
+
+
+def test_poly_decay():
+    """mmsegmentation's: (rate - end) (1 - progress)^0.9 + end, after a linear warm-up."""
+    schedule = make_schedule(0.1, warmup_steps=10, total_steps=110, decay="poly")
+    for step, expected in ((0, 0.0), (5, 0.05), (10, 0.1), (60, (0.1 - 1e-4) * 0.5**0.9 + 1e-4), (110, 1e-4)):
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
+    assert float(make_schedule(0.01, 0, 100, decay="poly")(0)) == pytest.approx(0.01)
+    with pytest.raises(UserError, match="unknown schedule 'cosin'; did you mean cosine"):
+        make_schedule(0.1, 0, 10, decay="cosin")
