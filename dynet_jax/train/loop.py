@@ -240,7 +240,8 @@ class _Session:
         self.checkpoints.score(step, values[self.run.task.score])
         self.writer.write(step, "test", values)
         if jax.process_index() == 0:
-            self.writer.write_images(step, self.illustrate(state.averaged_variables))
+            local = jax.device_get(state.averaged_variables)  # the other hosts do not take part
+            self.writer.write_images(step, self.illustrate(local))
             rows = {kind: read_metrics(self.writer.path, kind) for kind in ("train", "test")}
             title = f"{self.config.model.name} on {self.config.data.name}"
             try:

@@ -25,8 +25,9 @@ class Run:
         devices: int = 1,
         environment: dict | None = None,
         max_kib: int | None = None,
+        config: str = CONFIG,
     ):
-        command = [*self.program, f"--config={CONFIG}", f"--workdir={workdir}", *arguments]
+        command = [*self.program, f"--config={config}", f"--workdir={workdir}", *arguments]
         if max_kib is not None:
             command = ["bash", "-c", f'ulimit -f {max_kib}; exec "$@"', "bash", *command]
         self.lines: list[str] = []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 
 import chex
 import cv2
@@ -23,6 +24,7 @@ from dynet_jax.train.setup import make_run, open_data
 from dynet_jax.train.step import make_eval_step, make_train_step
 from tests.data.maps import CLASSES, IGNORED, write_maps
 from tests.train import tiny_segmentation
+from tests.train.processes import two_hosts
 
 # Odd sizes, smaller than the crop of 32x32 and larger; more test images than devices.
 SIZES = {
@@ -261,3 +263,24 @@ def test_a_backbone_begins_as_a_classifier(config, tmp_path, capsys):
         "with new auxiliary_classifier, auxiliary_head, auxiliary_head_norm, classifier, head"
         in capsys.readouterr().out
     )
+
+
+@pytest.mark.slow
+def test_two_hosts_are_one_run(maps, trained, tmp_path):
+    """Signalled in between, they save and go on; one of them makes the pictures."""
+    own = {"config": tiny_segmentation.__file__}
+    data = f"--config.data.name=maps:{maps[0]}"
+    hosts = two_hosts(tmp_path / "run", data, options=(own, own), devices=4)
+    hosts[0].read_until("step 4/12")
+    hosts[1].process.send_signal(signal.SIGTERM)
+    assert [host.finish() for host in hosts] == [loop.INTERRUPTED] * 2, hosts[0].output + hosts[1].output
+    hosts = two_hosts(tmp_path / "run", data, options=(own, own), devices=4)
+    assert [host.finish() for host in hosts] == [0, 0], hosts[0].output + hosts[1].output
+    (first, last), (_, expected) = (
+        read_metrics(path / "metrics.jsonl", "test") for path in (tmp_path / "run", trained)
+    )
+    assert (first["step"], last["step"], last["examples"]) == (6, 12, expected["examples"])
+    assert last["loss"] == pytest.approx(expected["loss"], rel=0.05)
+    assert np.sum(last["confusion"]) == np.sum(expected["confusion"])
+    events = b"".join(path.read_bytes() for path in (tmp_path / "run/tensorboard").glob("events*"))
+    assert b"\x89PNG" in events
