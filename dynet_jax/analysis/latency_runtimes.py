@@ -12,7 +12,7 @@ from dynet_jax.analysis.latency_networks import random_program
 from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing
 from dynet_jax.inference.native.build import build
-from dynet_jax.inference.native.engine import has_bfloat16
+from dynet_jax.inference.native.library import has_bfloat16
 from dynet_jax.inference.program import Convolution, Predictor
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, for pixels from 0 to 255
