@@ -175,7 +175,9 @@ def test_all_take_turns():
 
 def test_plan():
     assert set(BASES) | set(BASES.values()) <= set(list_models())
-    plan = Plan(["dy_mobile", "dy_resnet18"], [("native", "int8-banks"), ("torch", "float32")], [1, 2], [224, 64], runs=2)
+    plan = Plan(
+        ["dy_mobile", "dy_resnet18"], [("native", "int8-banks"), ("torch", "float32")], [1, 2], [224, 64], runs=2
+    )
     groups = plan.groups()
     assert [(group[0].pair, group[0].image_size) for group in groups] == [
         ("dy_mobile", 224), ("dy_mobile", 64), ("dy_resnet18", 224), ("dy_resnet18", 64),
