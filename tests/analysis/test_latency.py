@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from dynet_jax import list_models
-from dynet_jax.analysis import latency_compare, latency_networks, latency_plots, latency_report, latency_runtimes
+from dynet_jax.analysis import (
+    latency_compare,
+    latency_networks,
+    latency_plots,
+    latency_report,
+    latency_runtimes,
+    latency_worker,
+)
 from dynet_jax.analysis.latency import BASES, Measurement, Parts, Plan, failure, measure_group, runs_of, takes_part
 from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
 from dynet_jax.analysis.latency_worker import Ready, Workers, cores
@@ -171,6 +178,18 @@ def test_all_take_turns():
     timed = [cell for cell, what in asked if what == "time"]
     assert timed[:5] == [fast, wrong, wrong, slow, fast]  # to and fro
     assert runs_of(100, 50) == 5
+
+
+def test_threads_that_spin_are_waited_for(monkeypatch):
+    """Before it is the turn of another runtime."""
+    waits = []
+    monkeypatch.setattr(latency_worker.time, "sleep", waits.append)
+    for runtime in ("onnxruntime", "native"):
+        latency_worker._time({cell(runtime=runtime): (lambda images: waits.append("run"), None)}, cell(runtime=runtime))
+        runs, wait = waits[:-1], waits[-1]
+        assert (set(runs), wait) == ({"run"}, RUNTIMES[runtime].seconds_of_spinning)
+        waits.clear()
+    assert RUNTIMES["onnxruntime"].seconds_of_spinning > 0 == RUNTIMES["native"].seconds_of_spinning
 
 
 def test_plan():
