@@ -76,6 +76,35 @@ def make_window(
     return x, Window(kernel_size, strides, dilation, tuple(pads))
 
 
+def fixed_padding(padding: Padding, reach: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """(before, after) of each dimension, for padding with zeros that is the same whatever the size of the input.
+
+    reach: positions from the first to the last that a window sees, in each dimension.
+    Raises ValueError for padding that depends on the size, or is not of zeros.
+
+    >>> fixed_padding("TORCH", (4, 3))
+    ((1, 1), (1, 1))
+    >>> fixed_padding((2, (0, 1)), (3, 3))
+    ((2, 2), (0, 1))
+    """
+    if padding == "VALID":
+        return ((0, 0),) * len(reach)
+    if padding == "TORCH":
+        return tuple(((r - 1) // 2,) * 2 for r in reach)
+    if isinstance(padding, str):
+        raise ValueError(f"padding {padding!r} is not the same for every size of the input")
+    return _numeric_padding(padding, len(reach))
+
+
+def pool_padding(padding: Padding, size: int) -> Padding:
+    """The padding of pooling as that of a convolution: 'TORCH' pads an even size by one more than a convolution would.
+
+    >>> pool_padding("TORCH", 2)
+    1
+    """
+    return size // 2 if padding == "TORCH" else padding
+
+
 def _named_padding(x, padding, reach, strides):
     zero = [(0, 0)] * len(reach)
     if padding == "SAME" and not all(isinstance(size, int) for size in x.shape[1:-1]):
@@ -87,7 +116,7 @@ def _named_padding(x, padding, reach, strides):
         mode = "wrap" if padding == "CIRCULAR" else "reflect"
         return jnp.pad(x, [(0, 0), *sides, (0, 0)], mode=mode), zero
     if padding == "TORCH":
-        return x, [((r - 1) // 2,) * 2 for r in reach]
+        return x, fixed_padding(padding, reach)
     if padding == "CAUSAL" and len(reach) == 1:
         return x, [(reach[0] - 1, 0)]
     raise ValueError(

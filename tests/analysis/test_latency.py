@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from dynet_jax import list_models
-from dynet_jax.analysis import latency_compare, latency_networks, latency_plots, latency_report, latency_runtimes
+from dynet_jax.analysis import (
+    latency_compare,
+    latency_networks,
+    latency_plots,
+    latency_report,
+    latency_runtimes,
+    latency_worker,
+)
 from dynet_jax.analysis.latency import BASES, Measurement, Parts, Plan, failure, measure_group, runs_of, takes_part
 from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
 from dynet_jax.analysis.latency_worker import Ready, Workers, cores
@@ -36,11 +43,11 @@ def measurement(milliseconds, *arguments, **options):
 def measured():
     return [
         measurement(4, "dy_mobile", "native"),
-        measurement(2, "dy_mobile", "native", "int8"),
+        measurement(2, "dy_mobile", "native", "int8-banks"),
         measurement(10, "dy_mobile", "jax"),
         failure(cell("dy_mobile", "openvino"), "RuntimeError: not so"),
         measurement(8, "mobilenet_v2", "native"),
-        measurement(7, "mobilenet_v2", "native", "int8"),
+        measurement(7, "mobilenet_v2", "native", "int8-banks"),
         measurement(5, "mobilenet_v2", "jax"),
         measurement(3, "mobilenet_v2", "onnxruntime"),
         measurement(6, "mobilenet_v2", "openvino"),
@@ -55,8 +62,8 @@ def test_ratios(measured):
     assert native.to_fastest == pytest.approx(2 / 4)
     assert native.like_for_like == native.to_fastest_float32 == pytest.approx(3 / 4)
     assert latency_compare.label(native.fastest_base.cell) == "openvino bfloat16"
-    assert latency_compare.compare(measured, cell(numbers="int8")).like_for_like == pytest.approx(1)
-    assert latency_compare.compare(measured, cell(numbers="int8")).same_runtime == pytest.approx(7 / 2)
+    assert latency_compare.compare(measured, cell(numbers="int8-banks")).like_for_like == pytest.approx(1)
+    assert latency_compare.compare(measured, cell(numbers="int8-banks")).same_runtime == pytest.approx(7 / 2)
     assert latency_compare.compare(measured, cell(runtime="jax")).to_fastest == pytest.approx(2 / 10)
     failed = latency_compare.compare(measured, cell(runtime="openvino"))
     assert failed.same_runtime is None
@@ -76,10 +83,10 @@ def test_tables(measured):
     exact, rounded, two_threads = latency_report.summary_table(measured, 224, 1).rows
     assert exact[:7] == ("dy_mobile", "1", 4, "native", "mobilenet_v2", 3, "onnxruntime")
     assert exact[7:] == (pytest.approx(3 / 4), 58.3, 109.1, pytest.approx(1.87, abs=0.005))
-    assert rounded[2:8] == (2, "native int8", "mobilenet_v2", 2, "openvino bfloat16", 1)
+    assert rounded[2:8] == (2, "native int8-banks", "mobilenet_v2", 2, "openvino bfloat16", 1)
     assert two_threads[2:8] == (None, None, "mobilenet_v2", 1, "onnxruntime", None)
     rows = {row[1]: row[2:] for row in latency_report.runtime_table(measured, 224, 1, 1).rows}
-    assert list(rows) == ["native", "native int8", "jax", "openvino", "onnxruntime", "openvino bfloat16"]
+    assert list(rows) == ["native", "native int8-banks", "jax", "openvino", "onnxruntime", "openvino bfloat16"]
     assert rows["native"] == (
         4,
         "3.80 to 4.40",
@@ -173,9 +180,23 @@ def test_all_take_turns():
     assert runs_of(100, 50) == 5
 
 
+def test_threads_that_spin_are_waited_for(monkeypatch):
+    """Before it is the turn of another runtime."""
+    waits = []
+    monkeypatch.setattr(latency_worker.time, "sleep", waits.append)
+    for runtime in ("onnxruntime", "native"):
+        latency_worker._time({cell(runtime=runtime): (lambda images: waits.append("run"), None)}, cell(runtime=runtime))
+        runs, wait = waits[:-1], waits[-1]
+        assert (set(runs), wait) == ({"run"}, RUNTIMES[runtime].seconds_of_spinning)
+        waits.clear()
+    assert RUNTIMES["onnxruntime"].seconds_of_spinning > 0 == RUNTIMES["native"].seconds_of_spinning
+
+
 def test_plan():
     assert set(BASES) | set(BASES.values()) <= set(list_models())
-    plan = Plan(["dy_mobile", "dy_resnet18"], [("native", "int8"), ("torch", "float32")], [1, 2], [224, 64], runs=2)
+    plan = Plan(
+        ["dy_mobile", "dy_resnet18"], [("native", "int8-banks"), ("torch", "float32")], [1, 2], [224, 64], runs=2
+    )
     groups = plan.groups()
     assert [(group[0].pair, group[0].image_size) for group in groups] == [
         ("dy_mobile", 224), ("dy_mobile", 64), ("dy_resnet18", 224), ("dy_resnet18", 64),
@@ -210,7 +231,7 @@ def test_a_process_that_ends_is_a_mistake_not_a_hang():
 
 
 def test_the_command(tmp_path, capfd):
-    """All runtimes that are here, native with all all_numbers where there is a compiler."""
+    """All runtimes that are here, native with all numbers where there is a compiler."""
     arguments = [*TINY, f"--out={tmp_path / 'new' / 'folder'}", "--runtimes=jax,native,onnxruntime"]
     assert main(arguments) == 0
     out, err = capfd.readouterr()

@@ -236,7 +236,7 @@ def test_without_a_compiler(monkeypatch, capsys):
     """auto falls back to JAX, and says so; native says what is missing."""
     monkeypatch.setenv("CXX", "no-such-compiler")
     native.build.build.cache_clear()
-    native.engine._library.cache_clear()
+    native.library.load.cache_clear()
     try:
         model = inference_model("fix_mobile", runtime="auto")
         assert_same(model.logits(images(1)), expected("fix_mobile", 1))
@@ -246,7 +246,7 @@ def test_without_a_compiler(monkeypatch, capsys):
             inference_model("fix_mobile", runtime="native")
     finally:
         native.build.build.cache_clear()
-        native.engine._library.cache_clear()
+        native.library.load.cache_clear()
 
 
 def test_a_compiler_that_fails(monkeypatch, tmp_path):

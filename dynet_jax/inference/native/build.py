@@ -12,7 +12,9 @@ from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import cache_folder, processor
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-fPIC", "-shared", "-pthread")
+COMPILE = ("-std=c++20", "-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-fPIC", "-pthread", "-c")
+# Apart: a library that is linked with -ffast-math makes denormals zeros for whoever loads it, the whole process.
+LINK = ("-shared", "-pthread")
 COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -42,7 +44,13 @@ def _fingerprint(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     sources = [path.read_bytes() for path in sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cpp"))]
     digest = hashlib.blake2b(digest_size=8)
-    for part in (compiler.encode(), version.encode(), processor().encode(), " ".join(FLAGS).encode(), *sources):
+    for part in (
+        compiler.encode(),
+        version.encode(),
+        processor().encode(),
+        " ".join(COMPILE + LINK).encode(),
+        *sources,
+    ):
         digest.update(hashlib.blake2b(part).digest())
     return digest.hexdigest()
 
@@ -51,12 +59,16 @@ def _compile(compiler: str, library: Path) -> None:
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
-            command = [compiler, *FLAGS, str(SOURCES / "engine.cpp"), "-o", str(made)]
-            result = subprocess.run(command, capture_output=True, text=True)
-            if result.returncode:
-                reason = one_line(result.stderr, limit=300)
-                raise UserError(f"{compiler} cannot compile the native engine: {reason}; name another one as $CXX")
+            compiled, made = Path(folder) / "engine.o", Path(folder) / library.name
+            _run(compiler, *COMPILE, str(SOURCES / "engine.cpp"), "-o", str(compiled))
+            _run(compiler, *LINK, str(compiled), "-o", str(made))
             os.replace(made, library)  # another process may be doing the same
     except OSError as error:
         raise UserError(f"the native engine cannot be written to {library.parent}: {error.strerror}") from error
+
+
+def _run(compiler: str, *arguments: str) -> None:
+    result = subprocess.run([compiler, *arguments], capture_output=True, text=True)
+    if result.returncode:
+        reason = one_line(result.stderr, limit=300)
+        raise UserError(f"{compiler} cannot compile the native engine: {reason}; name another one as $CXX")

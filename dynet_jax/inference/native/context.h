@@ -6,6 +6,7 @@
 
 #include "geometry.h"
 #include "pool.h"
+#include "status.h"
 
 inline double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -18,9 +19,21 @@ struct Value {
   float* data = nullptr;
 
   bool is_map() const { return height > 0; }
-  int planes() const { return is_map() && paired ? channels / 2 : channels; }
+  bool in_pairs() const { return is_map() && paired; }
+  int planes() const { return in_pairs() ? channels / 2 : channels; }
   int64_t positions() const { return static_cast<int64_t>(height) * width; }
   int64_t floats() const { return (planes() * plane + 15) / 16 * 16 + 64; }  // a tile may read beyond the end
+  // Throws Failure for a map without positions.
+  void shape_map(int c, int h, int w) {
+    if (h < 1 || w < 1) throw Failure{TOO_SMALL};
+    shape(c, h, w);
+  }
+  void shape_vector(int c) { shape(c, 0, 0); }
+  // Throws Failure for a map of another size.
+  void check_size(const Value& other) const {
+    if (other.height != height || other.width != width) throw Failure{OTHER_SIZES};
+  }
+
   void shape(int c, int h, int w) {
     channels = c, height = h, width = w;
     plane = h ? (positions() + 15) / 16 * 16 : 1;
@@ -55,6 +68,6 @@ struct Context {
 struct Operation {
   std::vector<int> inputs, outputs;
   virtual ~Operation() = default;
-  virtual bool shape(std::vector<Value>& values) const = 0;  // of the outputs; false if the image is too small
+  virtual void shape(std::vector<Value>& values) const = 0;  // of the outputs; may throw Failure
   virtual void run(Context& context) const = 0;
 };

@@ -12,12 +12,10 @@ struct Convolution : Operation {
   std::vector<Block> blocks;
   int64_t panels;  // elements
 
-  bool shape(std::vector<Value>& values) const override {
+  void shape(std::vector<Value>& values) const override {
     const Value& in = values[x];
-    int height = g.output(0, in.height), width = g.output(1, in.width);
-    if (height < 1 || width < 1) return false;
-    values[y].shape(g.c_out, height, width);
-    return true;
+    values[y].shape_map(g.c_out, g.output(0, in.height), g.output(1, in.width));
+    if (residual >= 0) values[y].check_size(values[residual]);
   }
 
   void fuse(const Context& context, int block, float* panel) const {

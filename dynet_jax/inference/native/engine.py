@@ -3,12 +3,12 @@
 import ctypes
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.native.build import build
+from dynet_jax.inference.native.library import ConvolutionArguments, LinearArguments, address, check, load
 from dynet_jax.inference.native.lower import channels_of, features_of, lower
 from dynet_jax.inference.native.pack import STORAGE, pack_kernel, pack_linear
 from dynet_jax.inference.program import (
@@ -22,20 +22,11 @@ from dynet_jax.inference.program import (
     Program,
     outputs,
 )
-from dynet_jax.ops.window import Padding
+from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "hard_swish": 3, "hard_sigmoid": 4, "sigmoid": 5, "silu": 6}
 FUNCTIONS = ACTIVATIONS | {"add": -1, "multiply": -2}
 SAME, EXPLICIT = [1, 0, 0, 0, 0], 0
-
-
-class LinearArrays(ctypes.Structure):
-    """struct LinearArrays"""
-
-    _fields_ = [
-        *((name, ctypes.c_int32) for name in ("c_in", "c_out", "storage")),
-        *((name, ctypes.c_void_p) for name in ("weights", "scales", "bias")),
-    ]
 
 
 class Engine:
@@ -45,6 +36,8 @@ class Engine:
     arithmetic: 'float32', or 'bfloat16' for maps and kernels, whose products are summed in float32. Vectors, and so
       coefficients and logits, are float32 always.
     A batch of less than two images per thread goes image by image, each by all threads; a larger one by images.
+    Threads of the caller may call it at once, and wait for each other. After a fork it starts threads of its own; a
+    copy, or what is unpickled, is built anew from the program.
 
     Raises UserError if the program has something that the engine has not, or there is no compiler for it.
     """
@@ -59,7 +52,9 @@ class Engine:
         storage: str,
         arithmetic: str,
     ):
-        self._library = _library()
+        options = {"mean": mean, "std": std, "threads": threads, "storage": storage, "arithmetic": arithmetic}
+        self._made_from = options, program
+        self._library = load()
         self._kept: list = []  # arrays that the engine reads
         self._storage, self._features = storage, features_of(program)
         self._paired = arithmetic == "bfloat16"
@@ -67,123 +62,125 @@ class Engine:
         self._channels_of = channels_of(program)
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
-        self._engine = ctypes.c_void_p(
-            self._library.dynet_new(threads, values, self._paired, *map(self._pointer, pixels))
+        self._engine = ctypes.c_void_p()
+        made = self._library.dynet_new(
+            ctypes.byref(self._engine), threads, values, self._paired, *map(self._pointer, pixels)
         )
+        check(made, f"an engine of {threads} threads")
         for operation in program.operations:
-            _ADD[type(operation)](self, operation)
-        if not isinstance(program.operations[-1], Dense):
-            raise UserError("the native engine runs classifiers, which end with a linear layer; use runtime='jax'")
+            check(_ADD[type(operation)](self, operation), "the network")
         self.outputs = program.operations[-1].kernel.shape[1]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Logits, [batch, outputs]. Raises UserError for images that are smaller than the network's stride."""
-        is_bytes = images.dtype == np.uint8
-        images = np.ascontiguousarray(images, np.uint8 if is_bytes else np.float32)
+        """Logits, [batch, outputs].
+
+        Raises UserError for images that are smaller than the network's stride, or for which there is no memory.
+        """
+        images, is_bytes = _pixels(images)
         y = np.empty((len(images), self.outputs), np.float32)
         batch, height, width, _ = images.shape
-        failed = self._library.dynet_run(
-            self._engine, _address(images), is_bytes, batch, height, width, _address(y), self.outputs
+        status = self._library.dynet_run(
+            self._engine, address(images), is_bytes, batch, height, width, address(y), self.outputs
         )
-        if failed:
-            raise UserError(f"images of {height}x{width} are too small for this network")
+        check(status, f"images of {height}x{width}")
         return y
 
     def profile(self, image: np.ndarray) -> np.ndarray:
         """Seconds of every operation of `program` for one image [1, height, width, 3], and of all fusions, which are a
-        part of the predictors'."""
-        is_bytes = image.dtype == np.uint8
-        image = np.ascontiguousarray(image, np.uint8 if is_bytes else np.float32)
+        part of the predictors'. Raises UserError as a call does."""
+        image, is_bytes = _pixels(image)
         y, times = np.empty(self.outputs, np.float32), np.zeros(len(self.program.operations) + 1)
-        self._library.dynet_profile(
-            self._engine, _address(image), is_bytes, *image.shape[1:3], _address(y), _address(times)
+        _, height, width, _ = image.shape
+        status = self._library.dynet_profile(
+            self._engine, address(image), is_bytes, height, width, address(y), address(times)
         )
+        check(status, f"images of {height}x{width}")
         return times
+
+    def __reduce__(self):
+        options, program = self._made_from
+        return functools.partial(Engine, **options), (program,)
 
     def __del__(self):
         if getattr(self, "_engine", None):
             self._library.dynet_delete(self._engine)
 
-    def _convolution(self, op: Convolution) -> None:
+    def _convolution(self, op: Convolution) -> int:
         dynamic = isinstance(op.kernel, Bank)
         kernel = op.kernel.stored_as(self._storage) if dynamic else op.kernel
         panels = pack_kernel(kernel, op.feature_group_count, paired=self._paired)
-        *_, inputs, c_out = kernel.kernels.shape if dynamic else kernel.shape
-        size = (kernel.kernels.shape[1:] if dynamic else kernel.shape)[:2]
-        window = [*size, *op.strides, *op.kernel_dilation, *_padding(op.padding, size, op.kernel_dilation)]
-        geometry = [inputs * op.feature_group_count, c_out, op.feature_group_count, *window, ACTIVATIONS[op.activation]]
-        self._library.dynet_convolution(
-            self._engine,
-            self._numbers(geometry),
-            op.x,
-            op.y,
-            op.coefficients if dynamic else -1,
-            -1 if op.residual is None else op.residual,
-            dynamic and self._features[op.coefficients] == 1,
-            len(kernel.kernels) if dynamic else 0,
-            STORAGE[self._storage] if dynamic else STORAGE["float32"],
-            panels.mode,
-            *map(self._pointer, (panels.weights, panels.scales, op.bias, panels.blocks)),
-            len(panels.blocks),
-            ctypes.c_int64(panels.elements),
+        height, width, inputs, c_out = kernel.kernels.shape[1:] if dynamic else kernel.shape
+        channels = [inputs * op.feature_group_count, c_out, op.feature_group_count]
+        window = _window((height, width), op.strides, op.kernel_dilation, op.padding)
+        arguments = ConvolutionArguments(
+            geometry=(ctypes.c_int32 * 15)(*channels, *window, ACTIVATIONS[op.activation]),
+            x=op.x,
+            y=op.y,
+            coefficients=op.coefficients if dynamic else -1,
+            residual=-1 if op.residual is None else op.residual,
+            shared=dynamic and self._features[op.coefficients] == 1,
+            group_size=len(kernel.kernels) if dynamic else 0,
+            storage=STORAGE[self._storage] if dynamic else STORAGE["float32"],
+            mode=panels.mode,
+            count=len(panels.blocks),
+            weights=self._pointer(panels.weights),
+            scales=self._pointer(panels.scales),
+            bias=self._pointer(op.bias),
+            blocks=self._pointer(panels.blocks),
+            panels=panels.elements,
+        )
+        return self._library.dynet_convolution(self._engine, arguments)
+
+    def _predictor(self, op: Predictor) -> int:
+        hidden = None if op.hidden is None else self._linear(*op.hidden)
+        ys, features = self._numbers(op.ys), self._numbers(op.features)
+        softmax = op.activation == "softmax"
+        return self._library.dynet_predictor(
+            self._engine, op.x, ys, features, len(op.ys), op.group_size, softmax, hidden, self._linear(*op.output)
         )
 
-    def _predictor(self, op: Predictor) -> None:
-        hidden = None if op.hidden is None else ctypes.byref(self._linear(*op.hidden))
-        self._library.dynet_predictor(
-            self._engine,
-            op.x,
-            self._numbers(op.ys),
-            self._numbers(op.features),
-            len(op.ys),
-            op.group_size,
-            op.activation == "softmax",
-            hidden,
-            ctypes.byref(self._linear(*op.output)),
-        )
-
-    def _dense(self, op: Dense) -> None:
+    def _dense(self, op: Dense) -> int:
         arrays = self._linear(op.kernel, op.bias)
-        self._library.dynet_dense(self._engine, op.x, op.y, ctypes.byref(arrays), ACTIVATIONS[op.activation])
+        return self._library.dynet_dense(self._engine, op.x, op.y, arrays, ACTIVATIONS[op.activation])
 
-    def _mean(self, op: Mean) -> None:
-        self._library.dynet_mean(self._engine, op.x, op.y)
+    def _mean(self, op: Mean) -> int:
+        return self._library.dynet_mean(self._engine, op.x, op.y)
 
-    def _elementwise(self, op: Elementwise) -> None:
+    def _elementwise(self, op: Elementwise) -> int:
         inputs = self._numbers(op.inputs)
-        self._library.dynet_elementwise(self._engine, inputs, len(op.inputs), op.y, FUNCTIONS[op.function])
+        return self._library.dynet_elementwise(self._engine, inputs, len(op.inputs), op.y, FUNCTIONS[op.function])
 
-    def _max_pool(self, op: MaxPool) -> None:
-        size, ones = (op.size, op.size), (1, 1)
-        window = [*size, op.strides, op.strides, *ones, *_padding(op.padding, size, ones)]
-        self._library.dynet_max_pool(self._engine, self._numbers([0, 0, 0, *window, 0]), op.x, op.y)
+    def _max_pool(self, op: MaxPool) -> int:
+        size = (op.size, op.size)
+        window = _window(size, (op.strides, op.strides), (1, 1), pool_padding(op.padding, op.size))
+        return self._library.dynet_max_pool(self._engine, self._numbers([0, 0, 0, *window, 0]), op.x, op.y)
 
-    def _channels(self, op: Channels) -> None:
+    def _channels(self, op: Channels) -> int:
         """Which input, and which of its channels, each channel of the result is."""
         sources = [(number, c) for number, value in enumerate(op.inputs) for c in range(self._channels_of[value])]
         sources = sources[op.start : op.stop]
         sources = sources if op.permutation is None else [sources[c] for c in op.permutation]
         numbers = self._numbers([number for source in sources for number in source])
-        self._library.dynet_channels(
+        return self._library.dynet_channels(
             self._engine, self._numbers(op.inputs), len(op.inputs), op.y, numbers, len(sources)
         )
 
-    def _linear(self, kernel: np.ndarray, bias: np.ndarray) -> LinearArrays:
+    def _linear(self, kernel: np.ndarray, bias: np.ndarray) -> LinearArguments:
         columns = pack_linear(kernel, bias, self._storage)
         pointers = map(self._pointer, (columns.weights, columns.scales, columns.bias))
-        return LinearArrays(*kernel.shape, STORAGE[self._storage], *pointers)
+        return LinearArguments(*kernel.shape, STORAGE[self._storage], *pointers)
 
-    def _numbers(self, values: Sequence[int]) -> ctypes.c_void_p:
+    def _numbers(self, values: Sequence[int]) -> int:
         return self._pointer(np.asarray(values, np.int32))
 
-    def _pointer(self, array: np.ndarray | None) -> ctypes.c_void_p | None:
+    def _pointer(self, array: np.ndarray | None) -> int | None:
         if array is None:
             return None
         self._kept.append(np.ascontiguousarray(array))
-        return _address(self._kept[-1])
+        return address(self._kept[-1])
 
 
-_ADD = {
+_ADD: dict[type, Any] = {
     Convolution: Engine._convolution,
     Predictor: Engine._predictor,
     Dense: Engine._dense,
@@ -194,30 +191,14 @@ _ADD = {
 }
 
 
-def _address(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+def _pixels(images: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Images as the engine reads them, and whether of bytes."""
+    is_bytes = images.dtype == np.uint8
+    return np.ascontiguousarray(images, np.uint8 if is_bytes else np.float32), is_bytes
 
 
-def _padding(padding: Padding, size: Sequence[int], dilation: Sequence[int]) -> list[int]:
-    """Whether it is SAME, and else the numbers: above, below, left, right."""
-    if padding == "SAME":
-        return SAME
-    if padding == "VALID":
-        return [EXPLICIT, 0, 0, 0, 0]
-    if padding == "TORCH":
-        return [EXPLICIT, *(d * (k - 1) // 2 for k, d in zip(size, dilation) for _ in range(2))]
-    sides = [padding] * 2 if isinstance(padding, int) else padding
-    return [EXPLICIT, *(n for side in sides for n in ([side] * 2 if isinstance(side, int) else side))]
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16 arithmetic, so that it is the faster one."""
-    return bool(_library().dynet_has_bfloat16())
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(build()))
-    library.dynet_new.restype = ctypes.c_void_p
-    library.dynet_delete.restype = None
-    return library
+def _window(size: Sequence[int], strides: Sequence[int], dilation: Sequence[int], padding: Padding) -> list[int]:
+    """The middle of struct Geometry; of the padding whether it is SAME, and else the numbers."""
+    reach = [d * (k - 1) + 1 for k, d in zip(size, dilation)]
+    sides = SAME if padding == "SAME" else [EXPLICIT, *(n for side in fixed_padding(padding, reach) for n in side)]
+    return [*size, *strides, *dilation, *sides]

@@ -16,7 +16,8 @@ struct Geometry {
 
   int output(int axis, int size) const {
     if (same) return (size + strides[axis] - 1) / strides[axis];
-    return (size + padding[axis][0] + padding[axis][1] - reach(axis)) / strides[axis] + 1;
+    int room = size + padding[axis][0] + padding[axis][1] - reach(axis);
+    return room < 0 ? 0 : room / strides[axis] + 1;
   }
   int before(int axis, int size) const {
     if (!same) return padding[axis][0];

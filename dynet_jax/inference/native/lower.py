@@ -1,17 +1,16 @@
 """Rewrites a program into what the engine has: what has no positions is a vector, some activations stand alone."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.native.limits import check_channels, check_convolution, check_pool, check_result, unknown
 from dynet_jax.inference.program import (
     IMAGES,
     Channels,
     Convolution,
     Dense,
     Elementwise,
+    MaxPool,
     Mean,
     Operation,
     Predictor,
@@ -20,8 +19,6 @@ from dynet_jax.inference.program import (
 )
 
 IN_CONVOLUTIONS = (None, "relu", "relu6", "hard_swish")  # the engine has tiles for these
-MAX_TAPS, MAX_GROUP_SIZE = 256, 16
-PADDINGS = ("SAME", "VALID", "TORCH")
 
 
 def lower(program: Program, *, paired: bool = False) -> Program:
@@ -29,76 +26,88 @@ def lower(program: Program, *, paired: bool = False) -> Program:
 
     paired: for maps of pairs of channels; the image is one of two pairs then, the last channel zero.
     """
-    free = 1 + max(value for operation in program.operations for value in outputs(operation))
-    vectors: set[int] = set()  # values without positions
-    lowered: list[Operation] = []
+    lowering = _Lowering(program, paired)
     for operation in program.operations:
-        if isinstance(operation, Mean):
-            operation = operation._replace(keep_positions=False)
-        if isinstance(operation, Elementwise):
-            maps_first = sorted(operation.inputs, key=vectors.__contains__)
-            operation = operation._replace(inputs=tuple(maps_first))
-        if isinstance(operation, Convolution) and operation.x in vectors:
-            operation = _as_dense(operation)
-        if isinstance(operation, Mean | Dense) or set(operation.inputs) <= vectors:
-            vectors.update(outputs(operation))
-        if isinstance(operation, Convolution):
-            operation = _for_pairs(operation) if paired else operation
-            _check(operation)
-            parts = list(_parts(operation, free))
-            free += len(parts) - 1
-            lowered += parts
+        lowering.add(operation)
+    lowered = program._replace(operations=tuple(lowering.operations))
+    check_result(lowered)
+    channels = channels_of(lowered)
+    for operation in lowered.operations:
+        check_channels(operation, channels, lowering.vectors, paired)
+    return lowered
+
+
+class _Lowering:
+    """Operations, as they are taken over one by one, and which of their values are vectors."""
+
+    def __init__(self, program: Program, paired: bool):
+        self.operations: list[Operation] = []
+        self.vectors: set[int] = set()  # values without positions
+        self._coefficients = features_of(program).keys()
+        self._free = 1 + max(value for operation in program.operations for value in outputs(operation))
+        self._paired = paired
+
+    def add(self, op: Operation) -> None:
+        coefficients = getattr(op, "coefficients", None)
+        if any(value in self._coefficients for value in op.inputs if value != coefficients):
+            raise unknown(op, "of coefficients")
+        if coefficients is not None and coefficients not in self._coefficients:
+            raise unknown(op, "by coefficients that are not a predictor's")
+        if isinstance(op, Dense) and op.x not in self.vectors:  # at every position
+            op = Convolution(op.name, op.x, op.y, op.kernel[None, None], op.bias, activation=op.activation)
+        if isinstance(op, Convolution):
+            return self._convolution(op)
+        if isinstance(op, Elementwise):
+            maps_first = sorted(op.inputs, key=self.vectors.__contains__)
+            op = op._replace(inputs=tuple(maps_first))
+        elif isinstance(op, Mean):
+            op = op._replace(keep_positions=False)
+        elif isinstance(op, MaxPool):
+            check_pool(op, self.vectors)
+        elif not isinstance(op, Channels | Predictor | Dense):
+            raise unknown(op)
+        self._append(op)
+
+    def _append(self, op: Operation) -> None:
+        self.operations.append(op)
+        if isinstance(op, Mean | Dense) or set(op.inputs) <= self.vectors:
+            self.vectors.update(outputs(op))
+
+    def _convolution(self, conv: Convolution) -> None:
+        """A convolution, or what it is on a vector, and then what of it stands alone."""
+        on_vector = conv.x in self.vectors
+        residual_apart = conv.residual is not None and (on_vector or conv.residual in self.vectors)
+        here = not residual_apart and (on_vector or conv.activation in IN_CONVOLUTIONS)
+        steps = [("add", conv.residual)] if residual_apart else []
+        steps += [] if here or conv.activation is None else [(conv.activation,)]
+        results = [*range(self._free, self._free + len(steps)), conv.y]
+        self._free += len(steps)
+        own = conv._replace(
+            y=results[0],
+            residual=None if residual_apart else conv.residual,
+            activation=conv.activation if here else None,
+        )
+        check_convolution(own, on_vector)
+        if on_vector:
+            self._append(Dense(own.name, own.x, own.y, own.kernel[0, 0], own.bias, own.activation))
         else:
-            lowered.append(operation)
-    program = program._replace(operations=tuple(lowered))
-    channels = channels_of(program)
-    for operation in program.operations:
-        if isinstance(operation, Elementwise) and len({channels[value] for value in operation.inputs}) > 1:
-            what = f"{operation.function} maps of different channels"
-            raise UserError(f"the native engine cannot {what}; use runtime='jax'")
-    return program
-
-
-def _as_dense(conv: Convolution) -> Dense:
-    if isinstance(conv.kernel, Bank) or conv.residual is not None or conv.kernel.shape[:2] != (1, 1):
-        raise _unknown(conv, "on a map of one position")
-    if conv.feature_group_count != 1:
-        raise _unknown(conv, "in groups on a map of one position")
-    return Dense(conv.name, conv.x, conv.y, conv.kernel[0, 0], conv.bias, conv.activation)
-
-
-def _parts(conv: Convolution, free: int) -> Iterator[Operation]:
-    if conv.activation in IN_CONVOLUTIONS:
-        yield conv
-    else:
-        yield conv._replace(activation=None, y=free)
-        yield Elementwise(conv.name, (free,), conv.y, conv.activation)
+            self._append(_for_pairs(own) if self._paired else own)
+        for (function, *others), x, y in zip(steps, results, results[1:]):
+            self.add(Elementwise(conv.name, (x, *others), y, function))
 
 
 def _for_pairs(conv: Convolution) -> Convolution:
     kernel = conv.kernel
     if conv.x == IMAGES and conv.feature_group_count == 1:
         if isinstance(kernel, Bank):
-            raise _unknown(conv, "of images that is dynamic, in bfloat16 arithmetic")
+            raise unknown(conv, "of images that is dynamic, in bfloat16 arithmetic")
         kernel = np.pad(kernel, [(0, 0), (0, 0), (0, 1), (0, 0)])
     *_, inputs, c_out = kernel.kernels.shape if isinstance(kernel, Bank) else kernel.shape
     depthwise = inputs == 1 and c_out == conv.feature_group_count
     per_group = c_out // conv.feature_group_count
     if c_out % 2 or (not depthwise and (inputs % 2 or per_group % 2)):
-        raise _unknown(conv, "of odd numbers of channels in bfloat16 arithmetic")
+        raise unknown(conv, "of odd numbers of channels in bfloat16 arithmetic")
     return conv._replace(kernel=kernel)
-
-
-def _check(conv: Convolution) -> None:
-    shape = conv.kernel.kernels.shape if isinstance(conv.kernel, Bank) else (1, *conv.kernel.shape)
-    if shape[0] > MAX_GROUP_SIZE or shape[1] * shape[2] > MAX_TAPS:
-        raise _unknown(conv, f"with kernels of {shape[1]}x{shape[2]}, {shape[0]} of them")
-    if isinstance(conv.padding, str) and conv.padding not in PADDINGS:
-        raise _unknown(conv, f"with padding {conv.padding!r}")
-
-
-def _unknown(conv: Convolution, what: str) -> UserError:
-    return UserError(f"the native engine has no convolution {what} ({conv.name}); use runtime='jax'")
 
 
 def features_of(program: Program) -> dict[int, int]:

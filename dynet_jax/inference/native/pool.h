@@ -3,7 +3,9 @@
 // is the same part of the maps, so that it finds them in its own cache; then it helps the others.
 #pragma once
 #include <atomic>
+#include <exception>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -16,28 +18,36 @@ inline void pause_briefly() {
 #endif
 }
 
-inline void flush_denormals() {
+// While it lives, denormals are zeros in this thread: numbers of no weight would take many times as long.
+class FlushDenormals {
+ public:
 #if defined(__x86_64__)
-  _mm_setcsr(_mm_getcsr() | 0x8040);
+  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before_); }
+
+ private:
+  const unsigned before_;
+#else
+  FlushDenormals() {}
 #endif
-}
+};
 
 class Pool {
  public:
   explicit Pool(int threads) : threads_(threads), parts_(threads) {
-    for (int index = 1; index < threads; index++) workers_.emplace_back([this, index] { work(index); });
+    try {
+      for (int index = 1; index < threads; index++) workers_.emplace_back([this, index] { work(index); });
+    } catch (...) {  // there are not so many to be had
+      end();
+      throw;
+    }
   }
 
-  ~Pool() {
-    stop_ = true;
-    round_.fetch_add(1);
-    round_.notify_all();
-    for (auto& worker : workers_) worker.join();
-  }
+  ~Pool() { end(); }
 
   int threads() const { return threads_; }
 
-  // f(task, thread) for every task, in any order; returns when all are done.
+  // f(task, thread) for every task, in any order; returns when all are done. Throws what one of them has thrown.
   template <class F> void run(int tasks, F f) {
     if (threads_ == 1 || tasks <= 1) {
       for (int task = 0; task < tasks; task++) f(task, 0);
@@ -54,6 +64,10 @@ class Pool {
     if (sleepers_.load() > 0) round_.notify_all();
     share(0);
     for (int looks = 1; busy_.load(std::memory_order_acquire) > 0; looks++) look_again(looks);
+    if (failed_) {
+      failed_ = false;
+      std::rethrow_exception(std::exchange(failure_, nullptr));
+    }
   }
 
  private:
@@ -70,16 +84,27 @@ class Pool {
     int end = 0;
   };
 
+  void end() {
+    stop_ = true;
+    round_.fetch_add(1);
+    round_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
   void share(int thread) {
-    for (int i = 0; i < threads_; i++) {
-      Part& part = parts_[(thread + i) % threads_];
-      for (int task; (task = part.next.fetch_add(1, std::memory_order_relaxed)) < part.end;)
-        call_(function_, task, thread);
+    try {
+      for (int i = 0; i < threads_; i++) {
+        Part& part = parts_[(thread + i) % threads_];
+        for (int task; (task = part.next.fetch_add(1, std::memory_order_relaxed)) < part.end;)
+          call_(function_, task, thread);
+      }
+    } catch (...) {  // the others do the rest
+      if (!failed_.exchange(true)) failure_ = std::current_exception();
     }
   }
 
   void work(int thread) {
-    flush_denormals();
+    FlushDenormals flush;
     for (unsigned seen = 0;;) {
       int looks = 0;
       while (round_.load(std::memory_order_acquire) == seen) {
@@ -102,7 +127,8 @@ class Pool {
   std::vector<std::thread> workers_;
   std::atomic<unsigned> round_{0};
   std::atomic<int> busy_{0}, sleepers_{0};
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stop_{false}, failed_{false};
+  std::exception_ptr failure_;  // the first
   void (*call_)(void*, int, int) = nullptr;
   void* function_ = nullptr;
   std::vector<Part> parts_;

@@ -65,7 +65,12 @@ inline void mean_of_plane(const Value& x, int plane, float* y) {
   }
 }
 
+// A vector is its own mean.
 inline void mean_of_planes(Pool& pool, const Value& x, float* y) {
+  if (!x.is_map()) {
+    std::copy(x.data, x.data + x.channels, y);
+    return;
+  }
   constexpr int PLANES = 8;
   pool.run((x.planes() + PLANES - 1) / PLANES, [&](int number, int) {
     for (int plane = number * PLANES; plane < std::min(x.planes(), (number + 1) * PLANES); plane++)
@@ -81,10 +86,9 @@ struct Predictor : Operation {
   std::vector<int> features;
   std::vector<const Convolution*> convolutions;
 
-  bool shape(std::vector<Value>& values) const override {
-    for (size_t i = 0; i < features.size(); i++) values[outputs[i]].shape(group_size * features[i], 0, 0);
-    for (auto conv : convolutions) values[conv->kernel].shape(conv->panels, 0, 0);
-    return true;
+  void shape(std::vector<Value>& values) const override {
+    for (size_t i = 0; i < features.size(); i++) values[outputs[i]].shape_vector(group_size * features[i]);
+    for (auto conv : convolutions) values[conv->kernel].shape_vector(conv->panels);
   }
 
   void run(Context& context) const override {
@@ -132,19 +136,15 @@ struct Dense : Operation {
   Linear linear;
   int32_t activation;
 
-  bool shape(std::vector<Value>& values) const override {
-    values[outputs[0]].shape(linear.c_out, 0, 0);
-    return true;
-  }
+  void shape(std::vector<Value>& values) const override { values[outputs[0]].shape_vector(linear.c_out); }
   void run(Context& context) const override {
     linear.run(context.pool, context.values[inputs[0]].data, context.values[outputs[0]].data, activation);
   }
 };
 
 struct Mean : Operation {
-  bool shape(std::vector<Value>& values) const override {
-    values[outputs[0]].shape(values[inputs[0]].channels, 0, 0);
-    return true;
+  void shape(std::vector<Value>& values) const override {
+    values[outputs[0]].shape_vector(values[inputs[0]].channels);
   }
   void run(Context& context) const override {
     mean_of_planes(context.pool, context.values[inputs[0]], context.values[outputs[0]].data);

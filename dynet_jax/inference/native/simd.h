@@ -134,10 +134,35 @@ inline Vec even(Vec a, Vec b) {
 // Activations, by the numbers that Python gives them.
 enum Activation : int32_t { NONE = 0, RELU = 1, RELU6 = 2, HARD_SWISH = 3, HARD_SIGMOID = 4, SIGMOID = 5, SILU = 6 };
 
-inline float clip6(float v) { return v < 0 ? 0.0f : v > 6 ? 6.0f : v; }
+// max(low, v) and min(high, v), where NaN stays NaN: a comparison with it is false, and the instructions give their second
+// operand then. Compilers do not find these instructions.
+inline float at_least(float low, float v) { return v < low ? low : v; }
+inline float at_most(float high, float v) { return v > high ? high : v; }
+
+inline Vec at_least(float low, Vec v) {
+#if defined(__AVX512F__)
+  return Vec(_mm512_max_ps(_mm512_set1_ps(low), __m512(v)));
+#elif defined(__AVX2__)
+  return Vec(_mm256_max_ps(_mm256_set1_ps(low), __m256(v)));
+#else
+  return v < low ? low + Vec{} : v;
+#endif
+}
+
+inline Vec at_most(float high, Vec v) {
+#if defined(__AVX512F__)
+  return Vec(_mm512_min_ps(_mm512_set1_ps(high), __m512(v)));
+#elif defined(__AVX2__)
+  return Vec(_mm256_min_ps(_mm256_set1_ps(high), __m256(v)));
+#else
+  return v > high ? high + Vec{} : v;
+#endif
+}
+
+template <class T> inline T clip6(T v) { return at_most(6, at_least(0, v)); }
 
 template <int A> inline float activate(float v) {
-  if constexpr (A == RELU) return v > 0 ? v : 0.0f;
+  if constexpr (A == RELU) return at_least(0, v);
   if constexpr (A == RELU6) return clip6(v);
   if constexpr (A == HARD_SWISH) return v * clip6(v + 3) * (1 / 6.0f);
   if constexpr (A == HARD_SIGMOID) return clip6(v + 3) * (1 / 6.0f);
@@ -146,14 +171,9 @@ template <int A> inline float activate(float v) {
   return v;
 }
 
-inline Vec clip6(Vec v) {
-  v = v > 0 ? v : Vec{};
-  return v < 6 ? v : 6 - Vec{};
-}
-
 template <int A> inline Vec activate(Vec v) {
   if constexpr (A == NONE) return v;
-  if constexpr (A == RELU) return v > 0 ? v : Vec{};
+  if constexpr (A == RELU) return at_least(0, v);
   if constexpr (A == RELU6) return clip6(v);
   if constexpr (A == HARD_SWISH) return v * clip6(v + 3) * (1 / 6.0f);
   if constexpr (A == HARD_SIGMOID) return clip6(v + 3) * (1 / 6.0f);

@@ -7,10 +7,10 @@ struct Elementwise : Operation {
   enum { ADD = -1, MULTIPLY = -2 };
   int32_t function;
 
-  bool shape(std::vector<Value>& values) const override {
-    const Value& x = values[inputs[0]];
+  void shape(std::vector<Value>& values) const override {
+    const Value &x = values[inputs[0]], &other = values[inputs.back()];
+    if (other.is_map()) x.check_size(other);
     values[outputs[0]].shape(x.channels, x.height, x.width);
-    return true;
   }
 
   void run(Context& context) const override {
@@ -53,11 +53,9 @@ struct Elementwise : Operation {
 struct MaxPool : Operation {
   Geometry g;
 
-  bool shape(std::vector<Value>& values) const override {
+  void shape(std::vector<Value>& values) const override {
     const Value& x = values[inputs[0]];
-    int height = g.output(0, x.height), width = g.output(1, x.width);
-    values[outputs[0]].shape(x.channels, height, width);
-    return height > 0 && width > 0;
+    values[outputs[0]].shape_map(x.channels, g.output(0, x.height), g.output(1, x.width));
   }
 
   void run(Context& context) const override {
@@ -78,6 +76,12 @@ struct MaxPool : Operation {
   }
 
  private:
+  // NaN if one of them is; T is a float or a vector of them.
+  template <class T> static T larger(T a, T b) {
+    T number = a > b ? a : b;  // b, unless the comparison is true
+    return a == a ? number : a;
+  }
+
   void largest_of_rows(const Value& x, int plane, int i, float* low, float* high) const {
     int start = i * g.strides[0] - g.before(0, x.height);
     int top = std::max(0, start), bottom = std::min(x.height, start + g.kernel[0]);
@@ -86,8 +90,8 @@ struct MaxPool : Operation {
       for (int j = 0; j < x.width; j += LANES) {
         Vec element = load(from + j), first = x.paired ? low_halves(element) : element, second = high_halves(element);
         if (row > top) {
-          first = first > load(low + j) ? first : load(low + j);
-          second = second > load(high + j) ? second : load(high + j);
+          first = larger(first, load(low + j));
+          second = larger(second, load(high + j));
         }
         store(low + j, first);
         if (x.paired) store(high + j, second);
@@ -99,7 +103,7 @@ struct MaxPool : Operation {
     int start = j * g.strides[1] - g.before(1, width);
     int first = std::max(0, start), last = std::min(width, start + g.kernel[1]);
     float value = row[first];
-    for (int k = first + 1; k < last; k++) value = std::max(value, row[k]);
+    for (int k = first + 1; k < last; k++) value = larger(row[k], value);
     return value;
   }
 };
@@ -108,17 +112,17 @@ struct MaxPool : Operation {
 struct Channels : Operation {
   std::vector<std::pair<int, int>> from;  // for each channel of the output: which input, which of its channels
 
-  bool shape(std::vector<Value>& values) const override {
+  void shape(std::vector<Value>& values) const override {
     const Value& x = values[inputs[0]];
+    for (int input : inputs) x.check_size(values[input]);
     values[outputs[0]].shape(from.size(), x.height, x.width);
-    return true;
   }
 
   void run(Context& context) const override {
     const Value& y = context.values[outputs[0]];
     context.pool.run(y.planes(), [&](int plane, int) {
       float* to = y.data + plane * y.plane;
-      if (!y.paired) {
+      if (!y.in_pairs()) {
         const float* first = source(context, plane);
         std::copy(first, first + y.plane, to);
         return;
@@ -137,6 +141,6 @@ struct Channels : Operation {
  private:
   const float* source(const Context& context, int channel) const {  // the plane that has it
     const Value& x = context.values[inputs[from[channel].first]];
-    return x.data + from[channel].second / (x.paired ? 2 : 1) * x.plane;
+    return x.data + from[channel].second / (x.in_pairs() ? 2 : 1) * x.plane;
   }
 };

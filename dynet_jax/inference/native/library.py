@@ -1,0 +1,86 @@
+"""The engine's functions, as C has them."""
+
+import ctypes
+import functools
+
+import numpy as np
+
+from dynet_jax.errors import UserError
+from dynet_jax.inference.native.build import build
+
+Integer, Pointer = ctypes.c_int32, ctypes.c_void_p
+
+
+class LinearArguments(ctypes.Structure):
+    """struct LinearArguments"""
+
+    _fields_ = [
+        *((name, Integer) for name in ("c_in", "c_out", "storage")),
+        *((name, Pointer) for name in ("weights", "scales", "bias")),
+    ]
+
+
+class ConvolutionArguments(ctypes.Structure):
+    """struct ConvolutionArguments"""
+
+    _fields_ = [
+        ("geometry", Integer * 15),
+        *((name, Integer) for name in ("x", "y", "coefficients", "residual")),
+        *((name, Integer) for name in ("shared", "group_size", "storage", "mode", "count")),
+        *((name, Pointer) for name in ("weights", "scales", "bias", "blocks")),
+        ("panels", ctypes.c_int64),
+    ]
+
+
+LINEAR, CONVOLUTION = ctypes.POINTER(LinearArguments), ctypes.POINTER(ConvolutionArguments)
+FUNCTIONS = {  # what they take, after the engine but for the first two
+    "dynet_new": (ctypes.POINTER(Pointer), *(Integer,) * 3, *(Pointer,) * 2),
+    "dynet_has_bfloat16": (),
+    "dynet_delete": (),
+    "dynet_convolution": (CONVOLUTION,),
+    "dynet_predictor": (Integer, *(Pointer,) * 2, *(Integer,) * 3, *(LINEAR,) * 2),
+    "dynet_dense": (Integer, Integer, LINEAR, Integer),
+    "dynet_mean": (Integer, Integer),
+    "dynet_elementwise": (Pointer, *(Integer,) * 3),
+    "dynet_max_pool": (Pointer, Integer, Integer),
+    "dynet_channels": (Pointer, Integer, Integer, Pointer, Integer),
+    "dynet_run": (Pointer, *(Integer,) * 4, Pointer, Integer),
+    "dynet_profile": (Pointer, *(Integer,) * 3, Pointer, Pointer),
+}
+DONE, TOO_SMALL, OTHER_SIZES, NO_MEMORY, NO_THREADS = range(5)  # enum Status
+MESSAGES = {
+    TOO_SMALL: "{what} are too small for this network",
+    OTHER_SIZES: "of {what} this network takes maps of different sizes together, which the native engine cannot; "
+    "use runtime='jax'",
+    NO_MEMORY: "there is not enough memory for {what}",
+    NO_THREADS: "the system has no threads for {what}; use fewer",
+}
+
+
+def check(status: int, what: str) -> None:
+    """Raises UserError for a status that is not DONE. what: is asked for; images, or an engine."""
+    if status in MESSAGES:
+        raise UserError(MESSAGES[status].format(what=what))
+    if status != DONE:
+        raise RuntimeError(f"the native engine failed on {what}, with status {status}: please report it")
+
+
+def address(array: np.ndarray) -> int:
+    """Where it lies."""
+    return array.ctypes.data
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The engine; compiled if it has not been. Raises UserError if that is not possible."""
+    library = ctypes.CDLL(str(build()))
+    for name, arguments in FUNCTIONS.items():
+        function = getattr(library, name)
+        function.argtypes = arguments if name in ("dynet_new", "dynet_has_bfloat16") else (Pointer, *arguments)
+        function.restype = None if name == "dynet_delete" else Integer
+    return library
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16 arithmetic, so that it is the faster one."""
+    return bool(load().dynet_has_bfloat16())

@@ -1,0 +1,79 @@
+"""What the engine has not, so that it is said before anything is run, and JAX can be used instead."""
+
+from dynet_jax.errors import UserError
+from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.program import (
+    Channels,
+    Convolution,
+    Dense,
+    Elementwise,
+    MaxPool,
+    Operation,
+    Program,
+)
+from dynet_jax.ops.window import fixed_padding, pool_padding
+
+MAX_TAPS, MAX_GROUP_SIZE = 256, 16
+PADDINGS = ("SAME", "VALID", "TORCH")
+KINDS = {"MaxPool": "pooling", "Dense": "linear layer", "Channels": "choice of channels"}
+
+
+def unknown(op: Operation, what: str = "") -> UserError:
+    """That there is no such operation. what: which, of its kind."""
+    kind = op.function if isinstance(op, Elementwise) else KINDS.get(type(op).__name__, type(op).__name__.lower())
+    return UserError(f"the native engine has no {f'{kind} {what}'.strip()} ({op.name}); use runtime='jax'")
+
+
+def check_convolution(conv: Convolution, on_vector: bool) -> None:
+    """Raises UserError for a window that there is not."""
+    group_size, height, width = (conv.kernel.kernels if isinstance(conv.kernel, Bank) else conv.kernel[None]).shape[:3]
+    if group_size > MAX_GROUP_SIZE or height * width > MAX_TAPS:
+        raise unknown(conv, f"with kernels of {height}x{width}, {group_size} of them")
+    _check_padding(conv, conv.padding)
+    if not on_vector:
+        return
+    if isinstance(conv.kernel, Bank) or height * width > 1 or _pads(conv.padding):
+        raise unknown(conv, "on a map of one position")
+    if conv.feature_group_count != 1:
+        raise unknown(conv, "in groups on a map of one position")
+
+
+def check_pool(pool: MaxPool, vectors: set[int]) -> None:
+    """Raises UserError for a window that there is not."""
+    if pool.x in vectors:
+        raise unknown(pool, "of a map of one position")
+    padding = pool_padding(pool.padding, pool.size)
+    _check_padding(pool, padding)
+    if padding != "SAME" and max(n for side in fixed_padding(padding, (pool.size,) * 2) for n in side) >= pool.size:
+        raise unknown(pool, "of windows that see nothing but padding")
+
+
+def check_channels(op: Operation, channels: dict[int, int], vectors: set[int], paired: bool) -> None:
+    """Raises UserError for maps that do not go together. paired: see `lower`."""
+    together = op.inputs if isinstance(op, Elementwise) else ()
+    if isinstance(op, Convolution) and op.residual is not None:
+        together = (op.y, op.residual)
+    if len({channels[value] for value in together}) > 1:
+        what = op.function if isinstance(op, Elementwise) else "add"
+        raise UserError(f"the native engine cannot {what} maps of different channels; use runtime='jax'")
+    if isinstance(op, Channels):
+        if len({value in vectors for value in op.inputs}) > 1:
+            raise unknown(op, "of a map and of a vector")
+        if paired and op.y not in vectors and channels[op.y] % 2:
+            raise unknown(op, "that leaves an odd number of them, in bfloat16 arithmetic")
+
+
+def check_result(program: Program) -> None:
+    """Raises UserError unless the last operation is a classifier whose logits are the result."""
+    last = program.operations[-1]
+    if not isinstance(last, Dense) or last.y != program.result:
+        raise UserError("the native engine runs classifiers, which end with a linear layer; use runtime='jax'")
+
+
+def _check_padding(op: Convolution | MaxPool, padding) -> None:
+    if isinstance(padding, str) and padding not in PADDINGS:
+        raise unknown(op, f"with padding {padding!r}")
+
+
+def _pads(padding) -> bool:
+    return not isinstance(padding, str) and any(n for side in fixed_padding(padding, (1, 1)) for n in side)

@@ -1,0 +1,39 @@
+// From an image as it is stored, pixel by pixel, to normalised planes.
+#pragma once
+#include "context.h"
+
+struct Pixels {
+  float mean[3] = {0, 0, 0}, scale[3] = {1, 1, 1};
+
+  template <class Pixel> void read(Pool& pool, const Pixel* image, const Value& to) const {
+    pool.run(to.height, [&](int row, int) {
+      int64_t first = static_cast<int64_t>(row) * to.width;
+      const Pixel* __restrict from = image + first * 3;
+      float *__restrict red = to.data + first, *__restrict green = red + to.plane, *__restrict blue = green + to.plane;
+      alignas(64) float lines[3][256];
+      for (int begin = 0; begin < to.width; begin += 256) {
+        int count = std::min(256, to.width - begin);
+        float *r = to.paired ? lines[0] : red + begin, *g = to.paired ? lines[1] : green + begin;
+        float* b = to.paired ? lines[2] : blue + begin;
+        split(from + 3 * begin, count, r, g, b);
+        for (int i = 0; to.paired && i < count; i += LANES) {
+          int part = std::min(LANES, count - i);
+          store_part(red + begin + i, pair(load(r + i), load(g + i)), part);
+          store_part(green + begin + i, pair(load(b + i), Vec{}), part);
+        }
+      }
+    });
+  }
+
+ private:
+  template <class Pixel>
+  void split(const Pixel* __restrict from, int count, float* __restrict red, float* __restrict green,
+             float* __restrict blue) const {
+    const float m0 = mean[0], m1 = mean[1], m2 = mean[2], s0 = scale[0], s1 = scale[1], s2 = scale[2];
+    for (int x = 0; x < count; x++) {
+      red[x] = (from[3 * x] - m0) * s0;
+      green[x] = (from[3 * x + 1] - m1) * s1;
+      blue[x] = (from[3 * x + 2] - m2) * s2;
+    }
+  }
+};

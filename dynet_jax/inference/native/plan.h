@@ -1,0 +1,86 @@
+// Where each value lies while the network runs, in memory that is used again and again.
+#pragma once
+#include <map>
+#include <memory>
+
+#include "context.h"
+
+typedef std::vector<std::unique_ptr<Operation>> Operations;
+
+struct Plan {  // for images of one size
+  std::vector<Value> shapes;
+  std::vector<int64_t> offsets;
+  int64_t floats = 0;
+};
+
+class Planner {
+ public:
+  Planner(const Operations& operations, int values, int result, bool paired)
+      : operations_(operations), values_(values), result_(result), paired_(paired) {}
+
+  // Throws Failure if the images are too small, or maps that an operation takes together have different sizes.
+  Plan plan(int height, int width) {
+    plan_.floats = 4096;  // a tap may point before the first plane; masks drop what it finds there
+    plan_.shapes.resize(values_);
+    plan_.offsets.resize(values_);
+    for (auto& value : plan_.shapes) value.paired = paired_;
+    plan_.shapes[0].shape(paired_ ? 4 : 3, height, width);
+    std::vector<std::vector<int>> ended = ended_after();
+    take(0);
+    for (size_t i = 0; i < operations_.size(); i++) {
+      operations_[i]->shape(plan_.shapes);
+      for (int output : operations_[i]->outputs) take(output);
+      for (int value : ended[i]) free_.emplace(plan_.shapes[value].floats(), plan_.offsets[value]);
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  // For each operation the values that none needs after it. The result is needed until the end; numbers may be of no
+  // value.
+  std::vector<std::vector<int>> ended_after() const {
+    const size_t never = operations_.size();
+    std::vector<size_t> last(values_, never);
+    last[0] = 0;
+    for (size_t i = 0; i < operations_.size(); i++) {
+      for (int output : operations_[i]->outputs) last[output] = i;
+      for (int input : operations_[i]->inputs) last[input] = i;
+    }
+    last[result_] = never;
+    std::vector<std::vector<int>> ended(operations_.size());
+    for (int value = 0; value < values_; value++)
+      if (last[value] < never) ended[last[value]].push_back(value);
+    return ended;
+  }
+
+  void take(int value) {
+    int64_t size = plan_.shapes[value].floats();
+    auto found = free_.lower_bound(size);
+    if (found != free_.end() && found->first <= 2 * size) {
+      plan_.offsets[value] = found->second;
+      free_.erase(found);
+    } else {
+      plan_.offsets[value] = plan_.floats;
+      plan_.floats += size;
+    }
+  }
+
+  const Operations& operations_;
+  const int values_, result_;
+  const bool paired_;
+  Plan plan_;
+  std::multimap<int64_t, int64_t> free_;  // size -> offset
+};
+
+struct Memory {
+  std::vector<float> content;
+  float* begin = nullptr;
+
+  void reserve(int64_t floats) {
+    if (static_cast<int64_t>(content.size()) < floats + 16) {
+      content = std::vector<float>();  // not both at once
+      content.resize(floats + 16);
+    }
+    begin = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(content.data()) + 63) / 64 * 64);
+  }
+};
