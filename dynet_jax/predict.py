@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from dynet_jax.data import CorruptImages
 from dynet_jax.data.augment import center_crop, decode
 from dynet_jax.data.files import list_images
 from dynet_jax.errors import UserError
@@ -17,7 +18,7 @@ from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import open_data
 from dynet_jax.train.step import make_eval_step, make_predict_step
 from dynet_jax.train.task import make_task
-from dynet_jax.train.workdir import FREE, read_class_names
+from dynet_jax.train.workdir import FREE_IN_EVALUATION, read_class_names
 
 IMAGES_AT_ONCE = 32
 
@@ -42,14 +43,15 @@ def evaluate_workdir(
     """The task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
 
     held_out: on the test folder of a dataset that has a val folder too.
-    changes: of the configuration, like '--config.inference=slide'; only what training may change (`workdir.FREE`).
+    changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
     """
     run, state = load_workdir(workdir, step=step)
     config = run.config.copy_and_resolve_references()
-    override(config, list(changes), only=FREE)
+    override(config, list(changes), only=FREE_IN_EVALUATION)
     check_config(config)
     config.data.update({"name": data or config.data.name, "data_dir": data_dir or config.data.data_dir})
-    run = dataclasses.replace(run, config=config, task=make_task(config))
+    corrupt = CorruptImages(config.data.max_corrupt)
+    run = dataclasses.replace(run, config=config, task=make_task(config), corrupt=corrupt)
     source = open_data(config, "held_out" if held_out else "test")
     labels = read_class_names(workdir)
     if source.class_names != labels:

@@ -1,5 +1,6 @@
 """Use of a network for segmentation: maps of classes for images, and pictures of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,11 +37,14 @@ def segment_images(
     cannot be written.
     """
     files = [file for path in images for file in expand(path)]
-    twice = {path.stem for path in files if sum(other.stem == path.stem for other in files) > 1}
+    twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
     if twice:
-        raise UserError(f"several images are called {sorted(twice)[0]}; their files in {out} would be the same")
+        raise UserError(f"several images are called {twice[0]}; their files in {out} would be the same")
     run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
-    names, segment = read_class_names(workdir), make_segmenter(run.task, run.model, **run.pixels)
+    names, segment = (
+        read_class_names(workdir),
+        make_segmenter(run.task.logits, run.config.data.eval_size, run.model, **run.pixels),
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -74,7 +74,7 @@ ROWS = (
     PaperRow("1", "ResNet50", Subject("resnet50", {}), 3890, ALL, MI),
     PaperRow("1", "MobileNetV2 (0.75)", Subject("mobilenet_v2", {"width": 0.75}), 145, ALL, M),
     PaperRow("1", "MobileNetV2 (0.6)", Subject("mobilenet_v2", {"width": 0.6}), 141, ALL, M),
-    PaperRow("3", "ResNet50, FCN", RESNET50_FCN, 310.8, ALL, GI),
+    PaperRow("3", "ResNet50, FCN", RESNET50_FCN, 310.8, CONVOLUTIONS, GI),
     PaperRow("3", "Dy-ResNet50, FCN", DY_RESNET50_FCN, 95.6, CONVOLUTIONS, GI),
     PaperRow("4", "Dy-mobile (1.0)", DY_MOBILE, 129, CONVOLUTIONS, M),
     PaperRow("4", "Fix-mobile (1.0)", Subject("fix_mobile", {}), 129, CONVOLUTIONS, M),

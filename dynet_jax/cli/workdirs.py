@@ -55,10 +55,10 @@ def _evaluate(options) -> None:
     report = make_task(read_config(options.workdir)).report(values)
     print(f"{report} | loss {values['loss']:.4f} | {values['examples']} images | step {values['step']}")
     if "confusion" in values:
-        _show_confusion(options.workdir, values)
+        _show_confusion(options.workdir, values, "confusion_held_out.png" if options.held_out else "confusion.png")
 
 
-def _show_confusion(workdir: Path, values: dict) -> None:
+def _show_confusion(workdir: Path, values: dict, name: str) -> None:
     """The classes one by one, and the figure."""
     import numpy as np
 
@@ -71,7 +71,7 @@ def _show_confusion(workdir: Path, values: dict) -> None:
     iou = [values.get(f"iou/{index}") for index in range(len(names))]
     rows = [(n, "-" if i is None else f"{100 * i:.2f}", f"{100 * p:.2f}") for n, i, p in zip(names, iou, pixels)]
     print(Table(("class", "IoU %", "share of pixels %"), rows).markdown())
-    file = workdir / "confusion.png"
+    file = workdir / name
     try:
         plot_confusion(confusion, names, file, f"{values['examples']} images, mIoU {100 * values['miou']:.2f} %")
     except OSError as error:

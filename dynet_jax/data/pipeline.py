@@ -41,7 +41,7 @@ def training_batches(
       workers: processes that read and decode ahead; 0 for threads of this process alone.
       corrupt: where unusable images are reported and counted; by default a count of this iterator's own.
     Yields:
-      'image' [batch_size / hosts, size, size, 3] uint8 and 'label' [batch_size / hosts] int32.
+      'image' [batch_size / hosts, size, size, 3] uint8 and 'label' [batch_size / hosts, ...].
     Raises:
       UserError: while iterating, when there are more corrupt images than allowed.
 

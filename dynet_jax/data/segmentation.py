@@ -1,9 +1,10 @@
 """Sources of images with a map of classes: Cityscapes as TFDS prepares it, and folders of image and label files."""
 
+import io
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from dynet_jax.data.files import SPLIT_FOLDERS, list_images
 from dynet_jax.data.record import IGNORED, Record, Source, UnknownClass
@@ -19,6 +20,7 @@ CITYSCAPES = {
 }
 CITYSCAPES_IDS = 34
 UNKNOWN = 254  # stands for what is no class
+MODES = ("L", "P")  # Pillow's: 8 bits of grey, or of a palette
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 
 
@@ -52,13 +54,11 @@ class MapsSource:
 
     def __init__(self, root: Path, split: str, class_names: list[str], ignored: int):
         names = {"held_out": ("test",)}.get(split) or SPLIT_FOLDERS[split]
-        found = [name for name in names if (root / name).is_dir() and (root / f"{name}annot").is_dir()]
-        if not found:
-            pairs = " or ".join(f"{root / name} with {root / name}annot" for name in names)
+        found = [name for name in names if (root / name).is_dir()]
+        if not found or not (root / f"{found[0]}annot").is_dir():
+            pairs = " or ".join(f"{root / name} with {root / name}annot" for name in found[:1] or names)
             raise UserError(f"there is no {pairs}, folders of images and of label files with the same stems")
-        images, labels = (
-            {path.stem: path for path in list_images(root / folder)} for folder in (found[0], f"{found[0]}annot")
-        )
+        images, labels = (_by_stem(root / folder) for folder in (found[0], f"{found[0]}annot"))
         lonely = sorted(images.keys() ^ labels.keys())
         if lonely or not images:
             what = f"{', '.join(lonely[:5])} has no counterpart" if lonely else "there are no images"
@@ -78,6 +78,17 @@ class MapsSource:
 
     def name_of(self, index: int) -> str:
         return str(self._pairs[index][0])
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """{'city/0001': the file}. Raises UserError where two files have one stem."""
+    files: dict[str, Path] = {}
+    for path in list_images(folder):
+        stem = str(path.relative_to(folder).with_suffix(""))
+        if stem in files:
+            raise UserError(f"{files[stem]} and {path} have the same stem, so that their label is not clear")
+        files[stem] = path
+    return files
 
 
 class CityscapesSource:
@@ -121,10 +132,11 @@ class EncodedMap:
         Raises UserError if it cannot be decoded, and UnknownClass for a value that is none.
         """
         try:
-            values = cv2.imdecode(np.frombuffer(self._content, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error:
+            with Image.open(io.BytesIO(self._content)) as image:
+                values = np.asarray(image) if image.mode in MODES else None  # of a palette the index
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             values = None
-        if values is None or values.ndim != 2 or values.dtype != np.uint8:
+        if values is None or values.ndim != 2 or _is_shallow_png(self._content):
             raise UserError(f"{self._name} is not a label file: one channel of 8 bits, as a PNG; remove or replace it")
         classes = self._classes[values]
         if (classes == UNKNOWN).any():
@@ -135,6 +147,11 @@ class EncodedMap:
                 "there are, nor to be ignored; use the right dataset, or mend the labels"
             )
         return classes
+
+
+def _is_shallow_png(content: bytes) -> bool:
+    """Grey values of 1, 2 or 4 bits are spread over 0 to 255 when they are decoded: class 1 of 1 bit would be 255."""
+    return content.startswith(b"\x89PNG") and content[24] < 8 and content[25] == 0
 
 
 def _class_names(root: Path) -> list[str]:

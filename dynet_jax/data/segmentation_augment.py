@@ -18,7 +18,7 @@ def random_scaled_crop(
     """A part of the image, enlarged by a factor from `scale`, of `size` (height, width).
 
     Where the enlarged image is smaller than that it is filled up, black and ignored, at a random place. Of ten parts
-    the first is taken in which no class has more than three quarters of the pixels.
+    the first is taken in which some pixels count and no class has more than three quarters of them, else the last.
     """
     factor = rng.uniform(*scale)
     height, width = label.shape
@@ -28,7 +28,7 @@ def random_scaled_crop(
         top, left = rng.integers(0, height - taken[0] + 1), rng.integers(0, width - taken[1] + 1)
         part = np.s_[top : top + taken[0], left : left + taken[1]]
         counts = np.bincount(label[part].ravel(), minlength=256)[:IGNORED]
-        if counts.max() < LARGEST_SHARE * max(1, counts.sum()):
+        if 0 < counts.max() < LARGEST_SHARE * counts.sum():
             break
     inside = [s if t == w else min(s, max(1, round(t * s / w))) for s, t, w in zip(size, taken, whole)]
     image = resize(np.ascontiguousarray(image[part]), *inside)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dynet_jax.errors import UserError
 from dynet_jax.layers.blocks import ConvSpec
 from dynet_jax.models import mobilenet, resnet
 from dynet_jax.models.network import Network
@@ -64,6 +65,10 @@ def _register(backbone: str) -> None:
     def build(
         num_classes: int = 19, output_stride: int = 8, hidden_features: int = 512, auxiliary: bool = False, **arguments
     ) -> FCN:
+        if type(hidden_features) is not int or hidden_features < 1:
+            raise UserError(f"hidden_features must be a positive int, not {hidden_features!r}")
+        if type(auxiliary) is not bool:
+            raise UserError(f"auxiliary must be True or False, not {auxiliary!r}")
         network = create_model(backbone, num_classes=num_classes, output_stride=output_stride, **arguments)
         return FCN(network, num_classes, hidden_features, auxiliary)
 

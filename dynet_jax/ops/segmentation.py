@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Size = Sequence[int] | jax.Array
@@ -50,16 +51,16 @@ def confusion_matrix(predictions: jax.Array, labels: jax.Array, classes: int, ig
 
     Exact for up to 2^24 pixels of a pair.
     """
-    labels = jnp.where(labels == ignored, classes, labels).ravel()  # a class that one_hot has not: zeros
+    labels = jnp.where(labels == ignored, -1, labels.astype(jnp.int32)).ravel()  # one_hot of -1 is all zeros
     rows, columns = (jax.nn.one_hot(v, classes, dtype=jnp.bfloat16) for v in (labels, predictions.ravel()))
     counts = jnp.einsum("pi,pj->ij", rows, columns, preferred_element_type=jnp.float32)
     return jnp.round(counts).astype(jnp.int32)
 
 
-def intersection_over_union(confusion):
-    """[classes, classes] -> [classes] of numpy or JAX: NaN for a class that neither labels nor predictions have."""
-    both = confusion.diagonal()
-    return both / (confusion.sum(axis=0) + confusion.sum(axis=1) - both)
+def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
+    """[classes, classes] -> [classes]: NaN for a class that neither labels nor predictions have."""
+    both, either = np.diagonal(confusion), confusion.sum(axis=0) + confusion.sum(axis=1)
+    return np.where(either > 0, both / np.maximum(1, either - both), np.nan)
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -86,17 +87,19 @@ def sliding_windows(
     size = images.shape[1:3]
     window = [min(pair) for pair in zip(window, size)]
     tops, lefts = (window_starts(*sides) for sides in zip(size, window, stride))
-    corners = jnp.asarray([(top, left) for top in tops for left in lefts])
+    corners = [(top, left) for top in tops for left in lefts]
 
-    def logits_of(corner):
-        crops = lax.dynamic_slice(images, (0, *corner, 0), (len(images), *window, images.shape[-1]))
-        return resize_maps(apply(crops), window)
+    def maps_of(corner):
+        return apply(lax.dynamic_slice(images, (0, *corner, 0), (len(images), *window, images.shape[-1])))
 
-    parts = iter(lax.map(logits_of, corners))
-    total, counts = 0.0, jnp.zeros((*size, 1))
-    for top in tops:
-        for left in lefts:
+    parts = lax.map(maps_of, jnp.asarray(corners))  # at the network's resolution: enlarged, they would fill the memory
+
+    def mean_of(parts):  # of one image: [windows, height, width, classes]
+        total, counts = 0.0, np.zeros((*size, 1), np.float32)
+        for part, (top, left) in zip(parts, corners):
             end = (size[0] - top - window[0], size[1] - left - window[1])
-            total += jnp.pad(next(parts), ((0, 0), (top, end[0]), (left, end[1]), (0, 0)))
-            counts = counts.at[top : top + window[0], left : left + window[1]].add(1.0)
-    return total / counts
+            total += jnp.pad(resize_maps(part[None], window)[0], ((top, end[0]), (left, end[1]), (0, 0)))
+            counts[top : top + window[0], left : left + window[1]] += 1
+        return total / counts
+
+    return lax.map(mean_of, jnp.moveaxis(parts, 0, 1))

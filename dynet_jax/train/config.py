@@ -62,7 +62,7 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
             raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
         if only is not None and key not in only:
             raise UserError(
-                f"{key} cannot be changed after training; what can is {', '.join(sorted(only & known.keys()))}"
+                f"{key} cannot be changed in an evaluation; what can is {', '.join(sorted(only & known.keys()))}"
             )
         *parents, last = key.split(".")
         section = config

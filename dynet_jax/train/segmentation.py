@@ -25,6 +25,7 @@ from dynet_jax.train.metrics import means
 from dynet_jax.train.pictures import illustrate, make_segmenter
 
 PICTURES = 4  # of the test set, after every evaluation
+MAX_CLASSES = 254  # a label is a byte, and 255 does not count
 INFERENCE = ("whole", "slide")
 
 
@@ -38,7 +39,11 @@ class Segmentation:
 
     config: ml_collections.ConfigDict
     score, train_score, score_title = "miou", "pixel_accuracy", "train: pixels, test: mIoU"
-    loss_title = "loss"
+
+    @property
+    def loss_title(self) -> str:
+        return "loss (training: with the auxiliary head's)" if self.config.model.get("auxiliary") else "loss"
+
     init_size = 64
 
     def check(self) -> None:
@@ -46,8 +51,11 @@ class Segmentation:
         for key in ("crop_size", "eval_size", "label_size"):
             if len(data[key]) != 2 or not all(type(side) is int and side > 0 for side in data[key]):
                 raise UserError(f"data.{key} must be two positive numbers, height and width, not {data[key]}")
-        if len(data.scale) != 2 or not 0 < data.scale[0] <= data.scale[1]:
-            raise UserError(f"data.scale must be two positive numbers, like [0.5, 2.0], not {data.scale}")
+        numbers = len(data.scale) == 2 and all(type(value) in (int, float) for value in data.scale)
+        if not numbers or not 0.01 <= data.scale[0] <= data.scale[1] <= 100:
+            raise UserError(f"data.scale must be two numbers from 0.01 to 100, like [0.5, 2.0], not {data.scale}")
+        if self.config.model.num_classes > MAX_CLASSES:
+            raise UserError(f"model.num_classes must be at most {MAX_CLASSES}, not {self.config.model.num_classes}")
         if self.config.inference not in INFERENCE:
             raise UserError(f"inference must be 'whole' or 'slide', not {self.config.inference!r}")
         if not self.config.auxiliary_weight >= 0:
@@ -104,7 +112,7 @@ class Segmentation:
         return sliding_windows(apply, images, window, [max(1, 2 * side // 3) for side in window])
 
     def illustrator(self, model: nn.Module, source: Source, *, mean, std) -> Callable[[dict], dict[str, np.ndarray]]:
-        segment = make_segmenter(self, model, mean=mean, std=std)
+        segment = make_segmenter(self.logits, self.config.data.eval_size, model, mean=mean, std=std)
         return lambda variables: illustrate(segment, variables, source, source.class_names, PICTURES)
 
     def metrics(self, sums: list[dict]) -> dict:
@@ -112,10 +120,12 @@ class Segmentation:
         'iou/0', ... of every class but those that are nowhere."""
         sums = jax.device_get(sums)
         confusion = total_confusion(sums)
+        if not confusion.any():
+            raise UserError("no pixel of the test set's labels counts; all are to be ignored")
         iou = intersection_over_union(confusion)
         others = means([{key: value for key, value in batch.items() if key != "confusion"} for batch in sums])
-        pixels = max(1, confusion.sum())
-        values = {"miou": float(np.nanmean(iou)), "pixel_accuracy": float(confusion.trace() / pixels), **others}
+        accuracy = float(confusion.trace() / confusion.sum())
+        values = {"miou": float(np.nanmean(iou)), "pixel_accuracy": accuracy, **others}
         values |= {"confusion": confusion.tolist()}
         return values | {f"iou/{index}": float(value) for index, value in enumerate(iou) if np.isfinite(value)}
 

@@ -15,13 +15,19 @@ from dynet_jax.train.config import check_config, flatten
 from dynet_jax.train.recipe import RECIPES
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
-# What may change when a run goes on without being asked: it does not change what is computed.
+# What may change when a run goes on without being asked: it does not change what is trained. Scores before and after a
+# change of how the test set is evaluated, or of its images, are not comparable.
 FREE = {
     *("model.remat", "accumulation_steps", "data.data_dir", "data.threads", "data.workers", "data.cache"),
     "data.max_corrupt",
     *("inference", "data.eval_size", "data.label_size"),
     *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
     "test images",
+}
+# What an evaluation may change, of the keys above that it reads.
+FREE_IN_EVALUATION = FREE & {
+    *("inference", "data.eval_size", "data.label_size", "data.data_dir", "data.threads", "data.workers", "data.cache"),
+    "data.max_corrupt",
 }
 
 
@@ -128,7 +134,10 @@ def _read(path: Path) -> list | dict:
 
 
 def _completed(saved: dict) -> dict:
-    recipe = RECIPES[saved.get("task", "classification")]("").to_dict()
+    task = saved.get("task", "classification")
+    if task not in tuple(RECIPES):
+        raise ValueError(f"task must be one of {', '.join(RECIPES)}, not {task!r}")
+    recipe = RECIPES[task]("").to_dict()
     return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": {"remat": False, **saved["model"]}}
 
 

@@ -1,5 +1,6 @@
 """A miniature Cityscapes, in the layout of its archives, from `dynet prepare` to `dynet predict`."""
 
+import importlib.util
 import json
 import zipfile
 
@@ -11,6 +12,13 @@ from tests.data.images import encoded
 from tests.data.test_tfds import run
 from tests.quick_compilation import flags
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("tensorflow") is None,
+        reason="TensorFlow prepares these datasets, and is not installed",
+    ),
+]
 CITIES = {"train": ["aachen", "bochum", "zurich"], "val": ["lindau"], "test": ["bonn"]}
 IDS = list(CITYSCAPES)
 
@@ -61,7 +69,6 @@ def test_records(prepared):
             np.testing.assert_array_equal(record.label.decode(), expected)
 
 
-@pytest.mark.slow
 def test_from_archives_to_predictions(prepared, tmp_path):
     """`train.py` on the real configuration, narrow and at a quarter of the size; labels stay whole."""
     data_dir, _ = prepared

@@ -97,6 +97,43 @@ def test_a_label_without_an_image(tmp_path):
         load_segmentation_source(f"maps:{tmp_path}", "train")
 
 
+def test_labels_of_few_bits_are_refused_and_palettes_are_read(tmp_path):
+    """Decoded, 1 bit would be 0 and 255; a palette's index is the class."""
+    write_maps(tmp_path, {"train": [(8, 8)]})
+    values = np.asarray(np.arange(64).reshape(8, 8) % 2, np.uint8)
+    path = tmp_path / "trainannot/000.png"
+    Image.fromarray(values * 255).convert("1").save(path)
+    with pytest.raises(UserError, match="is not a label file: one channel of 8 bits"):
+        load_segmentation_source(f"maps:{tmp_path}", "train")[0].label.decode()
+    palette = Image.fromarray(values).convert("P")
+    palette.putdata(values.ravel().tolist())
+    palette.putpalette([250, 10, 10, 10, 250, 10])
+    palette.save(path)
+    np.testing.assert_array_equal(load_segmentation_source(f"maps:{tmp_path}", "train")[0].label.decode(), values)
+
+
+def test_folders_in_folders(tmp_path):
+    """A name is of a file in its folder; two files of one name are refused."""
+    write_maps(tmp_path, {"train": [(8, 8)] * 2})
+    for folder in ("train", "trainannot"):
+        for city in ("a", "b"):
+            (tmp_path / folder / city).mkdir()
+        (tmp_path / folder / "000.png").rename(tmp_path / folder / "a" / "1.png")
+        (tmp_path / folder / "001.png").rename(tmp_path / folder / "b" / "1.png")
+    source = load_segmentation_source(f"maps:{tmp_path}", "train")
+    assert [source.name_of(index)[-7:] for index in range(len(source))] == ["a/1.png", "b/1.png"]
+    (tmp_path / "train/a/1.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="have the same stem"):
+        load_segmentation_source(f"maps:{tmp_path}", "train")
+
+
+def test_another_folder_does_not_stand_in_for_labels_that_are_missing(tmp_path):
+    write_maps(tmp_path, {"val": [(8, 8)], "test": [(8, 8)]})
+    (tmp_path / "valannot").rename(tmp_path / "val_annot")
+    with pytest.raises(UserError, match=r"there is no .*/val with .*/valannot"):
+        load_segmentation_source(f"maps:{tmp_path}", "test")
+
+
 def test_cityscapes_is_named_with_its_command(tmp_path):
     with pytest.raises(UserError, match="dynet prepare cityscapes --archives=DIR_WITH_BOTH_ZIP_FILES"):
         load_segmentation_source("cityscapes", "train", str(tmp_path))
@@ -172,6 +209,18 @@ def test_parts_with_one_class_are_avoided():
     anywhere = 1 - 24 / 225  # of the columns where a part can begin, those with enough of another class
     assert np.mean(np.asarray(largest) > 0.75) < 0.6 < anywhere
     random_scaled_crop(image, label * 0, np.random.default_rng(0), (32, 32), (1.0, 1.0))
+
+
+def test_parts_in_which_something_counts_are_preferred():
+    label = np.full((64, 256), IGNORED, np.uint8)
+    label[:, 128:] = np.arange(128) % 2
+    counts = []
+    for seed in range(20):
+        _, part = random_scaled_crop(
+            np.zeros((64, 256, 3), np.uint8), label, np.random.default_rng(seed), (32, 32), (1.0, 1.0)
+        )
+        counts.append((part != IGNORED).any())
+    assert all(counts)  # of places chosen once, 97 of 225 have nothing
 
 
 def test_colors_are_distorted_in_bounds():
