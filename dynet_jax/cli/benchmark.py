@@ -47,7 +47,7 @@ def _benchmark(options) -> None:
     from dynet_jax.analysis.latency import OF_THE_PAPER, Plan, measure
     from dynet_jax.analysis.latency_compare import csv_of
     from dynet_jax.analysis.latency_report import disturbance, document, machine_lines
-    from dynet_jax.analysis.latency_worker import cores
+    from dynet_jax.machine import cores
 
     if options.overwrite and options.out is None:
         raise UserError("--overwrite is of the files in --out=DIR, which is not given")

@@ -1,5 +1,7 @@
 """What every operation of a program is in ONNX. Values are [batch, channels, height, width], or [batch, channels].
 
+A vector may have either form; where an operation needs the other one, it is reshaped (`_Forms`).
+
 A dynamic convolution has one kernel per image, and ONNX's `group` is a constant, so that a batch cannot be folded into
 groups. Programs with dynamic convolutions are therefore written for one image, and `dynet_jax.export.onnx` repeats
 them. A bank lies in the file as [C_out, group_size, C_in * positions], and coefficients are [C_out, 1, group_size]:
@@ -23,11 +25,13 @@ from dynet_jax.inference.program import (
     Elementwise,
     MaxPool,
     Mean,
+    Operation,
     Predictor,
     Program,
     outputs,
 )
 
+COEFFICIENTS = None  # the rank of what is neither
 STORED = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)))  # what banks may be
 FLOAT = 1  # onnx.TensorProto.FLOAT
 
@@ -69,24 +73,60 @@ def _groups_shuffled(operation: Channels) -> int | None:
     return groups if np.array_equal(order, shuffled) else None
 
 
+class _Forms:
+    """The tensors of every value: of a vector there may be two, of rank 4 and of rank 2."""
+
+    def __init__(self, graph: Graph, images: str):
+        self._graph, self._tensors, self._ranks = graph, {(IMAGES, 4): images}, {IMAGES: 4}
+
+    def add(self, values: Sequence[int], tensors: Sequence[str], rank: int | None) -> None:
+        for value, tensor in zip(values, tensors):
+            self._tensors[value, rank], self._ranks[value] = tensor, rank
+
+    def inputs(self, operation: Operation) -> tuple[int | None, list[str]]:
+        """(the rank of the result, the inputs in the form that the operation needs)"""
+        ranks = [self._ranks[value] for value in operation.inputs]
+        if isinstance(operation, Predictor):
+            return COEFFICIENTS, [self._tensors[operation.x, ranks[0]]]
+        if isinstance(operation, Dense | Elementwise | Channels):
+            rank = needed = 2 if isinstance(operation, Dense) else max(ranks)
+        else:
+            needed, rank = 4, 2 if isinstance(operation, Mean) and not operation.keep_positions else 4
+        return rank, [
+            self._tensors[value, own] if own is COEFFICIENTS else self.of_rank(value, needed)
+            for value, own in zip(operation.inputs, ranks)
+        ]
+
+    def of_rank(self, value: int, rank: int) -> str:
+        if (value, rank) not in self._tensors:
+            tensor = self._tensors[value, self._ranks[value]]
+            shape = self._graph.constant([0, -1] if rank == 2 else [0, -1, 1, 1], f"of_rank_{rank}")
+            self._tensors[value, rank] = self._graph.node("Reshape", tensor, shape, name=f"{tensor}/of_rank_{rank}")
+        return self._tensors[value, rank]
+
+    def rank(self, value: int) -> int | None:
+        return self._ranks[value]
+
+
 class _Translation:
     """One program on its way into a graph."""
 
     def __init__(self, graph: Graph, program: Program, batch: int | str):
         self.graph, self.program, self.batch = graph, program, batch
-        self.scales = scales(program)
+        self.scales, self.channels_of = scales(program), program.channels
 
     def run(self, images: str) -> str:
-        values = {IMAGES: images}
+        self.forms = forms = _Forms(self.graph, images)
         for operation in self.program.operations:
             translate = self._TRANSLATE.get(type(operation))
             if translate is None:
                 raise UserError(
                     f"{operation.name} is a {type(operation).__name__}: call fold(program) before exporting"
                 )
-            results = translate(self, operation, *(values[number] for number in operation.inputs))
-            values.update(zip(outputs(operation), (results,) if isinstance(results, str) else results))
-        return values[self.program.result]
+            rank, inputs = forms.inputs(operation)
+            results = translate(self, operation, *inputs)
+            forms.add(outputs(operation), (results,) if isinstance(results, str) else results, rank)
+        return forms.of_rank(self.program.result, 2 if self.program.result in self.program.vectors else 4)
 
     def convolution(self, operation: Convolution, x: str, *rest: str) -> str:
         graph, name, window = self.graph, operation.name, window_of(operation)
@@ -142,15 +182,16 @@ class _Translation:
     def predictor(self, operation: Predictor, x: str) -> Sequence[str]:
         """Coefficients [C_out or 1, 1, group_size] of every output, for one image."""
         graph, name, group_size = self.graph, operation.name, operation.group_size
-        y = self.mean(Mean(f"{name}/mean", operation.x, operation.y, keep_positions=False), x)
+        if self.forms.rank(operation.x) == 4:
+            x = self.mean(Mean(f"{name}/mean", operation.x, operation.y, keep_positions=False), x)
         if operation.hidden is not None:
-            y = self.activate("relu", self.linear(f"{name}/hidden", y, *operation.hidden), name)
+            x = self.activate("relu", self.linear(f"{name}/hidden", x, *operation.hidden), name)
         order, start = [], 0
         for features in operation.features:  # the predictor's own order is [group_size, features] for each output
             order.append(start + np.arange(group_size * features).reshape(group_size, features).T.ravel())
             start += group_size * features
         order, (kernel, bias) = np.concatenate(order), operation.output
-        y = self.linear(f"{name}/coefficients", y, kernel[:, order], bias[order])
+        y = self.linear(f"{name}/coefficients", x, kernel[:, order], bias[order])
         y = graph.node("Reshape", y, graph.constant([-1, 1, group_size], f"{name}/shape"), name=f"{name}/by_kernel")
         axis = {"axis": 2} if operation.activation == "softmax" else {}
         y = graph.node(operation.activation.title(), y, name=f"{name}/{operation.activation}", **axis)
@@ -197,7 +238,7 @@ class _Translation:
         if operation.permutation is not None:
             order = graph.constant(operation.start + np.asarray(operation.permutation, np.int64), f"{name}/order")
             return graph.node("Gather", x, order, name=name, axis=1)
-        if len(inputs) > 1 and operation.start == 0:  # then all of it, as programs are recorded
+        if operation.start == 0 and operation.stop == sum(self.channels_of[value] for value in operation.inputs):
             return x
         bounds = (graph.constant([n], str(n)) for n in (operation.start, operation.stop, 1))
         return graph.node("Slice", x, *bounds, name=name)

@@ -23,7 +23,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) -> export.Exported:
-    """The network for any batch, and images of any size from its stride on.
+    """The network for any batch from 1, and images of any size from its strides on.
 
     Args:
       model: with runtime 'jax' or 'native'; its program is exported, with the banks as they are stored.
@@ -43,6 +43,6 @@ def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) 
         logits = run_jax.run(model.program, arrays, normalize(images, *pixels))
         return {"logits": logits, "probabilities": jax.nn.softmax(logits), "metadata": jnp.asarray(metadata)}
 
-    smallest = model.program.stride
-    shape = export.symbolic_shape("b, h, w, 3", constraints=[f"h >= {smallest}", f"w >= {smallest}"])
+    rows, columns = model.program.strides
+    shape = export.symbolic_shape("b, h, w, 3", constraints=[f"h >= {rows}", f"w >= {columns}"])
     return export.export(jax.jit(outputs), platforms=platforms)(jax.ShapeDtypeStruct(shape, jnp.uint8))

@@ -14,10 +14,11 @@ from dynet_jax import list_models
 from dynet_jax.analysis import latency_compare, latency_networks, latency_plots, latency_report, latency_runtimes
 from dynet_jax.analysis.latency import BASES, Measurement, Parts, Plan, failure, measure_group, runs_of, takes_part
 from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
-from dynet_jax.analysis.latency_worker import Ready, Workers, cores
+from dynet_jax.analysis.latency_worker import Ready, Workers
 from dynet_jax.cli import main
 from dynet_jax.cli.benchmark import FILES
 from dynet_jax.errors import UserError
+from dynet_jax.machine import cores
 
 TINY = ["benchmark", "--networks=dy_mobile", "--width=0.1", "--image-size=32", "--runs=2", "--threads=1"]
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
