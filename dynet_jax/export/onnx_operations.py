@@ -1,6 +1,6 @@
 """What every operation of a program is in ONNX. Values are [batch, channels, height, width], or [batch, channels].
 
-A vector may have either form; where an operation needs the other one, it is reshaped (`_Forms`).
+A vector may have either form; where an operation needs the other one, it is reshaped (`Forms`).
 
 A dynamic convolution has one kernel per image, and ONNX's `group` is a constant, so that a batch cannot be folded into
 groups. Programs with dynamic convolutions are therefore written for one image, and `dynet_jax.export.onnx` repeats
@@ -14,24 +14,22 @@ import ml_dtypes
 import numpy as np
 
 from dynet_jax.errors import UserError
+from dynet_jax.export.onnx_forms import Forms
 from dynet_jax.export.onnx_graph import Graph
 from dynet_jax.export.onnx_windows import pad, scales, window_of
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import (
-    IMAGES,
     Channels,
     Convolution,
     Dense,
     Elementwise,
     MaxPool,
     Mean,
-    Operation,
     Predictor,
     Program,
     outputs,
 )
 
-COEFFICIENTS = None  # the rank of what is neither
 STORED = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)))  # what banks may be
 FLOAT = 1  # onnx.TensorProto.FLOAT
 
@@ -73,41 +71,6 @@ def _groups_shuffled(operation: Channels) -> int | None:
     return groups if np.array_equal(order, shuffled) else None
 
 
-class _Forms:
-    """The tensors of every value: of a vector there may be two, of rank 4 and of rank 2."""
-
-    def __init__(self, graph: Graph, images: str):
-        self._graph, self._tensors, self._ranks = graph, {(IMAGES, 4): images}, {IMAGES: 4}
-
-    def add(self, values: Sequence[int], tensors: Sequence[str], rank: int | None) -> None:
-        for value, tensor in zip(values, tensors):
-            self._tensors[value, rank], self._ranks[value] = tensor, rank
-
-    def inputs(self, operation: Operation) -> tuple[int | None, list[str]]:
-        """(the rank of the result, the inputs in the form that the operation needs)"""
-        ranks = [self._ranks[value] for value in operation.inputs]
-        if isinstance(operation, Predictor):
-            return COEFFICIENTS, [self._tensors[operation.x, ranks[0]]]
-        if isinstance(operation, Dense | Elementwise | Channels):
-            rank = needed = 2 if isinstance(operation, Dense) else max(ranks)
-        else:
-            needed, rank = 4, 2 if isinstance(operation, Mean) and not operation.keep_positions else 4
-        return rank, [
-            self._tensors[value, own] if own is COEFFICIENTS else self.of_rank(value, needed)
-            for value, own in zip(operation.inputs, ranks)
-        ]
-
-    def of_rank(self, value: int, rank: int) -> str:
-        if (value, rank) not in self._tensors:
-            tensor = self._tensors[value, self._ranks[value]]
-            shape = self._graph.constant([0, -1] if rank == 2 else [0, -1, 1, 1], f"of_rank_{rank}")
-            self._tensors[value, rank] = self._graph.node("Reshape", tensor, shape, name=f"{tensor}/of_rank_{rank}")
-        return self._tensors[value, rank]
-
-    def rank(self, value: int) -> int | None:
-        return self._ranks[value]
-
-
 class _Translation:
     """One program on its way into a graph."""
 
@@ -116,7 +79,7 @@ class _Translation:
         self.scales, self.channels_of = scales(program), program.channels
 
     def run(self, images: str) -> str:
-        self.forms = forms = _Forms(self.graph, images)
+        self.forms = forms = Forms(self.graph, images)
         for operation in self.program.operations:
             translate = self._TRANSLATE.get(type(operation))
             if translate is None:

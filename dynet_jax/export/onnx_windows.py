@@ -19,7 +19,7 @@ from dynet_jax.inference.program import (
     Program,
     outputs,
 )
-from dynet_jax.ops.window import Padding
+from dynet_jax.ops.window import Padding, fixed_padding
 
 Scale = tuple[int, int]  # a map has ceil(height / scale[0]) rows and ceil(width / scale[1]) columns
 SIZE_DEPENDENT = {"SAME": "SAME_UPPER", "SAME_LOWER": "SAME_LOWER"}
@@ -99,17 +99,10 @@ def _scale(operation: Operation, known: dict[int, Scale | None]) -> Scale | None
 
 def _sides(window: Window) -> Sequence[tuple[int, int]]:
     """Padding (before, after) of rows and of columns; of SAME, where there is no stride."""
-    padding, reach = window.padding, window.reach
-    if isinstance(padding, str):
-        sides = {
-            "SAME": [((r - 1) // 2, r // 2) for r in reach],
-            "SAME_LOWER": [(r // 2, (r - 1) // 2) for r in reach],
-            "VALID": [(0, 0)] * 2,
-            "TORCH": [((r - 1) // 2,) * 2 for r in reach],
-        }
-        return sides.get(padding, sides["SAME"])
-    both = (padding,) * 2 if isinstance(padding, int) else padding
-    return [(side, side) if isinstance(side, int) else tuple(side) for side in both]
+    if window.padding in SIZE_DEPENDENT:
+        lower, upper = zip(*(((r - 1) // 2, r // 2) for r in window.reach))
+        return list(zip(lower, upper) if window.padding == "SAME" else zip(upper, lower))
+    return fixed_padding(window.padding, window.reach)
 
 
 def _kernel_size(operation: Convolution) -> tuple[int, int]:

@@ -19,17 +19,22 @@ from dynet_jax.inference.program import (
     Convolution,
     Dense,
     Elementwise,
-    MaxPool,
     Mean,
     Operation,
-    Predictor,
     Program,
     outputs,
 )
+from dynet_jax.inference.value_kinds import (
+    MAP,
+    UNKNOWN,
+    VECTOR,
+    common,
+    kind_of_layer,
+    of_reshape,
+    of_sum,
+)
 
 BATCH = 2  # of the trace: with 1, it would be taken for an axis that may go
-# SPREAD is a vector that is repeated at every position, which is of use beside a map only.
-MAP, VECTOR, SPREAD, COEFFICIENTS, UNKNOWN = "map", "vector", "spread", "coefficients", "unknown"
 # As `jax.nn` calls them, and as they are called here.
 ACTIVATIONS = {name: name for name in ("relu", "relu6", "hard_sigmoid", "sigmoid", "silu")} | {
     "hard_silu": "hard_swish"
@@ -48,8 +53,7 @@ whole_p.def_abstract_eval(lambda *_, maker, avals: avals)
 
 
 class Value(NamedTuple):
-    """number: of a value of the program. kind: MAP [batch, height, width, channels]; VECTOR [batch, channels] or
-    [batch, 1, 1, channels]; ..."""
+    """number: of a value of the program. kind: one of `value_kinds`."""
 
     number: int
     kind: str
@@ -79,7 +83,7 @@ def read(closed) -> Program:
     if strange is not None:
         raise UserError(
             f"the network has an operation {strange.name} between its layers, which programs do not have; they "
-            f"have add, mul, concatenate, slices of channels, {', '.join(ACTIVATIONS)}, and the functions of "
+            f"have add, mul, concatenate, slices of channels, {', '.join(ACTIVATIONS.values())}, and the functions of "
             "dynet_jax.layers.whole"
         )
     rank = len(closed.jaxpr.outvars[0].aval.shape)
@@ -129,14 +133,13 @@ class _Reader:
             if results is not None:
                 return results
         function = _called(equation)
-        return self._unknown(equation, inputs) if function is None else self.call(function, inputs)
+        if function is None or _activation(equation):
+            return self._unknown(equation, inputs)
+        return self.call(function, inputs)
 
     def _unknown(self, equation, inputs) -> list[Value]:
         known = [value for value in inputs if value is not None]
-        whole = equation.primitive is whole_p
-        name = repr(equation.params["maker"].name if whole else equation.primitive.name) + _circumstances(
-            equation, inputs
-        )
+        name = repr(_name(equation)) + _circumstances(equation, inputs)
         results = [Value(self._new(), UNKNOWN) for _ in equation.outvars]
         self.operations += [_Unknown(name, tuple(v.number for v in known), result.number) for result in results]
         return results
@@ -158,7 +161,7 @@ class _Reader:
         operation = equation.params["maker"].make(numbers, ys)
         if isinstance(operation, Mean) and inputs[0].kind == VECTOR:
             return [inputs[0]]
-        kind = _kind_of(operation, [value.kind for value in inputs], equation.outvars[0].aval.shape)
+        kind = kind_of_layer(operation, [value.kind for value in inputs], equation.outvars[0].aval.shape)
         if kind is None:
             return None
         if isinstance(operation, Dense) and kind == MAP:
@@ -169,16 +172,16 @@ class _Reader:
 
     def _plain(self, equation, inputs) -> list[Value] | None:
         """One of the operations between layers that programs have; None if it is not."""
-        name, params, kind = equation.primitive.name, equation.params, _common(inputs)
+        name, params, kind = equation.primitive.name, equation.params, common([value.kind for value in inputs])
         shapes = [v.aval.shape for v in (*equation.invars, *equation.outvars)]
         before, after = shapes[0], shapes[-1]
         if name in RESHAPES:
-            kind = _reshaped(inputs[0].kind, before, after, params)
+            kind = of_reshape(inputs[0].kind, before, after, params)
             return None if kind is None else [inputs[0]._replace(kind=kind)]
         if name in ("copy", "stop_gradient") or (name == "convert_element_type" and _are_floats(equation)):
             return inputs
         if name in ("add", "mul", "add_any"):
-            function, kind = "multiply" if name == "mul" else "add", _broadcast(inputs, shapes)
+            function, kind = "multiply" if name == "mul" else "add", of_sum([value.kind for value in inputs], shapes)
             return kind and self._add(lambda xs, y: Elementwise(function, xs, y, function), inputs, kind)
         if kind is None:
             return None
@@ -200,60 +203,22 @@ class _Reader:
         return [self._add(lambda xs, y, p=p: Channels("slice", xs, y, *p), inputs, kind)[0] for p in parts]
 
 
+def _name(equation) -> str:
+    if equation.primitive is whole_p:
+        return equation.params["maker"].name
+    return _activation(equation) or equation.primitive.name
+
+
 def _circumstances(equation, inputs: Sequence[Value | None]) -> str:
     """What is unknown in an operation that programs have for other values."""
     kinds = [value.kind for value in inputs if value is not None]
-    if UNKNOWN in kinds or (equation.primitive is not whole_p and equation.primitive.name not in BETWEEN_LAYERS):
+    name = equation.primitive.name
+    known = equation.primitive is whole_p or name in BETWEEN_LAYERS or _activation(equation)
+    if UNKNOWN in kinds or not known:
         return ""
     if None in inputs:
         return " with a constant"
-    sizes = kinds == [MAP, MAP] and equation.primitive.name in ("add", "mul")
-    return " of maps of different sizes" if sizes else f" ({', '.join(kinds)})"
-
-
-def _kind_of(operation: Operation, kinds: Sequence[str], shape: Sequence[int]) -> str | None:
-    """What the result of a layer is; None for a layer of something that it cannot be of."""
-    x, *others = kinds
-    if isinstance(operation, Convolution):
-        if others != [COEFFICIENTS] * (operation.coefficients is not None):
-            return None
-        kernel = operation.kernel.kernels[0] if others else operation.kernel
-        alone = x == VECTOR and kernel.shape[:2] == shape[1:3] == (1, 1)
-        return x if x == MAP or alone else None
-    if isinstance(operation, MaxPool | Mean):
-        return {MaxPool: MAP, Mean: VECTOR}[type(operation)] if x == MAP else None
-    kind = COEFFICIENTS if isinstance(operation, Predictor) else x
-    return kind if x in (MAP, VECTOR) else None
-
-
-def _common(inputs: Sequence[Value]) -> str | None:
-    kinds = {value.kind for value in inputs}
-    return kinds.pop() if kinds in ({MAP}, {VECTOR}) else None
-
-
-def _broadcast(inputs: Sequence[Value], shapes: Sequence[Sequence[int]]) -> str | None:
-    """What the sum or product of two is: of two vectors, or of a map and whatever has its positions or none."""
-    kinds = [value.kind for value in inputs]
-    if MAP not in kinds:
-        return _common(inputs)
-    of_map = all(shape[1:3] == shapes[-1][1:3] for kind, shape in zip(kinds, shapes) if kind == MAP)
-    return MAP if of_map and set(kinds) <= {MAP, VECTOR, SPREAD} else None
-
-
-def _reshaped(kind: str, before: tuple[int, ...], after: tuple[int, ...], params) -> str | None:
-    """What a value is whose axes of length 1 come, go or are repeated; None if anything else happens to it."""
-    dimensions = params.get("broadcast_dimensions")
-    kept = {2: (0, 3), 4: (0, 1, 2, 3)} if len(after) == 4 else {2: (0, 1)}
-    if dimensions is not None and dimensions != kept.get(len(before)):
-        return None
-    if before == after:
-        return kind
-    batch, channels = before[0], before[-1]
-    if kind != VECTOR or (after[0], after[-1]) != (batch, channels):
-        return None
-    if after in ((batch, channels), (batch, 1, 1, channels)):
-        return VECTOR
-    return SPREAD if dimensions is not None else None
+    return " of maps of different sizes" if kinds == [MAP, MAP] and name in ("add", "mul") else f" ({', '.join(kinds)})"
 
 
 def _are_floats(equation) -> bool:
