@@ -10,7 +10,7 @@ def add_export(commands) -> None:
     parser = commands.add_parser(
         "export",
         help="write a trained network as a file that runs without this package",
-        description="Writes one file, for any number of images of any size, with the names of the classes and the "
+        description="Writes one file, for one image or more, of any size, with the names of the classes and the "
         "preprocessing in it. stablehlo runs with JAX alone; onnx with ONNX Runtime, OpenVINO and others.",
         epilog="example: dynet export runs/digits --format=onnx --out=digits.onnx",
     )

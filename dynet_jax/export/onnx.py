@@ -1,4 +1,4 @@
-"""ONNX: a file that predicts without this package, from uint8 images of any number and size.
+"""ONNX: a file that predicts without this package, from one uint8 image or more, of any size.
 
 Input 'images', [batch, height, width, 3] uint8; outputs 'logits' and 'probabilities', [batch, classes] float32. A
 program has what the file needs (see `dynet_jax.inference`), and with ONNX Runtime and NumPy alone

@@ -1,7 +1,7 @@
 """A trained network as one file of StableHLO, which runs with JAX alone: neither this package nor Flax is needed.
 
 exported = jax.export.deserialize(bytearray(open("dy_mobile.stablehlo", "rb").read()))
-outputs = exported.call(images)  # uint8 [batch, height, width, 3]: any batch, any size
+outputs = exported.call(images)  # uint8 [batch, height, width, 3]: any batch from 1, any size
 outputs["logits"], outputs["probabilities"]
 json.loads(bytes(np.asarray(outputs["metadata"])))  # class names and preprocessing
 """
