@@ -11,9 +11,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference.layer_operations import LAYERS, Maker, maker_of
 from dynet_jax.inference.program import Channels, MaxPool, Mean, Program
 from dynet_jax.inference.read_trace import BATCH, read, whole_p
@@ -27,9 +28,29 @@ def record(model: nn.Module, variables: dict, image_size: int) -> Program:
     """The program of `model.apply(variables, images, train=False)`, BatchNorms still apart (see `fold`).
 
     A model whose `__call__` has no argument `train` is called with images alone.
-    image_size: of the images that the network is traced with; any that it takes will do.
+    image_size: of the images that the network is traced with; any that it takes will do. It is traced with images of
+      twice that size too: what it does may not depend on their size.
     Raises UserError for a network with an operation that programs do not have, or more than one result.
     """
+    program = _recorded(model, variables, image_size)
+    try:
+        other = _recorded(model, variables, 2 * image_size)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the network takes images of {image_size} pixels, but none of {2 * image_size}, where programs are of any "
+            f"size: {one_line(error, limit=200)}"
+        ) from error
+    if _form(program) != _form(other):
+        raise UserError(
+            f"the network does something else with images of {2 * image_size} pixels than with those of {image_size}; "
+            "programs do the same with every size"
+        )
+    return program
+
+
+def _recorded(model, variables, image_size) -> Program:
     recorder, options = _Recorder(), _options(model)
 
     def forward(images):
@@ -46,6 +67,11 @@ def record(model: nn.Module, variables: dict, image_size: int) -> Program:
             raise
         raise UserError("the network has a layer within jax.vmap or jax.grad, which programs do not have") from error
     return read(traced)
+
+
+def _form(program: Program) -> Program:
+    """All but the weights."""
+    return jax.tree.map(lambda leaf: leaf.shape if isinstance(leaf, np.ndarray) else leaf, program)
 
 
 def _options(model: nn.Module) -> dict[str, bool]:

@@ -187,6 +187,12 @@ REFUSED = {
     "squeezed map": ((to_one_position, lambda x: nn.Dense(5)(x[:, 0, 0])), "'squeeze' .map.|'slice'|'gather'"),
     "window of all positions": ((lambda x: x * conv(8, 16, padding="VALID")(x),), "'mul' of maps of different sizes"),
     "transposed": ((transposed_vector,), "'transpose'"),
+    "first rows": ((lambda x: conv()(x[:, :16]),), "'slice' .map."),
+    "another layer for large images": (
+        (lambda x: nn.relu(conv()(x)) if x.shape[1] > 16 else nn.silu(conv()(x)),),
+        "does something else with images of 32 pixels than with those of 16",
+    ),
+    "one size": ((lambda x: conv()(x) + x[:, :16],), "images of 16 pixels, but none of 32"),
     "constant": ((lambda x: x * 2,), "'mul' with a constant"),
     "function called relu": ((relu,), "'tanh'"),
     "coefficients": (
