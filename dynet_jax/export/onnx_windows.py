@@ -19,7 +19,7 @@ from dynet_jax.inference.program import (
     Program,
     outputs,
 )
-from dynet_jax.ops.window import Padding, fixed_padding
+from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 Scale = tuple[int, int]  # a map has ceil(height / scale[0]) rows and ceil(width / scale[1]) columns
 SIZE_DEPENDENT = {"SAME": "SAME_UPPER", "SAME_LOWER": "SAME_LOWER"}
@@ -42,9 +42,8 @@ class Window(NamedTuple):
 def window_of(operation: Convolution | MaxPool) -> Window:
     """The window of an operation that has one."""
     if isinstance(operation, MaxPool):
-        size, strides, padding = (operation.size,) * 2, (operation.strides,) * 2, operation.padding
-        # Pooling of an even size pads one more than a convolution would: see layers.whole.max_pool.
-        return Window(operation.name, size, strides, operation.size // 2 if padding == "TORCH" else padding)
+        size, strides = (operation.size,) * 2, (operation.strides,) * 2
+        return Window(operation.name, size, strides, pool_padding(operation.padding, operation.size))
     return Window(
         operation.name, _kernel_size(operation), operation.strides, operation.padding, operation.kernel_dilation
     )
@@ -99,9 +98,10 @@ def _scale(operation: Operation, known: dict[int, Scale | None]) -> Scale | None
 
 def _sides(window: Window) -> Sequence[tuple[int, int]]:
     """Padding (before, after) of rows and of columns; of SAME, where there is no stride."""
-    if window.padding in SIZE_DEPENDENT:
-        lower, upper = zip(*(((r - 1) // 2, r // 2) for r in window.reach))
-        return list(zip(lower, upper) if window.padding == "SAME" else zip(upper, lower))
+    if window.padding in ("SAME", "CIRCULAR", "REFLECT"):
+        return [((r - 1) // 2, r // 2) for r in window.reach]
+    if window.padding == "SAME_LOWER":
+        return [(r // 2, (r - 1) // 2) for r in window.reach]
     return fixed_padding(window.padding, window.reach)
 
 

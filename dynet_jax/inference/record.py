@@ -16,10 +16,12 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference.layer_operations import LAYERS, Maker, maker_of
-from dynet_jax.inference.program import Channels, MaxPool, Mean, Program
+from dynet_jax.inference.program import Channels, MaxPool, Mean, Program, outputs
 from dynet_jax.inference.read_trace import BATCH, read, whole_p
 from dynet_jax.layers import CoefficientPredictor, DynamicConv
 from dynet_jax.layers.whole import channel_shuffle, recorded_by
+
+VALUES = ("x", "y", "ys", "inputs", "coefficients", "residual")  # fields of operations that are numbers of values
 
 _recordings = itertools.count()
 
@@ -69,9 +71,16 @@ def _recorded(model, variables, image_size) -> Program:
     return read(traced)
 
 
-def _form(program: Program) -> Program:
-    """All but the weights."""
-    return jax.tree.map(lambda leaf: leaf.shape if isinstance(leaf, np.ndarray) else leaf, program)
+def _form(program: Program) -> list:
+    """All but the weights, and the numbers of values, which count what was left out too."""
+    numbers = {}
+    rows = []
+    for operation in program.operations:
+        values = [numbers.setdefault(value, len(numbers)) for value in (*operation.inputs, *outputs(operation))]
+        fields = {key: field for key, field in operation._asdict().items() if key not in VALUES}
+        shapes = jax.tree.map(lambda leaf: leaf.shape if isinstance(leaf, np.ndarray) else leaf, fields)
+        rows.append((type(operation), values, shapes))
+    return rows
 
 
 def _options(model: nn.Module) -> dict[str, bool]:

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dynet_jax.ops.window import Padding
+from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("recorder", default=None)
 
@@ -65,7 +65,8 @@ def spatial_mean(x: jax.Array, keepdims: bool = False) -> jax.Array:
 @_whole
 def max_pool(x: jax.Array, size: int, strides: int, padding: Padding) -> jax.Array:
     """The largest of each window of size x size; 'TORCH' is the same padding on both sides."""
-    pads = ((size // 2,) * 2,) * 2 if padding == "TORCH" else padding
+    pads = pool_padding(padding, size)
+    pads = pads if isinstance(pads, str) else fixed_padding(pads, (size, size))
     return nn.max_pool(x, (size, size), (strides, strides), pads)
 
 

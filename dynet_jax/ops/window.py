@@ -66,50 +66,63 @@ def make_window(
     strides = per_dimension(strides, rank, "strides")
     dilation = per_dimension(kernel_dilation, rank, "kernel_dilation")
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel_size)]
-    x, pads = _padded(x, padding, reach, strides)
+    if isinstance(padding, str):
+        x, pads = _named_padding(x, padding, reach, strides)
+    else:
+        pads = _numeric_padding(padding, rank)
     if not all(isinstance(side, int) for pair in pads for side in pair):  # symbols of `jax.export`, for any size
         x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
         pads = [(0, 0)] * rank
     return x, Window(kernel_size, strides, dilation, tuple(pads))
 
 
-def fixed_padding(padding: Padding, reach: Sequence[int]) -> list[tuple[int, int]] | None:
-    """(before, after) of every dimension, for a window of so many positions; None if it depends on size and strides.
+def fixed_padding(padding: Padding, reach: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """(before, after) of each dimension, for padding with zeros that is the same whatever the size of the input.
 
-    What is padded with 'CIRCULAR' and 'REFLECT' is not zeros.
+    reach: positions from the first to the last that a window sees, in each dimension.
+    Raises ValueError for padding that depends on the size, or is not of zeros.
 
-    >>> fixed_padding("TORCH", (3, 5)), fixed_padding(((1, 0), 2), (3, 3)), fixed_padding("SAME", (3, 3))
-    ([(1, 1), (2, 2)], [(1, 0), (2, 2)], None)
+    >>> fixed_padding("TORCH", (4, 3))
+    ((1, 1), (1, 1))
+    >>> fixed_padding((2, (0, 1)), (3, 3))
+    ((2, 2), (0, 1))
     """
-    if not isinstance(padding, str):
-        return _numeric_padding(padding, len(reach))
     if padding == "VALID":
-        return [(0, 0)] * len(reach)
-    if padding in ("CIRCULAR", "REFLECT"):
-        return [((r - 1) // 2, r // 2) for r in reach]
+        return ((0, 0),) * len(reach)
     if padding == "TORCH":
-        return [((r - 1) // 2,) * 2 for r in reach]
+        return tuple(((r - 1) // 2,) * 2 for r in reach)
+    if isinstance(padding, str):
+        raise ValueError(f"padding {padding!r} is not the same for every size of the input")
+    return _numeric_padding(padding, len(reach))
+
+
+def pool_padding(padding: Padding, size: int) -> Padding:
+    """The padding of pooling as that of a convolution: 'TORCH' pads an even size by one more than a convolution would.
+
+    >>> pool_padding("TORCH", 2)
+    1
+    """
+    return size // 2 if padding == "TORCH" else padding
+
+
+def _named_padding(x, padding, reach, strides):
+    zero = [(0, 0)] * len(reach)
+    if padding == "SAME" and not all(isinstance(size, int) for size in x.shape[1:-1]):
+        return x, [_same_of_symbol(*dimension) for dimension in zip(x.shape[1:-1], reach, strides)]
+    if padding in ("SAME", "SAME_LOWER", "VALID"):
+        return x, lax.padtype_to_pads(x.shape[1:-1], reach, strides, padding)
+    if padding in ("CIRCULAR", "REFLECT"):
+        sides = [((r - 1) // 2, r // 2) for r in reach]
+        mode = "wrap" if padding == "CIRCULAR" else "reflect"
+        return jnp.pad(x, [(0, 0), *sides, (0, 0)], mode=mode), zero
+    if padding == "TORCH":
+        return x, fixed_padding(padding, reach)
     if padding == "CAUSAL" and len(reach) == 1:
-        return [(reach[0] - 1, 0)]
-    if padding in ("SAME", "SAME_LOWER"):
-        return None
+        return x, [(reach[0] - 1, 0)]
     raise ValueError(
         f"padding {padding!r} is not one of 'SAME', 'SAME_LOWER', 'TORCH', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL' "
         "(1-D only), an int, or a sequence of ints or (low, high) pairs"
     )
-
-
-def _padded(x, padding, reach, strides):
-    """(x, padded if that is not with zeros; the padding with zeros that is left)"""
-    pads = fixed_padding(padding, reach)
-    if padding in ("CIRCULAR", "REFLECT"):
-        mode = "wrap" if padding == "CIRCULAR" else "reflect"
-        return jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=mode), [(0, 0)] * len(reach)
-    if pads is not None:
-        return x, pads
-    if padding == "SAME" and not all(isinstance(size, int) for size in x.shape[1:-1]):
-        return x, [_same_of_symbol(*dimension) for dimension in zip(x.shape[1:-1], reach, strides)]
-    return x, lax.padtype_to_pads(x.shape[1:-1], reach, strides, padding)
 
 
 def _same_of_symbol(size, reach, stride):
@@ -126,4 +139,4 @@ def _numeric_padding(padding, rank):
     pairs = tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
     if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"padding must have {rank} entries, each an int or a (low, high) pair, not {padding!r}")
-    return list(pairs)
+    return pairs

@@ -86,9 +86,7 @@ def test_every_other_operation():
             Channels("shuffled", (1,), 2, 0, 6, (0, 3, 1, 4, 2, 5)),
             Channels("part", (2,), 3, 1, 4),
             Channels("rest", (1,), 4, 3, 6),
-            Channels("both", (3, 4), 50, 0, 6),
-            Channels("few", (50, 4), 51, 0, 7),  # of nine
-            Channels("whole", (51, 3), 5, 1, 7),
+            Channels("whole", (3, 4), 5, 0, 6),
             MaxPool("pool", 5, 6, 3, 2, "SAME"),
             Predictor("softmax", 6, (7,), (normal(6, 8), normal(8)), (normal(8, 2), normal(2)), 2, (1,), "softmax"),
             Convolution("logits", 6, 8, bank, normal(4), coefficients=7),
