@@ -1,4 +1,4 @@
-"""What this machine is, for what is kept on its disk."""
+"""What this machine is: its processor, and the cores that a process may use."""
 
 import hashlib
 import os
@@ -14,7 +14,35 @@ def cache_folder() -> Path:
 
 def processor() -> str:
     """A name for the kind of processor: its architecture and a digest of what it can do."""
-    features = Path("/proc/cpuinfo")
-    lines = features.read_text().splitlines() if features.is_file() else [platform.processor()]
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0] if lines else "")
+    flags = _cpuinfo("flags", "Features") or platform.processor()
     return f"{platform.machine()}-{hashlib.blake2b(flags.encode(), digest_size=4).hexdigest()}"
+
+
+def processor_model() -> str:
+    """Its name for people, as the system knows it."""
+    model = _cpuinfo("model name").partition(":")[2].strip()
+    return model or platform.processor() or platform.machine()
+
+
+def _cpuinfo(*names: str) -> str:
+    """The first line of /proc/cpuinfo that begins with one of the names, or an empty one."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return next((line for line in lines if line.startswith(names)), "")
+
+
+def cores() -> list[int]:
+    """The cores that this process may use, each once before any twice: threads of one core are not two cores.
+
+    A system that cannot pin processes has its cores numbered.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return list(range(os.cpu_count() or 1))
+    allowed, seen = sorted(os.sched_getaffinity(0)), {}
+    order = []
+    for core in allowed:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        physical = siblings.read_text() if siblings.is_file() else str(core)
+        seen[physical] = seen.get(physical, 0) + 1
+        order.append((seen[physical], core))
+    return [core for _, core in sorted(order)]

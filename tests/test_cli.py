@@ -157,6 +157,8 @@ def test_mistakes_of_summary(arguments, parts, capfd):
         (["--image-size=16"], ["images of 16 px are too small for dy_mobile, of stride 32"]),
         (["--image-sizes=224,big"], ["'big' is not a positive number"]),
         (["--batch=1,,2"], ["'' is not a positive number"]),
+        (["--batch=1,1000000"], ["--batch=1000000 is more than 4096 images"]),
+        (["--numbers=int8-banks"], ["there is no runtime to measure: jax is not measured: it has float32 alone"]),
         (["--runs=none"], ["--runs: 'none' is not a positive number"]),
         (["--width=-1"], ["width must be a positive number"]),
         (["--networks=dy_shuffle", "--width=0.1"], ["width must be one of ShuffleNetV2's"]),

@@ -3,7 +3,6 @@
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from dynet_jax.analysis.latency import Measurement, Parts
 from dynet_jax.analysis.latency_compare import (
@@ -20,6 +19,7 @@ from dynet_jax.analysis.latency_compare import (
 )
 from dynet_jax.analysis.latency_runtimes import RUNTIMES
 from dynet_jax.analysis.table import Table
+from dynet_jax.machine import processor_model
 
 
 def summary_table(measurements: Sequence[Measurement], size: int, batch: int) -> Table:
@@ -134,11 +134,4 @@ def machine_lines(runtimes: Iterable[str], cores: int) -> list[str]:
     """The processor, its cores, the system, and the versions of the runtimes."""
     versions = "; ".join(f"{name}: {RUNTIMES[name].versions()}" for name in runtimes)
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return [f"Processor: {_processor()}, {cores} of {os.cpu_count()} cores; {system}", f"Runtimes: {versions}"]
-
-
-def _processor() -> str:
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return model or platform.processor() or platform.machine()
+    return [f"Processor: {processor_model()}, {cores} of {os.cpu_count()} cores; {system}", f"Runtimes: {versions}"]

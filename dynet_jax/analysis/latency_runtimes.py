@@ -14,19 +14,10 @@ from dynet_jax.inference import InferenceModel, Preprocessing
 from dynet_jax.inference.native.build import build
 from dynet_jax.inference.native.library import has_bfloat16
 from dynet_jax.inference.program import Convolution, Predictor
+from dynet_jax.number_formats import NUMBERS
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, for pixels from 0 to 255
 Call = Callable[[np.ndarray], np.ndarray]  # [batch, height, width, 3] uint8 -> logits [batch, classes]
-
-
-# How weights that are read once per image (banks, predictors, classifier) are stored, and what is computed with.
-NUMBERS = {
-    "float32": ("float32", "float32"),
-    "bfloat16-banks": ("bfloat16", "float32"),
-    "int8-banks": ("int8", "float32"),
-    "bfloat16": ("bfloat16", "bfloat16"),
-    "bfloat16-int8-banks": ("int8", "bfloat16"),
-}
 
 
 class Cell(NamedTuple):

@@ -12,13 +12,13 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from dynet_jax.analysis.latency_runtimes import RUNTIMES, Call, Cell, native_parts, random_images
 from dynet_jax.errors import UserError, named
+from dynet_jax.machine import cores
 
 # A cell is run for so long before it is timed, at least once, as if one image came after the other: its weights are in
 # the caches then, as far as they fit, its threads are awake, and nothing of whose turn was before is still running.
@@ -69,23 +69,6 @@ class Workers:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-def cores() -> list[int]:
-    """The cores that this process may use, each once before any twice: threads of one core are not two cores.
-
-    A system that cannot pin processes has its cores numbered.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return list(range(os.cpu_count() or 1))
-    allowed, seen = sorted(os.sched_getaffinity(0)), {}
-    order = []
-    for core in allowed:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
-        physical = siblings.read_text() if siblings.is_file() else str(core)
-        seen[physical] = seen.get(physical, 0) + 1
-        order.append((seen[physical], core))
-    return [core for _, core in sorted(order)]
 
 
 def _serve(connection, threads: int) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from dynet_jax.cli.parsing import path_argument
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.number_formats import NUMBERS
 
 FILES = ("latency.csv", "table2.md", "latency_ratio.png", "table2.png")
-
-
-NUMBERS_HELP = "of float32, bfloat16-banks, int8-banks, bfloat16, bfloat16-int8-banks; default: all"
+LARGEST_BATCH = 4096
 
 
 def add_benchmark(commands) -> None:
@@ -26,10 +25,7 @@ def add_benchmark(commands) -> None:
     parser.add_argument("--networks", type=_words, metavar="NAMES", help="dynamic ones; default: the paper's four")
     parser.add_argument("--runtimes", type=_words, metavar="NAMES", help="default: all that are installed")
     parser.add_argument(
-        "--numbers",
-        type=_words,
-        metavar="NAMES",
-        help=NUMBERS_HELP,
+        "--numbers", type=_words, metavar="NAMES", help=f"of {', '.join(NUMBERS)}; default: all that a runtime has"
     )
     parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: 1 and all cores")
     parser.add_argument(
@@ -47,8 +43,10 @@ def _benchmark(options) -> None:
     from dynet_jax.analysis.latency import OF_THE_PAPER, Plan, measure
     from dynet_jax.analysis.latency_compare import csv_of
     from dynet_jax.analysis.latency_report import disturbance, document, machine_lines
-    from dynet_jax.analysis.latency_worker import cores
+    from dynet_jax.machine import cores
 
+    if max(options.batch) > LARGEST_BATCH:
+        raise UserError(f"--batch={max(options.batch)} is more than {LARGEST_BATCH} images, which would take hours")
     if options.overwrite and options.out is None:
         raise UserError("--overwrite is of the files in --out=DIR, which is not given")
     threads = _threads(options.threads, cores())
@@ -96,7 +94,7 @@ def _write(out, text: str, measurements) -> None:
 
 def _runtimes(names: list[str] | None, wanted: list[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
     """([(runtime, numbers), ...], a line for each runtime that is not there)"""
-    from dynet_jax.analysis.latency_runtimes import NUMBERS, RUNTIMES
+    from dynet_jax.analysis.latency_runtimes import RUNTIMES
 
     for option, given, known in (("--runtimes", names, RUNTIMES), ("--numbers", wanted, NUMBERS)):
         for name in given or ():
@@ -104,13 +102,12 @@ def _runtimes(names: list[str] | None, wanted: list[str] | None) -> tuple[list[t
                 raise UserError(f"{option} has no {name!r}; {suggest(name, known)}")
     problems = {name: RUNTIMES[name].missing() for name in names or RUNTIMES}
     missing = [f"{name} is not measured: {problem}" for name, problem in problems.items() if problem]
-    found = [
-        (name, numbers)
-        for name, problem in problems.items()
-        if not problem
-        for numbers in RUNTIMES[name].offered
-        if len(RUNTIMES[name].offered) == 1 or numbers in (wanted or NUMBERS)
-    ]
+    found = []
+    for name in (name for name, problem in problems.items() if not problem):
+        offered = [numbers for numbers in RUNTIMES[name].offered if numbers in (wanted or NUMBERS)]
+        found += [(name, numbers) for numbers in offered]
+        if not offered:
+            missing.append(f"{name} is not measured: it has {', '.join(RUNTIMES[name].offered)} alone")
     if not found:
         raise UserError("there is no runtime to measure: " + "; ".join(missing))
     return found, missing
@@ -133,7 +130,8 @@ def _claim(out, overwrite: bool) -> None:
     """Make the folder now: what has been measured for an hour should not be lost for the want of it."""
     if out is None:
         return
-    present = [name for name in FILES if (out / name).exists()]
+    # An empty file is what is left where a measurement died before its first result.
+    present = [name for name in FILES if (out / name).exists() and (out / name).stat().st_size]
     if present and not overwrite:
         raise UserError(f"{out} has {', '.join(present)} already; name another folder, or add --overwrite")
     out.mkdir(parents=True, exist_ok=True)

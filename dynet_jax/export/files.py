@@ -5,10 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dynet_jax.errors import UserError
-from dynet_jax.export.onnx import OPSETS, program_to_onnx
+from dynet_jax.errors import UserError, suggest
+from dynet_jax.export.onnx import program_to_onnx
 from dynet_jax.export.stablehlo import to_stablehlo
-from dynet_jax.inference import load
+from dynet_jax.inference import InferenceModel, load
 from dynet_jax.train.workdir import read_config
 
 
@@ -19,7 +19,7 @@ def export_workdir(
     format: str,
     step: int | str | None = None,
     storage: str = "float32",
-    platforms: Sequence[str] = ("cpu",),
+    platforms: Sequence[str] | None = None,
     opset: int | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -28,28 +28,39 @@ def export_workdir(
     Args:
       workdir, step, storage: see `dynet_jax.inference.load`.
       out: by default WORKDIR/NETWORK.FORMAT.
-      format: 'stablehlo' (for `platforms`, see `to_stablehlo`) or 'onnx' (`opset`, see `program_to_onnx`).
+      format: of FORMATS: 'stablehlo' (for `platforms`, see `to_stablehlo`) or 'onnx' (`opset`, see `program_to_onnx`).
       overwrite: whether a file that is there may be replaced.
     Raises:
-      UserError: if there is no whole checkpoint, the exporter is not installed, or the file cannot be written.
+      UserError: for an option of the other format, and if there is no whole checkpoint, the exporter is not installed
+        or the file cannot be written.
     """
+    if format not in FORMATS:
+        raise UserError(f"unknown format {format!r}; {suggest(format, FORMATS)}")
+    for option, value, owner in (("platforms", platforms, "stablehlo"), ("opset", opset, "onnx")):
+        if value is not None and format != owner:
+            raise UserError(f"--{option} is of --format={owner}; leave it out for {format}")
     name = read_config(workdir).model.name
     path = Path(out or workdir / f"{name}.{format}")
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
     model = load(workdir, step=step, runtime="jax", storage=storage)
-    if format == "stablehlo":
-        content = bytes(to_stablehlo(model, platforms=platforms).serialize())
-    else:
-        content = program_to_onnx(
-            model.program,
-            **model.preprocessing._asdict(),
-            class_names=model.class_names,
-            opset=opset or OPSETS.start,
-            metadata={"network": name},
-        ).SerializeToString()
+    options = {} if platforms is None else {"platforms": platforms}
+    options |= {} if opset is None else {"opset": opset}
+    content = FORMATS[format](model, name, **options)
     write_whole(path, content)
     return path
+
+
+def _stablehlo(model: InferenceModel, network: str, **options) -> bytes:
+    return bytes(to_stablehlo(model, **options).serialize())
+
+
+def _onnx(model: InferenceModel, network: str, **options) -> bytes:
+    described = {**model.preprocessing._asdict(), "class_names": model.class_names, "metadata": {"network": network}}
+    return program_to_onnx(model.program, **described, **options).SerializeToString()
+
+
+FORMATS = {"stablehlo": _stablehlo, "onnx": _onnx}
 
 
 def write_whole(path: Path, content: bytes) -> None:

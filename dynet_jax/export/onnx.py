@@ -1,4 +1,4 @@
-"""ONNX: a file that predicts without this package, from uint8 images of any number and size.
+"""ONNX: a file that predicts without this package, from one uint8 image or more, of any size.
 
 Input 'images', [batch, height, width, 3] uint8; outputs 'logits' and 'probabilities', [batch, classes] float32. A
 program has what the file needs (see `dynet_jax.inference`), and with ONNX Runtime and NumPy alone
@@ -55,6 +55,8 @@ def program_to_onnx(
     image_size, resize_to: what the network was trained for; written down, not obeyed: the model takes every size.
     metadata: more to write into the file, for example {"network": "dy_mobile"}; what is no string is written as JSON.
 
+    class_names: none if None or empty.
+
     Raises UserError if onnx is not installed, for an opset that is not in OPSETS, for a number of class names that is
     not that of the classes, and for a network that cannot be exported.
 
@@ -62,7 +64,9 @@ def program_to_onnx(
     """
     onnx = import_onnx()
     if opset not in OPSETS:
-        raise UserError(f"opset {opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}")
+        raise UserError(
+            f"opset {opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}; --opset={OPSETS.start} will do in most"
+        )
     pixels = _pixels(mean, std)
     classes = _classes(program, class_names)
     graph = Graph()
@@ -102,7 +106,7 @@ def _classes(program: Program, class_names: Sequence[str] | None) -> int:
     last = next((operation for operation in program.operations if program.result in outputs(operation)), None)
     if not isinstance(last, Dense):
         raise UserError("only networks that end in a classifier (Dense) can be exported to ONNX")
-    if class_names is not None and len(class_names) != last.bias.size:
+    if class_names and len(class_names) != last.bias.size:
         raise UserError(f"there are {len(class_names)} class names for {last.bias.size} classes")
     return last.bias.size
 

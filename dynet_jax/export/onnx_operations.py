@@ -1,5 +1,7 @@
 """What every operation of a program is in ONNX. Values are [batch, channels, height, width], or [batch, channels].
 
+A vector may have either form; where an operation needs the other one, it is reshaped (`Forms`).
+
 A dynamic convolution has one kernel per image, and ONNX's `group` is a constant, so that a batch cannot be folded into
 groups. Programs with dynamic convolutions are therefore written for one image, and `dynet_jax.export.onnx` repeats
 them. A bank lies in the file as [C_out, group_size, C_in * positions], and coefficients are [C_out, 1, group_size]:
@@ -12,11 +14,11 @@ import ml_dtypes
 import numpy as np
 
 from dynet_jax.errors import UserError
+from dynet_jax.export.onnx_forms import Forms
 from dynet_jax.export.onnx_graph import Graph
 from dynet_jax.export.onnx_windows import pad, scales, window_of
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import (
-    IMAGES,
     Channels,
     Convolution,
     Dense,
@@ -74,19 +76,20 @@ class _Translation:
 
     def __init__(self, graph: Graph, program: Program, batch: int | str):
         self.graph, self.program, self.batch = graph, program, batch
-        self.scales = scales(program)
+        self.scales, self.channels_of = scales(program), program.channels
 
     def run(self, images: str) -> str:
-        values = {IMAGES: images}
+        self.forms = forms = Forms(self.graph, images)
         for operation in self.program.operations:
             translate = self._TRANSLATE.get(type(operation))
             if translate is None:
                 raise UserError(
                     f"{operation.name} is a {type(operation).__name__}: call fold(program) before exporting"
                 )
-            results = translate(self, operation, *(values[number] for number in operation.inputs))
-            values.update(zip(outputs(operation), (results,) if isinstance(results, str) else results))
-        return values[self.program.result]
+            rank, inputs = forms.inputs(operation)
+            results = translate(self, operation, *inputs)
+            forms.add(outputs(operation), (results,) if isinstance(results, str) else results, rank)
+        return forms.of_rank(self.program.result, 2 if self.program.result in self.program.vectors else 4)
 
     def convolution(self, operation: Convolution, x: str, *rest: str) -> str:
         graph, name, window = self.graph, operation.name, window_of(operation)
@@ -142,15 +145,16 @@ class _Translation:
     def predictor(self, operation: Predictor, x: str) -> Sequence[str]:
         """Coefficients [C_out or 1, 1, group_size] of every output, for one image."""
         graph, name, group_size = self.graph, operation.name, operation.group_size
-        y = self.mean(Mean(f"{name}/mean", operation.x, operation.y, keep_positions=False), x)
+        if self.forms.rank(operation.x) == 4:
+            x = self.mean(Mean(f"{name}/mean", operation.x, operation.y, keep_positions=False), x)
         if operation.hidden is not None:
-            y = self.activate("relu", self.linear(f"{name}/hidden", y, *operation.hidden), name)
+            x = self.activate("relu", self.linear(f"{name}/hidden", x, *operation.hidden), name)
         order, start = [], 0
         for features in operation.features:  # the predictor's own order is [group_size, features] for each output
             order.append(start + np.arange(group_size * features).reshape(group_size, features).T.ravel())
             start += group_size * features
         order, (kernel, bias) = np.concatenate(order), operation.output
-        y = self.linear(f"{name}/coefficients", y, kernel[:, order], bias[order])
+        y = self.linear(f"{name}/coefficients", x, kernel[:, order], bias[order])
         y = graph.node("Reshape", y, graph.constant([-1, 1, group_size], f"{name}/shape"), name=f"{name}/by_kernel")
         axis = {"axis": 2} if operation.activation == "softmax" else {}
         y = graph.node(operation.activation.title(), y, name=f"{name}/{operation.activation}", **axis)
@@ -197,7 +201,7 @@ class _Translation:
         if operation.permutation is not None:
             order = graph.constant(operation.start + np.asarray(operation.permutation, np.int64), f"{name}/order")
             return graph.node("Gather", x, order, name=name, axis=1)
-        if len(inputs) > 1 and operation.start == 0:  # then all of it, as programs are recorded
+        if operation.start == 0 and operation.stop == sum(self.channels_of[value] for value in operation.inputs):
             return x
         bounds = (graph.constant([n], str(n)) for n in (operation.start, operation.stop, 1))
         return graph.node("Slice", x, *bounds, name=name)

@@ -19,7 +19,7 @@ from dynet_jax.inference.program import (
     Program,
     outputs,
 )
-from dynet_jax.ops.window import Padding
+from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 Scale = tuple[int, int]  # a map has ceil(height / scale[0]) rows and ceil(width / scale[1]) columns
 SIZE_DEPENDENT = {"SAME": "SAME_UPPER", "SAME_LOWER": "SAME_LOWER"}
@@ -42,9 +42,8 @@ class Window(NamedTuple):
 def window_of(operation: Convolution | MaxPool) -> Window:
     """The window of an operation that has one."""
     if isinstance(operation, MaxPool):
-        size, strides, padding = (operation.size,) * 2, (operation.strides,) * 2, operation.padding
-        # Pooling of an even size pads one more than a convolution would: see layers.whole.max_pool.
-        return Window(operation.name, size, strides, operation.size // 2 if padding == "TORCH" else padding)
+        size, strides = (operation.size,) * 2, (operation.strides,) * 2
+        return Window(operation.name, size, strides, pool_padding(operation.padding, operation.size))
     return Window(
         operation.name, _kernel_size(operation), operation.strides, operation.padding, operation.kernel_dilation
     )
@@ -99,17 +98,11 @@ def _scale(operation: Operation, known: dict[int, Scale | None]) -> Scale | None
 
 def _sides(window: Window) -> Sequence[tuple[int, int]]:
     """Padding (before, after) of rows and of columns; of SAME, where there is no stride."""
-    padding, reach = window.padding, window.reach
-    if isinstance(padding, str):
-        sides = {
-            "SAME": [((r - 1) // 2, r // 2) for r in reach],
-            "SAME_LOWER": [(r // 2, (r - 1) // 2) for r in reach],
-            "VALID": [(0, 0)] * 2,
-            "TORCH": [((r - 1) // 2,) * 2 for r in reach],
-        }
-        return sides.get(padding, sides["SAME"])
-    both = (padding,) * 2 if isinstance(padding, int) else padding
-    return [(side, side) if isinstance(side, int) else tuple(side) for side in both]
+    if window.padding in ("SAME", "CIRCULAR", "REFLECT"):
+        return [((r - 1) // 2, r // 2) for r in window.reach]
+    if window.padding == "SAME_LOWER":
+        return [(r // 2, (r - 1) // 2) for r in window.reach]
+    return fixed_padding(window.padding, window.reach)
 
 
 def _kernel_size(operation: Convolution) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """A trained network as one file of StableHLO, which runs with JAX alone: neither this package nor Flax is needed.
 
 exported = jax.export.deserialize(bytearray(open("dy_mobile.stablehlo", "rb").read()))
-outputs = exported.call(images)  # uint8 [batch, height, width, 3]: any batch, any size
+outputs = exported.call(images)  # uint8 [batch, height, width, 3]: any batch from 1, any size
 outputs["logits"], outputs["probabilities"]
 json.loads(bytes(np.asarray(outputs["metadata"])))  # class names and preprocessing
 """
@@ -23,7 +23,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) -> export.Exported:
-    """The network for any batch, and images of any size from its stride on.
+    """The network for any batch from 1, and images of any size from its strides on.
 
     Args:
       model: with runtime 'jax' or 'native'; its program is exported, with the banks as they are stored.
@@ -43,6 +43,6 @@ def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) 
         logits = run_jax.run(model.program, arrays, normalize(images, *pixels))
         return {"logits": logits, "probabilities": jax.nn.softmax(logits), "metadata": jnp.asarray(metadata)}
 
-    smallest = model.program.stride
-    shape = export.symbolic_shape("b, h, w, 3", constraints=[f"h >= {smallest}", f"w >= {smallest}"])
+    rows, columns = model.program.strides
+    shape = export.symbolic_shape("b, h, w, 3", constraints=[f"h >= {rows}", f"w >= {columns}"])
     return export.export(jax.jit(outputs), platforms=platforms)(jax.ShapeDtypeStruct(shape, jnp.uint8))

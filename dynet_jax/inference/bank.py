@@ -29,7 +29,9 @@ class Bank(NamedTuple):
         return kernels * self.scales.reshape(len(kernels), *(1,) * (kernels.ndim - 2), -1)
 
     def stored_as(self, storage: str) -> "Bank":
-        """The same kernels, rounded to 'float32', 'bfloat16' or 'int8'. Raises UserError for another name.
+        """The same kernels, rounded to 'float32', 'bfloat16' or 'int8'.
+
+        Raises UserError for another name, and for int8, which has no NaN, if not all weights are finite.
 
         >>> bank = Bank(np.array([0.5, -1.0, 0.25], np.float32).reshape(1, 1, 1, 3, 1))
         >>> bank.stored_as("int8").kernels.ravel().tolist()
@@ -42,6 +44,8 @@ class Bank(NamedTuple):
             return Bank(kernels.astype(ml_dtypes.bfloat16))
         if storage == "float32":
             return Bank(kernels)
+        if not np.isfinite(kernels).all():
+            raise UserError("weights that are not finite cannot be stored as int8: the training has diverged")
         axes = tuple(range(1, kernels.ndim - 1))
         scales = np.abs(kernels).max(axes) / 127
         scales = np.where(scales > 0, scales, 1).astype(np.float32)

@@ -9,17 +9,27 @@ from collections.abc import Callable
 import numpy as np
 
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.program import Convolution, Dense, Elementwise, Normalization, Operation, Program, outputs
+from dynet_jax.inference.program import (
+    IMAGES,
+    Convolution,
+    Dense,
+    Elementwise,
+    Normalization,
+    Operation,
+    Program,
+    outputs,
+)
 
 
 def fold(program: Program) -> Program:
     """The same function with fewer operations.
 
-    Normalisations go into the convolution before them, or become a convolution of one position; additions become the
+    Normalisations go into the convolution or linear layer before them, or become one themselves; additions become the
     `residual` of a convolution, and activations its `activation`.
     """
     program = _into_producer(program, _normalized)
-    program = program._replace(operations=tuple(map(_as_convolution, program.operations)))
+    vectors = program.vectors
+    program = program._replace(operations=tuple(_linear(operation, vectors) for operation in program.operations))
     program = _into_producer(program, _activated)
     program = _residuals(program)
     return _into_producer(program, _activated)
@@ -41,7 +51,7 @@ def _into_producer(program: Program, merge: Callable[[Operation, Operation], Ope
 
 
 def _normalized(before: Operation, operation: Operation) -> Operation | None:
-    if not isinstance(operation, Normalization) or not isinstance(before, Convolution) or _does_more(before):
+    if not isinstance(operation, Normalization) or not isinstance(before, Convolution | Dense) or _does_more(before):
         return None
     bias = (before.bias * operation.scale + operation.shift).astype(np.float32)
     return before._replace(kernel=_scaled(before.kernel, operation.scale), bias=bias, y=operation.y)
@@ -53,19 +63,19 @@ def _scaled(kernel: np.ndarray | Bank, scale: np.ndarray) -> np.ndarray | Bank:
     return (kernel * scale).astype(np.float32)
 
 
-def _does_more(operation: Convolution) -> bool:
-    return operation.activation is not None or operation.residual is not None
+def _does_more(operation: Convolution | Dense) -> bool:
+    return operation.activation is not None or getattr(operation, "residual", None) is not None
 
 
-def _as_convolution(operation: Operation) -> Operation:
-    """A normalisation that no convolution comes before is a depthwise convolution of one position."""
+def _linear(operation: Operation, vectors: frozenset[int]) -> Operation:
+    """A normalisation that is left is a depthwise convolution of one position; of a vector, a diagonal linear layer."""
     if not isinstance(operation, Normalization):
         return operation
-    kernel = operation.scale.reshape(1, 1, 1, -1).astype(np.float32)
-    shift = operation.shift.astype(np.float32)
-    return Convolution(
-        operation.name, operation.x, operation.y, kernel, shift, feature_group_count=operation.scale.size
-    )
+    name, x, y, scale, shift = operation
+    scale, shift = scale.astype(np.float32), shift.astype(np.float32)
+    if x in vectors:
+        return Dense(name, x, y, np.diag(scale), shift)
+    return Convolution(name, x, y, scale.reshape(1, 1, 1, -1), shift, feature_group_count=scale.size)
 
 
 def _activated(before: Operation, operation: Operation) -> Operation | None:
@@ -79,10 +89,12 @@ def _activated(before: Operation, operation: Operation) -> Operation | None:
 def _residuals(program: Program) -> Program:
     """A sum of which one part comes straight from a convolution, after the other part: the convolution adds it."""
     uses, kept = program.uses(), []
-    place = {program_input: -1 for program_input in (0,)}
+    channels, vectors = program.channels, program.vectors
+    place = {IMAGES: -1}
     for operation in program.operations:
         target = None
-        if isinstance(operation, Elementwise) and operation.function == "add" and len(operation.inputs) == 2:
+        is_sum = isinstance(operation, Elementwise) and operation.function == "add" and len(operation.inputs) == 2
+        if is_sum and not vectors.intersection(operation.inputs) and len({channels[n] for n in operation.inputs}) == 1:
             target = _adding(operation.inputs, kept, place, uses)
         if target is None:
             place.update(dict.fromkeys(outputs(operation), len(kept)))

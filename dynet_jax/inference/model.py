@@ -1,6 +1,5 @@
 """A network that is ready to be used: images in, probabilities out."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynet_jax.errors import UserError, suggest
+from dynet_jax.errors import UserError, one_line, suggest
 from dynet_jax.inference import run_jax
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.fold import fold
 from dynet_jax.inference.native.engine import Engine
-from dynet_jax.inference.program import Convolution, Program
+from dynet_jax.inference.program import Convolution, Dense, Operation, Predictor, Program
 from dynet_jax.inference.record import record
+from dynet_jax.machine import cores
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.progress import warn
 from dynet_jax.train.restore import load_workdir
@@ -45,7 +45,7 @@ class InferenceModel:
     Attributes:
       program: what is computed, with the banks as they are stored.
       preprocessing: see `Preprocessing`; a call normalises, but neither resizes nor crops.
-      class_names: of the outputs.
+      class_names: of the outputs, or empty.
       runtime: 'native' or 'jax', what is used.
       engine: of the native runtime, or None.
     """
@@ -61,18 +61,24 @@ class InferenceModel:
         arithmetic: str = "float32",
         threads: int | None = None,
     ):
-        """See `load` for the arguments. Raises UserError where the runtime cannot be had."""
+        """See `load` for the arguments.
+
+        Raises UserError where the runtime cannot be had, and for another number of class names than outputs.
+        """
         if runtime not in RUNTIMES:
             raise UserError(f"unknown runtime {runtime!r}; {suggest(runtime, RUNTIMES)}")
         if arithmetic not in ARITHMETIC:
             raise UserError(f"unknown arithmetic {arithmetic!r}; {suggest(arithmetic, ARITHMETIC)}")
         if threads is not None and threads < 1:
             raise UserError(f"threads must be positive, not {threads}")
+        outputs = program.channels[program.result]
+        if len(class_names) not in (0, outputs):
+            raise UserError(f"there are {len(class_names)} class names for a network of {outputs} outputs")
         self.program = stored_as(program, storage)
         self.preprocessing, self.class_names = preprocessing, list(class_names)
         self.engine = None
         if runtime == "native" or (runtime == "auto" and jax.default_backend() == "cpu"):
-            options = {"threads": threads or _cores(), "storage": storage, "arithmetic": arithmetic}
+            options = {"threads": threads or len(cores()), "storage": storage, "arithmetic": arithmetic}
             try:
                 self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)
             except UserError as error:
@@ -85,10 +91,19 @@ class InferenceModel:
         self._logits = self.engine or _in_jax(self.program, preprocessing)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """[batch, height, width, 3] uint8 -> [batch, classes] float32. Raises UserError for another shape."""
+        """[batch, height, width, 3] uint8 -> [batch, classes] float32.
+
+        Raises UserError for another shape, and for images that are smaller than the network's strides.
+        """
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[-1] != 3:
             raise UserError(f"images must be [batch, height, width, 3], not {images.shape}")
+        size, smallest = images.shape[1:3], self.program.strides
+        if any(has < needs for has, needs in zip(size, smallest)):
+            raise UserError(
+                f"images of {size[0]}x{size[1]} are too small for this network; it takes those from "
+                f"{smallest[0]}x{smallest[1]} on"
+            )
         return np.asarray(self._logits(images))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -152,14 +167,25 @@ def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
 
 
 def stored_as(program: Program, storage: str) -> Program:
-    """The same program with its banks rounded. Raises UserError for a storage that there is not."""
-    operations = []
-    for operation in program.operations:
-        if isinstance(operation, Convolution) and isinstance(operation.kernel, Bank):
-            operation = operation._replace(kernel=operation.kernel.stored_as(storage))
-        operations.append(operation)
+    """The same program with its banks rounded.
+
+    Raises UserError for a storage that there is not, and for one that cannot hold weights of some layer.
+    """
     Bank(np.zeros((1, 1, 1, 1, 1), np.float32)).stored_as(storage)  # a static network is as strict
-    return program._replace(operations=tuple(operations))
+    return program._replace(operations=tuple(_stored_as(operation, storage) for operation in program.operations))
+
+
+def _stored_as(operation: Operation, storage: str) -> Operation:
+    try:
+        if isinstance(operation, Convolution) and isinstance(operation.kernel, Bank):
+            return operation._replace(kernel=operation.kernel.stored_as(storage))
+        if isinstance(operation, Predictor | Dense):  # the engine stores them so too
+            layers = (operation.output, operation.hidden) if isinstance(operation, Predictor) else ([operation.kernel],)
+            for kernel, *_ in filter(None, layers):
+                Bank(kernel[None]).stored_as(storage)
+    except UserError as error:
+        raise UserError(f"{operation.name}: {error}") from error
+    return operation
 
 
 def _in_jax(program: Program, preprocessing: Preprocessing) -> Callable[[np.ndarray], jax.Array]:
@@ -169,8 +195,11 @@ def _in_jax(program: Program, preprocessing: Preprocessing) -> Callable[[np.ndar
     def logits(arrays, images):
         return run_jax.run(program, arrays, normalize(images, preprocessing.mean, preprocessing.std))
 
-    return lambda images: logits(arrays, images)
+    def call(images):
+        try:
+            return logits(arrays, images)
+        except (TypeError, ValueError) as error:  # windows that do not fit, or maps that are no longer of one size
+            size = "x".join(map(str, images.shape[1:3]))
+            raise UserError(f"images of {size} do not fit this network: {one_line(error, limit=200)}") from error
 
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return call

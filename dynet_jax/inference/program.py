@@ -2,6 +2,10 @@
 
 Values are numbered; value 0 is the batch of normalised images, [batch, height, width, channels]. Nothing in a program
 depends on the batch or on the size of the images. Arrays are numpy's, float32 but for banks stored in less.
+
+A value is a map, or a vector (see `vectors`), or the coefficients that a predictor gives. [batch, channels] and
+[batch, 1, 1, channels] are the same vector: every operation takes either, and beside a map it is repeated at every
+position of the map.
 """
 
 from collections.abc import Sequence
@@ -24,7 +28,7 @@ class Convolution(NamedTuple):
     kernel: np.ndarray | Bank  # [*kernel_size, C_in / groups, C_out], or a bank of such kernels
     bias: np.ndarray
     coefficients: int | None = None  # the value [batch, group_size, C_out or 1] with which the bank is fused
-    residual: int | None = None
+    residual: int | None = None  # of the same shape as the result
     activation: str | None = None
     strides: tuple[int, int] = (1, 1)
     padding: Padding = "SAME"
@@ -58,7 +62,7 @@ class Predictor(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """activation(x @ kernel + bias), for x [batch, C_in]."""
+    """activation(x @ kernel + bias), for a vector x of C_in."""
 
     name: str
     x: int
@@ -87,7 +91,8 @@ class Normalization(NamedTuple):
 
 
 class Elementwise(NamedTuple):
-    """'add' or 'multiply' of two values, of one shape or with single positions on one side; or an activation of one."""
+    """'add' or 'multiply' of two values, a map and a vector among them, or of which one has one channel; or an
+    activation of one."""
 
     name: str
     inputs: tuple[int, ...]
@@ -144,14 +149,41 @@ class Program(NamedTuple):
     result: int
 
     @property
-    def stride(self) -> int:
-        """How many times smaller than the image the smallest map is."""
-        strides = {IMAGES: 1}
+    def strides(self) -> tuple[int, int]:
+        """How many times fewer rows, and columns, than the image the smallest map has."""
+        known = {IMAGES: (1, 1)}
         for operation in self.operations:
-            own = {Convolution: lambda op: op.strides[0], MaxPool: lambda op: op.strides}.get(type(operation))
-            before = strides[operation.inputs[0]]  # what else it has is of the size of its result
-            strides.update(dict.fromkeys(outputs(operation), before * (own(operation) if own else 1)))
-        return max(strides.values())
+            before = known[operation.inputs[0]]  # what else it has is of the size of its result
+            if isinstance(operation, Convolution | MaxPool):
+                own = operation.strides if isinstance(operation, Convolution) else (operation.strides,) * 2
+                before = before[0] * own[0], before[1] * own[1]
+            known.update(dict.fromkeys(outputs(operation), before))
+        rows, columns = zip(*known.values())
+        return max(rows), max(columns)
+
+    @property
+    def vectors(self) -> frozenset[int]:
+        """The values that have no positions, whatever the size of the images."""
+        found: set[int] = set()
+        for operation in self.operations:
+            if isinstance(operation, Mean | Dense) or (
+                not isinstance(operation, Predictor) and found.issuperset(operation.inputs)
+            ):
+                found.add(operation.y)
+        return frozenset(found)
+
+    @property
+    def channels(self) -> dict[int, int]:
+        """How many channels every value has, but for coefficients."""
+        known = {IMAGES: 3}
+        for operation in self.operations:
+            if isinstance(operation, Convolution | Dense):
+                known[operation.y] = operation.bias.size
+            elif isinstance(operation, Channels):
+                known[operation.y] = operation.stop - operation.start
+            elif not isinstance(operation, Predictor):
+                known[operation.y] = max(known[value] for value in operation.inputs)
+        return known
 
     def uses(self) -> dict[int, int]:
         """How often each value is needed."""

@@ -44,7 +44,8 @@ def run(program: Program, arrays: Arrays, images: jax.Array) -> jax.Array:
             values.update(zip(operation.ys, results))
         else:
             values[operation.y] = results
-    return values[program.result]
+    result = values[program.result]
+    return _vector(result) if program.result in program.vectors else result
 
 
 def _arrays(operation: Operation) -> dict[str, np.ndarray]:
@@ -60,6 +61,21 @@ def _arrays(operation: Operation) -> dict[str, np.ndarray]:
     return {}
 
 
+def _vector(x: jax.Array) -> jax.Array:
+    """[batch, 1, 1, channels] -> [batch, channels], for a vector of either form."""
+    return x.reshape(x.shape[0], x.shape[-1])
+
+
+def _map(x: jax.Array) -> jax.Array:
+    """[batch, channels] -> [batch, 1, 1, channels]; a map stays as it is."""
+    return x[:, None, None] if x.ndim == 2 else x
+
+
+def _alike(inputs: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """So that those without positions can be beside those with."""
+    return inputs if len({x.ndim for x in inputs}) == 1 else list(map(_map, inputs))
+
+
 def _convolution(operation: Convolution, weights, x, *rest):
     options = {
         "strides": operation.strides,
@@ -67,6 +83,7 @@ def _convolution(operation: Convolution, weights, x, *rest):
         "kernel_dilation": operation.kernel_dilation,
         "feature_group_count": operation.feature_group_count,
     }
+    x = _map(x)
     kernel, residual = weights["kernel"], rest[-1] if operation.residual is not None else None
     if operation.coefficients is None:
         y = ops.conv(x, kernel, **options)
@@ -95,12 +112,12 @@ def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
 
 def _elementwise(operation: Elementwise, weights, *inputs):
     if operation.function in ("add", "multiply"):
-        return getattr(jnp, operation.function)(*inputs)
+        return getattr(jnp, operation.function)(*_alike(inputs))
     return _activate(operation.function, *inputs)
 
 
 def _channels(operation: Channels, weights, *inputs):
-    x = jnp.concatenate(inputs, axis=-1) if len(inputs) > 1 else inputs[0]
+    x = jnp.concatenate(_alike(inputs), axis=-1) if len(inputs) > 1 else inputs[0]
     x = x[..., operation.start : operation.stop]
     return x if operation.permutation is None else x[..., np.asarray(operation.permutation)]
 
@@ -112,7 +129,7 @@ def _activate(name: str | None, x: jax.Array) -> jax.Array:
 _RUN: dict[type, Any] = {
     Convolution: _convolution,
     Predictor: _predictor,
-    Dense: lambda op, weights, x: _activate(op.activation, x @ weights["kernel"] + weights["bias"]),
+    Dense: lambda op, weights, x: _activate(op.activation, _vector(x) @ weights["kernel"] + weights["bias"]),
     Elementwise: _elementwise,
     MaxPool: lambda op, weights, x: max_pool(x, op.size, op.strides, op.padding),
     Mean: lambda op, weights, x: spatial_mean(x, keepdims=op.keep_positions),

@@ -6,6 +6,7 @@ Traced through, they would depend on the size of the images (a mean divides by i
 import contextlib
 import contextvars
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 
 import flax.linen as nn
@@ -19,7 +20,10 @@ _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("rec
 
 @contextlib.contextmanager
 def recorded_by(recorder: Callable) -> Iterator[None]:
-    """Inside, recorder(name, x, options, y) is asked for the result of every such function instead of y."""
+    """Inside, recorder(name, x, options, y) is asked for the result of every such function instead of y.
+
+    options: all arguments but x, by their names.
+    """
     token = _recorder.set(recorder)
     try:
         yield
@@ -28,10 +32,17 @@ def recorded_by(recorder: Callable) -> Iterator[None]:
 
 
 def _whole(function):
+    signature = inspect.signature(function)
+
     @functools.wraps(function)
-    def call(x: jax.Array, *args, **options):
-        y, recorder = function(x, *args, **options), _recorder.get()
-        return y if recorder is None else recorder(function.__name__, x, (*args, *options.values()), y)
+    def call(*args, **kwargs):
+        y, recorder = function(*args, **kwargs), _recorder.get()
+        if recorder is None:
+            return y
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        x, *_ = given.arguments.values()
+        return recorder(function.__name__, x, {k: v for k, v in given.arguments.items() if k != "x"}, y)
 
     return call
 

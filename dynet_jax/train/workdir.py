@@ -112,7 +112,10 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
     """
     path = workdir / CONFIG_FILE
     if not path.is_file():
-        raise UserError(f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}")
+        raise UserError(
+            f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}; `train.py --config=FILE "
+            f"--workdir={workdir}` or `dynet import-torch` makes one"
+        )
     try:
         config = ml_collections.ConfigDict(_completed(json.loads(path.read_text())))
         check_config(config)

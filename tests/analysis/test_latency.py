@@ -21,10 +21,11 @@ from dynet_jax.analysis import (
 )
 from dynet_jax.analysis.latency import BASES, Measurement, Parts, Plan, failure, measure_group, runs_of, takes_part
 from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
-from dynet_jax.analysis.latency_worker import Ready, Workers, cores
+from dynet_jax.analysis.latency_worker import Ready, Workers
 from dynet_jax.cli import main
 from dynet_jax.cli.benchmark import FILES
 from dynet_jax.errors import UserError
+from dynet_jax.machine import cores
 
 TINY = ["benchmark", "--networks=dy_mobile", "--width=0.1", "--image-size=32", "--runs=2", "--threads=1"]
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
@@ -253,6 +254,30 @@ def test_the_command(tmp_path, capfd):
     assert err.count("\n") == 1
     assert "--overwrite" in err
     assert {name: (tmp_path / "new" / "folder" / name).read_bytes() for name in FILES} == before
+
+
+def test_a_measurement_that_dies_does_not_block_the_next(monkeypatch, tmp_path, capfd):
+    def dies(plan, say):
+        raise UserError("the process that measured has ended")
+
+    arguments = [*TINY, f"--out={tmp_path}", "--runtimes=jax"]
+    for _ in range(2):
+        monkeypatch.setattr("dynet_jax.analysis.latency.measure", dies)
+        assert main(arguments) == 2
+        assert "has ended" in capfd.readouterr().err
+    (tmp_path / FILES[0]).write_text("of some networks")  # what was measured before it died is kept
+    assert main(arguments) == 2
+    assert f"has {FILES[0]} already" in capfd.readouterr().err
+
+
+def test_numbers_that_a_runtime_has_not_are_not_measured_as_others(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr("dynet_jax.analysis.latency.measure", lambda plan, say: iter([([measurement(1)], [])]))
+    assert main([*TINY, "--runtimes=jax,onnxruntime", "--numbers=float32"]) == 0
+    capfd.readouterr()
+    assert main([*TINY, "--runtimes=jax,onnxruntime", "--numbers=int8-banks"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "jax is not measured: it has float32 alone; onnxruntime is not measured: it has float32 alone" in error
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path, capfd):

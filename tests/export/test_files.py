@@ -85,7 +85,10 @@ def test_the_default_file_lies_in_the_work_directory_and_is_not_replaced(workdir
     [
         (["--format=tflite"], "unknown format 'tflite'; choose from: onnx, stablehlo"),
         (["--format=onnx", "--storage=float16"], "banks cannot be stored as 'float16'; did you mean"),
-        (["--format=onnx", "--opset=7"], "opset 7 is not one of 19"),
+        (["--format=onnx", "--opset=7"], "opset 7 is not one of 19 to 23; --opset=19"),
+        (["--format=onnx", "--opset=0"], "opset 0 is not one of 19 to 23; --opset=19"),
+        (["--format=stablehlo", "--opset=19"], "--opset is of --format=onnx; leave it out for stablehlo"),
+        (["--format=onnx", "--platforms=cpu"], "--platforms is of --format=stablehlo; leave it out for onnx"),
         (["--format=stablehlo", "--platforms=gpu"], "unknown platform 'gpu'; did you mean"),
         (["--format=onnx", "--out=nowhere/x.onnx"], "nowhere/x.onnx cannot be written: No such file or directory"),
         (["--format=onnx", "--step=7"], "there is no checkpoint of step 7"),
@@ -105,7 +108,9 @@ def test_mistakes(workdir, tmp_path, monkeypatch, capfd, arguments, message):
 
 def test_not_a_work_directory(tmp_path, capfd):
     assert main(["export", str(tmp_path), "--format=onnx"]) == 2
-    assert "is not a work directory of train.py" in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert "is not a work directory of train.py" in error
+    assert f"`train.py --config=FILE --workdir={tmp_path}`" in error
 
 
 def test_without_the_exporter(workdir, monkeypatch, tmp_path, capfd):

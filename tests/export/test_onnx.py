@@ -15,7 +15,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.export.onnx import OPSETS, program_to_onnx
 from dynet_jax.inference import run_jax
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.program import Normalization, Program
+from dynet_jax.inference.program import Channels, Dense, Mean, Normalization, Program
 from tests.inference.networks import NAMES, PIXELS, SIZE, assert_same, expected, images, network, normalized
 
 OPTIONS = {**PIXELS, "image_size": SIZE}
@@ -152,6 +152,17 @@ def test_the_file_says_how_to_use_it():
     assert [i.shape for i in opened.get_inputs()] == [["batch", "height", "width", 3]]
     assert [(o.name, o.shape) for o in opened.get_outputs()] == [(n, ["batch", 5]) for n in ("logits", "probabilities")]
     assert_same(logits(opened, images(*SHAPES[0])), expected("dy_mobile", *SHAPES[0]))
+
+
+def test_a_part_of_a_concatenation():
+    rng = np.random.default_rng(0)
+    operations = (
+        Channels("part", (0, 0), 1, 0, 4),  # of six channels
+        Mean("mean", 1, 2, keep_positions=True),
+        Dense("logits", 2, 3, *(rng.normal(size=shape).astype(np.float32) for shape in ((4, 5), (5,)))),
+    )
+    program = Program(operations, 3)
+    assert_same(logits(in_runtime(program_to_onnx(program, **OPTIONS)), images(2)), followed(program, images(2)))
 
 
 def test_runtime_adds_residuals_in_the_convolution(tmp_path):

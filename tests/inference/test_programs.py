@@ -266,5 +266,5 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "stride"), [({}, 32), ({"small_input": True}, 8), ({"output_stride": 16}, 16)])
-def test_the_stride_of_a_program(arguments, stride):
-    assert network("dy_resnet18", **arguments)[2].stride == stride
+def test_the_strides_of_a_program(arguments, stride):
+    assert network("dy_resnet18", **arguments)[2].strides == (stride, stride)

@@ -1,0 +1,93 @@
+"""Which operation of a program each layer is, with its weights."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from dynet_jax.errors import UserError
+from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.program import Convolution, Dense, Normalization, Operation, Predictor
+from dynet_jax.layers import BatchNorm, CoefficientPredictor, Conv, DynamicConv
+from dynet_jax.ops.window import per_dimension
+
+CONVOLUTIONS = (Conv, nn.Conv, DynamicConv)
+LAYERS = (*CONVOLUTIONS, BatchNorm, nn.BatchNorm, CoefficientPredictor, nn.Dense)
+# Fields of Flax's layers, by which another function does the work.
+REPLACED = ("conv_general_dilated", "conv_general_dilated_cls", "dot_general", "dot_general_cls")
+
+
+class Maker(NamedTuple):
+    """Makes the operation of a layer, of the numbers of its inputs and outputs."""
+
+    name: str
+    make: Callable[[tuple[int, ...], tuple[int, ...]], Operation]
+
+
+def maker_of(module: nn.Module, x: jax.Array) -> Maker:
+    """The maker of a layer that is called with x. Raises UserError for a layer with an option that programs lack."""
+    name = "/".join(module.path)
+    if any(getattr(module, field, None) is not None for field in REPLACED):
+        raise UserError(f"{name} computes by a function of its own ({', '.join(REPLACED)}), which programs do not have")
+    params, stats = _arrays(module, "params"), _arrays(module, "batch_stats")
+    if type(module) in CONVOLUTIONS:
+        return Maker(name, _convolution(name, module, params))
+    if type(module) is CoefficientPredictor:
+        return Maker(name, lambda inputs, ys: _predictor(name, module, params, inputs, ys))
+    if type(module) is nn.Dense:
+        bias = params.get("bias", np.zeros(module.features, np.float32))
+        return Maker(name, lambda inputs, ys: Dense(name, *inputs, *ys, params["kernel"], bias))
+    return Maker(name, _normalization(name, module, params, stats, x))
+
+
+def _arrays(module, collection) -> dict[str, Any]:
+    variables = dict(module.variables.get(collection, {}))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(variables)):
+        raise UserError(
+            f"the weights of {'/'.join(module.path)} are made by the network itself, or it is within nn.remat, nn.jit "
+            "or nn.scan, which programs do not have"
+        )
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables)
+
+
+def _convolution(name, module, params):
+    options = _convolution_options(name, module)
+    kernel = Bank(params["kernels"]) if type(module) is DynamicConv else params["kernel"]
+    features = kernel.kernels.shape[-1] if isinstance(kernel, Bank) else kernel.shape[-1]
+    bias = params.get("bias", np.zeros(features, np.float32))
+    return lambda inputs, ys: Convolution(name, inputs[0], *ys, kernel, bias, *inputs[1:], **options)
+
+
+def _convolution_options(name, module):
+    unusual = getattr(module, "mask", None) is not None or getattr(module, "input_dilation", 1) not in (1, None)
+    if unusual or getattr(module, "kernel_size", None) is None:
+        raise UserError(f"{name} has a mask or an input_dilation, which programs do not have")
+    rank = 1 if isinstance(module.kernel_size, int) else len(module.kernel_size)
+    if rank != 2:
+        raise UserError(f"{name} is a convolution in {rank} dimensions; programs are of images")
+    return {
+        "strides": per_dimension(module.strides, rank, "strides"),
+        "padding": module.padding,
+        "kernel_dilation": per_dimension(module.kernel_dilation, rank, "kernel_dilation"),
+        "feature_group_count": module.feature_group_count,
+    }
+
+
+def _predictor(name, module, params, inputs, ys):
+    linear = {key: (value["kernel"], value["bias"]) for key, value in params.items()}
+    output = tuple(array / np.float32(module.temperature) for array in linear["coefficients"])
+    features = tuple(f if module.coefficient_scope == "channel" else 1 for f in module.features)
+    return Predictor(name, *inputs, ys, linear.get("hidden"), output, module.group_size, features, module.activation)
+
+
+def _normalization(name, module, params, stats, x):
+    if getattr(module, "axis", -1) not in (-1, x.ndim - 1):
+        raise UserError(
+            f"{name} normalises along axis {module.axis}; programs have BatchNorm of channels, axis=-1, alone"
+        )
+    one, zero = np.ones(x.shape[-1], np.float32), np.zeros(x.shape[-1], np.float32)
+    scale = params.get("scale", one) / np.sqrt(stats["var"] + module.epsilon)
+    shift = params.get("bias", zero) - stats["mean"] * scale
+    return lambda inputs, ys: Normalization(name, *inputs, *ys, scale, shift)

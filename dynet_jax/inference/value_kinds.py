@@ -1,0 +1,58 @@
+"""What the values of a traced network are, by what they are made of: shapes do not say it.
+
+A map may have one position in the trace, and more for another size of images; a vector never has.
+"""
+
+from collections.abc import Sequence
+
+from dynet_jax.inference.program import Convolution, MaxPool, Mean, Operation, Predictor
+
+MAP = "map"  # [batch, height, width, channels]
+VECTOR = "vector"  # [batch, channels] or [batch, 1, 1, channels]
+SPREAD = "repeated vector"  # at every position, which is of use beside a map only
+COEFFICIENTS = "coefficients"
+UNKNOWN = "unknown"
+
+
+def kind_of_layer(operation: Operation, kinds: Sequence[str], shape: Sequence[int]) -> str | None:
+    """What the result of a layer is; None for a layer of something that it cannot be of."""
+    x, *others = kinds
+    if isinstance(operation, Convolution):
+        if others != [COEFFICIENTS] * (operation.coefficients is not None):
+            return None
+        kernel = operation.kernel.kernels[0] if others else operation.kernel
+        alone = x == VECTOR and kernel.shape[:2] == shape[1:3] == (1, 1)
+        return x if x == MAP or alone else None
+    if isinstance(operation, MaxPool | Mean):
+        return {MaxPool: MAP, Mean: VECTOR}[type(operation)] if x == MAP else None
+    kind = COEFFICIENTS if isinstance(operation, Predictor) else x
+    return kind if x in (MAP, VECTOR) else None
+
+
+def common(kinds: Sequence[str]) -> str | None:
+    """The kind of maps alone or of vectors alone."""
+    return kinds[0] if set(kinds) in ({MAP}, {VECTOR}) else None
+
+
+def of_sum(kinds: Sequence[str], shapes: Sequence[Sequence[int]]) -> str | None:
+    """What the sum or product of two is: of two vectors, or of a map and whatever has its positions or none."""
+    if MAP not in kinds:
+        return common(kinds)
+    of_map = all(shape[1:3] == shapes[-1][1:3] for kind, shape in zip(kinds, shapes) if kind == MAP)
+    return MAP if of_map and set(kinds) <= {MAP, VECTOR, SPREAD} else None
+
+
+def of_reshape(kind: str, before: tuple[int, ...], after: tuple[int, ...], params) -> str | None:
+    """What a value is whose axes of length 1 come, go or are repeated; None if anything else happens to it."""
+    dimensions = params.get("broadcast_dimensions")
+    kept = {2: (0, 3), 4: (0, 1, 2, 3)} if len(after) == 4 else {2: (0, 1)}
+    if dimensions is not None and dimensions != kept.get(len(before)):
+        return None
+    if before == after:
+        return kind
+    batch, channels = before[0], before[-1]
+    if kind != VECTOR or (after[0], after[-1]) != (batch, channels):
+        return None
+    if after in ((batch, channels), (batch, 1, 1, channels)):
+        return VECTOR
+    return SPREAD if dimensions is not None else None

@@ -1,0 +1,51 @@
+"""Exported files at the sizes that networks are used at: StableHLO, ONNX Runtime and OpenVINO, one image and three."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from dynet_jax.export.onnx import program_to_onnx
+from dynet_jax.export.stablehlo import to_stablehlo
+from dynet_jax.inference import InferenceModel, Preprocessing
+from tests.export.test_onnx import OPTIONS, logits, session
+from tests.inference.networks import PIXELS, SIZE, assert_same, expected, images, network
+
+pytestmark = pytest.mark.slow
+everywhere = pytest.mark.parametrize(
+    ("name", "size"),
+    [(name, size) for name in ("dy_mobile", "dy_resnet50") for size in ((224, 224), (225, 193), (512, 512))],
+)
+
+
+def assert_right(runtime, name, size):
+    """The network in evaluation treats each image by itself, so what is expected of three is expected of one."""
+    pixels, wanted = images(3, *size), expected(name, 3, *size)
+    assert_same(np.asarray(runtime(pixels)), wanted)
+    assert_same(np.asarray(runtime(pixels[:1])), wanted[:1])
+
+
+@functools.cache
+def exported(name):
+    model = InferenceModel(network(name)[2], Preprocessing(SIZE, SIZE, **PIXELS), runtime="jax")
+    return jax.export.deserialize(to_stablehlo(model).serialize())
+
+
+@everywhere
+def test_stablehlo(name, size):
+    assert_right(lambda pixels: exported(name).call(pixels)["logits"], name, size)
+
+
+@everywhere
+def test_onnx_runtime(name, size):
+    assert_right(lambda pixels: logits(session(name), pixels), name, size)
+
+
+@everywhere
+def test_openvino(name, size):
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    core = openvino.Core()
+    model = core.read_model(program_to_onnx(network(name)[2], **OPTIONS).SerializeToString())
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2})
+    assert_right(lambda pixels: compiled({"images": pixels})["logits"], name, size)
