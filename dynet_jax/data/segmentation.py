@@ -8,8 +8,8 @@ from PIL import Image
 
 from dynet_jax.data.files import SPLIT_FOLDERS, list_images
 from dynet_jax.data.record import IGNORED, Record, Source, UnknownClass
-from dynet_jax.data.tfds_source import open_tfds
-from dynet_jax.errors import UserError, one_line, suggest
+from dynet_jax.data.tfds_source import open_tfds, read_tfds
+from dynet_jax.errors import UserError, suggest
 
 DATASETS = ("camvid:PATH", "cityscapes", "maps:PATH")
 # Cityscapes' ids of the 19 classes that are trained and evaluated, in their order; the others are ignored.
@@ -109,10 +109,7 @@ class CityscapesSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
-        try:
-            record = self._records[index]
-        except (RuntimeError, ValueError) as error:  # a checksum that does not fit, for one
-            raise OSError(one_line(error, limit=300)) from error
+        record = read_tfds(self._records, index)
         name = f"{self.name}/{record['image_id'].decode()}"
         return Record(record["image_left"], EncodedMap(record["segmentation_label"], self._classes, name), name)
 

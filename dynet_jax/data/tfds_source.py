@@ -43,6 +43,14 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, encoded: Sequence[
     return builder.info.features, builder.as_data_source(split=split, decoders=decoders)
 
 
+def read_tfds(records, index: int) -> dict:
+    """A record of `open_tfds`. Raises OSError if it cannot be read: a checksum that does not fit, for one."""
+    try:
+        return records[index]
+    except (RuntimeError, ValueError) as error:
+        raise OSError(one_line(error, limit=300)) from error
+
+
 class TfdsSource:
     """One split of a prepared TFDS dataset; images stay encoded until the pipeline decodes them."""
 
@@ -55,10 +63,7 @@ class TfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
-        try:
-            record = self._records[index]
-        except (RuntimeError, ValueError) as error:  # a checksum that does not fit, for one
-            raise OSError(one_line(error, limit=300)) from error
+        record = read_tfds(self._records, index)
         name = record.get("file_name", self.name_of(index))
         return Record(record["image"], int(record["label"]), name.decode() if isinstance(name, bytes) else str(name))
 

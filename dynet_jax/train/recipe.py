@@ -2,6 +2,26 @@
 
 import ml_collections
 
+_PIXELS_AND_LOADING = {
+    "mean": (123.675, 116.28, 103.53),  # of ImageNet
+    "std": (58.395, 57.12, 57.375),
+    "threads": 16,
+    "workers": 0,
+    "cache": False,
+}
+_OF_ALL_TASKS = {
+    "accumulation_steps": 1,
+    "momentum": 0.9,
+    "clip_norm": None,
+    "ema_decay": None,
+    "init_from": None,
+    "dtype": "bfloat16",
+    "seed": 0,
+    "log_every_steps": 50,
+    "checkpoint_every_steps": 1000,
+    "keep_checkpoints": 3,
+}
+
 
 def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
     """A configuration of `create_model(model, **model_arguments)`, open to changes.
@@ -12,7 +32,7 @@ def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
     2048 on 32 GPUs), no decay of BatchNorm's parameters and biases, random resized crops of 8 % to 100 % of the area,
     no clipping of gradients, no moving average of parameters.
     """
-    config = ml_collections.ConfigDict()
+    config = ml_collections.ConfigDict(_OF_ALL_TASKS)
     config.task = "classification"
     config.model = {
         "name": model,
@@ -29,33 +49,19 @@ def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
         "resize_to": 256,
         "crop": "random_resized_crop",
         "flip": True,
-        "mean": (123.675, 116.28, 103.53),
-        "std": (58.395, 57.12, 57.375),
-        "threads": 16,
-        "workers": 0,
-        "cache": False,
+        **_PIXELS_AND_LOADING,
         "max_corrupt": 100,
     }
     config.batch_size = 2048
-    config.accumulation_steps = 1
     config.epochs = 300.0
     config.warmup_epochs = 5.0
     config.schedule = "cosine"
     config.learning_rate = 0.8
-    config.momentum = 0.9
     config.weight_decay = 5e-5
     config.decay_parameters = "kernels"
     config.label_smoothing = 0.1
-    config.clip_norm = None
-    config.ema_decay = None
-    config.init_from = None
     config.bn_batch_size = 64
-    config.dtype = "bfloat16"
-    config.seed = 0
-    config.log_every_steps = 50
     config.eval_every_epochs = 1.0
-    config.checkpoint_every_steps = 1000
-    config.keep_checkpoints = 3
     return config
 
 
@@ -68,7 +74,7 @@ def segmentation_recipe(model: str, **model_arguments) -> ml_collections.ConfigD
     an auxiliary head (`model.auxiliary`), which the paper's MACs leave out, and dropout of the head, which is left out
     here.
     """
-    config = ml_collections.ConfigDict()
+    config = ml_collections.ConfigDict(_OF_ALL_TASKS)
     config.task = "segmentation"
     config.model = {
         "name": model,
@@ -91,34 +97,20 @@ def segmentation_recipe(model: str, **model_arguments) -> ml_collections.ConfigD
         "scale": (0.5, 2.0),
         "flip": True,
         "color_distortion": True,
-        "mean": (123.675, 116.28, 103.53),
-        "std": (58.395, 57.12, 57.375),
-        "threads": 16,
-        "workers": 0,
-        "cache": False,
+        **_PIXELS_AND_LOADING,
         "max_corrupt": 0,
     }
     config.batch_size = 8
-    config.accumulation_steps = 1
     config.epochs = 40_000 / (2975 // 8)
     config.warmup_epochs = 0.0
     config.schedule = "poly"
     config.learning_rate = 0.01
-    config.momentum = 0.9
     config.weight_decay = 5e-4
     config.decay_parameters = "all"
     config.auxiliary_weight = 0.4
     config.inference = "whole"
-    config.clip_norm = None
-    config.ema_decay = None
-    config.init_from = None
     config.bn_batch_size = None
-    config.dtype = "bfloat16"
-    config.seed = 0
-    config.log_every_steps = 50
     config.eval_every_epochs = 10.0
-    config.checkpoint_every_steps = 1000
-    config.keep_checkpoints = 3
     return config
 
 

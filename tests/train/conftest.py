@@ -5,7 +5,16 @@ import pytest
 
 from configs import common
 from dynet_jax.models import registry
+from tests.data.maps import write_maps
+from tests.train import tiny_segmentation
 from tests.train.tiny import tiny_network
+
+# Odd sizes, smaller than the crop of 32x32 and larger; more test images than devices.
+SIZES = {
+    "train": [(40, 48), (33, 61), (20, 25), (64, 31)] * 4,
+    "val": [(40, 48), (33, 61), (64, 64), (17, 23), (40, 48), (41, 47), (20, 64), (50, 30), (40, 48)],
+    "test": [(40, 48), (30, 30)],
+}
 
 
 @pytest.fixture
@@ -21,4 +30,29 @@ def tiny_config(monkeypatch) -> ml_collections.ConfigDict:
     config.bn_batch_size = 8
     config.epochs, config.warmup_epochs = 16 / 22, 0.0
     config.log_every_steps, config.checkpoint_every_steps, config.eval_every_epochs = 4, 4, 0.5
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    """A folder of images and labels: (its path, {split: [(image, labels), ...]})."""
+    root = tmp_path_factory.mktemp("maps")
+    return root, write_maps(root, SIZES)
+
+
+@pytest.fixture(scope="module")
+def registered():
+    """What the tests of a file register is gone after it."""
+    before = dict(registry._BUILDERS), dict(registry._TASKS)
+    yield
+    for kept, own in zip(before, (registry._BUILDERS, registry._TASKS)):
+        own.clear()
+        own.update(kept)
+
+
+@pytest.fixture
+def segmentation_config(maps, registered) -> ml_collections.ConfigDict:
+    """A tiny network on those maps; see tiny_segmentation.py."""
+    config = tiny_segmentation.get_config().unlock()
+    config.data.name = f"maps:{maps[0]}"
     return config.lock()

@@ -10,55 +10,23 @@ import jax
 import numpy as np
 import pytest
 
-from dynet_jax.cli import main, train_main
+from dynet_jax.cli import main
 from dynet_jax.data.augment import resize
 from dynet_jax.data.decode import decode
-from dynet_jax.models import registry
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.ops.segmentation import resize_maps
 from dynet_jax.predict import evaluate_workdir
 from dynet_jax.train import loop
-from dynet_jax.train.distributed import make_layout, to_devices
+from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.metrics import read_metrics
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.segmentation import Segmentation
 from dynet_jax.train.setup import make_run, open_data
-from dynet_jax.train.step import make_eval_step, make_train_step
+from dynet_jax.train.step import make_eval_step
 from tests.data.maps import CLASSES, IGNORED, write_maps
 from tests.train import tiny_segmentation
 from tests.train.processes import two_hosts
-
-# Odd sizes, smaller than the crop of 32x32 and larger; more test images than devices.
-SIZES = {
-    "train": [(40, 48), (33, 61), (20, 25), (64, 31)] * 4,
-    "val": [(40, 48), (33, 61), (64, 64), (17, 23), (40, 48), (41, 47), (20, 64), (50, 30), (40, 48)],
-    "test": [(40, 48), (30, 30)],
-}
-
-
-@pytest.fixture(scope="module")
-def maps(tmp_path_factory):
-    """(folder, {split: [(image, labels), ...]})"""
-    root = tmp_path_factory.mktemp("maps")
-    return root, write_maps(root, SIZES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def registered():
-    """The tiny networks, here alone."""
-    before = dict(registry._BUILDERS), dict(registry._TASKS)
-    yield
-    for kept, own in zip(before, (registry._BUILDERS, registry._TASKS)):
-        own.clear()
-        own.update(kept)
-
-
-@pytest.fixture
-def config(maps):
-    config = tiny_segmentation.get_config().unlock()
-    config.data.name = f"maps:{maps[0]}"
-    return config.lock()
 
 
 @pytest.fixture(scope="module")
@@ -154,51 +122,12 @@ def test_any_number_of_devices_counts_the_same_pixels(trained, inference):
     assert values[0]["loss"] == pytest.approx(values[1]["loss"], rel=1e-5)
 
 
-def test_a_training_step_is_the_same_on_any_number_of_devices(config):
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.integers(0, 256, (8, 32, 32, 3), np.uint8),
-        "label": rng.choice([0, 1, 2, 255], (8, 32, 32)).astype(np.uint8),
-    }
-    results = []
-    for devices in (1, 8):
-        layout = make_layout(8, 8, devices=jax.devices()[:devices])
-        run = make_run(config, 16, layout)
-        step = make_train_step(run.model, run.optimizer, layout, run.task, **run.pixels)
-        state, metrics = step(run.fresh_state(), to_devices(batch, layout))
-        results.append(jax.device_get((state.params, metrics)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *results)
-    assert results[0][1]["examples"] == 8
-
-
-def test_the_loss_is_a_mean_over_all_pixels(config):
-    """Ignored pixels give 0, and the second head counts as the configuration says."""
-    rng, task = np.random.default_rng(0), Segmentation(config)
-    logits, second = (rng.normal(size=(2, 6, 5, 3)).astype(np.float32) for _ in range(2))
-    labels = rng.choice([0, 1, 2, 255], (2, 6, 5)).astype(np.uint8)
-
-    def mean_loss(logits, image):
-        total = 0.0
-        for place in np.ndindex(6, 5):
-            if labels[image][place] != 255:
-                p = np.exp(logits[image][place].astype(np.float64))
-                total -= np.log(p[labels[image][place]] / p.sum())
-        return total / 30
-
-    losses, sums = task.losses((logits, second), labels)
-    expected = [mean_loss(logits, i) + 0.4 * mean_loss(second, i) for i in range(2)]
-    np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    accuracy = [np.mean((logits[i].argmax(-1) == labels[i])[labels[i] != 255]) for i in range(2)]
-    assert sums["pixel_accuracy"] == pytest.approx(sum(accuracy))
-    np.testing.assert_allclose(task.losses(logits, labels)[0], [mean_loss(logits, i) for i in range(2)], rtol=1e-5)
-
-
-def test_resuming_is_bitwise_the_same_run(config, trained, tmp_path, monkeypatch):
+def test_resuming_is_bitwise_the_same_run(segmentation_config, trained, tmp_path, monkeypatch):
     polls = iter([False] * 5 + [True])
     with monkeypatch.context() as patch:
         patch.setattr(loop.StopVote, "decided", property(lambda self: next(polls)))
-        assert loop.train(config, tmp_path / "pieces") == loop.INTERRUPTED
-    assert loop.train(config, tmp_path / "pieces") == 0
+        assert loop.train(segmentation_config, tmp_path / "pieces") == loop.INTERRUPTED
+    assert loop.train(segmentation_config, tmp_path / "pieces") == 0
     pieces, straight = (jax.device_get(load_workdir(path)[1]) for path in (tmp_path / "pieces", trained))
     chex.assert_trees_all_equal(pieces, straight)
 
@@ -232,36 +161,12 @@ def test_mistakes_of_commands(trained, maps, capfd, command, message):
     assert err.count("\n") == 1, err
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (["data.crop_size=[0,32]"], "data.crop_size must be two positive numbers, height and width"),
-        (["data.scale=[2.0,0.5]"], "data.scale must be two numbers from 0.01 to 100, like"),
-        (["data.name=digits"], "unknown dataset 'digits' of maps"),
-        (["model.num_classes=2"], "has 3 classes but model.num_classes is 2"),
-        (["model.num_classes=4"], "and those without a name would lower the mean; use --config.model.num_classes=3"),
-        (["model.num_classes=255"], "model.num_classes must be at most 254, not 255"),
-        (["data.scale=[0.5,Infinity]"], "data.scale must be two numbers from 0.01 to 100"),
-        (["schedule=polly"], "unknown schedule 'polly'; did you mean poly"),
-        (["label_smoothing=0.1"], "the configuration has no key 'label_smoothing'"),
-    ],
-    ids=str,
-)
-def test_mistakes_of_configurations(maps, tmp_path, capfd, changes, message):
-    changes = [f"--config.{change}" for change in [f"data.name=maps:{maps[0]}", *changes]]
-    config = f"--config={tiny_segmentation.__file__}"
-    assert train_main([config, f"--workdir={tmp_path / 'run'}", *changes]) == 2
-    err = capfd.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1, err
-
-
-def test_damaged_test_images_are_left_out(trained, maps, tmp_path, config, capfd):
+def test_damaged_test_images_are_left_out(trained, maps, tmp_path, segmentation_config, capfd):
     """Of the evaluation, and of the pictures; an evaluation may allow them by itself."""
     root = tmp_path / "maps"
     write_maps(root, {"train": [(32, 32)] * 8, "val": [(32, 32)] * 3})
     cv2.imwrite(str(root / "valannot/000.png"), np.zeros((32, 33), np.uint8))
-    own = config.copy_and_resolve_references().unlock()
+    own = segmentation_config.copy_and_resolve_references().unlock()
     own.data.name, own.data.max_corrupt, own.epochs, own.eval_every_epochs = f"maps:{root}", 1, 2.0, 1.0
     assert loop.train(own.lock(), tmp_path / "run") == 0
     assert {row["examples"] for row in read_metrics(tmp_path / "run/metrics.jsonl", "test")} == {2}
@@ -271,43 +176,6 @@ def test_damaged_test_images_are_left_out(trained, maps, tmp_path, config, capfd
     err = capfd.readouterr().err
     assert "different sizes: 32x32 and 32x33" in err
     assert "Warning" not in err
-
-
-def test_networks_are_for_one_task(tmp_path, capfd):
-    arguments = ["--config=configs/dy_mobile.py:digits", f"--workdir={tmp_path / 'run'}"]
-    assert train_main([*arguments, "--config.model.name=fcn_dy_mobile"]) == 2
-    assert "fcn_dy_mobile is a network for segmentation, not for classification" in capfd.readouterr().err
-
-
-def test_labels_of_other_classes_end_a_run_with_one_line(maps, tmp_path, config, capfd):
-    root = tmp_path / "maps"
-    write_maps(root, {"train": [(32, 32)] * 8, "val": [(32, 32)]})
-    cv2.imwrite(str(root / "trainannot/003.png"), np.full((32, 32), 9, np.uint8))
-    arguments = [f"--config={tiny_segmentation.__file__}", f"--config.data.name=maps:{root}"]
-    assert train_main([*arguments, f"--workdir={tmp_path / 'run'}"]) == 2
-    err = capfd.readouterr().err
-    assert re.fullmatch(r"train.py: .*003\.png has pixels of 9, which is no class of the 3 that.*\n", err), err
-
-
-def test_a_backbone_begins_as_a_classifier(config, tmp_path, capsys):
-    """All its parameters are the classifier's; the heads are new."""
-    from tests.train.tiny_run import get_config
-
-    classifier = get_config().unlock()
-    classifier.model = {"name": "tiny", "num_classes": 10}
-    classifier.epochs = 2 / 22
-    assert loop.train(classifier.lock(), tmp_path / "classifier") == 0
-    own = config.copy_and_resolve_references().unlock()
-    own.init_from, own.learning_rate, own.epochs, own.weight_decay = str(tmp_path / "classifier"), 0.0, 0.5, 0.0
-    assert loop.train(own.lock(), tmp_path / "own") == 0
-    before, after = (jax.device_get(load_workdir(tmp_path / name)[1].params) for name in ("classifier", "own"))
-    kept = {key: value for key, value in before.items() if key not in ("classifier", "head", "head_norm")}
-    chex.assert_trees_all_equal(after["backbone"], kept)
-    assert {"head", "head_norm", "classifier", "auxiliary_head"} <= after.keys()
-    assert (
-        "with new auxiliary_classifier, auxiliary_head, auxiliary_head_norm, classifier, head"
-        in capsys.readouterr().out
-    )
 
 
 @pytest.mark.slow
