@@ -15,7 +15,6 @@ from dynet_jax.errors import UserError
 from dynet_jax.train.config import check_config, override
 from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.setup import open_data
 from dynet_jax.train.step import make_eval_step, make_predict_step
 from dynet_jax.train.task import make_task
 from dynet_jax.train.workdir import FREE_IN_EVALUATION, read_class_names
@@ -52,7 +51,7 @@ def evaluate_workdir(
     config.data.update({"name": data or config.data.name, "data_dir": data_dir or config.data.data_dir})
     corrupt = CorruptImages(config.data.max_corrupt)
     run = dataclasses.replace(run, config=config, task=make_task(config), corrupt=corrupt)
-    source = open_data(config, "held_out" if held_out else "test")
+    source = run.task.open_source("held_out" if held_out else "test")
     labels = read_class_names(workdir)
     if source.class_names != labels:
         raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")

@@ -24,7 +24,7 @@ def add_compile_tpu(commands) -> None:
 
 def _compile_tpu(options) -> None:
     from dynet_jax.tpu.chips import parse_topology
-    from dynet_jax.tpu.compiler import compile_for
+    from dynet_jax.tpu.compiler import compile_for, slice_devices
     from dynet_jax.tpu.report import report
     from dynet_jax.train.config import load_config, override
 
@@ -32,6 +32,7 @@ def _compile_tpu(options) -> None:
     configs = [load_config(file) for file in files]
     for config in configs:
         override(config, overrides(options.overrides))
+    slice_devices(slice)  # without the compiler there is nothing to wait for
     results = []
     for file, config in zip(files, configs):
         print(f"compiling {file} for {slice.name} (a few minutes) ...", file=sys.stderr, flush=True)

@@ -30,6 +30,8 @@ def load_source(dataset: str, split: str, data_dir: str | None = None) -> Source
     (359, (8, 8, 3), ['0', '1', '2'])
     """
     kind, _, path = dataset.partition(":")
+    if kind in ("camvid", "cityscapes", "maps"):
+        raise UserError(f"{dataset} has maps of classes, for segmentation (configs/seg_*.py); this is a classifier")
     for place in (path, data_dir or ""):
         if "://" in place:
             raise UserError(f"{place} is an address, not a folder; mount or copy it, as docs/tpu.md says")

@@ -91,11 +91,15 @@ class InferenceModel:
         self._logits = self.engine or _in_jax(self.program, preprocessing)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """[batch, height, width, 3] uint8 -> [batch, classes] float32.
+        """[batch, height, width, 3] uint8, or float32 from 0 to 255 -> [batch, classes] float32.
 
-        Raises UserError for another shape, and for images that are smaller than the network's strides.
+        Raises UserError for another shape, type or range, and for images that are smaller than the network's strides.
         """
         images = np.asarray(images)
+        if images.dtype not in (np.uint8, np.float32):
+            raise UserError(f"images must be uint8, or float32 from 0 to 255, not {images.dtype}")
+        if images.dtype == np.float32 and 0 < np.max(images, initial=0.0) <= 1:
+            raise UserError("these images are from 0 to 1; they must be uint8, or float32 from 0 to 255")
         if images.ndim != 4 or images.shape[-1] != 3:
             raise UserError(f"images must be [batch, height, width, 3], not {images.shape}")
         size, smallest = images.shape[1:3], self.program.strides

@@ -168,7 +168,8 @@ class Network(nn.Module):
 
     def _check_size(self, size):
         if min(size) < self.stride:
-            cure = "larger images" if self.small_input else "larger images, or small_input=True (stride 8)"
+            smallest = self.small_input or self.output_stride
+            cure = "larger images" if smallest else "larger images, or small_input=True (stride 8)"
             raise UserError(
                 f"images of {size[0]}x{size[1]} are too small for a network of stride {self.stride}: use {cure}; "
                 "images are [batch, height, width, channels]"

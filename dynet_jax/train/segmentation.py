@@ -10,6 +10,8 @@ import ml_collections
 import numpy as np
 from jax import lax
 
+from dynet_jax.data.corrupt import Damage
+from dynet_jax.data.loading import read
 from dynet_jax.data.record import IGNORED, Source
 from dynet_jax.data.segmentation import load_segmentation_source
 from dynet_jax.data.segmentation_augment import make_test_transform, make_training_transform
@@ -62,7 +64,12 @@ class Segmentation:
             raise UserError(f"auxiliary_weight must not be negative: {self.config.auxiliary_weight}")
 
     def open_source(self, split: str) -> Source:
-        return load_segmentation_source(self.config.data.name, split, self.config.data.data_dir)
+        source = load_segmentation_source(self.config.data.name, split, self.config.data.data_dir)
+        if split != "train":
+            record = read(source, 0)  # too large a label should not be found after hours of training
+            if not isinstance(record, Damage):
+                self.evaluation_transform()(record)
+        return source
 
     def training_transform(self) -> Callable:
         data = self.config.data

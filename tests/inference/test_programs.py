@@ -227,6 +227,11 @@ def test_wrong_options(options, message):
 @pytest.mark.parametrize("runtime", ["jax", pytest.param("native", marks=needs_compiler)])
 def test_wrong_images(runtime):
     model = inference_model("dy_mobile", runtime=runtime)
+    for x, message in ((images(2) / 255, "not float64"), (images(2).astype(np.int32), "not int32")):
+        with pytest.raises(UserError, match=f"images must be uint8, or float32 from 0 to 255, {message}"):
+            model(x)
+    with pytest.raises(UserError, match="these images are from 0 to 1"):
+        model((images(2) / 255).astype(np.float32))
     with pytest.raises(UserError, match=r"images must be \[batch, height, width, 3\], not \(64, 64, 3\)"):
         model(np.zeros((SIZE, SIZE, 3), np.uint8))
     chex.assert_shape(model(images(2)), (2, 5))

@@ -70,5 +70,5 @@ def _compile(compiler: str, library: Path) -> None:
 def _run(compiler: str, *arguments: str) -> None:
     result = subprocess.run([compiler, *arguments], capture_output=True, text=True)
     if result.returncode:
-        reason = one_line(result.stderr, limit=300)
+        reason = one_line(result.stderr or f"exit code {result.returncode}", limit=300)
         raise UserError(f"{compiler} cannot compile the native engine: {reason}; name another one as $CXX")
