@@ -97,11 +97,13 @@ def add_predict(commands) -> None:
 
 
 def _predict(options) -> int:
-    from dynet_jax.predict import predict_images
+    from dynet_jax.predict import expand, predict_images
     from dynet_jax.train.checkpoint import report_failures_once
     from dynet_jax.train.workdir import read_config
 
     report_failures_once()
+    for path in options.images:
+        expand(path)  # a missing image is named before a work directory is read
     if read_config(options.workdir).task == "segmentation":
         return _segment(options)
     if options.out is not None:

@@ -16,6 +16,7 @@ from dynet_jax.inference.program import (
     Mean,
     Normalization,
     Predictor,
+    Program,
 )
 from tests.inference.networks import assert_same
 from tests.inference.operations import (
@@ -153,8 +154,13 @@ def test_vectors_with_maps(case, arithmetic):
 
 @in_both
 def test_a_linear_layer_at_every_position(arithmetic):
-    draw = whole_numbers()
-    check(after_a_stem(Dense("linear", 1, 2, draw(4, 6), draw(6), "relu"), channels=6), arithmetic)
+    """Which is what a pointwise convolution computes."""
+    kernel, bias = whole_numbers()(4, 6), whole_numbers()(6)
+    stem, _, *rest = after_a_stem(Dense("linear", 1, 2, kernel, bias, "relu"), channels=6).operations
+    linear = Program((stem, Dense("linear", 1, 2, kernel, bias, "relu"), *rest), 99)
+    pointwise = Program((stem, Convolution("linear", 1, 2, kernel[None, None], bias, activation="relu"), *rest), 99)
+    wanted = in_float64(pointwise, pixels(2, 9, 12) - 1.0)
+    assert_same(engine(linear, arithmetic)(pixels(2, 9, 12)), wanted, 1e-5)
 
 
 def halved(*after):
@@ -235,10 +241,10 @@ def test_the_result_must_be_that_of_the_classifier():
 
 
 def test_jax_is_used_for_what_there_is_not(capsys):
-    program = after_a_stem(*UNKNOWN["relu of coefficients"])
+    program = after_a_stem(Convolution("large", 1, 3, normal(17, 17, 4, 4), normal(4)))
     model = InferenceModel(program, Preprocessing(8, 8, (1.0,) * 3, (1.0,) * 3), runtime="auto")
     assert model.runtime == "jax"
-    assert "the native engine has no relu of coefficients" in capsys.readouterr().err
+    assert "the native engine has no convolution with kernels of 17x17" in capsys.readouterr().err
     assert_same(model.logits(pixels(1, 8, 8)), in_float64(program, pixels(1, 8, 8) - 1.0), 1e-5)
 
 
