@@ -9,7 +9,7 @@ import numpy as np
 
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.native.library import ConvolutionArguments, LinearArguments, address, check, load
-from dynet_jax.inference.native.lower import channels_of, features_of, lower
+from dynet_jax.inference.native.lower import features_of, lower
 from dynet_jax.inference.native.pack import STORAGE, pack_kernel, pack_linear
 from dynet_jax.inference.program import (
     Channels,
@@ -59,7 +59,7 @@ class Engine:
         self._storage, self._features = storage, features_of(program)
         self._paired = arithmetic == "bfloat16"
         self.program = program = lower(program, paired=self._paired)
-        self._channels_of = channels_of(program)
+        self._channels_of = program.channels
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
         self._engine = ctypes.c_void_p()

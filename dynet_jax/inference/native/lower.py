@@ -31,7 +31,7 @@ def lower(program: Program, *, paired: bool = False) -> Program:
         lowering.add(operation)
     lowered = program._replace(operations=tuple(lowering.operations))
     check_result(lowered)
-    channels = channels_of(lowered)
+    channels = lowered.channels
     for operation in lowered.operations:
         check_channels(operation, channels, lowering.vectors, paired)
     return lowered
@@ -114,16 +114,3 @@ def features_of(program: Program) -> dict[int, int]:
     """How many coefficients per kernel each value of a predictor has."""
     predictors = (operation for operation in program.operations if isinstance(operation, Predictor))
     return {y: features for predictor in predictors for y, features in zip(predictor.ys, predictor.features)}
-
-
-def channels_of(program: Program) -> dict[int, int]:
-    """How many channels each value has, but for coefficients."""
-    channels = {IMAGES: 3}
-    for operation in program.operations:
-        if isinstance(operation, Convolution | Dense):
-            channels[operation.y] = operation.bias.size
-        elif isinstance(operation, Channels):
-            channels[operation.y] = operation.stop - operation.start
-        elif not isinstance(operation, Predictor):
-            channels[operation.y] = channels[operation.inputs[0]]
-    return channels
