@@ -9,6 +9,7 @@ from dynet_jax.cli.compile_tpu import add_compile_tpu
 from dynet_jax.cli.export import add_export
 from dynet_jax.cli.parsing import FAILED, Parser, report_mistakes
 from dynet_jax.cli.prepare import add_prepare
+from dynet_jax.cli.reproduce import add_reproduce
 from dynet_jax.cli.summary import add_summary
 from dynet_jax.cli.train import train_main
 from dynet_jax.cli.workdirs import add_evaluate, add_import_torch, add_predict
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_export(commands)
     add_compile_tpu(commands)
     add_benchmark(commands)
+    add_reproduce(commands)
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "takes_overrides", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

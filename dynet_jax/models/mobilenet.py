@@ -8,7 +8,7 @@ import jax
 
 from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers, SqueezeExcite
 from dynet_jax.models.network import Network, make_divisible
-from dynet_jax.models.peers import cond_conv, dy_cnn
+from dynet_jax.models.peers import cond_conv, dy_cnn, with_coefficients
 from dynet_jax.models.registry import register_model
 
 # MobileNetV2, Table 2: expansion, features, repeats, strides.
@@ -63,9 +63,13 @@ def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> Network:
 
 
 @register_model
-def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
-    """Dy-mobile (section 3.3): every block dynamic, none expands. 136.4M MACs with the classifier at width 1.0."""
-    return _mobilenet(_dy_mobile_stages(width), num_classes, width, Dynamic(group_size))
+def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6, coefficients: str = "dynet") -> Network:
+    """Dy-mobile (section 3.3): every block dynamic, none expands. 136.4M MACs with the classifier at width 1.0.
+
+    coefficients: 'dynet', or 'condconv' or 'dy_cnn' for comparing those with the paper's (see `with_coefficients`).
+    """
+    dynamic = with_coefficients(coefficients, Dynamic(group_size))
+    return _mobilenet(_dy_mobile_stages(width), num_classes, width, dynamic)
 
 
 @register_model

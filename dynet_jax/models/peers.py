@@ -1,5 +1,6 @@
 """DyNet's peers, CondConv and DY-CNN, as settings of the same dynamic convolution."""
 
+from dynet_jax.errors import UserError, suggest
 from dynet_jax.layers.blocks import Dynamic
 
 
@@ -21,3 +22,17 @@ def dy_cnn(group_size: int = 4, temperature: float = 30.0) -> Dynamic:
         activation="softmax",
         temperature=temperature,
     )
+
+
+def with_coefficients(kind: str, dynamic: Dynamic) -> Dynamic:
+    """The same bank with another's coefficients: 'dynet' (as given), 'condconv' or 'dy_cnn'.
+
+    For comparing coefficients alone, in networks of the same widths and group_size. Raises UserError for another kind.
+
+    >>> with_coefficients("condconv", Dynamic(group_size=6)).coefficient_scope
+    'layer'
+    """
+    kinds = {"dynet": dynamic, "condconv": cond_conv(dynamic.group_size), "dy_cnn": dy_cnn(dynamic.group_size)}
+    if kind not in kinds:
+        raise UserError(f"unknown coefficients {kind!r}; {suggest(str(kind), kinds)}")
+    return kinds[kind]

@@ -1,5 +1,6 @@
 """Both steps of a run compiled ahead of the first one, so that nothing is compiled, or found too large, hours later."""
 
+import json
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,34 @@ from dynet_jax.train.progress import duration
 from dynet_jax.train.setup import Run
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_eval_step, make_train_step
+
+
+class Programs:
+    """What one run compiles, kept for the next ones of the same process that differ in their seed alone."""
+
+    def __init__(self):
+        self._key, self._initialise, self._steps = None, None, None
+
+    def fresh_state(self, run: Run) -> TrainState:
+        """The state at step 0, on every device."""
+        self._be_for(run)
+        if self._initialise is None:
+            self._initialise = run.initialiser()
+        return self._initialise(run.config.seed)
+
+    def steps(
+        self, run: Run, state: TrainState, test_examples: int, vote: StopVote
+    ) -> tuple[Callable, Callable, str] | None:
+        """See `compile_steps`."""
+        self._be_for(run)
+        if self._steps is None:
+            self._steps = compile_steps(run, state, test_examples, vote)
+        return self._steps
+
+    def _be_for(self, run: Run) -> None:
+        key = json.dumps({**run.config.to_dict(), "seed": None, "total": run.total_steps}, sort_keys=True)
+        if key != self._key:
+            self._key, self._initialise, self._steps = key, None, None
 
 
 def compile_steps(

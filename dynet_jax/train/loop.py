@@ -16,7 +16,7 @@ from dynet_jax.analysis.plots import plot_training_curves
 from dynet_jax.data import training_batches
 from dynet_jax.errors import HostLost, UserError, one_line
 from dynet_jax.train.checkpoint import Checkpoints
-from dynet_jax.train.compilation import compile_steps
+from dynet_jax.train.compilation import Programs
 from dynet_jax.train.distributed import to_devices
 from dynet_jax.train.divergence import diverged, first_bad_step
 from dynet_jax.train.evaluate import evaluate
@@ -35,10 +35,16 @@ LOST = ("gloo", "nccl", "connection", "unavailable", "deadline", "heartbeat", "p
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: Path, *, allow_config_change: bool = False, profile_steps: int = 0
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    *,
+    allow_config_change: bool = False,
+    profile_steps: int = 0,
+    programs: Programs | None = None,
 ) -> int:
     """Train to the end, or to the first SIGTERM or Ctrl-C. Returns the process's exit code, 0 or INTERRUPTED.
 
+    `programs` are shared by runs of one process that differ in their seed alone, so that only the first one compiles.
     After INTERRUPTED a compilation may still be running in the background; end the process by `os._exit` then.
 
     Writes into `workdir`: config.json, labels.json, metrics.jsonl, tensorboard/, curves.png, checkpoints/.
@@ -46,7 +52,7 @@ def train(
     """
     with Interruption() as interruption:
         start = start_up(config, workdir, allow_config_change=allow_config_change)
-        session = _Session(start, workdir, interruption, profile_steps)
+        session = _Session(start, workdir, interruption, profile_steps, programs or Programs())
         try:
             return session.run_to_end()
         except jax.errors.JaxRuntimeError as error:
@@ -73,10 +79,10 @@ def _explained(error: jax.errors.JaxRuntimeError, config, start: Start, checkpoi
 class _Session:
     """One process's turn at a run: what `train` needs at every step, and the handling of each event."""
 
-    def __init__(self, start: Start, workdir: Path, interruption: Interruption, profile_steps: int):
+    def __init__(self, start: Start, workdir: Path, interruption: Interruption, profile_steps: int, programs: Programs):
         self.start = start
         self.run, self.train_source, self.test_source = start.run, start.train_source, start.test_source
-        self.config, self.workdir = self.run.config, workdir
+        self.config, self.workdir, self.programs = self.run.config, workdir, programs
         self.vote = StopVote(interruption, self.run.layout)
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, tidy=True)
         self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
@@ -95,7 +101,7 @@ class _Session:
             record(self.workdir, self.config, self.train_source.class_names, self.start.images)
         first_step, total = int(state.step), self.run.total_steps
         self.progress.say("compiling the training and evaluation steps (half a minute on a CPU) ...")
-        compiled = compile_steps(self.run, state, len(self.test_source), self.vote)
+        compiled = self.programs.steps(self.run, state, len(self.test_source), self.vote)
         if compiled is None:
             return self._leave_early()
         self.train_step, self.eval_step, took = compiled
@@ -123,7 +129,7 @@ class _Session:
             modules = ", ".join(sorted({name.split("/")[1] for name in new}))
             start = f"starting from {config.init_from}" + (f" with new {modules}" if new else "")
         else:
-            initial = self.vote.run(run.fresh_state)
+            initial = self.vote.run(lambda: self.programs.fresh_state(run))
             if initial is None:
                 return None
             (state,) = initial

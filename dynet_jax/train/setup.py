@@ -1,6 +1,7 @@
 """From a configuration to the objects of a run. Training, `dynet evaluate` and `dynet predict` share it."""
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -16,7 +17,7 @@ from dynet_jax.models import create_model, list_models
 from dynet_jax.models.registry import task_of_model
 from dynet_jax.train.distributed import Layout
 from dynet_jax.train.optim import make_optimizer, make_schedule
-from dynet_jax.train.state import TrainState, create_state, state_shapes
+from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
 from dynet_jax.train.task import Task, make_task
 
 
@@ -39,16 +40,19 @@ class Run:
         """Mean and standard deviation of the images, for the steps."""
         return {"mean": tuple(self.config.data.mean), "std": tuple(self.config.data.std)}
 
-    def fresh_state(self) -> TrainState:
-        """The state at step 0, on every device."""
-        return create_state(
+    def initialiser(self) -> Callable[[int], TrainState]:
+        """seed -> the state at step 0, on every device."""
+        return make_initialiser(
             self.model,
             self.optimizer,
-            seed=self.config.seed,
             image_size=self.task.init_size,
             with_ema=self.config.ema_decay is not None,
             sharding=self.layout.replicated,
         )
+
+    def fresh_state(self) -> TrainState:
+        """The state at step 0, on every device."""
+        return self.initialiser()(self.config.seed)
 
     def state_template(self) -> TrainState:
         """Shapes and shardings of the state, without computing it: what a checkpoint is restored into."""

@@ -1,5 +1,6 @@
 """What training carries from step to step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -46,10 +47,23 @@ def create_state(
 
     `sharding` says where it lies; None is JAX's default device.
     """
+    return make_initialiser(model, optimizer, image_size=image_size, with_ema=with_ema, sharding=sharding)(seed)
+
+
+def make_initialiser(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    image_size: int,
+    with_ema: bool = False,
+    sharding=None,
+) -> Callable[[int], TrainState]:
+    """seed -> a fresh state; compiled at the first call, for all seeds."""
     # It runs once: on a CPU, where optimising hundreds of random generators takes half a minute, do without.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    initialiser = _initialiser(model, optimizer, image_size, with_ema)
-    return jax.jit(initialiser, out_shardings=sharding, compiler_options=quick)(jax.random.key(seed))
+    initialise = _initialiser(model, optimizer, image_size, with_ema)
+    compiled = jax.jit(initialise, out_shardings=sharding, compiler_options=quick)
+    return lambda seed: compiled(jax.random.key(seed))
 
 
 def state_shapes(

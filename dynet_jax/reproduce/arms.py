@@ -1,0 +1,67 @@
+"""One arm of a comparison: a network with its arguments, trained once for every seed."""
+
+from typing import NamedTuple
+
+from dynet_jax.analysis.subject import Subject
+
+NAMES = {
+    "dy_mobile": "Dy-mobile",
+    "fix_mobile": "Fix-mobile",
+    "mobilenet_v2": "MobileNetV2",
+    "dy_mobilenet_v2": "Dy-MobileNetV2",
+    "dy_shuffle": "Dy-shuffle",
+    "fix_shuffle": "Fix-shuffle",
+    "shufflenet_v2": "ShuffleNetV2",
+    "dy_resnet18": "Dy-ResNet18",
+    "fix_resnet18": "Fix-ResNet18",
+    "resnet18": "ResNet18",
+    "dy_resnet50": "Dy-ResNet50",
+    "fix_resnet50": "Fix-ResNet50",
+    "resnet50": "ResNet50",
+}
+
+
+class Arm(NamedTuple):
+    """`create_model(network, width=width, ...)`. group_size and coefficients are of dynamic networks, else None."""
+
+    network: str
+    width: float
+    group_size: int | None = None
+    coefficients: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, float | int | str]:
+        """Of `create_model`, but for the number of classes."""
+        given = {"width": self.width, "group_size": self.group_size, "coefficients": self.coefficients}
+        return {key: value for key, value in given.items() if value is not None}
+
+    @property
+    def name(self) -> str:
+        """For files.
+
+        >>> Arm("dy_mobile", 0.25, group_size=2).name
+        'dy_mobile-w0.25-g2'
+        """
+        parts = [self.network, f"w{self.width:g}"]
+        parts += [f"g{self.group_size}"] if self.group_size else []
+        return "-".join(parts + ([self.coefficients] if self.coefficients else []))
+
+    @property
+    def title(self) -> str:
+        """For people.
+
+        >>> Arm("dy_mobile", 0.25, group_size=6, coefficients="condconv").title
+        'Dy-mobile (0.25), g_t = 6, condconv coefficients'
+        """
+        title = f"{NAMES[self.network]} ({self.width:g})"
+        title += f", g_t = {self.group_size}" if self.group_size else ""
+        return title + (f", {self.coefficients} coefficients" if self.coefficients else "")
+
+    @property
+    def is_dynamic(self) -> bool:
+        return self.network.startswith("dy_")
+
+    def macs(self, image_size: int, num_classes: int, small_input: bool) -> int:
+        """Multiply-adds of one image, with fusion, predictors and classifier."""
+        arguments = {**self.arguments, "num_classes": num_classes, "small_input": small_input}
+        return Subject(self.network, arguments, image_size).count.total

@@ -1,0 +1,111 @@
+"""How much is spent on a plan: sizes of networks and lengths of training, by name and dataset."""
+
+from typing import NamedTuple
+
+import ml_collections
+
+from dynet_jax.errors import UserError, suggest
+from dynet_jax.train.recipe import paper_recipe
+from dynet_jax.train.variants import VARIANTS
+
+
+class Budget(NamedTuple):
+    """Attributes:
+    width: of the MobileNets. resnet_width, shuffle_width: of the others (ShuffleNetV2 has 0.5, 1.0, 1.5 and 2.0).
+    fixed_shuffle_width: of Dy-shuffle and Fix-shuffle in Table 4, 1.5 in the paper.
+    widths: of Dy-MobileNetV2 and MobileNetV2 in Fig. 5, in rising order; Fig. 6 takes the last.
+    resnet50: whether ResNet50 and Dy-ResNet50 take part.
+    epochs: by dataset; `recipe` is the dataset's own length.
+    latency_networks, latency_sizes, latency_runs: of Table 2 and Fig. 7, in pixels.
+    images: how many test images are analysed.
+    """
+
+    width: float
+    resnet_width: float
+    shuffle_width: float
+    fixed_shuffle_width: float
+    widths: tuple[float, ...]
+    resnet50: bool
+    epochs: dict[str, float]
+    latency_networks: tuple[str, ...]
+    latency_sizes: tuple[int, ...]
+    latency_runs: int
+    images: int
+
+
+BUDGETS = {
+    "small": Budget(
+        width=0.25,
+        resnet_width=0.125,
+        shuffle_width=0.5,
+        fixed_shuffle_width=0.5,
+        widths=(0.125, 0.25),
+        resnet50=False,
+        epochs={"digits": 6, "fashion_mnist": 1, "cifar10": 1, "folder": 3, "imagenet2012": 0.25},
+        latency_networks=("dy_mobile", "dy_resnet18"),
+        latency_sizes=(128, 224, 320),
+        latency_runs=10,
+        images=256,
+    ),
+    "medium": Budget(
+        width=0.5,
+        resnet_width=0.25,
+        shuffle_width=0.5,
+        fixed_shuffle_width=0.5,
+        widths=(0.125, 0.25, 0.5),
+        resnet50=False,
+        epochs={"digits": 30, "fashion_mnist": 10, "cifar10": 30, "folder": 40, "imagenet2012": 20},
+        latency_networks=("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle"),
+        latency_sizes=(128, 224, 320, 448),
+        latency_runs=30,
+        images=1000,
+    ),
+    "paper": Budget(
+        width=1.0,
+        resnet_width=1.0,
+        shuffle_width=1.0,
+        fixed_shuffle_width=1.5,
+        widths=(0.35, 0.5, 0.75, 1.0),
+        resnet50=True,
+        epochs={"digits": 60, "fashion_mnist": 60, "cifar10": 200, "folder": 200, "imagenet2012": 300},
+        latency_networks=("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle"),
+        latency_sizes=(128, 224, 320, 448, 640),
+        latency_runs=50,
+        images=5000,
+    ),
+}
+
+
+def budget_named(name: str) -> Budget:
+    """Raises UserError if there is none."""
+    if name not in BUDGETS:
+        raise UserError(f"there is no budget {name!r}; {suggest(name, BUDGETS)}")
+    return BUDGETS[name]
+
+
+def dataset_kind(dataset: str) -> str:
+    """The key of `Budget.epochs`. Raises UserError for a dataset that no plan can be made of."""
+    kind = dataset.partition(":")[0]
+    kind = "folder" if kind == "packed" else kind
+    if kind not in BUDGETS["small"].epochs:
+        known = ("cifar10", "digits", "fashion_mnist", "folder:PATH", "imagenet2012", "packed:DIR")
+        raise UserError(
+            f"the experiments need a dataset of labelled images, not {dataset!r}; {suggest(dataset, known)}"
+        )
+    return kind
+
+
+def base_config(dataset: str, data_dir: str | None, budget: Budget) -> ml_collections.ConfigDict:
+    """What all arms have in common: the recipe at the size of the dataset, for as long as the budget says.
+
+    The network and the seed are filled in later. Checkpoints are few, because runs are short and many.
+    """
+    kind = dataset_kind(dataset)
+    config = paper_recipe("")
+    VARIANTS["imagenette" if kind == "folder" else kind](config)
+    config.data.name, config.data.data_dir = dataset, data_dir
+    config.epochs = float(budget.epochs[kind])
+    config.warmup_epochs = min(config.warmup_epochs, config.epochs / 6)
+    config.eval_every_epochs = config.epochs / 4
+    config.keep_checkpoints = 1
+    return config

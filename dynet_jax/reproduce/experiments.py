@@ -1,0 +1,81 @@
+"""The paper's experiments: which arms each of them trains, and which it compares."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dynet_jax.errors import UserError, suggest
+from dynet_jax.reproduce.arms import Arm
+from dynet_jax.reproduce.budgets import Budget
+
+
+class Experiment(NamedTuple):
+    """Attributes:
+    arms: in the order of the table.
+    pairs: (dynamic, its counterpart), compared seed by seed.
+    """
+
+    arms: tuple[Arm, ...]
+    pairs: tuple[tuple[Arm, Arm], ...] = ()
+
+
+TITLES = {
+    "table1": "Table 1: dynamic networks and their bases",
+    "table4": "Table 4: dynamic and fixed kernels at the same widths",
+    "table5": "Table 5: how many kernels, and whose coefficients (Dy-mobile)",
+    "table6": "Table 6: channel attention against dynamic kernels (Dy-ResNet18)",
+    "figure5": "Fig. 5: Dy-MobileNetV2 and MobileNetV2 over widths",
+}
+
+
+def experiments(budget: Budget, only: Sequence[str] = ()) -> dict[str, Experiment]:
+    """{key of TITLES: experiment}, those named by `only` or all. Raises UserError for an unknown key."""
+    for key in only:
+        if key not in TITLES:
+            raise UserError(f"there is no experiment {key!r}; {suggest(key, TITLES)}")
+    made = {
+        "table1": _table1(budget),
+        "table4": _table4(budget),
+        "table5": _table5(budget),
+        "table6": _table6(budget),
+        "figure5": _figure5(budget),
+    }
+    return {key: made[key] for key in TITLES if key in (only or TITLES)}
+
+
+def _table1(budget: Budget) -> Experiment:
+    resnets = (18, 50) if budget.resnet50 else (18,)
+    pairs = (
+        (Arm("dy_mobile", budget.width, 6), Arm("mobilenet_v2", budget.width)),
+        (Arm("dy_shuffle", budget.shuffle_width, 6), Arm("shufflenet_v2", budget.shuffle_width)),
+        *((Arm(f"dy_resnet{n}", budget.resnet_width, 6), Arm(f"resnet{n}", budget.resnet_width)) for n in resnets),
+    )
+    return _of_pairs(pairs)
+
+
+def _table4(budget: Budget) -> Experiment:
+    width = budget.fixed_shuffle_width
+    pairs = (
+        (Arm("dy_mobile", budget.width, 6), Arm("fix_mobile", budget.width)),
+        (Arm("dy_shuffle", width, 6), Arm("fix_shuffle", width)),
+        (Arm("dy_resnet18", budget.resnet_width, 6), Arm("fix_resnet18", budget.resnet_width)),
+    )
+    return _of_pairs(pairs)
+
+
+def _table5(budget: Budget) -> Experiment:
+    own = tuple(Arm("dy_mobile", budget.width, group_size) for group_size in (1, 2, 4, 6))
+    peers = tuple(Arm("dy_mobile", budget.width, 6, kind) for kind in ("condconv", "dy_cnn"))
+    return Experiment(own + peers, tuple((own[-1], other) for other in (own[0], *peers)))
+
+
+def _table6(budget: Budget) -> Experiment:
+    attention, dynamic = (Arm("dy_resnet18", budget.resnet_width, group_size) for group_size in (1, 6))
+    return Experiment((attention, dynamic), ((dynamic, attention),))
+
+
+def _figure5(budget: Budget) -> Experiment:
+    return _of_pairs(tuple((Arm("dy_mobilenet_v2", w, 6), Arm("mobilenet_v2", w)) for w in budget.widths))
+
+
+def _of_pairs(pairs: tuple[tuple[Arm, Arm], ...]) -> Experiment:
+    return Experiment(tuple(arm for pair in pairs for arm in pair), pairs)

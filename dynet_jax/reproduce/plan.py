@@ -1,0 +1,145 @@
+"""Everything that is to be trained, and where it goes: arms x seeds, each with its configuration and work directory."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+
+from dynet_jax.data import load_source
+from dynet_jax.errors import UserError
+from dynet_jax.reproduce.arms import Arm
+from dynet_jax.reproduce.budgets import Budget, base_config, budget_named
+from dynet_jax.reproduce.experiments import Experiment, experiments
+from dynet_jax.train.config import check_config, flatten, override
+from dynet_jax.train.metrics import METRICS_FILE, read_metrics
+from dynet_jax.train.workdir import read_config
+
+PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
+# Keys of the configuration that make an arm or a seed.
+OF_ARMS = ("model.name", "model.width", "model.group_size", "model.coefficients", "model.num_classes", "seed")
+
+
+class Job(NamedTuple):
+    """One run."""
+
+    arm: Arm
+    seed: int
+    workdir: Path
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.workdir / FINISHED_FILE).exists()
+
+    @property
+    def steps_done(self) -> int:
+        """By the last line that it has reported."""
+        rows = read_metrics(self.workdir / METRICS_FILE, "train")
+        return rows[-1]["step"] if rows else 0
+
+
+class Plan:
+    """What `dynet reproduce` was asked for.
+
+    Attributes:
+      experiments: {key: Experiment}. budget: the sizes behind `budget_name`.
+      common: the configuration of all arms, without network and seed. class_names, train_images: of the dataset.
+    Raises UserError for whatever cannot be: an unknown dataset, budget, experiment or key of the configuration.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        budget_name: str,
+        out: Path,
+        *,
+        data_dir: str | None = None,
+        seeds: int = 3,
+        only: Sequence[str] = (),
+        overrides: Sequence[str] = (),
+    ):
+        if seeds < 1:
+            raise UserError(f"--seeds={seeds} leaves nothing to train; 3 or more show a spread")
+        self.dataset, self.budget_name, self.out = dataset, budget_name, out
+        self.seeds, self.overrides = tuple(range(seeds)), list(overrides)
+        self.budget: Budget = budget_named(budget_name)
+        self.experiments: dict[str, Experiment] = experiments(self.budget, only)
+        self.common = self._common(data_dir)
+        source = load_source(dataset, "train", data_dir)
+        self.class_names, self.train_images = source.class_names, len(source)
+
+    def _common(self, data_dir: str | None) -> ml_collections.ConfigDict:
+        config = base_config(self.dataset, data_dir, self.budget)
+        given = {text.removeprefix("--config.").partition("=")[0] for text in self.overrides}
+        for key in given & set(OF_ARMS):
+            raise UserError(f"{key} is what the arms differ in; choose a --budget, --experiments or --seeds instead")
+        override(config, self.overrides)
+        if "warmup_epochs" not in given:
+            config.warmup_epochs = min(config.warmup_epochs, config.epochs / 6)
+        if "eval_every_epochs" not in given:
+            config.eval_every_epochs = config.epochs / 4
+        return config
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Each once, in the order of the experiments."""
+        return list(dict.fromkeys(arm for experiment in self.experiments.values() for arm in experiment.arms))
+
+    def job(self, arm: Arm, seed: int) -> Job:
+        return Job(arm, seed, self.out / RUNS_FOLDER / f"{arm.name}-s{seed}")
+
+    def jobs(self, arm: Arm) -> list[Job]:
+        return [self.job(arm, seed) for seed in self.seeds]
+
+    def config(self, job: Job) -> ml_collections.ConfigDict:
+        """Raises UserError for a value out of its range."""
+        config = self.common.copy_and_resolve_references()
+        config.model.update({"name": job.arm.network, "num_classes": len(self.class_names), **job.arm.arguments})
+        config.seed = job.seed
+        check_config(config)
+        return config
+
+    @property
+    def steps(self) -> int:
+        """Of each run."""
+        return max(1, round(self.common.epochs * (self.train_images // self.common.batch_size)))
+
+    @property
+    def command(self) -> str:
+        """That makes the same report."""
+        words = ["dynet reproduce", f"--dataset={self.dataset}", f"--budget={self.budget_name}", f"--out={self.out}"]
+        words += [f"--seeds={len(self.seeds)}"] if len(self.seeds) != 3 else []
+        everything = experiments(self.budget)
+        words += [f"--experiments={','.join(self.experiments)}"] if len(self.experiments) < len(everything) else []
+        return " ".join(words + self.overrides)
+
+    def claim(self) -> None:
+        """Make the folder, or make sure that it holds a plan whose runs are this one's too.
+
+        Experiments and seeds may be added or left out: a run is the same in each. Raises UserError for another plan.
+        """
+        file = self.out / PLAN_FILE
+        settings = {"dataset": self.dataset, "budget": self.budget_name, "overrides": sorted(self.overrides)}
+        if file.exists():
+            before = json.loads(file.read_text())
+            for key, value in settings.items():
+                if before.get(key) != value:
+                    raise UserError(
+                        f"{self.out} holds a plan with {key}={before.get(key)!r}, not {value!r}; use another --out"
+                    )
+        elif self.out.exists() and any(self.out.iterdir()):
+            raise UserError(f"{self.out} is not empty and holds no plan of dynet reproduce; use another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings, indent=1) + "\n")
+
+    def check_runs(self) -> None:
+        """Raises UserError if a finished run was trained otherwise than the plan says now."""
+        for job in (job for arm in self.arms for job in self.jobs(arm) if job.is_finished):
+            before, now = flatten(read_config(job.workdir)), flatten(self.config(job))
+            for key in ("epochs", "batch_size", "learning_rate", "data.image_size", "model.width"):
+                if before[key] != now[key]:
+                    raise UserError(
+                        f"{job.workdir} was trained with {key}={before[key]!r}, which is {now[key]!r} by this version; "
+                        "use another --out"
+                    )

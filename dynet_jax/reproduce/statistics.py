@@ -1,0 +1,76 @@
+"""What a few paired numbers say: mean, spread, an interval, and whether a claim is seen in them."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+Verdict = Literal["seen", "not seen", "not decided"]
+CONFIDENCE = 0.95
+
+
+class Sample(NamedTuple):
+    """Numbers, one for each seed.
+
+    >>> sample = Sample((1.0, 2.0, 3.0))
+    >>> sample.mean, sample.spread
+    (2.0, 1.0)
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation; None of one value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval that holds the mean in 95 % of such samples (Student's t); infinite for one value."""
+        if len(self.values) < 2:
+            return math.inf
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1)
+        return float(quantile * self.spread / math.sqrt(len(self.values)))
+
+    def text(self, digits: int = 2, signed: bool = False) -> str:
+        """
+        >>> Sample((1.0, 2.0)).text(), Sample((1.0,)).text(signed=True)
+        ('1.50 ± 0.71', '+1.00')
+        """
+        mean = f"{self.mean:{'+' if signed else ''}.{digits}f}"
+        return mean if self.spread is None else f"{mean} ± {self.spread:.{digits}f}"
+
+
+def verdict(differences: Sample, *, below: float = 0.0) -> Verdict:
+    """Whether the mean of the differences is less than `below`: 'seen' if the whole interval is, 'not seen' if none is.
+
+    >>> verdict(Sample((-1.0, -1.1, -0.9))), verdict(Sample((1.0, 1.1, 0.9))), verdict(Sample((-1.0, 1.0, 0.5)))
+    ('seen', 'not seen', 'not decided')
+    """
+    if differences.mean + differences.half_width < below:
+        return "seen"
+    return "not seen" if differences.mean - differences.half_width > below else "not decided"
+
+
+def paired(first: Sample, second: Sample) -> Sample:
+    """first - second, seed by seed."""
+    return Sample(tuple(a - b for a, b in zip(first.values, second.values, strict=True)))
+
+
+def slopes(x: Sequence[float], samples: Sequence[Sample]) -> Sample:
+    """For every seed the slope of its line of least squares through (x[i], samples[i].values[seed]).
+
+    >>> slopes([0.0, 1.0, 2.0], [Sample((5.0, 1.0)), Sample((4.0, 1.0)), Sample((3.0, 1.0))]).values
+    (-1.0, 0.0)
+    """
+    centred = np.asarray(x, float) - np.mean(x)
+    values = np.array([sample.values for sample in samples])
+    found = centred @ values / np.sum(centred**2)
+    return Sample(tuple(round(float(value), 12) + 0.0 for value in found))
