@@ -1,11 +1,12 @@
-"""The commands: `train.py`, and `dynet`'s summary, prepare, evaluate, predict, import-torch, export, compile-tpu
-and benchmark.
+"""The commands: `train.py`, and `dynet`'s summary, prepare, evaluate, predict, correlate, import-torch, export,
+compile-tpu and benchmark.
 
 A command imports what it works with when it runs: --help, and the answer to a mistyped argument, do not wait for it.
 """
 
 from dynet_jax.cli.benchmark import add_benchmark
 from dynet_jax.cli.compile_tpu import add_compile_tpu
+from dynet_jax.cli.correlate import add_correlate
 from dynet_jax.cli.export import add_export
 from dynet_jax.cli.parsing import FAILED, Parser, report_mistakes
 from dynet_jax.cli.prepare import add_prepare
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_prepare(commands)
     add_evaluate(commands)
     add_predict(commands)
+    add_correlate(commands)
     add_import_torch(commands)
     add_export(commands)
     add_compile_tpu(commands)

@@ -11,6 +11,10 @@ from dynet_jax.errors import UserError
 
 def add_workdir(parser) -> None:
     parser.add_argument("workdir", type=path_argument, help="of train.py or import-torch")
+    add_step(parser)
+
+
+def add_step(parser) -> None:
     parser.add_argument("--step", type=_step, metavar="N", help="of the checkpoint, or 'best'; default: the newest")
 
 

@@ -1,0 +1,134 @@
+"""What coefficients do, over a network's depth, as figures that can be read in print and by colour-blind people."""
+
+from collections.abc import Mapping
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+from dynet_jax.analysis import figures
+from dynet_jax.analysis.coefficients import CoefficientSummary
+from dynet_jax.analysis.latency_plots import COLORS, STYLES
+from dynet_jax.analysis.rank import Rank
+
+NAMED_LAYERS = 60  # along an axis
+FEW = 0.001  # of a layer's values: what is rarer does not widen the figure
+
+
+def plot_coefficients(summaries: Mapping[str, CoefficientSummary], file: Path, title: str) -> list[Path]:
+    """How the coefficients of every layer are distributed: a column for each layer, dark where many are.
+
+    The part of [0, 1] is shown where there are some. A line joins the means.
+
+    summaries: of `summarize_coefficients`, in the order of the layers. file: as in `figures.save`, which gives what is
+    returned.
+    """
+    layers = list(summaries)
+    shares = np.asarray([np.divide(s.histogram, max(1, sum(s.histogram))) for s in summaries.values()])
+    pyplot = figures.pyplot()
+    figure, axes = pyplot.subplots(figsize=(_width(layers), 4.6), layout="constrained")
+    extent = (-0.5, len(layers) - 0.5, 0, 1)
+    image = axes.imshow(100 * shares.T, cmap="Greys", origin="lower", aspect="auto", extent=extent)
+    image.set_norm(pyplot.matplotlib.colors.PowerNorm(0.4, vmin=0))  # what is rare is to be seen too
+    means = [summary.mean for summary in summaries.values()]
+    axes.plot(range(len(layers)), means, "o-", color=COLORS[1], markersize=3.5, linewidth=1.2, label="mean")
+    figure.colorbar(image, ax=axes, label=f"share of values, % per {1 / shares.shape[1]:.3g}", pad=0.01)
+    shown = np.flatnonzero((shares >= FEW).any(axis=0))
+    axes.set_ylim(max(0, shown[0] - 1) / shares.shape[1], min(shares.shape[1], shown[-1] + 2) / shares.shape[1])
+    axes.set(title=title, ylabel="coefficient")
+    axes.legend(frameon=False, loc="upper left")
+    _name_layers(axes, layers)
+    return figures.save(figure, file)
+
+
+def plot_variation(networks: Mapping[str, Mapping[str, CoefficientSummary]], file: Path, title: str) -> list[Path]:
+    """How far coefficients depend on the image, over depth; and how much of that is between classes.
+
+    networks: {name: what `summarize_coefficients` gives}. The dashed line is what random labels would give. file: as in
+    `figures.save`, which gives what is returned.
+    """
+    longest = max(networks.values(), key=len)
+    figure, (images, classes) = figures.pyplot().subplots(
+        2, 1, figsize=(_width(longest), 6.4), sharex=True, layout="constrained"
+    )
+    for (name, summaries), color, style in zip(networks.items(), cycle(COLORS), cycle(STYLES)):
+        places = _places(networks, summaries)
+        options = {"color": color, "markersize": 4, "linewidth": 1.5}
+        images.plot(places, [s.deviation_of_images for s in summaries.values()], style, label=name, **options)
+        shares = [_percent(s.between_classes) for s in summaries.values()]
+        classes.plot(places, shares, style, **options)
+    chances = [_percent(s.between_random_classes) for s in longest.values()]
+    classes.plot(range(len(longest)), chances, "--", color="black", linewidth=1, label="if labels were random")
+    images.set(title=title, ylabel="deviation between images")
+    classes.set(ylabel="of the variance between images:\nbetween classes, %", ylim=(0, 100))
+    images.set_ylim(bottom=0)
+    for axes in (images, classes):
+        axes.legend(frameon=False)
+        figures.plain(axes)
+    _name_layers(classes, list(longest) if _same_layers(networks) else None)
+    return figures.save(figure, file)
+
+
+def plot_ranks(networks: Mapping[str, Mapping[str, Rank]], file: Path, title: str) -> list[Path]:
+    """Effective ranks over depth: above, of one kernel in percent of the largest possible; below, over the images.
+
+    networks: {name: what `ranks` gives}, dynamic and static ones. Depthwise convolutions, whose kernels have rank 1
+    always, are left out above; without a dynamic network there is nothing below. file: as in `figures.save`, which
+    gives what is returned.
+    """
+    longest = max(networks.values(), key=len)
+    dynamic = any(rank.is_dynamic for ranks in networks.values() for rank in ranks.values())
+    figure, grid = figures.pyplot().subplots(
+        1 + dynamic, 1, figsize=(_width(longest), 3.4 + 3 * dynamic), sharex=True, layout="constrained", squeeze=False
+    )
+    for (name, ranks), color, style in zip(networks.items(), cycle(COLORS), cycle(STYLES)):
+        places = _places(networks, ranks)
+        drawn = [(place, 100 * rank.relative) for place, rank in zip(places, ranks.values()) if rank.largest > 1]
+        grid[0, 0].plot(*zip(*drawn), style, color=color, label=name, markersize=4.5, linewidth=0.7)
+        drawn = [(place, rank.over_images) for place, rank in zip(places, ranks.values()) if rank.is_dynamic]
+        if drawn:
+            grid[1, 0].plot(*zip(*drawn), style, color=color, label=name, markersize=4, linewidth=1.5)
+    grid[0, 0].set(title=title, ylabel="effective rank of a kernel,\n% of the largest possible")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    if dynamic:
+        largest = max(rank.group_size for ranks in networks.values() for rank in ranks.values())
+        grid[1, 0].set_ylabel(f"effective rank of a channel's\nkernels over the images (1 to {largest})")
+        grid[1, 0].set_ylim(0.95, max(1.5, 1.02 * grid[1, 0].get_ylim()[1]))
+    for axes in grid[:, 0]:
+        figures.plain(axes)
+    _name_layers(grid[-1, 0], list(longest) if _same_layers(networks) else None)
+    return figures.save(figure, file)
+
+
+def _width(layers) -> float:
+    return min(14, max(6.5, 2.5 + 0.24 * len(layers)))
+
+
+def _percent(share: float | None) -> float:
+    return np.nan if share is None else 100 * share
+
+
+def _same_layers(networks: Mapping[str, Mapping]) -> bool:
+    """Whether every network's layers are among those of the one that has most: then layers of a name stand together."""
+    longest = max(networks.values(), key=len)
+    return all(set(layers) <= set(longest) for layers in networks.values())
+
+
+def _places(networks: Mapping[str, Mapping], layers: Mapping) -> np.ndarray:
+    """Where the layers stand along the axis: by name, or, of networks that are built differently, by depth."""
+    longest = list(max(networks.values(), key=len))
+    if _same_layers(networks):
+        return np.asarray([longest.index(layer) for layer in layers])
+    return np.linspace(0, len(longest) - 1, len(layers))
+
+
+def _name_layers(axes, layers: list[str] | None) -> None:
+    """Below the axis; of very many layers only some. None: networks that have no common names."""
+    if layers is None:
+        axes.set_xticks([])
+        axes.set_xlabel("depth: the first layer is on the left, the last on the right")
+        return
+    step = -(-len(layers) // NAMED_LAYERS)
+    axes.set_xticks(range(0, len(layers), step), layers[::step], rotation=60, ha="right", rotation_mode="anchor")
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_xlim(-0.5, len(layers) - 0.5)

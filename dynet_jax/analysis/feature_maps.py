@@ -1,0 +1,104 @@
+"""The feature maps of a network's layers by name: its stages, and whatever module gives [batch, height, width, C]."""
+
+import difflib
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from dynet_jax.errors import UserError, suggest
+
+CALL = "__call__"
+
+
+def list_layers(model: nn.Module, variables: dict, image_shape: Sequence[int]) -> dict[str, tuple[int, int, int]]:
+    """The layers that have feature maps, and [height, width, channels] of these; nothing is computed.
+
+    First what `features_only` gives ('stem', 'stage1', ...), also of a model's `backbone`; then the modules by their
+    paths, like 'stage6_block1/project', in the order in which they are computed. A stage is what its last block gives.
+    A module that is called more than once is left out.
+
+    image_shape: [height, width, 3] of one image.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from dynet_jax import create_model
+    >>> model = create_model("dy_mobile", width=0.1, small_input=True)
+    >>> variables = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 16, 16, 3)))
+    >>> layers = list_layers(model, variables, (16, 16, 3))
+    >>> layers["stage6"], layers["stage6_block1/project"]
+    ((2, 2, 18), (2, 2, 18))
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    maps = jax.eval_shape(lambda v, x: _feature_maps(model, v, x, None), variables, images)
+    return {name: value.shape[1:] for name, value in maps.items()}
+
+
+def default_layer(model: nn.Module, layers: Collection[str]) -> str:
+    """The stage before the last, as in Fig. 6. Raises UserError for a network without stages.
+
+    layers: the names of `list_layers`.
+    """
+    stages = [name for name in layers if name.startswith("stage") and name[5:].isdecimal()]
+    if _features_method(model) is None or not stages:
+        raise UserError(f"the network has no stages: name a layer; {suggest('', layers)}")
+    return [name for name in layers if name == "stem" or name in stages][-2]
+
+
+def check_layers(wanted: Sequence[str], layers: Collection[str]) -> None:
+    """Raises UserError for a name that is not one of `list_layers`; there may be hundreds, so not all are told."""
+    for name in wanted:
+        if name not in layers:
+            close = difflib.get_close_matches(name, layers, n=1, cutoff=0.5)
+            told = layers if close else [layer for layer in layers if "/" not in layer and "_" not in layer] or layers
+            more = "" if close else ", or the path of a module, as --layer=list shows them"
+            raise UserError(f"the network has no layer {name!r} with feature maps; {suggest(name, told)}{more}")
+
+
+def make_feature_maps(model: nn.Module, layers: Sequence[str]) -> Callable[[dict, jax.Array], dict[str, jax.Array]]:
+    """A compiled function (variables, normalised images) -> {layer: [batch, height, width, channels] float32}.
+
+    layers: names of `list_layers`. What no layer needs is not computed.
+    """
+
+    @jax.jit
+    def feature_maps(variables, images):
+        maps = _feature_maps(model, variables, images, layers)
+        return {name: maps[name].astype(jnp.float32) for name in layers}
+
+    return feature_maps
+
+
+def _feature_maps(model: nn.Module, variables: dict, images: jax.Array, layers: Sequence[str] | None):
+    """Of these layers at least; of all for None. An OrderedDict, since JAX sorts the keys of a plain one."""
+    maps = OrderedDict()
+    method = _features_method(model)
+    if method is not None and (layers is None or any("/" not in name for name in layers)):
+        maps.update(model.apply(variables, images, method=method))
+
+    def wanted(module, method_name):
+        return method_name == CALL and (layers is None or "/".join(module.path) in layers)
+
+    if layers is None or not all(name in maps for name in layers):
+        _, state = model.apply(variables, images, train=False, capture_intermediates=wanted, mutable=["intermediates"])
+        for (*path, name), outputs in flatten_dict(state.get("intermediates", {})).items():
+            first, *more = outputs if name == CALL else [None]
+            if path and not more and isinstance(first, jax.Array) and first.ndim == 4:
+                maps.setdefault("/".join(path), first)
+    return maps
+
+
+def _features_method(model: nn.Module) -> Callable | None:
+    """Of the model or of its backbone: (bound model, images) -> {'stem': ..., 'stage1': ..., ...}."""
+    if _has_features(model):
+        return lambda bound, images: bound(images, train=False, features_only=True)
+    if _has_features(getattr(model, "backbone", None)):
+        return lambda bound, images: bound.backbone(images, train=False, features_only=True)
+    return None
+
+
+def _has_features(model: object) -> bool:
+    return isinstance(model, nn.Module) and "features_only" in inspect.signature(type(model).__call__).parameters

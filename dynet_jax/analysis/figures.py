@@ -1,0 +1,40 @@
+"""What figures share: a backend without a screen, and files as PNG and SVG."""
+
+from pathlib import Path
+
+
+def pyplot():
+    """Matplotlib, drawing to files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams["svg.hashsalt"] = "dynet_jax"  # the same figure is the same file
+    return pyplot
+
+
+def plain(axes) -> None:
+    """Without the frame's upper and right side, on a pale grid."""
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure, file: Path) -> list[Path]:
+    """Write the figure and close it; returns the files: FILE.png and FILE.svg of a path without a suffix."""
+    files = [file] if file.suffix in (".png", ".svg", ".pdf") else files_of(file)
+    for path in files:
+        undated = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
+        figure.savefig(path, dpi=120, **undated)
+    pyplot().close(figure)
+    return files
+
+
+def files_of(file: Path) -> list[Path]:
+    """What `save` makes of a path without a suffix.
+
+    >>> [path.name for path in files_of(Path("out/correlation"))]
+    ['correlation.png', 'correlation.svg']
+    """
+    return [file.with_name(file.name + suffix) for suffix in (".png", ".svg")]
