@@ -61,10 +61,8 @@ def _reproduce(options) -> int:
     failed = {}
     if not options.report_only:
         workers = number_of_workers(options.workers, _backend())
-        runs = len(plan.arms) * len(plan.seeds)
-        _say(
-            f"{len(plan.arms)} networks x {len(plan.seeds)} seeds = {runs} runs of {plan.steps} steps, {workers} at once"
-        )
+        arms, seeds = len(plan.arms), len(plan.seeds)
+        _say(f"{arms} networks x {seeds} seeds = {arms * seeds} runs of {plan.steps} steps, {workers} at once")
         failed = train_plan(plan, workers, _say)
     return FAILED if failed else 0
 
