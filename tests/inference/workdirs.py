@@ -13,13 +13,13 @@ from dynet_jax.train.workdir import claim
 from tests.models.trained import trained_variables
 
 
-def make_workdir(folder, classes, *, size=48, resize_to=56, dataset="imagenet2012"):
-    """Of a small Dy-mobile that computes in float32."""
+def make_workdir(folder, classes, *, size=48, resize_to=56, dataset="imagenet2012", network="dy_mobile"):
+    """Of a small network that computes in float32."""
     arguments = {"num_classes": len(classes), "width": 0.1, "small_input": True}
-    config = paper_recipe("dy_mobile", **arguments)
+    config = paper_recipe(network, **arguments)
     config.data.update({"name": dataset, "image_size": size, "resize_to": resize_to})
     config.dtype = "float32"
-    variables = jax.tree.map(jnp.asarray, trained_variables(create_model("dy_mobile", **arguments), size))
+    variables = jax.tree.map(jnp.asarray, trained_variables(create_model(network, **arguments), size))
     params = variables["params"]
     optimizer = make_run_optimizer(config, optax.constant_schedule(0.1))
     claim(folder, config.lock(), list(classes))
