@@ -21,9 +21,8 @@ class Table(NamedTuple):
         | dy_mobile |  7,617,320 |
         | none      |            |
         """
-        columns = [[title, *map(_text, cells)] for title, cells in zip(self.header, zip(*self.rows))]
-        widths = [max(map(len, column)) for column in columns]
-        numeric = [any(isinstance(cell, int | float) for cell in cells) for cells in zip(*self.rows)]
+        columns = [[cell.replace("|", "\\|") for cell in column] for column in zip(*self.texts)]
+        widths, numeric = [max(map(len, column)) for column in columns], self.numeric
         lines = [
             _line(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric))
             for row in zip(*columns)
@@ -32,6 +31,16 @@ class Table(NamedTuple):
             "-" * (width - 1) + ":" if right else ":" + "-" * (width - 1) for width, right in zip(widths, numeric)
         )
         return "\n".join([lines[0], rule, *lines[1:]])
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The header and the rows as people read them."""
+        return [list(self.header), *([_text(cell) for cell in row] for row in self.rows)]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column, whether it has numbers."""
+        return [any(isinstance(cell, int | float) for cell in cells) for cells in zip(*self.rows)]
 
     def csv(self) -> str:
         """With a header, values as they are.

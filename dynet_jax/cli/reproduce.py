@@ -58,12 +58,20 @@ def _reproduce(options) -> int:
             plan.config(job)  # a mistake is found before anything is written
     plan.claim()
     plan.check_runs()
+    from dynet_jax.reproduce.measurements import measure_plan
+    from dynet_jax.reproduce.report import note_device, write_report
+
     failed = {}
     if not options.report_only:
-        workers = number_of_workers(options.workers, _backend())
+        backend = _backend()
+        workers = number_of_workers(options.workers, backend)
         arms, seeds = len(plan.arms), len(plan.seeds)
         _say(f"{arms} networks x {seeds} seeds = {arms * seeds} runs of {plan.steps} steps, {workers} at once")
         failed = train_plan(plan, workers, _say)
+        note_device(plan, backend, workers)
+        measure_plan(plan, _say)
+    for file in write_report(plan, failed):
+        print(file)
     return FAILED if failed else 0
 
 

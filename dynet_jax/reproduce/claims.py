@@ -1,0 +1,154 @@
+"""The paper's claims, each beside what this plan's runs say of it."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dynet_jax.analysis.latency_compare import best, select, values
+from dynet_jax.reproduce.arms import NAMES, Arm
+from dynet_jax.reproduce.measured import correlations, latencies
+from dynet_jax.reproduce.paper import paper_difference
+from dynet_jax.reproduce.results import Results
+from dynet_jax.reproduce.statistics import Sample, Verdict, paired, slopes, verdict
+
+# Table 1: a dynamic network counts as equal to its base if its error is at most so many points higher; the largest
+# difference in the paper is 0.60.
+TOLERANCE = 1.0
+RULE = (
+    "Differences are paired by seed. A claim is **seen** if the whole 95 % interval of the mean difference (Student's "
+    "t over the seeds) is on its side, **not seen** if the whole interval is on the other side, and **not decided** if "
+    "the interval holds both. With few seeds the interval is wide. Whatever is seen holds for this dataset, budget and "
+    "size of networks, which are not the paper's."
+)
+
+
+class Claim(NamedTuple):
+    """Attributes:
+    source: the table or figure. statement: what the paper claims. paper: its numbers. here: what was found.
+    """
+
+    source: str
+    statement: str
+    paper: str
+    here: str
+    verdict: Verdict
+
+
+def claims(results: Results) -> list[Claim]:
+    """Those for which there are finished runs and measurements."""
+    return [*_bases(results), *_fixed(results), *_group_sizes(results), *_widths(results), *_correlations(results),
+            *_latency(results)]  # fmt: skip
+
+
+def difference(results: Results, first: Arm, second: Arm) -> Sample | None:
+    """Of the errors, in points, seed by seed; None if no seed is finished by both."""
+    errors = results.errors(first, beside=second), results.errors(second, beside=first)
+    return None if None in errors else paired(*errors)
+
+
+def _bases(results: Results) -> Iterator[Claim]:
+    for dynamic, base, found in _pairs(results, "table1"):
+        saved = 1 - results.macs(dynamic) / results.macs(base)
+        statement = f"{dynamic.title} has the error of {base.title} (at most {TOLERANCE:g} point more) with fewer MACs"
+        here = f"{_points(found)} with {100 * saved:.0f} % fewer MACs"
+        yield Claim("Table 1", statement, _paper("table1", dynamic, base), here, verdict(found, below=TOLERANCE))
+
+
+def _fixed(results: Results) -> Iterator[Claim]:
+    for dynamic, fixed, found in _pairs(results, "table4"):
+        statement = f"{dynamic.title} has a lower error than {fixed.title}, at equal MACs of the convolutions"
+        yield Claim("Table 4", statement, _paper("table4", dynamic, fixed), _points(found), verdict(found))
+
+
+def _group_sizes(results: Results) -> Iterator[Claim]:
+    table5 = results.plan.experiments.get("table5")
+    arms = [arm for arm in table5.arms if arm.coefficients is None] if table5 else []
+    seeds = results.seeds(*arms) if arms else []
+    if seeds:
+        errors = [_of_seeds(results, arm, seeds) for arm in arms]
+        found = slopes([math.log2(arm.group_size) for arm in arms], errors)
+        means = ", ".join(f"{sample.mean:.2f}" for sample in errors)
+        statement = "The error of Dy-mobile falls as g_t rises over 1, 2, 4, 6"
+        here = f"{means} %; {found.text(signed=True)} points for each doubling"
+        yield Claim("Table 5", statement, "30.85, 29.43, 28.69, 28.27 %", here, verdict(found))
+    for dynamic, attention, found in _pairs(results, "table6"):
+        statement = f"{dynamic.title} has a lower error than with g_t = 1 (channel attention)"
+        yield Claim("Table 6", statement, _paper("table6", dynamic, attention), _points(found), verdict(found))
+
+
+def _widths(results: Results) -> Iterator[Claim]:
+    pairs = list(_pairs(results, "figure5"))
+    for dynamic, base, found in pairs:
+        statement = f"{dynamic.title} has a lower error than {base.title}"
+        yield Claim("Fig. 5", statement, "lower at every width (no values)", _points(found), verdict(found))
+    arms = [arm for dynamic, base, _ in pairs for arm in (dynamic, base)]
+    seeds = results.seeds(*arms) if arms else []
+    if len(pairs) > 1 and seeds:
+        advantages = [
+            paired(_of_seeds(results, base, seeds), _of_seeds(results, dynamic, seeds)) for dynamic, base, _ in pairs
+        ]
+        found = slopes([math.log2(dynamic.width) for dynamic, _, _ in pairs], advantages)
+        here = f"advantage {', '.join(f'{sample.mean:+.2f}' for sample in advantages)} points from narrow to wide; "
+        here += f"{found.text(signed=True)} for each doubling of the width"
+        yield Claim("Fig. 5", "The advantage shrinks as the width grows", "it does (no values)", here, verdict(found))
+
+
+def _correlations(results: Results) -> Iterator[Claim]:
+    figure6, _ = correlations(results.plan)
+    if len(figure6) < 2:
+        return
+    (dynamic, of_dynamic), (base, of_base) = figure6.items()
+    seeds = sorted(of_dynamic.keys() & of_base.keys())
+    both = [(of_dynamic[seed], of_base[seed]) for seed in seeds if of_dynamic[seed].pairs and of_base[seed].pairs]
+    if not both:
+        return
+    names = f"{dynamic.title} than of {base.title}"
+    inside = [Sample(tuple(100 * c.within for c in column)) for column in zip(*both)]
+    statement = f"More correlations of feature maps lie in [-0.1, 0.2] in the second-last stage of {names}"
+    here = f"{inside[0].text()} % against {inside[1].text()} %"
+    yield Claim("Fig. 6", statement, "more (no values)", here, verdict(paired(inside[1], inside[0])))
+    sizes = [Sample(tuple(c.mean_magnitude for c in column)) for column in zip(*both)]
+    statement = f"Correlations move toward zero: the mean |r| is smaller there in {dynamic.title}"
+    here = f"{sizes[0].text(3)} against {sizes[1].text(3)}"
+    yield Claim("Fig. 6", statement, "they do (no values)", here, verdict(paired(*sizes)))
+
+
+def _latency(results: Results) -> Iterator[Claim]:
+    measured = select(latencies(results.plan), image_size=224, batch=1)
+    for network in values(measured, "pair"):
+        found = best(select(measured, pair=network))
+        if found.dynamic is None or found.base is None or found.same_runtime is None:
+            continue
+        fast, slow = found.dynamic, found.base
+        here = f"{1000 * fast.median:.1f} against {1000 * slow.median:.1f} ms, {found.same_runtime:.2f} times as fast"
+        decided: Verdict = "not decided"
+        if fast.upper_quartile < slow.lower_quartile:
+            decided = "seen"
+        elif fast.lower_quartile > slow.upper_quartile:
+            decided = "not seen"
+        paper = {"dy_mobile": "1.87", "dy_resnet18": "1.32", "dy_resnet50": "1.48"}.get(network)
+        statement = f"{NAMES[network]} is faster than {NAMES[slow.cell.network]} on a CPU (quartiles do not overlap)"
+        told = f"{paper} times as fast" if paper else "not measured there"
+        yield Claim("Table 2", statement, told, here, decided)
+
+
+def _pairs(results: Results, key: str) -> Iterator[tuple[Arm, Arm, Sample]]:
+    experiment = results.plan.experiments.get(key)
+    for first, second in experiment.pairs if experiment else ():
+        found = difference(results, first, second)
+        if found is not None:
+            yield first, second, found
+
+
+def _of_seeds(results: Results, arm: Arm, seeds: list[int]) -> Sample:
+    own = dict(zip(results.seeds(arm), results.errors(arm).values))
+    return Sample(tuple(own[seed] for seed in seeds))
+
+
+def _points(found: Sample) -> str:
+    return f"{found.text(signed=True)} points"
+
+
+def _paper(key: str, first: Arm, second: Arm) -> str:
+    found = paper_difference(key, first, second)
+    return "not in the paper" if found is None else f"{found:+.2f} points"

@@ -1,0 +1,111 @@
+"""The report's figures of errors: each tells its arms apart by marker and line as well as by colour."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+
+from dynet_jax.analysis import figures
+from dynet_jax.analysis.latency_plots import COLORS, STYLES
+from dynet_jax.reproduce.arms import NAMES, Arm
+from dynet_jax.reproduce.statistics import Sample
+
+
+def plot_pairs(pairs: Sequence[tuple[str, str, Sample, Sample]], file: Path, title: str) -> list[Path]:
+    """Errors of (dynamic, other) side by side, a line for each seed: it slopes up where the dynamic one is better.
+
+    pairs: (dynamic's name, the other's, errors of both by the same seeds).
+    """
+    figure, row = figures.pyplot().subplots(
+        1, len(pairs), figsize=(max(4.5, 3.1 * len(pairs)), 3.8), squeeze=False, layout="constrained"
+    )
+    for axes, (dynamic, other, first, second) in zip(row[0], pairs):
+        for number, (a, b) in enumerate(zip(first.values, second.values)):
+            label = f"seed {number}" if axes is row[0, 0] else None
+            style = STYLES[number % len(STYLES)]
+            axes.plot((0, 1), (a, b), style, color=COLORS[number % len(COLORS)], label=label, linewidth=1.2)
+        axes.plot((0, 1), (first.mean, second.mean), "k_", markersize=26, markeredgewidth=2.5)
+        axes.set_xticks((0, 1), (_broken(dynamic), _broken(other)), fontsize=9)
+        axes.set_xlim(-0.4, 1.4)
+        figures.plain(axes)
+    row[0, 0].set_ylabel("top-1 error, %")
+    figure.legend(loc="outside lower center", ncols=6, frameon=False)
+    figure.suptitle(title)
+    return figures.save(figure, file)
+
+
+def plot_over(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[Sample]]], file: Path, title: str, xlabel: str
+) -> list[Path]:
+    """Errors over a number on a logarithmic scale: the mean of each line, and a dot for each seed.
+
+    lines: {name: (x, errors)}.
+    """
+    figure, axes = figures.pyplot().subplots(figsize=(6.4, 4), layout="constrained")
+    ticks = sorted({value for x, _ in lines.values() for value in x})
+    for number, (name, (x, errors)) in enumerate(lines.items()):
+        color, shift = COLORS[number], 1 + 0.012 * (number - (len(lines) - 1) / 2)
+        places = [value * shift for value in x]  # so that dots of two lines do not hide one another
+        for place, error in zip(places, errors):
+            axes.plot(
+                [place] * len(error.values), error.values, STYLES[number][0], color=color, markersize=4, alpha=0.5
+            )
+        axes.plot(places, [error.mean for error in errors], STYLES[number], color=color, label=name, markersize=7)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel=xlabel, ylabel="top-1 error, %", title=title)
+    axes.legend(frameon=False)
+    figures.plain(axes)
+    return figures.save(figure, file)
+
+
+def plot_tradeoff(points: Sequence[tuple[Arm, float, Sample]], file: Path, title: str, xlabel: str) -> list[Path]:
+    """Errors over what a network costs; arms of one network are joined, and a bar is the spread over seeds.
+
+    points: (arm, cost, errors).
+    """
+    figure, axes = figures.pyplot().subplots(figsize=(8.5, 5), layout="constrained")
+    networks = list(dict.fromkeys((arm.network, arm.coefficients) for arm, _, _ in points))
+    for (network, kind), color, style in zip(networks, cycle(COLORS), cycle(STYLES)):
+        own = sorted((p for p in points if (p[0].network, p[0].coefficients) == (network, kind)), key=lambda p: p[1])
+        x, means = [cost for _, cost, _ in own], [error.mean for *_, error in own]
+        spreads = [error.spread or 0 for *_, error in own]
+        name = NAMES[network] + (f", {kind} coefficients" if kind else "")
+        axes.errorbar(x, means, spreads, fmt=style, color=color, capsize=3, label=name, markersize=7, linewidth=1.2,
+                      markerfacecolor=color if network.startswith("dy_") else "white")  # fmt: skip
+    axes.set_xscale("log")
+    axes.set(xlabel=xlabel, ylabel="top-1 error, %", title=title)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9, title="filled: dynamic")
+    axes.grid(alpha=0.25, which="both")
+    figures.plain(axes)
+    return figures.save(figure, file)
+
+
+def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title: str) -> list[Path]:
+    """Test errors over steps, the mean of the seeds, in a panel for each family of networks.
+
+    runs: {arm: for each seed its test rows, with 'step' and 'top1'}.
+    """
+    families = {"mobile": [], "shuffle": [], "resnet": []}
+    for arm in runs:
+        next(group for family, group in families.items() if family in arm.network).append(arm)
+    families = {family: arms for family, arms in families.items() if arms}
+    figure, row = figures.pyplot().subplots(
+        1, len(families), figsize=(5 * len(families), 4.6), squeeze=False, layout="constrained"
+    )
+    for axes, arms in zip(row[0], families.values()):
+        for arm, color, style in zip(arms, cycle(COLORS), cycle(STYLES)):
+            steps = [row["step"] for row in runs[arm][0]]
+            columns = zip(*([100 * (1 - row["top1"]) for row in rows] for rows in runs[arm]))
+            means = [sum(column) / len(column) for column in columns]
+            axes.plot(steps, means, style, color=color, label=arm.title, markersize=4.5, linewidth=1.2)
+        axes.set(xlabel="step")
+        axes.legend(frameon=False, fontsize=7)
+        figures.plain(axes)
+    row[0, 0].set_ylabel("top-1 error on the test set, %")
+    figure.suptitle(title)
+    return figures.save(figure, file)
+
+
+def _broken(name: str) -> str:
+    return name.replace(" (", "\n(").replace(", g_t", "\ng_t").replace(", ", "\n")

@@ -1,0 +1,36 @@
+"""The measurements of a plan as the objects they were made from; empty where they have not been made."""
+
+from dynet_jax.analysis.correlation import Correlation
+from dynet_jax.analysis.latency import Measurement
+from dynet_jax.analysis.latency_compare import read_csv
+from dynet_jax.reproduce.arms import Arm
+from dynet_jax.reproduce.measurements import FOLDER, correlated_arms, read
+from dynet_jax.reproduce.plan import Plan
+
+ByArm = dict[Arm, dict[int, Correlation]]
+
+
+def correlations(plan: Plan) -> tuple[ByArm, ByArm]:
+    """Those of Fig. 6 and of Fig. 2, by arm and seed."""
+    figure6, figure2 = (
+        {arm: {seed: found for seed in plan.seeds if (found := _correlation(plan, arm, seed))} for arm in arms}
+        for arms in correlated_arms(plan)
+    )
+    return tuple({arm: found for arm, found in group.items() if found} for group in (figure6, figure2))
+
+
+def _correlation(plan: Plan, arm: Arm, seed: int) -> Correlation | None:
+    found = read(plan, f"correlation/{arm.name}-s{seed}")
+    return None if found is None else Correlation.from_dict(next(iter(found.values())))
+
+
+def latencies(plan: Plan) -> list[Measurement]:
+    """Of Table 2 and Fig. 7."""
+    file = plan.out / FOLDER / "latency.csv"
+    return read_csv(file) if file.exists() else []
+
+
+def arm_latencies(plan: Plan) -> dict[Arm, tuple[float, float, float]]:
+    """Quartiles of the milliseconds for one image, by arm."""
+    found = (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
+    return {arm: tuple(found[arm.name]) for arm in plan.arms if arm.name in found}

@@ -1,0 +1,158 @@
+"""What is measured on trained arms, each thing once: its file in OUT/measured is what the report reads.
+
+A file is written when it is complete, so that a measurement that was stopped is made again.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dynet_jax.reproduce.arms import Arm
+from dynet_jax.reproduce.plan import Plan
+from dynet_jax.reproduce.results import Results
+
+FOLDER = "measured"
+ROUNDS, SECONDS_OF_WARMING = 15, 0.03
+NEIGHBOURS, QUERIES = 5, 6
+Say = Callable[[str], None]
+
+
+def measure_plan(plan: Plan, say: Say) -> None:
+    """Measure all that the finished runs allow and that has not been measured."""
+    (plan.out / FOLDER).mkdir(exist_ok=True)
+    tasks = [(file, task) for file, task in _tasks(plan, Results(plan)) if not file.exists()]
+    start = time.monotonic()
+    for number, (file, task) in enumerate(tasks):
+        say(f"measuring {number + 1}/{len(tasks)}: {file.stem} ({time.monotonic() - start:.0f} s so far)")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = task()
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(text)
+        os.replace(temporary, file)
+
+
+def read(plan: Plan, name: str) -> dict | None:
+    """The content of OUT/measured/NAME.json; None if it is not there."""
+    file = plan.out / FOLDER / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def correlated_arms(plan: Plan) -> tuple[list[Arm], list[Arm]]:
+    """([Dy-MobileNetV2, MobileNetV2] at the largest width, for Fig. 6; other networks, for Fig. 2)."""
+    figure5 = plan.experiments.get("figure5")
+    figure6 = list(figure5.pairs[-1]) if figure5 else []
+    table1 = plan.experiments.get("table1")
+    return figure6, [arm for arm in (table1.arms if table1 else ()) if arm not in figure6]
+
+
+def coefficient_arms(plan: Plan) -> list[tuple[Arm, Arm]]:
+    """(dynamic, its fixed twin) of Table 4: what coefficients and ranks are looked at in."""
+    return list(plan.experiments["table4"].pairs) if "table4" in plan.experiments else []
+
+
+def _tasks(plan: Plan, results: Results) -> Iterator[tuple[Path, Callable[[], str]]]:
+    folder = plan.out / FOLDER
+    figure6, figure2 = correlated_arms(plan)
+    for arm, seeds in [(a, plan.seeds) for a in figure6] + [(a, plan.seeds[:1]) for a in figure2]:
+        for seed in (seed for seed in seeds if seed in results.seeds(arm)):
+            yield folder / "correlation" / f"{arm.name}-s{seed}.json", lambda a=arm, s=seed: _correlation(plan, a, s)
+    first = plan.seeds[0]
+    for dynamic, fixed in coefficient_arms(plan):
+        if first in results.seeds(dynamic):
+            yield folder / "coefficients" / f"{dynamic.name}.json", lambda a=dynamic: _coefficients(plan, a)
+        if first in results.seeds(fixed):
+            yield folder / "coefficients" / f"{fixed.name}.json", lambda a=fixed: _ranks(plan, a)
+    trained = [arm for arm in plan.arms if first in results.seeds(arm)]
+    if trained and len(trained) == len(plan.arms):
+        yield folder / "arm_latency.json", lambda: _arm_latency(plan, trained)
+    yield folder / "latency.csv", lambda: _latency(plan)
+
+
+def _correlation(plan: Plan, arm: Arm, seed: int) -> str:
+    from dynet_jax.analysis.correlation import correlate_workdir
+
+    found = correlate_workdir(plan.job(arm, seed).workdir, images=plan.budget.images)
+    return json.dumps({layer: correlation.to_dict() for layer, correlation in found.items()})
+
+
+def _coefficients(plan: Plan, arm: Arm) -> str:
+    from dynet_jax.analysis.coefficients import coefficients_of_workdir, summarize_coefficients
+    from dynet_jax.analysis.neighbour_plots import plot_nearest_images
+    from dynet_jax.analysis.neighbours import choose_queries, nearest_images
+    from dynet_jax.analysis.rank import ranks_of_trained
+
+    workdir = plan.job(arm, plan.seeds[0]).workdir
+    trained, coefficients = coefficients_of_workdir(workdir, images=plan.budget.images)
+    neighbours = nearest_images(coefficients, NEIGHBOURS)
+    queries = choose_queries(coefficients.labels, QUERIES)
+    picture = plan.out / FOLDER / "coefficients" / f"{arm.name}-nearest.png"
+    plot_nearest_images(trained, coefficients, neighbours, queries, picture)
+    summaries, ranks = summarize_coefficients(coefficients), ranks_of_trained(trained, coefficients)
+    return json.dumps(
+        {
+            "coefficients": {layer: summary.to_dict() for layer, summary in summaries.items()},
+            "ranks": {layer: rank.to_dict() for layer, rank in ranks.items()},
+            "same_class": neighbours.same_class,
+            "chance": neighbours.chance,
+            "images": len(coefficients),
+        }
+    )
+
+
+def _ranks(plan: Plan, arm: Arm) -> str:
+    from dynet_jax.analysis.rank import ranks_of_trained
+    from dynet_jax.analysis.trained import open_trained
+
+    trained = open_trained(plan.job(arm, plan.seeds[0]).workdir, images=1)
+    return json.dumps({"ranks": {layer: rank.to_dict() for layer, rank in ranks_of_trained(trained).items()}})
+
+
+def _arm_latency(plan: Plan, arms: list[Arm]) -> str:
+    """Milliseconds for one image in every arm, in turns, so that what drifts on the machine drifts for all."""
+    from dynet_jax import inference
+
+    models = {arm: inference.load(plan.job(arm, plan.seeds[0]).workdir) for arm in arms}
+    size = plan.common.data.image_size
+    image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    samples: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    for number in range(ROUNDS):
+        for arm in arms[:: -1 if number % 2 else 1]:
+            samples[arm].append(_milliseconds(models[arm], image))
+    quartiles = {arm.name: np.quantile(times, (0.25, 0.5, 0.75)).tolist() for arm, times in samples.items()}
+    return json.dumps({"runtime": models[arms[0]].runtime, "quartiles_ms": quartiles})
+
+
+def _milliseconds(model, image: np.ndarray) -> float:
+    """The median of what follows runs that are not timed, in which caches fill and threads wake up."""
+    begin, times = time.perf_counter(), []
+    while time.perf_counter() - begin < SECONDS_OF_WARMING or len(times) < 3:
+        start = time.perf_counter()
+        np.asarray(model.logits(image))
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[len(times) // 2 :])
+
+
+def _latency(plan: Plan) -> str:
+    """Table 2 and Fig. 7 with random weights, at the paper's sizes of networks."""
+    from dynet_jax.analysis import latency
+    from dynet_jax.analysis.latency_compare import csv_of
+    from dynet_jax.machine import cores
+
+    budget = plan.budget
+    runtimes = [(name, "float32") for name in _latency_runtimes()]
+    wanted = latency.Plan(
+        budget.latency_networks, runtimes, [len(cores())], budget.latency_sizes, runs=budget.latency_runs
+    )
+    measured = [m for group, _ in latency.measure(wanted, lambda line: None) for m in group]
+    return csv_of(measured)
+
+
+def _latency_runtimes() -> list[str]:
+    from dynet_jax.analysis.latency_runtimes import RUNTIMES
+
+    return ["native"] if RUNTIMES["native"].missing() is None else ["jax"]

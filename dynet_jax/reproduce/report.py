@@ -1,0 +1,110 @@
+"""Writes the report of a plan: a function of what lies in its folder, however often the runs were stopped."""
+
+import json
+from pathlib import Path
+
+import jax
+import jaxlib
+
+import dynet_jax
+from dynet_jax.analysis.table import Table
+from dynet_jax.machine import cores, processor_model
+from dynet_jax.reproduce import measured_sections, sections
+from dynet_jax.reproduce.document import FIGURES, Document, write_html, write_markdown
+from dynet_jax.reproduce.plan import Plan
+from dynet_jax.reproduce.results import Results
+
+DEVICES_FILE = "devices.json"
+
+
+def note_device(plan: Plan, backend: str, workers: int) -> None:
+    """Remember what the runs of this command are trained on; the report names every one that there was."""
+    device = (
+        f"{len(cores())} cores of {processor_model()}"
+        if backend == "cpu"
+        else f"{backend}, {jax.devices()[0].device_kind}"
+    )
+    versions = f"dynet_jax {dynet_jax.__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}"
+    noted = {"device": device, "workers": workers, "versions": versions}
+    known = _devices(plan)
+    if noted not in known:
+        (plan.out / DEVICES_FILE).write_text(json.dumps([*known, noted], indent=1) + "\n")
+
+
+def write_report(plan: Plan, failed: dict[Path, str]) -> list[Path]:
+    """Write report.html, report.md and figures/ into the plan's folder; returns the first two."""
+    folder = plan.out / FIGURES
+    folder.mkdir(exist_ok=True)
+    results, devices = Results(plan), _devices(plan)
+    device = "; ".join(dict.fromkeys(noted["device"] for noted in devices)) or "device unknown"
+    workers = " or ".join(dict.fromkeys(str(noted["workers"]) for noted in devices)) or "as many as were asked for"
+    config = plan.common
+    stamp = (
+        f"{plan.dataset}, {config.data.image_size} px, {config.epochs:g} epochs, {len(plan.seeds)} seeds, "
+        f"budget {plan.budget_name}; {device}."
+    )
+    parts = [
+        sections.claims_section(results),
+        *sections.experiment_sections(results, folder, stamp),
+        sections.tradeoff_section(results, folder, stamp),
+        measured_sections.correlation_section(plan, folder, stamp),
+        measured_sections.coefficient_section(plan, folder, stamp),
+        measured_sections.rank_section(plan, folder, stamp),
+        measured_sections.latency_section(plan, folder, device),
+        sections.training_section(results, folder, stamp, workers),
+    ]
+    versions = "; ".join(dict.fromkeys(noted["versions"] for noted in devices))
+    facts = _facts(plan, results, device, versions, failed)
+    missing = _missing(plan, results, failed)
+    document = Document(
+        f"DyNet's experiments on {plan.dataset}",
+        [facts, *missing],
+        [part for part in parts if part is not None],
+    )
+    files = [plan.out / "report.html", plan.out / "report.md"]
+    write_html(document, files[0])
+    write_markdown(document, files[1])
+    return files
+
+
+def _facts(plan: Plan, results: Results, device: str, versions: str, failed: dict[Path, str]) -> Table:
+    config = plan.common
+    runs = len(plan.arms) * len(plan.seeds)
+    finished = sum(len(results.seeds(arm)) for arm in plan.arms)
+    rows = [
+        ("dataset", f"{plan.dataset}: {plan.train_images:,} training images, {len(plan.class_names)} classes"),
+        (
+            "images",
+            f"{config.data.image_size} px, {config.data.crop}{', flipped at random' if config.data.flip else ''}",
+        ),
+        ("budget", f"{plan.budget_name}: {config.epochs:g} epochs = {plan.steps} steps of {config.batch_size} images"),
+        (
+            "recipe of all runs",
+            f"SGD, momentum {config.momentum:g}, learning rate {config.learning_rate:g}, {config.schedule} decay, "
+            f"{config.warmup_epochs:.2g} epochs of warm-up, weight decay {config.weight_decay:g}, label smoothing "
+            f"{config.label_smoothing:g}, {config.dtype}{', stride 8' if config.model.small_input else ''}",
+        ),
+        ("runs", f"{len(plan.arms)} networks x {len(plan.seeds)} seeds; {finished} of {runs} finished"),
+        ("errors", "top-1 on the whole test set after the last step; mean ± standard deviation over the seeds"),
+        ("device", device),
+        ("versions", versions),
+        ("command", f"`{plan.command}`"),
+    ]
+    return Table(("what", "how"), rows)
+
+
+def _missing(plan: Plan, results: Results, failed: dict[Path, str]) -> list[str]:
+    lines = [f"**Failed**: `{workdir.name}`: {reason}" for workdir, reason in failed.items()]
+    few = [arm for arm in plan.arms if len(results.seeds(arm)) < len(plan.seeds)]
+    waiting = ", ".join(f"{arm.name} ({len(results.seeds(arm))})" for arm in few)
+    if waiting:
+        lines.append(
+            f"**Not complete**: of these networks fewer than {len(plan.seeds)} runs are finished: {waiting}. The "
+            "command above goes on with them."
+        )
+    return lines
+
+
+def _devices(plan: Plan) -> list[dict]:
+    file = plan.out / DEVICES_FILE
+    return json.loads(file.read_text()) if file.exists() else []

@@ -1,0 +1,51 @@
+"""What the finished runs of a plan have reached."""
+
+import statistics
+
+from dynet_jax.reproduce.arms import Arm
+from dynet_jax.reproduce.plan import Job, Plan
+from dynet_jax.reproduce.statistics import Sample
+from dynet_jax.train.metrics import METRICS_FILE, read_metrics
+
+
+class Results:
+    """Errors and speeds by arm. Only finished runs count, and comparisons take seeds that both arms have finished."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self._seeds = {arm: [job.seed for job in plan.jobs(arm) if job.is_finished] for arm in plan.arms}
+
+    def seeds(self, *arms: Arm) -> list[int]:
+        """That all of the arms have finished."""
+        return [seed for seed in self.plan.seeds if all(seed in self._seeds[arm] for arm in arms)]
+
+    def errors(self, arm: Arm, *, beside: Arm | None = None) -> Sample | None:
+        """Top-1 errors on the test set after the last step, in %; None if there is none.
+
+        beside: another arm, which has to have finished the seeds too.
+        """
+        seeds = self.seeds(arm, *([] if beside is None else [beside]))
+        rows = [self.test_rows(self.plan.job(arm, seed))[-1] for seed in seeds]
+        return Sample(tuple(100 * (1 - row["top1"]) for row in rows)) if rows else None
+
+    def training_losses(self, arm: Arm) -> Sample | None:
+        """Of the last report of each run, with label smoothing."""
+        rows = [read_metrics(self.plan.job(arm, s).workdir / METRICS_FILE, "train")[-1] for s in self.seeds(arm)]
+        return Sample(tuple(row["loss"] for row in rows)) if rows else None
+
+    def images_per_second(self, arm: Arm) -> float | None:
+        """In training: the median over the reports of all runs, but for each run's first, which has its warming up."""
+        rates = []
+        for seed in self.seeds(arm):
+            rows = read_metrics(self.plan.job(arm, seed).workdir / METRICS_FILE, "train")
+            rates += [row["images_per_second"] for row in (rows[1:] or rows)]
+        return statistics.median(rates) if rates else None
+
+    def test_rows(self, job: Job) -> list[dict]:
+        """By step, each with 'step' and 'top1'."""
+        return read_metrics(job.workdir / METRICS_FILE, "test")
+
+    def macs(self, arm: Arm) -> int:
+        """Multiply-adds of one image, all in."""
+        config = self.plan.common
+        return arm.macs(config.data.image_size, len(self.plan.class_names), config.model.small_input)

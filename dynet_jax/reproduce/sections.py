@@ -1,0 +1,157 @@
+"""What the report says, section by section."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dynet_jax.analysis.table import Table
+from dynet_jax.reproduce import figures
+from dynet_jax.reproduce.arms import NAMES, Arm
+from dynet_jax.reproduce.claims import RULE, claims, difference
+from dynet_jax.reproduce.document import Figure, Section
+from dynet_jax.reproduce.experiments import TITLES
+from dynet_jax.reproduce.measured import arm_latencies
+from dynet_jax.reproduce.paper import paper_error
+from dynet_jax.reproduce.results import Results
+
+WORDS = {
+    "table1": ["The paper's networks beside those that they are made from."],
+    "table4": [
+        "The same widths, with dynamic kernels and with plain ones; MACs differ by fusion and predictors alone."
+    ],
+    "table5": [
+        "Coefficients of CondConv (one sigmoid for each kernel of a layer, from the layer's own input) and of DY-CNN "
+        "(softmax over the kernels, temperature 30) take the place of the paper's (one for each kernel and channel, "
+        "from the block's input) in the same network with six kernels."
+    ],
+    "table6": [],
+    "figure5": ["The base network's own widths and expansion, with the convolutions of its blocks dynamic."],
+}
+
+
+def claims_section(results: Results) -> Section:
+    """Every claim with its verdict."""
+    rows = [(c.source, c.statement, c.paper, c.here, f"**{c.verdict}**") for c in claims(results)]
+    header = ("in the paper", "claim", "the paper's numbers, on ImageNet", "here", "verdict")
+    return Section("What is seen of the paper's claims", [RULE, *([Table(header, rows)] if rows else [])])
+
+
+def experiment_sections(results: Results, folder: Path, stamp: str) -> Iterator[Section]:
+    """One for each experiment that has finished runs.
+
+    folder: of the figures. stamp: dataset, budget and seeds, for their captions.
+    """
+    for key, experiment in results.plan.experiments.items():
+        arms = [arm for arm in experiment.arms if results.seeds(arm)]
+        if not arms:
+            continue
+        tables = [_errors_table(results, key, arms), *_difference_table(results, key)]
+        yield Section(TITLES[key], [*WORDS[key], *tables, *_figure(results, key, folder, stamp)])
+
+
+def _errors_table(results: Results, key: str, arms: Sequence[Arm]) -> Table:
+    seeds = results.plan.seeds
+    header = ("network", *(f"seed {seed}" for seed in seeds), "top-1 error %", "training loss", "MACs, 1e6", "paper %")
+    rows = []
+    for arm in arms:
+        own = dict(zip(results.seeds(arm), results.errors(arm).values))
+        numbers = [f"{own[seed]:.2f}" if seed in own else "" for seed in seeds]
+        macs = f"{results.macs(arm) / 1e6:.2f}"
+        paper = paper_error(key, arm)
+        loss = results.training_losses(arm).text(3)
+        rows.append((arm.title, *numbers, results.errors(arm).text(), loss, macs, paper))
+    return Table(header, rows)
+
+
+def _difference_table(results: Results, key: str) -> list[str | Table]:
+    rows = []
+    for first, second in results.plan.experiments[key].pairs:
+        found = difference(results, first, second)
+        if found is not None:
+            half = f"± {found.half_width:.2f}" if math.isfinite(found.half_width) else "one seed"
+            rows.append((f"{first.title} - {second.title}", found.text(signed=True), half, len(found.values)))
+    header = ("difference of errors, paired by seed", "points", "95 % interval of the mean", "seeds")
+    return [Table(header, rows)] if rows else []
+
+
+def _figure(results: Results, key: str, folder: Path, stamp: str) -> list[Figure]:
+    file, experiment = folder / key, results.plan.experiments[key]
+    title = TITLES[key]
+    if key in ("table5", "figure5"):
+        lines = _lines(results, key)
+        if not lines:
+            return []
+        xlabel = "g_t, kernels behind each dynamic kernel" if key == "table5" else "width"
+        figures.plot_over(lines, file, title, xlabel)
+        caption = f"{title}. Small marks are seeds, large ones their means. {stamp}"
+    else:
+        pairs = [(first, second) for first, second in experiment.pairs if results.seeds(first, second)]
+        if not pairs:
+            return []
+        errors = [(results.errors(a, beside=b), results.errors(b, beside=a)) for a, b in pairs]
+        figures.plot_pairs([(a.title, b.title, *e) for (a, b), e in zip(pairs, errors)], file, title)
+        words = "each line is a seed, a bar the mean; lines that rise are better with the left network."
+        caption = f"{title}: {words} {stamp}"
+    return [Figure(file.with_suffix(".png"), caption)]
+
+
+def _lines(results: Results, key: str):
+    arms = [arm for arm in results.plan.experiments[key].arms if results.seeds(arm)]
+    lines: dict[str, tuple[list, list]] = {}
+    for arm in arms:
+        name = NAMES[arm.network] + (f", {arm.coefficients} coefficients" if arm.coefficients else "")
+        x, errors = lines.setdefault(name, ([], []))
+        x.append(arm.group_size if key == "table5" else arm.width)
+        errors.append(results.errors(arm))
+    return lines
+
+
+def tradeoff_section(results: Results, folder: Path, stamp: str) -> Section | None:
+    """Errors against what a network costs, in multiply-adds and in milliseconds."""
+    arms = [arm for arm in results.plan.arms if results.seeds(arm)]
+    if not arms:
+        return None
+    points = [(arm, results.macs(arm) / 1e6, results.errors(arm)) for arm in arms]
+    xlabel = "multiply-adds of one image, 1e6"
+    figures.plot_tradeoff(points, folder / "error_macs", "Error against multiply-adds", xlabel)
+    blocks = [Figure(folder / "error_macs.png", f"Bars are the spread over seeds. {stamp}")]
+    latencies = arm_latencies(results.plan)
+    timed = [(arm, latencies[arm][1], results.errors(arm)) for arm in arms if arm in latencies]
+    if timed:
+        size = results.plan.common.data.image_size
+        xlabel = f"milliseconds for one image of {size} px on this machine"
+        figures.plot_tradeoff(timed, folder / "error_latency", "Error against measured latency", xlabel)
+        blocks.append(
+            Figure(folder / "error_latency.png", f"Medians of 15 rounds in which all networks take turns. {stamp}")
+        )
+    header = ("network", "top-1 error %", "MACs, 1e6", "ms, median", "quartiles")
+    by_macs = sorted(points, key=lambda point: point[1])
+    rows = [(a.title, errors.text(), f"{macs:.2f}", *_times(latencies.get(a))) for a, macs, errors in by_macs]
+    return Section("What accuracy costs", [*blocks, Table(header, rows)])
+
+
+def _times(quartiles: tuple[float, float, float] | None) -> tuple[str, str]:
+    if quartiles is None:
+        return "", ""
+    low, median, high = quartiles
+    return f"{median:.3f}", f"{low:.3f} to {high:.3f}"
+
+
+def training_section(results: Results, folder: Path, stamp: str, workers: str) -> Section | None:
+    """How training went: speed, and test errors on the way."""
+    plan = results.plan
+    arms = [arm for arm in plan.arms if results.seeds(arm)]
+    if not arms:
+        return None
+    runs = {arm: [results.test_rows(plan.job(arm, seed)) for seed in results.seeds(arm)] for arm in arms}
+    figures.plot_curves(runs, folder / "curves", "Test error while training, mean of the seeds")
+    batch, rows = plan.common.batch_size, []
+    for arm in arms:
+        rate = results.images_per_second(arm)
+        rows.append((arm.title, round(rate), f"{1000 * batch / rate:.1f}", results.training_losses(arm).text(3)))
+    words = (
+        f"Median over the reports of all runs, {workers} of which ran side by side, each with its share of the cores. A "
+        f"step is {batch} images: forward, backward and update."
+    )
+    header = ("network", "images/s", "ms per step", "training loss at the end")
+    return Section("Training speed and curves", [words, Table(header, rows), Figure(folder / "curves.png", stamp)])
