@@ -63,26 +63,28 @@ def _reproduce(options) -> int:
 
     failed = {}
     if not options.report_only:
-        backend = _backend()
-        workers = number_of_workers(options.workers, backend)
+        device = _device()
+        workers = number_of_workers(options.workers, device)
         arms, seeds = len(plan.arms), len(plan.seeds)
         _say(f"{arms} networks x {seeds} seeds = {arms * seeds} runs of {plan.steps} steps, {workers} at once")
+        note_device(plan, device, workers)
         failed = train_plan(plan, workers, _say)
-        note_device(plan, backend, workers)
         measure_plan(plan, _say)
     for file in write_report(plan, failed):
         print(file)
     return FAILED if failed else 0
 
 
-def _backend() -> str:
-    """What JAX would compute on, asked in a process of its own: this one must not take the accelerator's memory."""
-    answer = subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True, text=True
-    )
+def _device() -> str:
+    """What JAX computes on, 'cpu' or an accelerator's name, asked in a process of its own.
+
+    This process must not take the accelerator's memory.
+    """
+    ask = "import jax; d, *_ = jax.devices(); print('cpu' if d.platform == 'cpu' else d.device_kind)"
+    answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
     if answer.returncode:
         raise UserError(f"JAX does not start: {answer.stderr.strip().splitlines()[-1]}")
-    return answer.stdout.split()[-1]
+    return answer.stdout.strip().splitlines()[-1]
 
 
 def _say(line: str) -> None:

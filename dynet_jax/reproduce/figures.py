@@ -16,7 +16,7 @@ def plot_pairs(pairs: Sequence[tuple[str, str, Sample, Sample]], file: Path, tit
     pairs: (dynamic's name, the other's, errors of both by the same seeds).
     """
     figure, row = figures.pyplot().subplots(
-        1, len(pairs), figsize=(max(4.5, 3.1 * len(pairs)), 3.8), squeeze=False, layout="constrained"
+        1, len(pairs), figsize=(max(7, 3.1 * len(pairs)), 4), squeeze=False, layout="constrained"
     )
     for axes, (dynamic, other, first, second) in zip(row[0], pairs):
         for number, (a, b) in enumerate(zip(first.values, second.values)):
@@ -74,6 +74,9 @@ def plot_tradeoff(points: Sequence[tuple[Arm, float, Sample]], file: Path, title
         axes.errorbar(x, means, spreads, fmt=style, color=color, capsize=3, label=name, markersize=7, linewidth=1.2,
                       markerfacecolor=color if network.startswith("dy_") else "white")  # fmt: skip
     axes.set_xscale("log")
+    for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        which("{x:g}")
+    axes.tick_params(axis="x", which="minor", labelsize=7, rotation=45)
     axes.set(xlabel=xlabel, ylabel="top-1 error, %", title=title)
     figure.legend(loc="outside right center", frameon=False, fontsize=9, title="filled: dynamic")
     axes.grid(alpha=0.25, which="both")

@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
       experiments: {key: Experiment}. budget: the sizes behind `budget_name`.
-      common: the configuration of all arms, without network and seed. class_names, train_images: of the dataset.
+      common: the configuration of all arms, without network and seed. class_names, train_images, test_images: of the dataset.
     Raises UserError for whatever cannot be: an unknown dataset, budget, experiment or key of the configuration.
     """
 
@@ -66,8 +66,8 @@ class Plan:
         self.budget: Budget = budget_named(budget_name)
         self.experiments: dict[str, Experiment] = experiments(self.budget, only)
         self.common = self._common(data_dir)
-        source = load_source(dataset, "train", data_dir)
-        self.class_names, self.train_images = source.class_names, len(source)
+        train, test = (load_source(dataset, split, data_dir) for split in ("train", "test"))
+        self.class_names, self.train_images, self.test_images = train.class_names, len(train), len(test)
 
     def _common(self, data_dir: str | None) -> ml_collections.ConfigDict:
         config = base_config(self.dataset, data_dir, self.budget)

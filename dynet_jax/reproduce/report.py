@@ -68,11 +68,14 @@ def write_report(plan: Plan, failed: dict[Path, str]) -> list[Path]:
 
 
 def _facts(plan: Plan, results: Results, device: str, versions: str, failed: dict[Path, str]) -> Table:
-    config = plan.common
+    config, classes = plan.common, len(plan.class_names)
     runs = len(plan.arms) * len(plan.seeds)
     finished = sum(len(results.seeds(arm)) for arm in plan.arms)
     rows = [
-        ("dataset", f"{plan.dataset}: {plan.train_images:,} training images, {len(plan.class_names)} classes"),
+        (
+            "dataset",
+            f"{plan.dataset}: {plan.train_images:,} training and {plan.test_images:,} test images, {classes} classes",
+        ),
         (
             "images",
             f"{config.data.image_size} px, {config.data.crop}{', flipped at random' if config.data.flip else ''}",

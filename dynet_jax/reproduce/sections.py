@@ -16,9 +16,7 @@ from dynet_jax.reproduce.results import Results
 
 WORDS = {
     "table1": ["The paper's networks beside those that they are made from."],
-    "table4": [
-        "The same widths, with dynamic kernels and with plain ones; MACs differ by fusion and predictors alone."
-    ],
+    "table4": ["The same widths, with dynamic kernels and plain ones; MACs differ by fusion and predictors alone."],
     "table5": [
         "Coefficients of CondConv (one sigmoid for each kernel of a layer, from the layer's own input) and of DY-CNN "
         "(softmax over the kernels, temperature 30) take the place of the paper's (one for each kernel and channel, "
@@ -150,8 +148,8 @@ def training_section(results: Results, folder: Path, stamp: str, workers: str) -
         rate = results.images_per_second(arm)
         rows.append((arm.title, round(rate), f"{1000 * batch / rate:.1f}", results.training_losses(arm).text(3)))
     words = (
-        f"Median over the reports of all runs, {workers} of which ran side by side, each with its share of the cores. A "
-        f"step is {batch} images: forward, backward and update."
+        f"Median over the reports of all runs, {workers} of which ran side by side, each with its share of the cores. "
+        f"A step is {batch} images: forward, backward and update."
     )
     header = ("network", "images/s", "ms per step", "training loss at the end")
     return Section("Training speed and curves", [words, Table(header, rows), Figure(folder / "curves.png", stamp)])

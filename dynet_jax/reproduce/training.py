@@ -28,11 +28,11 @@ class Interrupted(UserError):
     exit_code = 75
 
 
-def number_of_workers(wanted: int | None, backend: str) -> int:
+def number_of_workers(wanted: int | None, device: str) -> int:
     """One for each core on a CPU, where small networks leave a second core half idle; one for an accelerator."""
     if wanted is not None:
         return wanted
-    return len(cores()) if backend == "cpu" else 1
+    return len(cores()) if device == "cpu" else 1
 
 
 def train_plan(plan: Plan, workers: int, say: Callable[[str], None]) -> dict[Path, str]:
