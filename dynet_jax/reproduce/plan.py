@@ -44,7 +44,8 @@ class Plan:
 
     Attributes:
       experiments: {key: Experiment}. budget: the sizes behind `budget_name`.
-      common: the configuration of all arms, without network and seed. class_names, train_images, test_images: of the dataset.
+      common: the configuration of all arms, without network and seed.
+      class_names, train_images, test_images: of the dataset.
     Raises UserError for whatever cannot be: an unknown dataset, budget, experiment or key of the configuration.
     """
 

@@ -1,0 +1,55 @@
+import pytest
+
+from dynet_jax.errors import UserError
+from dynet_jax.reproduce.arms import Arm
+from dynet_jax.reproduce.plan import Plan
+from tests.reproduce.fake_runs import make_plan
+
+
+def test_runs_differ_in_network_and_seed_alone(tmp_path):
+    plan = Plan("digits", "small", tmp_path / "out")
+    configs = [plan.config(job).to_dict() for arm in plan.arms for job in plan.jobs(arm)]
+    assert len(configs) == 18 * 3
+    recipes = [{key: value for key, value in config.items() if key not in ("model", "seed")} for config in configs]
+    assert all(recipe == recipes[0] for recipe in recipes)
+    assert {config["model"]["num_classes"] for config in configs} == {10}
+    assert len({job.workdir for arm in plan.arms for job in plan.jobs(arm)}) == 18 * 3
+
+
+def test_keys_of_the_configuration_are_for_all_arms(tmp_path):
+    plan = Plan("digits", "small", tmp_path, overrides=["--config.epochs=3", "--config.batch_size=32"])
+    config = plan.config(plan.job(Arm("dy_mobile", 0.25, 6), 2))
+    assert (config.epochs, config.batch_size, config.seed, config.model.group_size) == (3.0, 32, 2, 6)
+    assert config.eval_every_epochs == 0.75
+    assert plan.steps == 3 * (1438 // 32)
+
+
+@pytest.mark.parametrize("key", ["seed=1", "model.width=0.5", "model.name=resnet18"])
+def test_what_arms_differ_in_is_not_overridden(tmp_path, key):
+    with pytest.raises(UserError, match="is what the arms differ in"):
+        Plan("digits", "small", tmp_path, overrides=[f"--config.{key}"])
+
+
+def test_a_misspelt_key_is_named(tmp_path):
+    with pytest.raises(UserError, match="did you mean epochs"):
+        Plan("digits", "small", tmp_path, overrides=["--config.epoch=1"])
+
+
+def test_another_plan_is_kept_out_of_a_folder(tmp_path):
+    make_plan(tmp_path / "out")
+    make_plan(tmp_path / "out", only=["table4"], seeds=5)  # the same runs, or more of them
+    with pytest.raises(UserError, match="holds a plan with overrides="):
+        make_plan(tmp_path / "out", overrides=["--config.epochs=1"])
+    with pytest.raises(UserError, match="holds a plan with budget='small', not 'medium'"):
+        Plan("digits", "medium", tmp_path / "out").claim()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(UserError, match="is not empty and holds no plan"):
+        make_plan(tmp_path)
+
+
+def test_no_seed_is_no_plan(tmp_path):
+    with pytest.raises(UserError, match="leaves nothing to train"):
+        Plan("digits", "small", tmp_path, seeds=0)

@@ -1,0 +1,134 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from dynet_jax.analysis.correlation import CorrelationStream
+from dynet_jax.analysis.table import Table
+from dynet_jax.reproduce.claims import claims
+from dynet_jax.reproduce.document import Document, Figure, Section, write_html, write_markdown
+from dynet_jax.reproduce.measurements import FOLDER
+from dynet_jax.reproduce.report import note_device, write_report
+from dynet_jax.reproduce.results import Results
+from tests.reproduce.fake_runs import finish, make_plan
+
+
+def verdicts(plan):
+    return {(claim.source, claim.statement.split(" (")[0]): claim.verdict for claim in claims(Results(plan))}
+
+
+def as_the_paper(arm, seed):
+    """Errors with the paper's order, and a noise that all arms of a seed share."""
+    error = {"dy": 20.0, "fix": 25.0}.get(arm.network.split("_")[0], 20.1)
+    error += {1: 4.0, 2: 2.0, 4: 1.0}.get(arm.group_size, 0.0)
+    if arm.network == "mobilenet_v2":
+        error = 20 + 0.5 / arm.width
+    return error + seed
+
+
+def test_claims_that_hold_are_seen(tmp_path):
+    plan = make_plan(tmp_path)
+    finish(plan, as_the_paper)
+    found = verdicts(plan)
+    assert set(found.values()) == {"seen"}
+    assert {source for source, _ in found} == {"Table 1", "Table 4", "Table 5", "Table 6", "Fig. 5"}
+
+
+def test_claims_that_are_turned_round_are_not_seen(tmp_path):
+    plan = make_plan(tmp_path)
+    finish(plan, lambda arm, seed: 60 - as_the_paper(arm, seed))
+    found = verdicts(plan)
+    assert found["Table 4", "Dy-mobile"] == "not seen"
+    assert found["Table 5", "The error of Dy-mobile falls as g_t rises over 1, 2, 4, 6"] == "not seen"
+    assert found["Fig. 5", "The advantage shrinks as the width grows"] == "not seen"
+
+
+def test_noise_decides_nothing(tmp_path):
+    plan = make_plan(tmp_path)
+    finish(plan, lambda arm, seed: 20 + 10 * np.random.default_rng([seed, *arm.name.encode()]).uniform())
+    found = verdicts(plan)
+    assert list(found.values()).count("not decided") > len(found) / 2
+
+
+def test_only_seeds_that_both_have_finished_are_compared(tmp_path):
+    plan = make_plan(tmp_path, only=["table4"])
+    finish(plan, lambda arm, seed: None if (arm.network, seed) == ("fix_mobile", 1) else 10.0 * (seed + 1))
+    results, (dynamic, fixed) = Results(plan), plan.experiments["table4"].pairs[0]
+    assert results.errors(dynamic).values == pytest.approx((10, 20, 30))
+    assert results.errors(dynamic, beside=fixed).values == pytest.approx((10, 30))
+    assert results.images_per_second(dynamic) == 100.0
+
+
+def correlation(seed, mixing):
+    rng, stream = np.random.default_rng(seed), CorrelationStream()
+    stream.update(rng.normal(size=(8, 4, 4, 6)) + mixing * rng.normal(size=(8, 4, 4, 1)))
+    return stream.summary()
+
+
+def test_correlations_are_compared_seed_by_seed(tmp_path):
+    plan = make_plan(tmp_path, only=["figure5"])
+    (tmp_path / FOLDER / "correlation").mkdir(parents=True)
+    for arm, mixing in zip(plan.experiments["figure5"].pairs[-1], (0.0, 3.0)):
+        for seed in plan.seeds:
+            file = tmp_path / FOLDER / "correlation" / f"{arm.name}-s{seed}.json"
+            file.write_text(json.dumps({"stage6": correlation(seed, mixing).to_dict()}))
+    assert [claim.verdict for claim in claims(Results(plan)) if claim.source == "Fig. 6"] == ["seen", "seen"]
+
+
+def test_the_report_is_whole_and_says_what_it_is_of(tmp_path):
+    plan = make_plan(tmp_path)
+    finish(plan, as_the_paper)
+    note_device(plan, "cpu", 2)
+    page, text = (file.read_text() for file in write_report(plan, {}))
+    for word in ("digits: 1,438 training and 359 test images", "small: 6 epochs", plan.command, "cores of"):
+        assert word in text
+        assert word in page or word.replace("&", "&amp;") in page
+    assert "Not complete" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| Fix-mobile (0.25) "))
+    assert [cell.strip() for cell in row.split("|")][2:6] == ["25.00", "26.00", "27.00", "26.00 ± 1.00"]
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) > 8
+    assert all(source.startswith(("data:image/", "#s")) for source in sources)
+
+
+def test_the_report_is_a_function_of_the_folder(tmp_path):
+    plan = make_plan(tmp_path, only=["table4"])
+    finish(plan, as_the_paper)
+    first = [file.read_text() for file in write_report(plan, {})]
+    assert [file.read_text() for file in write_report(plan, {})] == first
+
+
+def test_what_is_missing_and_what_failed_is_said(tmp_path):
+    plan = make_plan(tmp_path, only=["table4"])
+    finish(plan, lambda arm, seed: None if (arm.network, seed) == ("fix_mobile", 1) else 10.0)
+    failed = {plan.job(plan.arms[1], 1).workdir: "the loss is not finite"}
+    _, text = (file.read_text() for file in write_report(plan, failed))
+    assert "**Not complete**: of these networks fewer than 3 runs are finished: fix_mobile-w0.25 (2)" in text
+    assert "**Failed**: `fix_mobile-w0.25-s1`: the loss is not finite" in text
+
+
+def test_a_plan_without_runs_has_a_report_too(tmp_path):
+    plan = make_plan(tmp_path)
+    _, text = (file.read_text() for file in write_report(plan, {}))
+    assert "0 of 54 finished" in text
+
+
+def test_text_is_text_in_both_forms(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_bytes(b"\x89PNG")
+    blocks = [
+        "a **bold** `x < y`",
+        Table(("|r|", "n"), [("a|b <c>", 3)]),
+        Figure(tmp_path / "figures" / "a.png", 'c "d"'),
+    ]
+    document = Document("T & t", [], [Section("S", blocks)])
+    write_markdown(document, tmp_path / "r.md")
+    write_html(document, tmp_path / "r.html")
+    text, page = (tmp_path / "r.md").read_text(), (tmp_path / "r.html").read_text()
+    assert r"| a\|b <c> |" in text
+    assert '![c "d"](figures/a.png)' in text
+    for part in ("<h1>T &amp; t</h1>", "<td>a|b &lt;c&gt;</td>", "<code>x &lt; y</code>", 'alt="c &quot;d&quot;"'):
+        assert part in page

@@ -1,0 +1,120 @@
+"""Runs in processes of their own, stopped in the middle: what is left of them, and what becomes of it."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dynet_jax.reproduce.arms import Arm
+from dynet_jax.reproduce.experiments import Experiment
+from dynet_jax.reproduce.plan import Plan
+from dynet_jax.reproduce.training import number_of_workers, train_plan
+from dynet_jax.train.metrics import METRICS_FILE, read_metrics
+
+ARM = Arm("resnet18", 0.0625)
+
+
+def small_plan(out):
+    """Two runs of a network that is soon compiled."""
+    overrides = ["--config.epochs=2", "--config.log_every_steps=4", "--config.checkpoint_every_steps=4"]
+    plan = Plan("digits", "small", out, seeds=2, overrides=[*overrides, "--config.data.threads=1"])
+    plan.experiments = {"table1": Experiment((ARM,))}
+    plan.claim()
+    return plan
+
+
+def train_in_a_process(out, **options):
+    script = f"""
+import sys
+from tests.reproduce.test_training import small_plan, train_plan
+from pathlib import Path
+sys.exit(bool(train_plan(small_plan(Path({str(out)!r})), 1, lambda line: print(line, file=sys.stderr, flush=True))))
+"""
+    return subprocess.Popen([sys.executable, "-c", script], **options)
+
+
+def scores(plan):
+    """Of all evaluations of all runs."""
+    return [read_metrics(job.workdir / METRICS_FILE, "test") for job in plan.jobs(ARM)]
+
+
+def wait_for(condition, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    plan = small_plan(tmp_path_factory.mktemp("plan") / "out")
+    assert train_plan(plan, 1, print) == {}
+    return plan
+
+
+@pytest.mark.slow
+def test_runs_are_finished_and_not_run_again(uninterrupted):
+    files = [job.workdir / "finished" for job in uninterrupted.jobs(ARM)]
+    before = [file.stat().st_mtime_ns for file in files]
+    assert train_plan(uninterrupted, 1, print) == {}
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_numbers(uninterrupted, tmp_path):
+    plan = small_plan(tmp_path / "out")
+    process = train_in_a_process(plan.out)
+    wait_for(lambda: plan.job(ARM, 0).steps_done >= 8)
+    process.kill()
+    process.wait()
+    lock = (plan.job(ARM, 0).workdir / ".lock").open("w")
+
+    def free():
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    wait_for(free, seconds=20)  # its worker has noticed and ended
+    lock.close()
+    assert not plan.job(ARM, 0).is_finished
+    assert train_plan(plan, 1, print) == {}
+    assert scores(plan) == scores(uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_signal_saves_and_leaves_with_75(uninterrupted, tmp_path):
+    plan = small_plan(tmp_path / "out")
+    process = train_in_a_process(plan.out, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: plan.job(ARM, 0).steps_done >= 4)
+    os.kill(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert "Interrupted: stopped; run the same command to go on" in errors
+    assert any((plan.job(ARM, 0).workdir / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_does_not_end_the_others(uninterrupted, tmp_path):
+    plan = small_plan(tmp_path / "out")
+    for job in uninterrupted.jobs(ARM)[1:]:  # the second seed is done already
+        destination = plan.job(ARM, job.seed).workdir
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.symlink_to(job.workdir)
+    workdir = plan.job(ARM, 0).workdir
+    workdir.mkdir(parents=True)
+    with (workdir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        failed = train_plan(plan, 1, print)
+    assert list(failed) == [workdir]
+    assert "another run is using" in failed[workdir]
+
+
+def test_a_cpu_takes_a_run_for_each_core_and_an_accelerator_one():
+    assert number_of_workers(None, "NVIDIA H100") == 1
+    assert number_of_workers(3, "cpu") == 3
+    assert number_of_workers(None, "cpu") >= 1
