@@ -23,8 +23,10 @@ RULE = (
 
 
 class Claim(NamedTuple):
-    """Attributes:
-    source: the table or figure. statement: what the paper claims. paper: its numbers. here: what was found.
+    """One row of the report's first table.
+
+    Attributes:
+      source: the table or figure. statement: what the paper claims. paper: its numbers. here: what was found.
     """
 
     source: str

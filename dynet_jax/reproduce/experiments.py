@@ -9,9 +9,11 @@ from dynet_jax.reproduce.budgets import Budget
 
 
 class Experiment(NamedTuple):
-    """Attributes:
-    arms: in the order of the table.
-    pairs: (dynamic, its counterpart), compared seed by seed.
+    """What is trained and what is compared.
+
+    Attributes:
+      arms: in the order of the table.
+      pairs: (dynamic, its counterpart), compared seed by seed.
     """
 
     arms: tuple[Arm, ...]
@@ -57,7 +59,6 @@ def _table4(budget: Budget) -> Experiment:
     pairs = (
         (Arm("dy_mobile", budget.width, 6), Arm("fix_mobile", budget.width)),
         (Arm("dy_shuffle", width, 6), Arm("fix_shuffle", width)),
-        (Arm("dy_resnet18", budget.resnet_width, 6), Arm("fix_resnet18", budget.resnet_width)),
     )
     return _of_pairs(pairs)
 

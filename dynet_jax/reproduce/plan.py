@@ -10,7 +10,7 @@ import ml_collections
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError
 from dynet_jax.reproduce.arms import Arm
-from dynet_jax.reproduce.budgets import Budget, base_config, budget_named
+from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
 from dynet_jax.reproduce.experiments import Experiment, experiments
 from dynet_jax.train.config import check_config, flatten, override
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
@@ -79,7 +79,7 @@ class Plan:
         if "warmup_epochs" not in given:
             config.warmup_epochs = min(config.warmup_epochs, config.epochs / 6)
         if "eval_every_epochs" not in given:
-            config.eval_every_epochs = config.epochs / 4
+            config.eval_every_epochs = config.epochs / EVALUATIONS
         return config
 
     @property

@@ -63,6 +63,6 @@ def test_what_does_not_exist_is_named_with_what_does():
 
 def test_recipes_have_the_length_of_the_budget():
     config = base_config("folder:photos", None, BUDGETS["small"])
-    assert (config.data.name, config.epochs, config.data.image_size) == ("folder:photos", 3.0, 128)
+    assert (config.data.name, config.epochs, config.data.image_size) == ("folder:photos", 3.0, 64)
     assert config.warmup_epochs < config.epochs
     assert base_config("imagenet2012", None, BUDGETS["paper"]).epochs == 300

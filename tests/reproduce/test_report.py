@@ -81,7 +81,7 @@ def test_the_report_is_whole_and_says_what_it_is_of(tmp_path):
     finish(plan, as_the_paper)
     note_device(plan, "cpu", 2)
     page, text = (file.read_text() for file in write_report(plan, {}))
-    for word in ("digits: 1,438 training and 359 test images", "small: 6 epochs", plan.command, "cores of"):
+    for word in ("digits: 1,438 training and 359 test images", "small: 4 epochs", plan.command, "cores of"):
         assert word in text
         assert word in page or word.replace("&", "&amp;") in page
     assert "Not complete" not in text
@@ -113,7 +113,7 @@ def test_what_is_missing_and_what_failed_is_said(tmp_path):
 def test_a_plan_without_runs_has_a_report_too(tmp_path):
     plan = make_plan(tmp_path)
     _, text = (file.read_text() for file in write_report(plan, {}))
-    assert "0 of 54 finished" in text
+    assert "0 of 51 finished" in text
 
 
 def test_text_is_text_in_both_forms(tmp_path):
