@@ -40,7 +40,9 @@ def _positive(text: str) -> int:
 def _reproduce(options) -> int:
     from pathlib import Path
 
+    from dynet_jax.reproduce.measurements import measure_plan, pending
     from dynet_jax.reproduce.plan import Plan
+    from dynet_jax.reproduce.report import note_device, write_report
     from dynet_jax.reproduce.training import number_of_workers, train_plan
 
     kind = options.dataset.partition(":")[0]
@@ -53,21 +55,17 @@ def _reproduce(options) -> int:
         only=options.experiments.split(",") if options.experiments else (),
         overrides=overrides(options.overrides),
     )
-    for arm in plan.arms:
-        for job in plan.jobs(arm):
-            plan.config(job)  # a mistake is found before anything is written
+    plan.check()
     plan.claim()
     plan.check_runs()
-    from dynet_jax.reproduce.measurements import measure_plan
-    from dynet_jax.reproduce.report import note_device, write_report
-
     failed = {}
     if not options.report_only:
         device = _device()
         workers = number_of_workers(options.workers, device)
         arms, seeds = len(plan.arms), len(plan.seeds)
         _say(f"{arms} networks x {seeds} seeds = {arms * seeds} runs of {plan.steps} steps, {workers} at once")
-        note_device(plan, device, workers)
+        if plan.unfinished or pending(plan):
+            note_device(plan, device, workers)
         failed = train_plan(plan, workers, _say)
         measure_plan(plan, _say)
     for file in write_report(plan, failed):

@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 def measure_plan(plan: Plan, say: Say) -> None:
     """Measure all that the finished runs allow and that has not been measured."""
     (plan.out / FOLDER).mkdir(exist_ok=True)
-    tasks = [(file, task) for file, task in _tasks(plan, Results(plan)) if not file.exists()]
+    tasks = pending(plan)
     start = time.monotonic()
     for number, (file, task) in enumerate(tasks):
         say(f"measuring {number + 1}/{len(tasks)}: {file.stem} ({time.monotonic() - start:.0f} s so far)")
@@ -34,6 +34,11 @@ def measure_plan(plan: Plan, say: Say) -> None:
         temporary = file.with_suffix(".tmp")
         temporary.write_text(text)
         os.replace(temporary, file)
+
+
+def pending(plan: Plan) -> list[tuple[Path, Callable[[], str]]]:
+    """What can be measured and has not been: (the file, a function that gives its content)."""
+    return list(_tasks(plan, Results(plan)))
 
 
 def read(plan: Plan, name: str) -> dict | None:
@@ -56,21 +61,23 @@ def coefficient_arms(plan: Plan) -> list[tuple[Arm, Arm]]:
 
 
 def _tasks(plan: Plan, results: Results) -> Iterator[tuple[Path, Callable[[], str]]]:
-    folder = plan.out / FOLDER
+    folder, first = plan.out / FOLDER, plan.seeds[0]
     figure6, figure2 = correlated_arms(plan)
-    for arm, seeds in [(a, plan.seeds) for a in figure6] + [(a, plan.seeds[:1]) for a in figure2]:
+    wanted = []
+    for arm, seeds in [(arm, plan.seeds) for arm in figure6] + [(arm, plan.seeds[:1]) for arm in figure2]:
         for seed in (seed for seed in seeds if seed in results.seeds(arm)):
-            yield folder / "correlation" / f"{arm.name}-s{seed}.json", lambda a=arm, s=seed: _correlation(plan, a, s)
-    first = plan.seeds[0]
-    for dynamic, fixed in coefficient_arms(plan):
-        if first in results.seeds(dynamic):
-            yield folder / "coefficients" / f"{dynamic.name}.json", lambda a=dynamic: _coefficients(plan, a)
-        if first in results.seeds(fixed):
-            yield folder / "coefficients" / f"{fixed.name}.json", lambda a=fixed: _ranks(plan, a)
+            wanted.append((f"correlation/{arm.name}-s{seed}.json", lambda a=arm, s=seed: _correlation(plan, a, s)))
+    for pair in coefficient_arms(plan):
+        for arm, measure in zip(pair, (_coefficients, _ranks)):
+            if first in results.seeds(arm):
+                wanted.append((f"coefficients/{arm.name}.json", lambda a=arm, m=measure: m(plan, a)))
+    wanted.append(("latency.csv", lambda: _latency(plan)))
+    yield from ((folder / name, measure) for name, measure in wanted if not (folder / name).exists())
+
     trained = [arm for arm in plan.arms if first in results.seeds(arm)]
-    if trained and len(trained) == len(plan.arms):
+    known = (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
+    if any(arm.name not in known for arm in trained):  # all of them again, because they have to take turns
         yield folder / "arm_latency.json", lambda: _arm_latency(plan, trained)
-    yield folder / "latency.csv", lambda: _latency(plan)
 
 
 def _correlation(plan: Plan, arm: Arm, seed: int) -> str:

@@ -9,6 +9,7 @@ import ml_collections
 
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError
+from dynet_jax.models import create_model
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
 from dynet_jax.reproduce.experiments import Experiment, experiments
@@ -93,6 +94,12 @@ class Plan:
     def jobs(self, arm: Arm) -> list[Job]:
         return [self.job(arm, seed) for seed in self.seeds]
 
+    @property
+    def unfinished(self) -> list[tuple[Arm, list[Job]]]:
+        """What is left to train: arms, each with its runs."""
+        waiting = [(arm, [job for job in self.jobs(arm) if not job.is_finished]) for arm in self.arms]
+        return [(arm, jobs) for arm, jobs in waiting if jobs]
+
     def config(self, job: Job) -> ml_collections.ConfigDict:
         """Raises UserError for a value out of its range."""
         config = self.common.copy_and_resolve_references()
@@ -100,6 +107,20 @@ class Plan:
         config.seed = job.seed
         check_config(config)
         return config
+
+    def check(self) -> None:
+        """Raises UserError for what would fail in the runs: a value out of its range, too large a batch, small images.
+
+        Without JAX's devices: an accelerator's memory is for the processes that train.
+        """
+        size, batch = self.common.data.image_size, self.common.batch_size
+        for arm in self.arms:
+            config = self.config(self.job(arm, 0))
+            stride = create_model(arm.network, **arm.arguments, small_input=config.model.small_input).stride
+            if size < stride:
+                raise UserError(f"images of {size} px are too small for {arm.title}, which has stride {stride}")
+        if batch > self.train_images:
+            raise UserError(f"{self.dataset} has {self.train_images} training images, less than batch_size={batch}")
 
     @property
     def steps(self) -> int:

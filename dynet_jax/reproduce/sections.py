@@ -152,4 +152,20 @@ def training_section(results: Results, folder: Path, stamp: str, workers: str) -
         f"A step is {batch} images: forward, backward and update."
     )
     header = ("network", "images/s", "ms per step", "training loss at the end")
-    return Section("Training speed and curves", [words, Table(header, rows), Figure(folder / "curves.png", stamp)])
+    blocks = [words, Table(header, rows), *_speed_ratios(results), Figure(folder / "curves.png", stamp)]
+    return Section("Training speed and curves", blocks)
+
+
+def _speed_ratios(results: Results) -> list[Table]:
+    """How much longer a step of a dynamic network takes."""
+    rows, pairs = [], [pair for key in ("table1", "table4") for pair in _pairs_of(results, key)]
+    for first, second in pairs:
+        rates = results.images_per_second(first), results.images_per_second(second)
+        if None not in rates:
+            rows.append((f"{first.title} / {second.title}", rates[1] / rates[0]))
+    return [Table(("time of a training step", "ratio"), rows)] if rows else []
+
+
+def _pairs_of(results: Results, key: str) -> tuple[tuple[Arm, Arm], ...]:
+    experiment = results.plan.experiments.get(key)
+    return experiment.pairs if experiment else ()

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import os
-import selectors
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,8 +41,7 @@ def train_plan(plan: Plan, workers: int, say: Callable[[str], None]) -> dict[Pat
 
     Raises Interrupted after SIGTERM or Ctrl-C, when all runs have saved. Run again, it goes on.
     """
-    waiting = [(arm, [job for job in plan.jobs(arm) if not job.is_finished]) for arm in plan.arms]
-    waiting = [(arm, jobs) for arm, jobs in waiting if jobs]
+    waiting = plan.unfinished
     if not waiting:
         return {}
     (plan.out / RUNS_FOLDER).mkdir(exist_ok=True)
@@ -56,6 +56,7 @@ class _Crew:
         self.plan, self.size, self.waiting, self.say = plan, size, waiting, say
         self.working: dict[subprocess.Popen, tuple[Arm, list[Job]] | None] = {}
         self.failed: dict[Path, str] = {}
+        self.answers: queue.Queue[tuple[subprocess.Popen, dict | None]] = queue.Queue()
         self.progress = _Progress(plan, [jobs for _, jobs in waiting])
         self.signalled = False
 
@@ -80,20 +81,19 @@ class _Crew:
             signal.signal(number, handler)
 
     def work(self) -> dict[Path, str]:
-        with selectors.DefaultSelector() as selector:
-            for place in range(self.size):
-                self._start(place, selector)
-            while any(self.working.values()) and not self.signalled:
-                for key, _ in selector.select(POLL_SECONDS):
-                    self._hear(key.data, key.fileobj, selector)
-                line = self.progress.line([jobs for _, jobs in filter(None, self.working.values())])
-                if line:
-                    self.say(line)
+        for place in range(self.size):
+            self._start(place)
+        while any(self.working.values()) and not self.signalled:
+            with contextlib.suppress(queue.Empty):
+                self._hear(*self.answers.get(timeout=POLL_SECONDS))
+            line = self.progress.line([jobs for _, jobs in filter(None, self.working.values())])
+            if line:
+                self.say(line)
         if self.signalled:
             self._leave()
         return self.failed
 
-    def _start(self, place: int, selector: selectors.BaseSelector) -> None:
+    def _start(self, place: int) -> None:
         # Small networks leave cores idle, so each process has its own share of them.
         own = cores()[place :: self.size] if self.size > 1 else []
         process = subprocess.Popen(
@@ -105,8 +105,13 @@ class _Crew:
             start_new_session=True,  # the terminal's Ctrl-C is for this process, which tells the others
         )
         process.place = place
-        selector.register(process.stdout, selectors.EVENT_READ, process)
+        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
         self._give_work(process)
+
+    def _listen(self, process: subprocess.Popen) -> None:
+        for line in process.stdout:
+            self.answers.put((process, json.loads(line)))
+        self.answers.put((process, None))
 
     def _give_work(self, process: subprocess.Popen) -> None:
         self.working[process] = self.waiting.pop(0) if self.waiting else None
@@ -120,20 +125,16 @@ class _Crew:
         with contextlib.suppress(OSError):  # one that has ended is noticed by its output
             process.stdin.write(json.dumps(order) + "\n")
 
-    def _hear(self, process: subprocess.Popen, output, selector: selectors.BaseSelector) -> None:
-        line = output.readline()
-        if not line:
-            selector.unregister(output)
-            self._lost(process, selector)
-            return
-        answer = json.loads(line)
-        if "idle" in answer:
+    def _hear(self, process: subprocess.Popen, answer: dict | None) -> None:
+        if answer is None:
+            self._lost(process)
+        elif "idle" in answer:
             self._give_work(process)
         elif answer["error"] is not None:
             self.failed[Path(answer["workdir"])] = answer["error"]
             self.say(f"{answer['workdir']} failed: {answer['error']}")
 
-    def _lost(self, process: subprocess.Popen, selector: selectors.BaseSelector) -> None:
+    def _lost(self, process: subprocess.Popen) -> None:
         """It died, of the want of memory perhaps: its runs have failed, another one takes its place."""
         arm_and_jobs = self.working.pop(process)
         if arm_and_jobs is None or self.signalled:
@@ -143,7 +144,7 @@ class _Crew:
             reason = f"its process ended with exit code {process.wait()}; see {RUNS_FOLDER}/{arm.name}.log"
             self.failed[job.workdir] = reason
             self.say(f"{job.workdir} failed: {reason}")
-        self._start(process.place, selector)
+        self._start(process.place)
 
     def _leave(self) -> None:
         self.say("stopping: every run saves its state; once more to stop at once")

@@ -1,0 +1,45 @@
+"""`dynet reproduce` asked for what cannot be: one line, and nothing is written."""
+
+import pytest
+
+from dynet_jax.cli import main
+from tests.reproduce.fake_runs import finish, make_plan
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset=digit"], "did you mean digits?"),
+        (["--dataset=folder:nowhere"], "nowhere"),
+        (["--dataset=digits", "--budget=tiny"], "there is no budget 'tiny'"),
+        (["--dataset=digits", "--experiments=table7"], "there is no experiment 'table7'; did you mean table"),
+        (["--dataset=digits", "--seeds=0"], "--seeds=0 leaves nothing to train"),
+        (["--dataset=digits", "--workers=0"], "'0' is not a positive number"),
+        (["--dataset=digits", "--config.seed=1"], "seed is what the arms differ in"),
+        (["--dataset=digits", "--config.batch_size=none"], "batch_size must be int"),
+        (["--dataset=digits", "--config.data.image_size=0"], "data.image_size must be positive"),
+        (["--dataset=digits", "--config.batch_size=5000"], "has 1438 training images, less than batch_size=5000"),
+        (["--dataset=digits", "--epochs=3"], "cannot read '--epochs=3'; set a key as --config.KEY=VALUE"),
+        ([], "required: --dataset"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path, capfd):
+    try:
+        code = main(["reproduce", f"--out={tmp_path / 'out'}", *arguments])
+    except SystemExit as left:
+        code = left.code
+    _, err = capfd.readouterr()
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_of_what_there_is(tmp_path, capfd):
+    finish(make_plan(tmp_path / "out", only=["table6"]), lambda arm, seed: None if seed == 2 else 10.0)
+    arguments = ["--dataset=digits", "--experiments=table6", f"--out={tmp_path / 'out'}", "--report-only"]
+    assert main(["reproduce", *arguments]) == 0
+    out, err = capfd.readouterr()
+    assert out.splitlines() == [str(tmp_path / "out" / f"report.{kind}") for kind in ("html", "md")]
+    assert err == ""
+    assert "4 of 6 finished" in (tmp_path / "out" / "report.md").read_text()
