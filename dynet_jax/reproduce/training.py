@@ -41,12 +41,17 @@ def train_plan(plan: Plan, workers: int, say: Callable[[str], None]) -> dict[Pat
 
     Raises Interrupted after SIGTERM or Ctrl-C, when all runs have saved. Run again, it goes on.
     """
-    waiting = plan.unfinished
+    waiting = sorted(plan.unfinished, key=lambda arm_and_jobs: _likely_cost(arm_and_jobs[0]), reverse=True)
     if not waiting:
         return {}
     (plan.out / RUNS_FOLDER).mkdir(exist_ok=True)
     with _Crew(plan, min(workers, len(waiting)), waiting, say) as crew:
         return crew.work()
+
+
+def _likely_cost(arm: Arm) -> float:
+    """Arms that take long come first, so that no core is left alone with one of them at the end."""
+    return arm.width * {"dy_mobilenet_v2": 3, "mobilenet_v2": 2}.get(arm.network, 1)
 
 
 class _Crew:

@@ -81,7 +81,7 @@ def test_the_report_is_whole_and_says_what_it_is_of(tmp_path):
     finish(plan, as_the_paper)
     note_device(plan, "cpu", 2)
     page, text = (file.read_text() for file in write_report(plan, {}))
-    for word in ("digits: 1,438 training and 359 test images", "small: 4 epochs", plan.command, "cores of"):
+    for word in ("digits: 1,438 training and 359 test images", "small: 3 epochs", plan.command, "cores of"):
         assert word in text
         assert word in page or word.replace("&", "&amp;") in page
     assert "Not complete" not in text
