@@ -18,7 +18,7 @@ class Budget(NamedTuple):
       widths: of Dy-MobileNetV2 and MobileNetV2 in Fig. 5, in rising order; Fig. 6 takes the last.
       resnet50: whether ResNet50 and Dy-ResNet50 take part.
       epochs: by kind of dataset.
-      image_sizes: by kind of dataset, in pixels, where they are not those of its recipe.
+      settings: by kind of dataset, keys of the configuration that are not those of its recipe.
       latency_networks, latency_sizes, latency_runs: of Table 2 and Fig. 7, in pixels.
       images: how many test images are analysed.
     """
@@ -30,7 +30,7 @@ class Budget(NamedTuple):
     widths: tuple[float, ...]
     resnet50: bool
     epochs: dict[str, float]
-    image_sizes: dict[str, int]
+    settings: dict[str, dict[str, int]]
     latency_networks: tuple[str, ...]
     latency_sizes: tuple[int, ...]
     latency_runs: int
@@ -41,13 +41,16 @@ EVALUATIONS = 3  # of each run, for the curves
 BUDGETS = {
     "small": Budget(
         width=0.25,
-        resnet_width=0.125,
+        resnet_width=0.25,
         shuffle_width=0.5,
         fixed_shuffle_width=0.5,
         widths=(0.125, 0.25),
         resnet50=False,
         epochs={"digits": 3, "fashion_mnist": 1, "cifar10": 1, "folder": 3, "imagenet2012": 0.25},
-        image_sizes={"digits": 12, "folder": 64},
+        settings={
+            "digits": {"data.image_size": 12, "data.resize_to": 12, "batch_size": 32},
+            "folder": {"data.image_size": 64, "data.resize_to": 64},
+        },
         latency_networks=("dy_mobile", "dy_resnet18"),
         latency_sizes=(128, 224, 320),
         latency_runs=10,
@@ -60,7 +63,7 @@ BUDGETS = {
         fixed_shuffle_width=0.5,
         widths=(0.125, 0.25, 0.5),
         resnet50=False,
-        image_sizes={},
+        settings={},
         epochs={"digits": 30, "fashion_mnist": 10, "cifar10": 30, "folder": 40, "imagenet2012": 20},
         latency_networks=("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle"),
         latency_sizes=(128, 224, 320, 448),
@@ -74,7 +77,7 @@ BUDGETS = {
         fixed_shuffle_width=1.5,
         widths=(0.35, 0.5, 0.75, 1.0),
         resnet50=True,
-        image_sizes={},
+        settings={},
         epochs={"digits": 60, "fashion_mnist": 60, "cifar10": 200, "folder": 200, "imagenet2012": 300},
         latency_networks=("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle"),
         latency_sizes=(128, 224, 320, 448, 640),
@@ -112,8 +115,7 @@ def base_config(dataset: str, data_dir: str | None, budget: Budget) -> ml_collec
     config = paper_recipe("")
     VARIANTS["imagenette" if kind == "folder" else kind](config)
     config.data.name, config.data.data_dir = dataset, data_dir
-    config.data.image_size = budget.image_sizes.get(kind, config.data.image_size)
-    config.data.resize_to = budget.image_sizes.get(kind, config.data.resize_to)
+    config.update_from_flattened_dict(budget.settings.get(kind, {}))
     config.epochs = float(budget.epochs[kind])
     config.warmup_epochs = min(config.warmup_epochs, config.epochs / 6)
     config.eval_every_epochs = config.epochs / EVALUATIONS

@@ -52,7 +52,7 @@ def _bases(results: Results) -> Iterator[Claim]:
     for dynamic, base, found in _pairs(results, "table1"):
         saved = 1 - results.macs(dynamic) / results.macs(base)
         statement = f"{dynamic.title} has the error of {base.title} (at most {TOLERANCE:g} point more) with fewer MACs"
-        here = f"{_points(found)} with {100 * saved:.0f} % fewer MACs"
+        here = f"{_points(found)} with {100 * abs(saved):.0f} % {'fewer' if saved >= 0 else 'more'} MACs"
         yield Claim("Table 1", statement, _paper("table1", dynamic, base), here, verdict(found, below=TOLERANCE))
 
 

@@ -9,6 +9,8 @@ from dynet_jax.analysis.latency_plots import COLORS, STYLES
 from dynet_jax.reproduce.arms import NAMES, Arm
 from dynet_jax.reproduce.statistics import Sample
 
+MARKERS = "os^DvPX*ph<>d"  # one for each network; a family has a colour
+
 
 def plot_pairs(pairs: Sequence[tuple[str, str, Sample, Sample]], file: Path, title: str) -> list[Path]:
     """Errors of (dynamic, other) side by side, a line for each seed: it slopes up where the dynamic one is better.
@@ -66,7 +68,9 @@ def plot_tradeoff(points: Sequence[tuple[Arm, float, Sample]], file: Path, title
     """
     figure, axes = figures.pyplot().subplots(figsize=(8.5, 5), layout="constrained")
     networks = list(dict.fromkeys((arm.network, arm.coefficients) for arm, _, _ in points))
-    for (network, kind), color, style in zip(networks, cycle(COLORS), cycle(STYLES)):
+    families = list(dict.fromkeys(_family(network) for network, _ in networks))
+    for (network, kind), marker in zip(networks, cycle(MARKERS)):
+        color, style = COLORS[families.index(_family(network))], f"{marker}{'-' if network.startswith('dy_') else '--'}"
         own = sorted((p for p in points if (p[0].network, p[0].coefficients) == (network, kind)), key=lambda p: p[1])
         x, means = [cost for _, cost, _ in own], [error.mean for *_, error in own]
         spreads = [error.spread or 0 for *_, error in own]
@@ -89,10 +93,9 @@ def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title:
 
     runs: {arm: for each seed its test rows, with 'step' and 'top1'}.
     """
-    families = {"mobile": [], "shuffle": [], "resnet": []}
+    families: dict[str, list[Arm]] = {}
     for arm in runs:
-        next(group for family, group in families.items() if family in arm.network).append(arm)
-    families = {family: arms for family, arms in families.items() if arms}
+        families.setdefault(_family(arm.network), []).append(arm)
     figure, row = figures.pyplot().subplots(
         1, len(families), figsize=(5 * len(families), 4.6), squeeze=False, layout="constrained"
     )
@@ -108,6 +111,15 @@ def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title:
     row[0, 0].set_ylabel("top-1 error on the test set, %")
     figure.suptitle(title)
     return figures.save(figure, file)
+
+
+def _family(network: str) -> str:
+    """
+    >>> _family("dy_mobilenet_v2"), _family("fix_mobile"), _family("dy_resnet18")
+    ('mobilenet_v2', 'mobile', 'resnet')
+    """
+    known = ("mobilenet_v2", "mobile", "shuffle", "resnet")
+    return next((family for family in known if family in network), network)
 
 
 def _broken(name: str) -> str:

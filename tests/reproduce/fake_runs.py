@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import FINISHED_FILE, Plan
+from dynet_jax.train.workdir import record
 
 
 def make_plan(out: Path, **options) -> Plan:
@@ -21,7 +22,7 @@ def finish(plan: Plan, error: Callable[[Arm, int], float | None]) -> None:
             percent = error(arm, job.seed)
             if percent is None:
                 continue
-            job.workdir.mkdir(parents=True)
+            record(job.workdir, plan.config(job), plan.class_names)
             rows = [
                 {"step": 10, "kind": "train", "loss": 2.0, "learning_rate": 0.1, "images_per_second": 5.0},
                 {"step": 20, "kind": "train", "loss": 1.0, "learning_rate": 0.1, "images_per_second": 100.0},

@@ -3,7 +3,7 @@ import pytest
 from dynet_jax.errors import UserError
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Plan
-from tests.reproduce.fake_runs import make_plan
+from tests.reproduce.fake_runs import finish, make_plan
 
 
 def test_runs_differ_in_network_and_seed_alone(tmp_path):
@@ -48,6 +48,15 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(UserError, match="is not empty and holds no plan"):
         make_plan(tmp_path)
+
+
+def test_finished_runs_of_another_recipe_are_not_mixed_in(tmp_path):
+    plan = make_plan(tmp_path / "out", only=["table6"])
+    finish(plan, lambda arm, seed: 10.0)
+    plan.check_runs()
+    plan.common.epochs = 7.0
+    with pytest.raises(UserError, match=r"was trained with epochs=3.0, which is 7.0 by this version"):
+        plan.check_runs()
 
 
 def test_no_seed_is_no_plan(tmp_path):

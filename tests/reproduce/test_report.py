@@ -19,7 +19,7 @@ def verdicts(plan):
 
 
 def as_the_paper(arm, seed):
-    """Errors with the paper's order, and a noise that all arms of a seed share."""
+    """Errors in the order of the paper, and a noise that all arms of a seed share."""
     error = {"dy": 20.0, "fix": 25.0}.get(arm.network.split("_")[0], 20.1)
     error += {1: 4.0, 2: 2.0, 4: 1.0}.get(arm.group_size, 0.0)
     if arm.network == "mobilenet_v2":
