@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import time
 from pathlib import Path
 
 
@@ -29,6 +30,27 @@ def _cpuinfo(*names: str) -> str:
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
     return next((line for line in lines if line.startswith(names)), "")
+
+
+def machine() -> str:
+    """The processor and how many of its cores this process may use, for people."""
+    return f"{len(cores())} cores of {processor_model()}"
+
+
+def share_of_others(seconds: float = 1.0) -> float | None:
+    """How much of all processors others used while this process slept, 0 to 1; None where the system does not say."""
+    file = Path("/proc/stat")
+    if not file.is_file():
+        return None
+
+    def busy_and_all() -> tuple[int, int]:
+        times = list(map(int, file.read_text().splitlines()[0].split()[1:9]))
+        return sum(times) - times[3] - times[4], sum(times)  # all but idle and waiting for disks
+
+    before = busy_and_all()
+    time.sleep(seconds)
+    busy, total = (after - then for after, then in zip(busy_and_all(), before))
+    return busy / max(1, total)
 
 
 def cores() -> list[int]:

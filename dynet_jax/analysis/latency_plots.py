@@ -23,15 +23,16 @@ STYLES = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:", "p-")
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo", "**")
 
 
-def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title: str) -> None:
+def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title: str, *, fastest: bool = True) -> None:
     """Fig. 7: 100 % - L_dynamic / L_base over the size of the image, as a PNG.
 
     A column for each number of threads; above, the fastest of both networks; at the bottom, both in the first runtime
-    that was measured, as the paper's were.
+    that was measured, as the paper's were. Without `fastest`, that alone.
     """
     threads = values(measurements, "threads")
     rows = figure7_rows(measurements)
     rows = rows[: 1 + next((i for i, (_, _, runtime) in enumerate(rows) if runtime), len(rows))]
+    rows = rows if fastest else rows[-1:]
     pyplot = _pyplot()
     figure, grid = pyplot.subplots(
         len(rows), len(threads), figsize=(5 * len(threads), 3.6 * len(rows)), sharex=True, sharey=True,

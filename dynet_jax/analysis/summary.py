@@ -24,19 +24,19 @@ def layer_table(subject: Subject) -> Table:
         macs = [getattr(row, part) for part in PARTS]
         rows.append((row.name, row.kind, "x".join(map(str, row.output_shape)), *macs, row.parameters))
     rows.append(("sum", "", "", *(getattr(count, part) for part in PARTS), count.parameters))
-    return Table(("layer", "kind", "output", *PARTS, "parameters"), rows)
+    return Table(("layer", "kind", "output", *PARTS, "parameters"), rows, zeros="")
 
 
 def sums_table(subject: Subject) -> Table:
     """The multiply-adds of one network, as different papers count them."""
     sums = [(name, counted(subject.count)) for name, counted in COUNTED.items()]
-    return Table(("counted", "multiply-adds", "1e6", "Mi"), [(name, n, n / M, n / MI) for name, n in sums])
+    return Table(("counted", "multiply-adds", "1e6", "Mi"), [(name, n, n / M, n / MI) for name, n in sums], zeros="")
 
 
 def cost_table(subjects: Sequence[Subject]) -> Table:
     """One line per network: parameters, and multiply-adds in 1e6 and in Mi (2^20)."""
     header = ("network", "size", "parameters", *(f"{part} {unit}" for unit in ("1e6", "Mi") for part in PARTS))
-    return Table(header, [_cost(subject) for subject in subjects])
+    return Table(header, [_cost(subject) for subject in subjects], zeros="")
 
 
 def paper_table(rows: Sequence[PaperRow] = ROWS) -> Table:

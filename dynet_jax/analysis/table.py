@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 
 class Table(NamedTuple):
-    """Rows of strings, ints, floats and None."""
+    """Rows of strings, ints, floats and None. `zeros` says how a 0 is written: '' where it is an absence."""
 
     header: tuple[str, ...]
     rows: list[tuple]
+    zeros: str | None = None
 
     def markdown(self) -> str:
-        """Aligned; ints with thousands separators, floats with two decimals, None and 0 blank, numbers to the right.
+        """Aligned; ints with thousands separators, floats with two decimals, None blank, numbers to the right.
 
         >>> print(Table(("model", "parameters"), [("dy_mobile", 7617320), ("none", None)]).markdown())
         | model     | parameters |
@@ -35,7 +36,7 @@ class Table(NamedTuple):
     @property
     def texts(self) -> list[list[str]]:
         """The header and the rows as people read them."""
-        return [list(self.header), *([_text(cell) for cell in row] for row in self.rows)]
+        return [list(self.header), *([self._text(cell) for cell in row] for row in self.rows)]
 
     @property
     def numeric(self) -> list[bool]:
@@ -53,13 +54,14 @@ class Table(NamedTuple):
         csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
         return text.getvalue().rstrip("\n")
 
-
-def _text(cell) -> str:
-    if cell is None or cell == 0:
-        return ""
-    if isinstance(cell, float):
-        return f"{cell:,.2f}"
-    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+    def _text(self, cell) -> str:
+        if cell is None:
+            return ""
+        if self.zeros is not None and cell == 0:
+            return self.zeros
+        if isinstance(cell, float):
+            return f"{cell:,.2f}"
+        return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
 def _line(cells: Sequence[str]) -> str:

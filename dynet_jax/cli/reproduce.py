@@ -1,8 +1,11 @@
 """`dynet reproduce`: the paper's experiments on a dataset, and a report of what they show."""
 
 import argparse
+import contextlib
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from dynet_jax.cli.parsing import FAILED, overrides, path_argument
 from dynet_jax.errors import UserError
@@ -22,13 +25,24 @@ def add_reproduce(commands) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
     parser.add_argument("--budget", default="small", metavar="NAME", help="small, medium or paper; default: small")
     parser.add_argument("--out", type=path_argument, metavar="DIR", help="default: runs/reproduce-DATASET-BUDGET")
-    parser.add_argument("--experiments", metavar="NAME,...", help="of table1, table4, table5, table6, figure5")
+    known = "of table1, table4, table5, table6, figure5; default: all, and the latency of full-size networks"
+    parser.add_argument("--experiments", type=_names, default=[], metavar="NAME,...", help=known)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each network; default: 3")
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="runs side by side; default: one per core, or per accelerator"
+        "--workers", type=_positive, metavar="N", help="runs side by side on a CPU; default: one per core"
     )
     parser.add_argument("--report-only", action="store_true", help="write the report of what there is, train nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and what they cost, and write nothing")
+    parser.add_argument(
+        "--remeasure", action="store_true", help="measure latencies again, if the machine was busy the last time"
+    )
     parser.set_defaults(run=_reproduce, takes_overrides=True)
+
+
+def _names(text: str) -> list[str]:
+    if not all(name.strip() for name in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like table4,figure5")
+    return text.split(",")
 
 
 def _positive(text: str) -> int:
@@ -40,10 +54,10 @@ def _positive(text: str) -> int:
 def _reproduce(options) -> int:
     from pathlib import Path
 
-    from dynet_jax.reproduce.measurements import measure_plan, pending
+    from dynet_jax.reproduce.measurements import forget_latencies, measure_plan
     from dynet_jax.reproduce.plan import Plan
-    from dynet_jax.reproduce.report import note_device, write_report
-    from dynet_jax.reproduce.training import number_of_workers, train_plan
+    from dynet_jax.reproduce.report import note_device, note_failures
+    from dynet_jax.reproduce.training import arrange, train_plan
 
     kind = options.dataset.partition(":")[0]
     plan = Plan(
@@ -52,25 +66,70 @@ def _reproduce(options) -> int:
         options.out or Path("runs") / f"reproduce-{kind}-{options.budget}",
         data_dir=options.data_dir,
         seeds=options.seeds,
-        only=options.experiments.split(",") if options.experiments else (),
+        only=options.experiments,
         overrides=overrides(options.overrides),
     )
     plan.check()
-    plan.claim()
-    plan.check_runs()
-    failed = {}
-    if not options.report_only:
+    if options.dry_run:
+        print(_runs_table(plan))
+        return 0
+    if options.report_only:
+        if not any(job.is_finished for arm in plan.arms for job in plan.jobs(arm)):
+            raise UserError(f"there are no finished runs of this plan in {plan.out}; train them without --report-only")
+        return _report(plan)
+    with plan.claim():
+        plan.check_runs()
+        if options.remeasure:
+            forget_latencies(plan)
         device = _device()
-        workers = number_of_workers(options.workers, device)
-        arms, seeds = len(plan.arms), len(plan.seeds)
-        _say(f"{arms} networks x {seeds} seeds = {arms * seeds} runs of {plan.steps} steps, {workers} at once")
-        if plan.unfinished or pending(plan):
-            note_device(plan, device, workers)
-        failed = train_plan(plan, workers, _say)
-        measure_plan(plan, _say)
-    for file in write_report(plan, failed):
+        arrangement = arrange(options.workers, device, plan.threads)
+        plan.settle(arrangement.threads)
+        runs = len(plan.arms) * len(plan.seeds)
+        _say(f"{len(plan.arms)} networks, {runs} runs of {plan.steps} steps, {arrangement.workers} at a time")
+        if plan.unfinished:
+            note_device(plan, device, *arrangement)
+        failed = train_plan(plan, arrangement, _say)
+        note_failures(plan, failed)
+        with _leaving_by_signal():
+            not_measured = measure_plan(plan, _say)
+            _report(plan)
+        return FAILED if failed or not_measured else 0
+
+
+@contextlib.contextmanager
+def _leaving_by_signal() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end it in the way of training, with nothing lost but the measurement under way."""
+    from dynet_jax.reproduce.training import Interrupted
+
+    def leave(number, frame):
+        raise Interrupted("stopped; run the same command to go on")
+
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _report(plan) -> int:
+    from dynet_jax.reproduce.report import write_report
+
+    for file in write_report(plan):
         print(file)
-    return FAILED if failed else 0
+    return 0
+
+
+def _runs_table(plan) -> str:
+    from dynet_jax.analysis.table import Table
+    from dynet_jax.reproduce.results import Results
+
+    results, seeds = Results(plan), len(plan.seeds)
+    rows = []
+    for arm in plan.arms:
+        of = ", ".join(key for key, experiment in plan.experiments.items() if arm in experiment.arms)
+        rows.append((arm.name, of, f"{len(results.seeds(arm))}/{seeds}", plan.steps, f"{results.macs(arm) / 1e6:.2f}"))
+    return Table(("network", "of", "finished", "steps of each", "MACs, 1e6"), rows).markdown()
 
 
 def _device() -> str:
@@ -81,9 +140,10 @@ def _device() -> str:
     ask = "import jax; d, *_ = jax.devices(); print('cpu' if d.platform == 'cpu' else d.device_kind)"
     answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
     if answer.returncode:
-        raise UserError(f"JAX does not start: {answer.stderr.strip().splitlines()[-1]}")
+        raise UserError(f"JAX does not start: {(answer.stderr.strip().splitlines() or ['it says nothing'])[-1]}")
     return answer.stdout.strip().splitlines()[-1]
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a log on a full disk, a pipe that nobody reads: no reason to stop
+        print(line, file=sys.stderr, flush=True)

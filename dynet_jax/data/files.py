@@ -82,7 +82,8 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     if not path.is_file():
         raise UserError(
             f"there is no {path}; fashion_mnist is read from the four official idx files "
-            "(train-images-idx3-ubyte.gz, ...): give their directory as --config.data.data_dir=DIR"
+            "(train-images-idx3-ubyte.gz, ...): give their directory as --config.data.data_dir=DIR of train.py, or "
+            "--data-dir=DIR of dynet"
         )
     try:
         content = gzip.decompress(path.read_bytes())

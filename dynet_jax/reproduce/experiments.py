@@ -31,6 +31,7 @@ TITLES = {
 
 def experiments(budget: Budget, only: Sequence[str] = ()) -> dict[str, Experiment]:
     """{key of TITLES: experiment}, those named by `only` or all. Raises UserError for an unknown key."""
+    only = [key.strip() for key in only]
     for key in only:
         if key not in TITLES:
             raise UserError(f"there is no experiment {key!r}; {suggest(key, TITLES)}")

@@ -9,28 +9,29 @@ from dynet_jax.analysis.latency_plots import COLORS, STYLES
 from dynet_jax.reproduce.arms import NAMES, Arm
 from dynet_jax.reproduce.statistics import Sample
 
-MARKERS = "os^DvPX*ph<>d"  # one for each network; a family has a colour
+MARKERS = "os^DvPX*ph<>d"  # one for each network; a family has a colour, and so have others' coefficients
+SEED_COLORS = tuple(color for color in COLORS if color != "#F0E442")  # yellow lines are lost on white
 
 
-def plot_pairs(pairs: Sequence[tuple[str, str, Sample, Sample]], file: Path, title: str) -> list[Path]:
+def plot_pairs(pairs: Sequence[tuple[str, str, Sequence[int], Sample, Sample]], file: Path, title: str) -> list[Path]:
     """Errors of (dynamic, other) side by side, a line for each seed: it slopes up where the dynamic one is better.
 
-    pairs: (dynamic's name, the other's, errors of both by the same seeds).
+    pairs: (dynamic's name, the other's, seeds, errors of both by these seeds).
     """
     figure, row = figures.pyplot().subplots(
         1, len(pairs), figsize=(max(7, 3.1 * len(pairs)), 4), squeeze=False, layout="constrained"
     )
-    for axes, (dynamic, other, first, second) in zip(row[0], pairs):
-        for number, (a, b) in enumerate(zip(first.values, second.values)):
-            label = f"seed {number}" if axes is row[0, 0] else None
-            style = STYLES[number % len(STYLES)]
-            axes.plot((0, 1), (a, b), style, color=COLORS[number % len(COLORS)], label=label, linewidth=1.2)
+    for axes, (dynamic, other, seeds, first, second) in zip(row[0], pairs):
+        for seed, a, b in zip(seeds, first.values, second.values):
+            style, color = STYLES[seed % len(STYLES)], SEED_COLORS[seed % len(SEED_COLORS)]
+            axes.plot((0, 1), (a, b), style, color=color, label=f"seed {seed}", linewidth=1.2)
         axes.plot((0, 1), (first.mean, second.mean), "k_", markersize=26, markeredgewidth=2.5)
         axes.set_xticks((0, 1), (_broken(dynamic), _broken(other)), fontsize=9)
         axes.set_xlim(-0.4, 1.4)
         figures.plain(axes)
     row[0, 0].set_ylabel("top-1 error, %")
-    figure.legend(loc="outside lower center", ncols=6, frameon=False)
+    known = {label: handle for axes in row[0] for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(known.values(), known, loc="outside lower center", ncols=6, frameon=False)
     figure.suptitle(title)
     return figures.save(figure, file)
 
@@ -64,25 +65,28 @@ def plot_over(
 def plot_tradeoff(points: Sequence[tuple[Arm, float, Sample]], file: Path, title: str, xlabel: str) -> list[Path]:
     """Errors over what a network costs; arms of one network are joined, and a bar is the spread over seeds.
 
-    points: (arm, cost, errors).
+    points: (arm, quartiles of the cost, errors); of an exact cost all three are the same.
     """
     figure, axes = figures.pyplot().subplots(figsize=(8.5, 5), layout="constrained")
     networks = list(dict.fromkeys((arm.network, arm.coefficients) for arm, _, _ in points))
-    families = list(dict.fromkeys(_family(network) for network, _ in networks))
+    families = list(dict.fromkeys(kind or _family(network) for network, kind in networks))
     for (network, kind), marker in zip(networks, cycle(MARKERS)):
-        color, style = COLORS[families.index(_family(network))], f"{marker}{'-' if network.startswith('dy_') else '--'}"
-        own = sorted((p for p in points if (p[0].network, p[0].coefficients) == (network, kind)), key=lambda p: p[1])
-        x, means = [cost for _, cost, _ in own], [error.mean for *_, error in own]
+        color = SEED_COLORS[families.index(kind or _family(network)) % len(SEED_COLORS)]
+        style = marker + ("-" if network.startswith("dy_") else "--")
+        own = sorted((p for p in points if (p[0].network, p[0].coefficients) == (network, kind)), key=lambda p: p[1][1])
+        x, means = [median for _, (_, median, _), _ in own], [error.mean for *_, error in own]
+        reach = [[m - low for _, (low, m, _), _ in own], [high - m for _, (_, m, high), _ in own]]
         spreads = [error.spread or 0 for *_, error in own]
         name = NAMES[network] + (f", {kind} coefficients" if kind else "")
-        axes.errorbar(x, means, spreads, fmt=style, color=color, capsize=3, label=name, markersize=7, linewidth=1.2,
-                      markerfacecolor=color if network.startswith("dy_") else "white")  # fmt: skip
+        face = color if network.startswith("dy_") else "white"
+        axes.errorbar(x, means, spreads, reach, fmt=style, color=color, capsize=3, label=name, markersize=7,
+                      linewidth=1.2, markerfacecolor=face)  # fmt: skip
     axes.set_xscale("log")
-    for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        which("{x:g}")
-    axes.tick_params(axis="x", which="minor", labelsize=7, rotation=45)
+    axes.xaxis.set_major_locator(figures.pyplot().LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set(xlabel=xlabel, ylabel="top-1 error, %", title=title)
-    figure.legend(loc="outside right center", frameon=False, fontsize=9, title="filled: dynamic")
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
     axes.grid(alpha=0.25, which="both")
     figures.plain(axes)
     return figures.save(figure, file)
@@ -101,9 +105,10 @@ def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title:
     )
     for axes, arms in zip(row[0], families.values()):
         for arm, color, style in zip(arms, cycle(COLORS), cycle(STYLES)):
-            steps = [row["step"] for row in runs[arm][0]]
-            columns = zip(*([100 * (1 - row["top1"]) for row in rows] for rows in runs[arm]))
-            means = [sum(column) / len(column) for column in columns]
+            by_step: dict[int, list[float]] = {}
+            for test in (test for rows in runs[arm] for test in rows):
+                by_step.setdefault(test["step"], []).append(100 * (1 - test["top1"]))
+            steps, means = list(by_step), [sum(errors) / len(errors) for errors in by_step.values()]
             axes.plot(steps, means, style, color=color, label=arm.title, markersize=4.5, linewidth=1.2)
         axes.set(xlabel="step")
         axes.legend(frameon=False, fontsize=7)

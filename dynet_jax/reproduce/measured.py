@@ -8,6 +8,7 @@ from dynet_jax.reproduce.measurements import FOLDER, correlated_arms, read
 from dynet_jax.reproduce.plan import Plan
 
 ByArm = dict[Arm, dict[int, Correlation]]
+BUSY = 0.15  # from this share of the processor on, others disturb what is timed
 
 
 def correlations(plan: Plan) -> tuple[ByArm, ByArm]:
@@ -34,3 +35,24 @@ def arm_latencies(plan: Plan) -> dict[Arm, tuple[float, float, float]]:
     """Quartiles of the milliseconds for one image, by arm."""
     found = (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
     return {arm: tuple(found[arm.name]) for arm in plan.arms if arm.name in found}
+
+
+def how_arm_latencies(plan: Plan) -> tuple[str, float | None]:
+    """By which runtime they were measured, and how busy others kept the machine before."""
+    found = read(plan, "arm_latency") or {}
+    return found.get("runtime", "native"), found.get("busy")
+
+
+def latency_busy(plan: Plan) -> float | None:
+    """How busy others kept the machine before Table 2 and Fig. 7 were measured."""
+    return (read(plan, "latency_machine") or {}).get("busy")
+
+
+def busy_warning(busy: float | None) -> list[str]:
+    """A paragraph if times are not to be trusted."""
+    if busy is None or busy < BUSY:
+        return []
+    return [
+        f"**WARNING**: other programs used {100 * busy:.0f} % of the processor when these times were measured. Measure "
+        "them again when the machine is quiet, by the same command with `--remeasure`."
+    ]

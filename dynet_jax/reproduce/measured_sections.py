@@ -7,12 +7,12 @@ from dynet_jax.analysis import coefficient_plots, latency_plots
 from dynet_jax.analysis.coefficients import CoefficientSummary
 from dynet_jax.analysis.correlation import Correlation
 from dynet_jax.analysis.correlation_plots import plot_correlations
-from dynet_jax.analysis.latency_report import reduction_table, summary_table
+from dynet_jax.analysis.latency_report import disturbance, reduction_table, runtime_table
 from dynet_jax.analysis.rank import Rank
 from dynet_jax.analysis.table import Table
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.document import Figure, Section
-from dynet_jax.reproduce.measured import correlations, latencies
+from dynet_jax.reproduce.measured import busy_warning, correlations, latencies, latency_busy
 from dynet_jax.reproduce.measurements import FOLDER, coefficient_arms, read
 from dynet_jax.reproduce.plan import Plan
 from dynet_jax.reproduce.statistics import Sample
@@ -25,11 +25,24 @@ def correlation_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
         return None
     blocks: list = [
         "Pearson correlation between the channels of the second-last stage's feature maps, over all positions of "
-        f"{plan.budget.images} test images, or all if there are fewer. S, M, W, N are |r| from 0.5, from 0.3, from 0.1 "
-        "and below: Cohen's limits, as the paper names none. Channels that are constant have no correlation."
+        f"{plan.budget.images} test images, or all if there are fewer: few samples make large ones by chance. "
+        "S, M, W, N are |r| from 0.5, from 0.3, from 0.1 and below: Cohen's limits, as the paper names none. Channels "
+        "that are constant have no correlation."
     ]
     rows = [_correlation_row(arm, list(found.values())) for arm, found in (figure6 | figure2).items()]
-    header = ("network", "seeds", "channels", "constant", "S %", "M %", "W %", "N %", "in [-0.1, 0.2] %", "mean |r|")
+    header = (
+        "network",
+        "seeds",
+        "channels",
+        "constant",
+        "samples",
+        "S %",
+        "M %",
+        "W %",
+        "N %",
+        "in [-0.1, 0.2] %",
+        "mean |r|",
+    )
     blocks.append(Table(header, rows))
     for name, group, caption in (
         ("figure6", figure6, "Fig. 6: Dy-MobileNetV2 beside MobileNetV2"),
@@ -51,7 +64,7 @@ def _correlation_row(arm: Arm, found: list[Correlation]) -> tuple:
     constant = ", ".join(str(c.dead) for c in found)
     kinds = [shares(key) for key in ("strong", "middle", "weak", "none", "within")]
     mean = Sample(magnitudes).text(3) if magnitudes else ""
-    return (arm.title, str(len(found)), str(found[0].channels), constant, *kinds, mean)
+    return (arm.title, str(len(found)), str(found[0].channels), constant, str(found[0].positions), *kinds, mean)
 
 
 def coefficient_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
@@ -60,29 +73,32 @@ def coefficient_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
     if not found:
         return None
     blocks: list = [
-        "Entropy is that of a channel's coefficients normalised to sum 1, relative to the largest possible. Between "
-        "classes is the share of the variance between images that is between their classes (eta squared); with random "
-        "labels it would be the number in brackets. Same class: how often the nearest other image in the space of all "
-        "coefficients, each standardised, has the same class."
+        "Entropy is that of a channel's coefficients normalised to sum 1, relative to the largest possible; it is near "
+        "1, so what is missing is shown. Between classes is the share of the variance between images that is between "
+        "their classes (eta squared); with random labels it would be the number in brackets. Same class: how often the "
+        "nearest other image in the space of all coefficients, each standardised, has the same class."
     ]
     rows, variation = [], {}
     for arm, values in found.items():
         layers = {name: CoefficientSummary.from_dict(v) for name, v in values["coefficients"].items()}
         variation[arm.title] = layers
         rows.append(_coefficient_row(arm, list(layers.values()), values))
-    header = ("network", "images", "mean", "deviation", "of that between images", "entropy", "between classes",
-              "same class", "chance")  # fmt: skip
+    header = ("network", "images", "mean", "deviation", "of that between images", "1000 (1 - entropy)",
+              "between classes", "same class", "chance")  # fmt: skip
     blocks.append(Table(header, rows))
     first = next(iter(variation))
     coefficient_plots.plot_coefficients(variation[first], folder / "coefficients", f"Coefficients of {first}, by layer")
     coefficient_plots.plot_variation(variation, folder / "variation", "What coefficients vary with, by depth")
     blocks.append(Figure(folder / "coefficients.png", f"{first}, first seed. {stamp}"))
     blocks.append(Figure(folder / "variation.png", f"First seed. {stamp}"))
+    blocks += [f"Layer by layer, {first}:", _layers_table(variation[first])]
     for arm in found:
         picture = plan.out / FOLDER / "coefficients" / f"{arm.name}-nearest.png"
         if picture.exists():
             shutil.copyfile(picture, folder / f"nearest-{arm.name}.png")
-            words = f"Nearest images in the space of coefficients: {arm.title}, first seed. {stamp}"
+            words = (
+                f"Nearest images in the space of coefficients: {arm.title}, first seed; with their distances. {stamp}"
+            )
             blocks.append(Figure(folder / f"nearest-{arm.name}.png", words))
     return Section("What the coefficients do", blocks)
 
@@ -96,9 +112,31 @@ def _coefficient_row(arm: Arm, layers: list[CoefficientSummary], values: dict) -
         return "" if value is None else f"{value:.{digits}f}"
 
     between = f"{text(mean('between_classes'))} ({text(mean('between_random_classes'))})"
-    numbers = [text(mean(key)) for key in ("mean", "deviation", "deviation_of_images", "entropy")]
+    numbers = [text(mean(key)) for key in ("mean", "deviation", "deviation_of_images")]
+    entropy = mean("entropy")
+    numbers.append("" if entropy is None else f"{1000 * (1 - entropy):.3f}")
     same = [f"{100 * values[key]:.1f} %" if values[key] is not None else "" for key in ("same_class", "chance")]
     return (arm.title, str(values["images"]), *numbers, between, *same)
+
+
+def _layers_table(layers: dict[str, CoefficientSummary]) -> Table:
+    header = (
+        "layer",
+        "g_t",
+        "channels",
+        "mean",
+        "deviation",
+        "between images",
+        "1000 (1 - entropy)",
+        "between classes",
+    )
+    rows = []
+    for name, layer in layers.items():
+        entropy = None if layer.entropy is None else f"{1000 * (1 - layer.entropy):.3f}"
+        share = None if layer.between_classes is None else f"{layer.between_classes:.3f}"
+        numbers = [f"{value:.4f}" for value in (layer.mean, layer.deviation, layer.deviation_of_images)]
+        rows.append((name, str(layer.group_size), str(layer.channels), *numbers, entropy, share))
+    return Table(header, rows)
 
 
 def rank_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
@@ -134,18 +172,24 @@ def _ranks(values: dict) -> dict[str, Rank]:
     return {layer: Rank.from_dict(rank) for layer, rank in values["ranks"].items()}
 
 
-def latency_section(plan: Plan, folder: Path, device: str) -> Section | None:
+def latency_section(plan: Plan, folder: Path) -> Section | None:
     """Table 2 and Fig. 7: networks of the paper's size with random weights."""
     measured = latencies(plan)
     if not measured:
         return None
-    largest = summary_table(measured, 224, 1)
+    runs = plan.budget.latency_runs
     words = (
-        "One image, full-size networks with random weights, both in the same runtime in float32; medians, all taking "
-        f"turns. `dynet benchmark` compares all runtimes. {device}."
+        "One image, full-size networks with random weights, both in the same runtime in float32; medians and quartiles "
+        f"of {runs} runs, all taking turns. `dynet benchmark` compares all runtimes."
     )
-    latency_plots.plot_reductions(
-        measured, folder / "figure7.png", "Latency saved: 100 % - L_dynamic / L_base, one image"
+    table = runtime_table(measured, 224, 1, measured[0].cell.threads)
+    title = "Latency saved: 100 % - L_dynamic / L_base, one image"
+    latency_plots.plot_reductions(measured, folder / "figure7.png", title, fastest=False)
+    what = (
+        f"Fig. 7: the share of latency saved, by size of the image; medians of {runs} runs, budget {plan.budget_name}"
     )
-    figure = Figure(folder / "figure7.png", f"Fig. 7: the share of latency saved, by size of the image. {device}.")
-    return Section("Table 2 and Fig. 7: latency", [words, largest, reduction_table(measured, None), figure])
+    found = read(plan, "latency_machine") or {}
+    figure = Figure(folder / "figure7.png", f"{what}; {found.get('machine', 'machine not known')}.")
+    blocks = [words, *busy_warning(latency_busy(plan)), *disturbance(measured), table]
+    blocks += [reduction_table(measured, None), figure]
+    return Section("Table 2 and Fig. 7: latency", blocks)

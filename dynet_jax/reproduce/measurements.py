@@ -4,7 +4,6 @@ A file is written when it is complete, so that a measurement that was stopped is
 """
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dynet_jax.errors import UserError, one_line
+from dynet_jax.machine import machine, share_of_others
 from dynet_jax.reproduce.arms import Arm
-from dynet_jax.reproduce.plan import Plan
+from dynet_jax.reproduce.plan import Job, Plan, read_json, write_whole
 from dynet_jax.reproduce.results import Results
 
 FOLDER = "measured"
@@ -22,18 +23,28 @@ NEIGHBOURS, QUERIES = 5, 6
 Say = Callable[[str], None]
 
 
-def measure_plan(plan: Plan, say: Say) -> None:
-    """Measure all that the finished runs allow and that has not been measured."""
+LATENCIES = ("arm_latency.json", "latency.csv")  # what depends on what else the machine does
+
+
+def forget_latencies(plan: Plan) -> None:
+    """So that they are measured again."""
+    for name in LATENCIES:
+        (plan.out / FOLDER / name).unlink(missing_ok=True)
+
+
+def measure_plan(plan: Plan, say: Say) -> dict[Path, str]:
+    """Measure all that the finished runs allow and that has not been measured. Returns {file: why there is none}."""
     (plan.out / FOLDER).mkdir(exist_ok=True)
-    tasks = pending(plan)
-    start = time.monotonic()
+    tasks, failed, start = pending(plan), {}, time.monotonic()
     for number, (file, task) in enumerate(tasks):
         say(f"measuring {number + 1}/{len(tasks)}: {file.stem} ({time.monotonic() - start:.0f} s so far)")
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = task()
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(text)
-        os.replace(temporary, file)
+        try:
+            write_whole(file, task())
+        except (UserError, ValueError) as error:  # one thing that cannot be measured does not keep the others from it
+            failed[file] = one_line(error)
+            say(f"{file} cannot be measured: {failed[file]}")
+    return failed
 
 
 def pending(plan: Plan) -> list[tuple[Path, Callable[[], str]]]:
@@ -44,7 +55,7 @@ def pending(plan: Plan) -> list[tuple[Path, Callable[[], str]]]:
 def read(plan: Plan, name: str) -> dict | None:
     """The content of OUT/measured/NAME.json; None if it is not there."""
     file = plan.out / FOLDER / f"{name}.json"
-    return json.loads(file.read_text()) if file.exists() else None
+    return read_json(file) if file.exists() else None
 
 
 def correlated_arms(plan: Plan) -> tuple[list[Arm], list[Arm]]:
@@ -61,44 +72,55 @@ def coefficient_arms(plan: Plan) -> list[tuple[Arm, Arm]]:
 
 
 def _tasks(plan: Plan, results: Results) -> Iterator[tuple[Path, Callable[[], str]]]:
-    folder, first = plan.out / FOLDER, plan.seeds[0]
+    """A file is up to date if it is younger than the runs that it is of."""
+    folder = plan.out / FOLDER
+
+    def is_due(file: Path, jobs: list[Job]) -> bool:
+        return not file.exists() or any(job.finished_at > file.stat().st_mtime for job in jobs)
+
     figure6, figure2 = correlated_arms(plan)
     wanted = []
-    for arm, seeds in [(arm, plan.seeds) for arm in figure6] + [(arm, plan.seeds[:1]) for arm in figure2]:
-        for seed in (seed for seed in seeds if seed in results.seeds(arm)):
-            wanted.append((f"correlation/{arm.name}-s{seed}.json", lambda a=arm, s=seed: _correlation(plan, a, s)))
+    for arm, seeds in [(arm, results.seeds(arm)) for arm in figure6] + [
+        (arm, results.seeds(arm)[:1]) for arm in figure2
+    ]:
+        for job in (plan.job(arm, seed) for seed in seeds):
+            wanted.append((f"correlation/{arm.name}-s{job.seed}.json", job, _correlation))
     for pair in coefficient_arms(plan):
         for arm, measure in zip(pair, (_coefficients, _ranks)):
-            if first in results.seeds(arm):
-                wanted.append((f"coefficients/{arm.name}.json", lambda a=arm, m=measure: m(plan, a)))
-    wanted.append(("latency.csv", lambda: _latency(plan)))
-    yield from ((folder / name, measure) for name, measure in wanted if not (folder / name).exists())
+            for seed in results.seeds(arm)[:1]:
+                wanted.append((f"coefficients/{arm.name}.json", plan.job(arm, seed), measure))
+    for name, job, measure in wanted:
+        if is_due(folder / name, [job]):
+            yield folder / name, lambda measure=measure, job=job: measure(plan, job)
+    if plan.is_whole and not (folder / "latency.csv").exists():
+        yield folder / "latency.csv", lambda: _latency(plan)
 
-    trained = [arm for arm in plan.arms if first in results.seeds(arm)]
-    known = (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
-    if any(arm.name not in known for arm in trained):  # all of them again, because they have to take turns
-        yield folder / "arm_latency.json", lambda: _arm_latency(plan, trained)
+    timed = [plan.job(arm, seed) for arm in plan.arms for seed in results.seeds(arm)[:1]]
+    file, known = folder / "arm_latency.json", (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
+    if timed and (is_due(file, timed) or any(job.arm.name not in known for job in timed)):
+        yield file, lambda: _arm_latency(plan, timed)  # all of them again, because they have to take turns
 
 
-def _correlation(plan: Plan, arm: Arm, seed: int) -> str:
+def _correlation(plan: Plan, job: Job) -> str:
     from dynet_jax.analysis.correlation import correlate_workdir
 
-    found = correlate_workdir(plan.job(arm, seed).workdir, images=plan.budget.images)
+    found = correlate_workdir(job.workdir, images=plan.budget.images)
     return json.dumps({layer: correlation.to_dict() for layer, correlation in found.items()})
 
 
-def _coefficients(plan: Plan, arm: Arm) -> str:
+def _coefficients(plan: Plan, job: Job) -> str:
     from dynet_jax.analysis.coefficients import coefficients_of_workdir, summarize_coefficients
     from dynet_jax.analysis.neighbour_plots import plot_nearest_images
     from dynet_jax.analysis.neighbours import choose_queries, nearest_images
     from dynet_jax.analysis.rank import ranks_of_trained
 
-    workdir = plan.job(arm, plan.seeds[0]).workdir
-    trained, coefficients = coefficients_of_workdir(workdir, images=plan.budget.images)
-    neighbours = nearest_images(coefficients, NEIGHBOURS)
+    trained, coefficients = coefficients_of_workdir(job.workdir, images=plan.budget.images)
+    neighbours = nearest_images(coefficients, min(NEIGHBOURS, len(coefficients) - 1))
     queries = choose_queries(coefficients.labels, QUERIES)
-    picture = plan.out / FOLDER / "coefficients" / f"{arm.name}-nearest.png"
-    plot_nearest_images(trained, coefficients, neighbours, queries, picture)
+    picture = plan.out / FOLDER / "coefficients" / f"{job.arm.name}-nearest.png"
+    same = "" if neighbours.same_class is None else f": same class {100 * neighbours.same_class:.1f} %"
+    title = f"{job.arm.title}\nnearest by coefficients{same}"
+    plot_nearest_images(trained, coefficients, neighbours, queries, picture, title)
     summaries, ranks = summarize_coefficients(coefficients), ranks_of_trained(trained, coefficients)
     return json.dumps(
         {
@@ -111,27 +133,31 @@ def _coefficients(plan: Plan, arm: Arm) -> str:
     )
 
 
-def _ranks(plan: Plan, arm: Arm) -> str:
+def _ranks(plan: Plan, job: Job) -> str:
     from dynet_jax.analysis.rank import ranks_of_trained
     from dynet_jax.analysis.trained import open_trained
 
-    trained = open_trained(plan.job(arm, plan.seeds[0]).workdir, images=1)
+    trained = open_trained(job.workdir, images=1)
     return json.dumps({"ranks": {layer: rank.to_dict() for layer, rank in ranks_of_trained(trained).items()}})
 
 
-def _arm_latency(plan: Plan, arms: list[Arm]) -> str:
+def _arm_latency(plan: Plan, jobs: list[Job]) -> str:
     """Milliseconds for one image in every arm, in turns, so that what drifts on the machine drifts for all."""
     from dynet_jax import inference
 
-    models = {arm: inference.load(plan.job(arm, plan.seeds[0]).workdir) for arm in arms}
+    models = {job.arm: inference.load(job.workdir) for job in jobs}
+    arms = list(models)
     size = plan.common.data.image_size
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     samples: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    busy = share_of_others()
     for number in range(ROUNDS):
         for arm in arms[:: -1 if number % 2 else 1]:
             samples[arm].append(_milliseconds(models[arm], image))
     quartiles = {arm.name: np.quantile(times, (0.25, 0.5, 0.75)).tolist() for arm, times in samples.items()}
-    return json.dumps({"runtime": models[arms[0]].runtime, "quartiles_ms": quartiles})
+    runtime = f"{models[arms[0]].runtime}, {machine()}"
+    found = {"runtime": runtime, "quartiles_ms": quartiles, "busy": busy}
+    return json.dumps(found)
 
 
 def _milliseconds(model, image: np.ndarray) -> float:
@@ -155,6 +181,8 @@ def _latency(plan: Plan) -> str:
     wanted = latency.Plan(
         budget.latency_networks, runtimes, [len(cores())], budget.latency_sizes, runs=budget.latency_runs
     )
+    found = {"busy": share_of_others(), "machine": machine()}
+    write_whole(plan.out / FOLDER / "latency_machine.json", json.dumps(found))
     measured = [m for group, _ in latency.measure(wanted, lambda line: None) for m in group]
     return csv_of(measured)
 

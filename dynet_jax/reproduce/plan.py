@@ -1,25 +1,32 @@
 """Everything that is to be trained, and where it goes: arms x seeds, each with its configuration and work directory."""
 
 import json
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import ml_collections
 
 from dynet_jax.data import load_source
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 from dynet_jax.models import create_model
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
 from dynet_jax.reproduce.experiments import Experiment, experiments
 from dynet_jax.train.config import check_config, flatten, override
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
-from dynet_jax.train.workdir import read_config
+from dynet_jax.train.optim import make_schedule
+from dynet_jax.train.setup import make_run_optimizer
+from dynet_jax.train.task import make_task
+from dynet_jax.train.workdir import FREE, IMAGES_FILE, lock, read_config
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
 # Keys of the configuration that make an arm or a seed.
-OF_ARMS = ("model.name", "model.width", "model.group_size", "model.coefficients", "model.num_classes", "seed")
+OF_OPTIONS = {"data.name": "--dataset", "data.data_dir": "--data-dir"}
+OF_ARMS = ("init_from", "seed", "model.name", "model.width", "model.group_size", "model.coefficients")
+OF_ARMS += ("model.num_classes",)
 
 
 class Job(NamedTuple):
@@ -34,6 +41,17 @@ class Job(NamedTuple):
         return (self.workdir / FINISHED_FILE).exists()
 
     @property
+    def finished_at(self) -> float:
+        """In seconds since the epoch; 0 if it is not finished."""
+        return (self.workdir / FINISHED_FILE).stat().st_mtime if self.is_finished else 0.0
+
+    @property
+    def images(self) -> dict[str, int]:
+        """How many it was trained and tested on; empty before it has begun."""
+        file = self.workdir / IMAGES_FILE
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    @property
     def steps_done(self) -> int:
         """By the last line that it has reported."""
         rows = read_metrics(self.workdir / METRICS_FILE, "train")
@@ -45,6 +63,7 @@ class Plan:
 
     Attributes:
       experiments: {key: Experiment}. budget: the sizes behind `budget_name`.
+      is_whole: whether all experiments are in it.
       common: the configuration of all arms, without network and seed.
       class_names, train_images, test_images: of the dataset.
     Raises UserError for whatever cannot be: an unknown dataset, budget, experiment or key of the configuration.
@@ -63,10 +82,12 @@ class Plan:
     ):
         if seeds < 1:
             raise UserError(f"--seeds={seeds} leaves nothing to train; 3 or more show a spread")
-        self.dataset, self.budget_name, self.out = dataset, budget_name, out
+        self.dataset, self.budget_name, self.out, self.data_dir = dataset, budget_name, out, data_dir
         self.seeds, self.overrides = tuple(range(seeds)), list(overrides)
         self.budget: Budget = budget_named(budget_name)
+        self.threads: int | None = None  # of each run, once the folder is claimed
         self.experiments: dict[str, Experiment] = experiments(self.budget, only)
+        self.is_whole = len(self.experiments) == len(experiments(self.budget))
         self.common = self._common(data_dir)
         train, test = (load_source(dataset, split, data_dir) for split in ("train", "test"))
         self.class_names, self.train_images, self.test_images = train.class_names, len(train), len(test)
@@ -74,6 +95,8 @@ class Plan:
     def _common(self, data_dir: str | None) -> ml_collections.ConfigDict:
         config = base_config(self.dataset, data_dir, self.budget)
         given = {text.removeprefix("--config.").partition("=")[0] for text in self.overrides}
+        for key in given & OF_OPTIONS.keys():
+            raise UserError(f"--config.{key} is set by {OF_OPTIONS[key]}")
         for key in given & set(OF_ARMS):
             raise UserError(f"{key} is what the arms differ in; choose a --budget, --experiments or --seeds instead")
         override(config, self.overrides)
@@ -114,13 +137,18 @@ class Plan:
         Without JAX's devices: an accelerator's memory is for the processes that train.
         """
         size, batch = self.common.data.image_size, self.common.batch_size
+        if batch > self.train_images:
+            raise UserError(
+                f"{self.dataset} has {self.train_images} training images, less than batch_size={batch}; use "
+                f"--config.batch_size={2 ** max(0, self.train_images.bit_length() - 4)}"
+            )
         for arm in self.arms:
             config = self.config(self.job(arm, 0))
             stride = create_model(arm.network, **arm.arguments, small_input=config.model.small_input).stride
             if size < stride:
                 raise UserError(f"images of {size} px are too small for {arm.title}, which has stride {stride}")
-        if batch > self.train_images:
-            raise UserError(f"{self.dataset} has {self.train_images} training images, less than batch_size={batch}")
+        make_task(config).training_transform()
+        make_run_optimizer(config, make_schedule(config.learning_rate, 0, self.steps, decay=config.schedule))
 
     @property
     def steps(self) -> int:
@@ -130,38 +158,75 @@ class Plan:
     @property
     def command(self) -> str:
         """That makes the same report."""
-        words = ["dynet reproduce", f"--dataset={self.dataset}", f"--budget={self.budget_name}", f"--out={self.out}"]
+        words = ["dynet", "reproduce", f"--dataset={self.dataset}", f"--budget={self.budget_name}", f"--out={self.out}"]
+        words += [f"--data-dir={self.data_dir}"] if self.data_dir else []
         words += [f"--seeds={len(self.seeds)}"] if len(self.seeds) != 3 else []
-        everything = experiments(self.budget)
-        words += [f"--experiments={','.join(self.experiments)}"] if len(self.experiments) < len(everything) else []
-        return " ".join(words + self.overrides)
+        words += [] if self.is_whole else [f"--experiments={','.join(self.experiments)}"]
+        return shlex.join(words + self.overrides)
 
-    def claim(self) -> None:
-        """Make the folder, or make sure that it holds a plan whose runs are this one's too.
+    def claim(self) -> IO:
+        """Make the folder, or make sure that it holds a plan whose runs are this one's too; keep others out of it.
 
-        Experiments and seeds may be added or left out: a run is the same in each. Raises UserError for another plan.
+        Experiments and seeds may be added or left out: a run is the same in each. The folder is this plan's until the
+        returned file is closed. Raises UserError for another plan, or one that is at work there.
         """
-        file = self.out / PLAN_FILE
-        settings = {"dataset": self.dataset, "budget": self.budget_name, "overrides": sorted(self.overrides)}
+        file, recipe = self.out / PLAN_FILE, self._recipe()
         if file.exists():
-            before = json.loads(file.read_text())
-            for key, value in settings.items():
+            before = read_json(file)
+            self.threads = before.pop("threads", None)
+            for key, value in recipe.items():
                 if before.get(key) != value:
                     raise UserError(
-                        f"{self.out} holds a plan with {key}={before.get(key)!r}, not {value!r}; use another --out"
+                        f"{self.out} holds a plan with {key}={before.get(key)!r}, not {value!r}; use another --out, or "
+                        "what it began with"
                     )
         elif self.out.exists() and any(self.out.iterdir()):
             raise UserError(f"{self.out} is not empty and holds no plan of dynet reproduce; use another --out")
-        self.out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=1) + "\n")
+        busy = f"another dynet reproduce is at work in {self.out}; wait for it, or use another --out"
+        held = lock(self.out, busy)
+        if not file.exists():
+            write_whole(file, json.dumps(recipe, indent=1) + "\n")
+        return held
+
+    def settle(self, threads: int | None) -> None:
+        """Remember how many cores each run has: runs of one plan have equally many."""
+        if threads != self.threads:
+            self.threads = threads
+            write_whole(self.out / PLAN_FILE, json.dumps({**self._recipe(), "threads": threads}, indent=1) + "\n")
+
+    def _recipe(self) -> dict:
+        """What may not change in a folder, as JSON gives it back."""
+        common = {key: value for key, value in flatten(self.common).items() if key not in FREE and key not in OF_ARMS}
+        return json.loads(json.dumps({"dataset": self.dataset, "budget": self.budget_name, **common}))
 
     def check_runs(self) -> None:
         """Raises UserError if a finished run was trained otherwise than the plan says now."""
         for job in (job for arm in self.arms for job in self.jobs(arm) if job.is_finished):
             before, now = flatten(read_config(job.workdir)), flatten(self.config(job))
-            for key in ("epochs", "batch_size", "learning_rate", "data.image_size", "model.width"):
-                if before[key] != now[key]:
+            images = {"training images": self.train_images, "test images": self.test_images}
+            before, now = before | job.images, now | images
+            for key in sorted(before.keys() | now.keys() - FREE):
+                if key not in FREE and _plain(before.get(key)) != _plain(now.get(key)):
                     raise UserError(
-                        f"{job.workdir} was trained with {key}={before[key]!r}, which is {now[key]!r} by this version; "
-                        "use another --out"
+                        f"{job.workdir} was trained with {key}={before.get(key)!r}, which is {now.get(key)!r} by this "
+                        "version; use another --out"
                     )
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, file)
+
+
+def read_json(file: Path):
+    """Raises UserError if it cannot be read."""
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({one_line(error)}); remove it to begin anew, runs are kept") from error
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple | list) else value

@@ -8,36 +8,42 @@ import jaxlib
 
 import dynet_jax
 from dynet_jax.analysis.table import Table
-from dynet_jax.machine import cores, processor_model
+from dynet_jax.machine import machine
 from dynet_jax.reproduce import measured_sections, sections
 from dynet_jax.reproduce.document import FIGURES, Document, write_html, write_markdown
-from dynet_jax.reproduce.plan import Plan
+from dynet_jax.reproduce.plan import Plan, read_json, write_whole
 from dynet_jax.reproduce.results import Results
 
-DEVICES_FILE = "devices.json"
+DEVICES_FILE, FAILURES_FILE = "devices.json", "failures.json"
 
 
-def note_device(plan: Plan, backend: str, workers: int) -> None:
-    """Remember what the runs of this command are trained on; the report names every one that there was."""
-    device = (
-        f"{len(cores())} cores of {processor_model()}"
-        if backend == "cpu"
-        else f"{backend}, {jax.devices()[0].device_kind}"
-    )
+def note_device(plan: Plan, device: str, workers: int, threads: int | None) -> None:
+    """Remember what runs of this command are trained on; the report names every one that there was.
+
+    device: 'cpu', or an accelerator's name: this process must not ask JAX, which would take the accelerator's memory.
+    """
+    device = machine() if device == "cpu" else device
+    each = f", each on {threads} core{'s' * (threads > 1)}" if threads else ""
+    arrangement = f"{workers} run{'s' * (workers > 1)} at a time{each}"
     versions = f"dynet_jax {dynet_jax.__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}"
-    noted = {"device": device, "workers": workers, "versions": versions}
+    noted = {"device": device, "arrangement": arrangement, "versions": versions}
     known = _devices(plan)
     if noted not in known:
-        (plan.out / DEVICES_FILE).write_text(json.dumps([*known, noted], indent=1) + "\n")
+        write_whole(plan.out / DEVICES_FILE, json.dumps([*known, noted], indent=1) + "\n")
 
 
-def write_report(plan: Plan, failed: dict[Path, str]) -> list[Path]:
+def note_failures(plan: Plan, failed: dict[Path, str]) -> None:
+    """Remember why runs are missing, until the next time that they are trained."""
+    write_whole(plan.out / FAILURES_FILE, json.dumps({path.name: why for path, why in failed.items()}, indent=1) + "\n")
+
+
+def write_report(plan: Plan) -> list[Path]:
     """Write report.html, report.md and figures/ into the plan's folder; returns the first two."""
     folder = plan.out / FIGURES
     folder.mkdir(exist_ok=True)
     results, devices = Results(plan), _devices(plan)
     device = "; ".join(dict.fromkeys(noted["device"] for noted in devices)) or "device unknown"
-    workers = " or ".join(dict.fromkeys(str(noted["workers"]) for noted in devices)) or "as many as were asked for"
+    arrangement = " or ".join(dict.fromkeys(noted["arrangement"] for noted in devices)) or "not known"
     config = plan.common
     stamp = (
         f"{plan.dataset}, {config.data.image_size} px, {config.epochs:g} epochs, {len(plan.seeds)} seeds, "
@@ -50,12 +56,12 @@ def write_report(plan: Plan, failed: dict[Path, str]) -> list[Path]:
         measured_sections.correlation_section(plan, folder, stamp),
         measured_sections.coefficient_section(plan, folder, stamp),
         measured_sections.rank_section(plan, folder, stamp),
-        measured_sections.latency_section(plan, folder, device),
-        sections.training_section(results, folder, stamp, workers),
+        measured_sections.latency_section(plan, folder),
+        sections.training_section(results, folder, stamp, arrangement),
     ]
     versions = "; ".join(dict.fromkeys(noted["versions"] for noted in devices))
-    facts = _facts(plan, results, device, versions, failed)
-    missing = _missing(plan, results, failed)
+    facts = _facts(plan, results, device, arrangement, versions)
+    missing = _missing(plan, results)
     document = Document(
         f"DyNet's experiments on {plan.dataset}",
         [facts, *missing],
@@ -67,7 +73,7 @@ def write_report(plan: Plan, failed: dict[Path, str]) -> list[Path]:
     return files
 
 
-def _facts(plan: Plan, results: Results, device: str, versions: str, failed: dict[Path, str]) -> Table:
+def _facts(plan: Plan, results: Results, device: str, arrangement: str, versions: str) -> Table:
     config, classes = plan.common, len(plan.class_names)
     runs = len(plan.arms) * len(plan.seeds)
     finished = sum(len(results.seeds(arm)) for arm in plan.arms)
@@ -89,15 +95,18 @@ def _facts(plan: Plan, results: Results, device: str, versions: str, failed: dic
         ),
         ("runs", f"{len(plan.arms)} networks x {len(plan.seeds)} seeds; {finished} of {runs} finished"),
         ("errors", "top-1 on the whole test set after the last step; mean ± standard deviation over the seeds"),
-        ("device", device),
+        ("device", f"{device}; {arrangement}"),
         ("versions", versions),
         ("command", f"`{plan.command}`"),
     ]
     return Table(("what", "how"), rows)
 
 
-def _missing(plan: Plan, results: Results, failed: dict[Path, str]) -> list[str]:
-    lines = [f"**Failed**: `{workdir.name}`: {reason}" for workdir, reason in failed.items()]
+def _missing(plan: Plan, results: Results) -> list[str]:
+    file = plan.out / FAILURES_FILE
+    failed = read_json(file) if file.exists() else {}
+    names = {job.workdir.name for arm in plan.arms for job in plan.jobs(arm) if not job.is_finished}
+    lines = [f"**Failed**: `{name}`: {reason}" for name, reason in failed.items() if name in names]
     few = [arm for arm in plan.arms if len(results.seeds(arm)) < len(plan.seeds)]
     waiting = ", ".join(f"{arm.name} ({len(results.seeds(arm))})" for arm in few)
     if waiting:
@@ -110,4 +119,4 @@ def _missing(plan: Plan, results: Results, failed: dict[Path, str]) -> list[str]
 
 def _devices(plan: Plan) -> list[dict]:
     file = plan.out / DEVICES_FILE
-    return json.loads(file.read_text()) if file.exists() else []
+    return read_json(file) if file.exists() else []

@@ -13,11 +13,16 @@ class Results:
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self._seeds = {arm: [job.seed for job in plan.jobs(arm) if job.is_finished] for arm in plan.arms}
+        self._rows = {arm: self._finished_rows(arm) for arm in plan.arms}
+
+    def _finished_rows(self, arm: Arm) -> dict[int, list[dict]]:
+        """Test rows by seed, of runs whose last evaluation is there: a full disk may have kept it from being noted."""
+        rows = {job.seed: self.test_rows(job) for job in self.plan.jobs(arm) if job.is_finished}
+        return {seed: found for seed, found in rows.items() if found and found[-1]["step"] == self.plan.steps}
 
     def seeds(self, *arms: Arm) -> list[int]:
         """That all of the arms have finished."""
-        return [seed for seed in self.plan.seeds if all(seed in self._seeds[arm] for arm in arms)]
+        return [seed for seed in self.plan.seeds if all(seed in self._rows[arm] for arm in arms)]
 
     def errors(self, arm: Arm, *, beside: Arm | None = None) -> Sample | None:
         """Top-1 errors on the test set after the last step, in %; None if there is none.
@@ -25,8 +30,8 @@ class Results:
         beside: another arm, which has to have finished the seeds too.
         """
         seeds = self.seeds(arm, *([] if beside is None else [beside]))
-        rows = [self.test_rows(self.plan.job(arm, seed))[-1] for seed in seeds]
-        return Sample(tuple(100 * (1 - row["top1"]) for row in rows)) if rows else None
+        rows = [self._rows[arm][seed][-1] for seed in seeds]
+        return Sample(tuple(100 * (1 - row["top1"]) for row in rows), 100 / self.plan.test_images) if rows else None
 
     def training_losses(self, arm: Arm) -> Sample | None:
         """Of the last report of each run, with label smoothing."""

@@ -10,10 +10,11 @@ from dynet_jax.reproduce.arms import NAMES, Arm
 from dynet_jax.reproduce.claims import RULE, claims, difference
 from dynet_jax.reproduce.document import Figure, Section
 from dynet_jax.reproduce.experiments import TITLES
-from dynet_jax.reproduce.measured import arm_latencies
+from dynet_jax.reproduce.measured import arm_latencies, busy_warning, how_arm_latencies
 from dynet_jax.reproduce.paper import paper_error
 from dynet_jax.reproduce.results import Results
 
+BARS = "Filled marks are dynamic networks; one network's arms are joined. Vertical bars are the spread over seeds."
 WORDS = {
     "table1": ["The paper's networks beside those that they are made from."],
     "table4": ["The same widths, with dynamic kernels and plain ones; MACs differ by fusion and predictors alone."],
@@ -49,16 +50,19 @@ def experiment_sections(results: Results, folder: Path, stamp: str) -> Iterator[
 
 def _errors_table(results: Results, key: str, arms: Sequence[Arm]) -> Table:
     seeds = results.plan.seeds
-    header = ("network", *(f"seed {seed}" for seed in seeds), "top-1 error %", "training loss", "MACs, 1e6", "paper %")
+    header = ("network", *(f"seed {seed}" for seed in seeds), "top-1 error %", "training loss", "MACs, 1e6")
+    papers = [paper_error(key, arm) for arm in arms]
     rows = []
     for arm in arms:
         own = dict(zip(results.seeds(arm), results.errors(arm).values))
         numbers = [f"{own[seed]:.2f}" if seed in own else "" for seed in seeds]
         macs = f"{results.macs(arm) / 1e6:.2f}"
-        paper = paper_error(key, arm)
         loss = results.training_losses(arm).text(3)
-        rows.append((arm.title, *numbers, results.errors(arm).text(), loss, macs, paper))
-    return Table(header, rows)
+        rows.append((arm.title, *numbers, results.errors(arm).text(), loss, macs))
+    if not any(papers):
+        return Table(header, rows)
+    in_paper = "the paper's %, ImageNet, full width"
+    return Table((*header, in_paper), [(*row, paper) for row, paper in zip(rows, papers)])
 
 
 def _difference_table(results: Results, key: str) -> list[str | Table]:
@@ -87,7 +91,8 @@ def _figure(results: Results, key: str, folder: Path, stamp: str) -> list[Figure
         if not pairs:
             return []
         errors = [(results.errors(a, beside=b), results.errors(b, beside=a)) for a, b in pairs]
-        figures.plot_pairs([(a.title, b.title, *e) for (a, b), e in zip(pairs, errors)], file, title)
+        told = [(a.title, b.title, results.seeds(a, b), *e) for (a, b), e in zip(pairs, errors)]
+        figures.plot_pairs(told, file, title)
         words = "each line is a seed, a bar the mean; lines that rise are better with the left network."
         caption = f"{title}: {words} {stamp}"
     return [Figure(file.with_suffix(".png"), caption)]
@@ -109,22 +114,21 @@ def tradeoff_section(results: Results, folder: Path, stamp: str) -> Section | No
     arms = [arm for arm in results.plan.arms if results.seeds(arm)]
     if not arms:
         return None
-    points = [(arm, results.macs(arm) / 1e6, results.errors(arm)) for arm in arms]
+    points = [(arm, (results.macs(arm) / 1e6,) * 3, results.errors(arm)) for arm in arms]
     xlabel = "multiply-adds of one image, 1e6"
     figures.plot_tradeoff(points, folder / "error_macs", "Error against multiply-adds", xlabel)
-    blocks = [Figure(folder / "error_macs.png", f"Bars are the spread over seeds. {stamp}")]
-    latencies = arm_latencies(results.plan)
-    timed = [(arm, latencies[arm][1], results.errors(arm)) for arm in arms if arm in latencies]
+    blocks: list = [Figure(folder / "error_macs.png", f"{BARS} {stamp}")]
+    latencies, (runtime, busy) = arm_latencies(results.plan), how_arm_latencies(results.plan)
+    timed = [(arm, latencies[arm], results.errors(arm)) for arm in arms if arm in latencies]
     if timed:
         size = results.plan.common.data.image_size
         xlabel = f"milliseconds for one image of {size} px on this machine"
         figures.plot_tradeoff(timed, folder / "error_latency", "Error against measured latency", xlabel)
-        blocks.append(
-            Figure(folder / "error_latency.png", f"Medians of 15 rounds in which all networks take turns. {stamp}")
-        )
+        words = f"{BARS} Horizontal bars are quartiles of 15 rounds in which all networks take turns, by {runtime}."
+        blocks += [Figure(folder / "error_latency.png", f"{words} {stamp}"), *busy_warning(busy)]
     header = ("network", "top-1 error %", "MACs, 1e6", "ms, median", "quartiles")
     by_macs = sorted(points, key=lambda point: point[1])
-    rows = [(a.title, errors.text(), f"{macs:.2f}", *_times(latencies.get(a))) for a, macs, errors in by_macs]
+    rows = [(a.title, e.text(), f"{macs[1]:.2f}", *_times(latencies.get(a))) for a, macs, e in by_macs]
     return Section("What accuracy costs", [*blocks, Table(header, rows)])
 
 
@@ -135,7 +139,7 @@ def _times(quartiles: tuple[float, float, float] | None) -> tuple[str, str]:
     return f"{median:.3f}", f"{low:.3f} to {high:.3f}"
 
 
-def training_section(results: Results, folder: Path, stamp: str, workers: str) -> Section | None:
+def training_section(results: Results, folder: Path, stamp: str, arrangement: str) -> Section | None:
     """How training went: speed, and test errors on the way."""
     plan = results.plan
     arms = [arm for arm in plan.arms if results.seeds(arm)]
@@ -148,8 +152,8 @@ def training_section(results: Results, folder: Path, stamp: str, workers: str) -
         rate = results.images_per_second(arm)
         rows.append((arm.title, round(rate), f"{1000 * batch / rate:.1f}", results.training_losses(arm).text(3)))
     words = (
-        f"Median over the reports of all runs, {workers} of which ran side by side, each with its share of the cores. "
-        f"A step is {batch} images: forward, backward and update."
+        f"Median over the reports of all runs; {arrangement}. What else the machine did is in it. A step is {batch} "
+        "images: forward, backward and update."
     )
     header = ("network", "images/s", "ms per step", "training loss at the end")
     blocks = [words, Table(header, rows), *_speed_ratios(results), Figure(folder / "curves.png", stamp)]

@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 
 class Sample(NamedTuple):
-    """Numbers, one for each seed.
+    """Numbers, one for each seed. They cannot differ by less than `resolution`, as shares of few images cannot.
 
     >>> sample = Sample((1.0, 2.0, 3.0))
     >>> sample.mean, sample.spread
@@ -21,6 +21,7 @@ class Sample(NamedTuple):
     """
 
     values: tuple[float, ...]
+    resolution: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -33,11 +34,31 @@ class Sample(NamedTuple):
 
     @property
     def half_width(self) -> float:
-        """Of the interval that holds the mean in 95 % of such samples (Student's t); infinite for one value."""
+        """Of the interval that holds the mean in 95 % of such samples (Student's t); infinite for one value.
+
+        Three equal numbers are no proof: the spread is taken as one step of the resolution at least.
+
+        >>> round(Sample((-0.28, -0.28, -0.28), resolution=0.28).half_width, 2)
+        0.7
+        """
         if len(self.values) < 2:
             return math.inf
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1)
-        return float(quantile * self.spread / math.sqrt(len(self.values)))
+        return float(quantile * max(self.spread, self.resolution) / math.sqrt(len(self.values)))
+
+    @property
+    def interval(self) -> str:
+        """The mean, signed, with the half width of its interval.
+
+        >>> Sample((1.0, 2.0, 3.0)).interval, Sample((1.0,)).interval
+        ('+2.00 ± 2.48', '+1.00, one seed')
+        """
+        one = not math.isfinite(self.half_width)
+        return f"{self.mean:+.2f}, one seed" if one else f"{self.mean:+.2f} ± {self.half_width:.2f}"
+
+    @property
+    def negative(self) -> "Sample":
+        return self._replace(values=tuple(-value for value in self.values))
 
     def text(self, digits: int = 2, signed: bool = False) -> str:
         """
@@ -61,7 +82,8 @@ def verdict(differences: Sample, *, below: float = 0.0) -> Verdict:
 
 def paired(first: Sample, second: Sample) -> Sample:
     """first - second, seed by seed."""
-    return Sample(tuple(a - b for a, b in zip(first.values, second.values, strict=True)))
+    differences = tuple(a - b for a, b in zip(first.values, second.values, strict=True))
+    return Sample(differences, max(first.resolution, second.resolution))
 
 
 def slopes(x: Sequence[float], samples: Sequence[Sample]) -> Sample:

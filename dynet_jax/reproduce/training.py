@@ -1,26 +1,24 @@
-"""Trains what a plan has not trained yet, in several processes side by side, and says how far it is."""
+"""Trains what a plan has not trained yet, in several processes side by side."""
 
 import contextlib
+import dataclasses
 import json
-import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from dynet_jax.errors import UserError
 from dynet_jax.machine import cores
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import RUNS_FOLDER, Job, Plan
-from dynet_jax.train.progress import duration
+from dynet_jax.reproduce.progress import Progress
 
-SECONDS_BETWEEN_LINES, POLL_SECONDS = 15, 0.5
-# What compiling an arm's programs costs, in training steps: for the estimate of the remaining time alone.
-STEPS_OF_COMPILING = 300
+POLL_SECONDS = 0.5
 
 
 class Interrupted(UserError):
@@ -29,14 +27,37 @@ class Interrupted(UserError):
     exit_code = 75
 
 
-def number_of_workers(wanted: int | None, device: str) -> int:
-    """One for each core on a CPU, where small networks leave a second core half idle; one for an accelerator."""
-    if wanted is not None:
-        return wanted
-    return len(cores()) if device == "cpu" else 1
+class Arrangement(NamedTuple):
+    """How many runs side by side, and how many cores each has; None for an accelerator's runs, or all cores."""
+
+    workers: int
+    threads: int | None
+
+    def cores_of(self, place: int) -> list[int]:
+        """Of the worker at this place; empty for all."""
+        if self.threads is None:
+            return []
+        known = cores()
+        return sorted({known[(place * self.threads + i) % len(known)] for i in range(self.threads)})
 
 
-def train_plan(plan: Plan, workers: int, say: Callable[[str], None]) -> dict[Path, str]:
+def arrange(workers: int | None, device: str, threads: int | None) -> Arrangement:
+    """Small networks leave a second core half idle, so that on a CPU each core trains another one.
+
+    device: 'cpu' or an accelerator's name. workers: what was asked for. threads: what the plan's earlier runs had: sums
+    depend on their number in the last digits, so that runs of one plan have equally many.
+    Raises UserError for several workers on an accelerator.
+    """
+    if device != "cpu":
+        if workers not in (None, 1):
+            raise UserError(f"--workers={workers} is for CPUs: one process has all of the memory of {device}")
+        return Arrangement(1, None)
+    count = len(cores())
+    threads = threads or max(1, count // (workers or count))
+    return Arrangement(workers or max(1, count // threads), threads)
+
+
+def train_plan(plan: Plan, arrangement: Arrangement, say: Callable[[str], None]) -> dict[Path, str]:
     """Train what is not finished. Returns {work directory: what went wrong} of runs that failed; the others go on.
 
     Raises Interrupted after SIGTERM or Ctrl-C, when all runs have saved. Run again, it goes on.
@@ -45,7 +66,7 @@ def train_plan(plan: Plan, workers: int, say: Callable[[str], None]) -> dict[Pat
     if not waiting:
         return {}
     (plan.out / RUNS_FOLDER).mkdir(exist_ok=True)
-    with _Crew(plan, min(workers, len(waiting)), waiting, say) as crew:
+    with _Crew(plan, arrangement, waiting, say) as crew:
         return crew.work()
 
 
@@ -54,15 +75,24 @@ def _likely_cost(arm: Arm) -> float:
     return arm.width * {"dy_mobilenet_v2": 3, "mobilenet_v2": 2}.get(arm.network, 1)
 
 
-class _Crew:
-    """The processes, and what each of them is working on."""
+@dataclasses.dataclass(eq=False)
+class _Worker:
+    """A process, its place among the others, and what it is working on; None if there is nothing left."""
 
-    def __init__(self, plan: Plan, size: int, waiting: list[tuple[Arm, list[Job]]], say: Callable):
-        self.plan, self.size, self.waiting, self.say = plan, size, waiting, say
-        self.working: dict[subprocess.Popen, tuple[Arm, list[Job]] | None] = {}
+    process: subprocess.Popen
+    place: int
+    work: tuple[Arm, list[Job]] | None = None
+
+
+class _Crew:
+    """The workers; they end when the context is left."""
+
+    def __init__(self, plan: Plan, arrangement: Arrangement, waiting: list[tuple[Arm, list[Job]]], say: Callable):
+        self.plan, self.arrangement, self.waiting, self.say = plan, arrangement, waiting, say
+        self.workers: list[_Worker] = []
         self.failed: dict[Path, str] = {}
-        self.answers: queue.Queue[tuple[subprocess.Popen, dict | None]] = queue.Queue()
-        self.progress = _Progress(plan, [jobs for _, jobs in waiting])
+        self.answers: queue.Queue[tuple[_Worker, dict | None]] = queue.Queue()
+        self.progress = Progress(plan, [jobs for _, jobs in waiting])
         self.signalled = False
 
     def __enter__(self) -> "_Crew":
@@ -71,27 +101,28 @@ class _Crew:
 
     def _note(self, number, frame):
         if self.signalled:  # once more: at once
-            for process in self.working:
-                process.kill()
+            for worker in self.workers:
+                worker.process.kill()
         self.signalled = True
 
     def __exit__(self, *_) -> None:
-        for process in self.working:
-            process.stdin.close()  # which ends it
-        for process in self.working:
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                worker.process.stdin.close()  # which ends it
+        for worker in self.workers:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
-            process.kill()
+                worker.process.wait(timeout=10)
+            worker.process.kill()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def work(self) -> dict[Path, str]:
-        for place in range(self.size):
+        for place in range(min(self.arrangement.workers, len(self.waiting))):
             self._start(place)
-        while any(self.working.values()) and not self.signalled:
+        while any(worker.work for worker in self.workers) and not self.signalled:
             with contextlib.suppress(queue.Empty):
                 self._hear(*self.answers.get(timeout=POLL_SECONDS))
-            line = self.progress.line([jobs for _, jobs in filter(None, self.working.values())])
+            line = self.progress.line([worker.work[1] for worker in self.workers if worker.work], self.failed)
             if line:
                 self.say(line)
         if self.signalled:
@@ -99,94 +130,75 @@ class _Crew:
         return self.failed
 
     def _start(self, place: int) -> None:
-        # Small networks leave cores idle, so each process has its own share of them.
-        own = cores()[place :: self.size] if self.size > 1 else []
         process = subprocess.Popen(
-            [sys.executable, "-m", "dynet_jax.reproduce.worker", ",".join(map(str, own))],
+            [
+                sys.executable,
+                "-m",
+                "dynet_jax.reproduce.worker",
+                ",".join(map(str, self.arrangement.cores_of(place))),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
             start_new_session=True,  # the terminal's Ctrl-C is for this process, which tells the others
         )
-        process.place = place
-        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
-        self._give_work(process)
+        worker = _Worker(process, place)
+        self.workers.append(worker)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        self._give_work(worker)
 
-    def _listen(self, process: subprocess.Popen) -> None:
-        for line in process.stdout:
-            self.answers.put((process, json.loads(line)))
-        self.answers.put((process, None))
+    def _listen(self, worker: _Worker) -> None:
+        try:
+            for line in worker.process.stdout:
+                self.answers.put((worker, json.loads(line)))
+        finally:
+            self.answers.put((worker, None))
 
-    def _give_work(self, process: subprocess.Popen) -> None:
-        self.working[process] = self.waiting.pop(0) if self.waiting else None
-        if self.working[process] is None:
+    def _give_work(self, worker: _Worker) -> None:
+        worker.work = self.waiting.pop(0) if self.waiting else None
+        if worker.work is None:
             return
-        arm, jobs = self.working[process]
+        arm, jobs = worker.work
         order = {
             "log": str(self.plan.out / RUNS_FOLDER / f"{arm.name}.log"),
             "jobs": [{"config": self.plan.config(job).to_dict(), "workdir": str(job.workdir)} for job in jobs],
         }
         with contextlib.suppress(OSError):  # one that has ended is noticed by its output
-            process.stdin.write(json.dumps(order) + "\n")
+            worker.process.stdin.write(json.dumps(order) + "\n")
 
-    def _hear(self, process: subprocess.Popen, answer: dict | None) -> None:
+    def _hear(self, worker: _Worker, answer: dict | None) -> None:
         if answer is None:
-            self._lost(process)
+            self._lost(worker)
         elif "idle" in answer:
-            self._give_work(process)
+            self._give_work(worker)
         elif answer["error"] is not None:
-            self.failed[Path(answer["workdir"])] = answer["error"]
-            self.say(f"{answer['workdir']} failed: {answer['error']}")
+            self._note_failure(Path(answer["workdir"]), answer["error"])
 
-    def _lost(self, process: subprocess.Popen) -> None:
+    def _note_failure(self, workdir: Path, reason: str) -> None:
+        self.failed[workdir] = reason
+        self.say(f"{workdir} failed: {reason}")
+
+    def _lost(self, worker: _Worker) -> None:
         """It died, of the want of memory perhaps: its runs have failed, another one takes its place."""
-        arm_and_jobs = self.working.pop(process)
-        if arm_and_jobs is None or self.signalled:
+        self.workers.remove(worker)
+        worker.process.kill()
+        if worker.work is None or self.signalled:
             return
-        arm, jobs = arm_and_jobs
+        arm, jobs = worker.work
         for job in (job for job in jobs if not job.is_finished and job.workdir not in self.failed):
-            reason = f"its process ended with exit code {process.wait()}; see {RUNS_FOLDER}/{arm.name}.log"
-            self.failed[job.workdir] = reason
-            self.say(f"{job.workdir} failed: {reason}")
-        self._start(process.place)
+            reason = f"its process ended with exit code {worker.process.wait()}; see {RUNS_FOLDER}/{arm.name}.log"
+            self._note_failure(job.workdir, reason)
+        if self.waiting:
+            self._start(worker.place)
 
     def _leave(self) -> None:
         self.say("stopping: every run saves its state; once more to stop at once")
-        for process in self.working:
-            with contextlib.suppress(OSError):
-                os.kill(process.pid, signal.SIGTERM)
-        for process, work in self.working.items():
-            if work is None:
-                process.kill()
-            process.wait()
+        for worker in self.workers:
+            if worker.work is None:
+                worker.process.kill()
+            else:
+                worker.process.terminate()
+        for worker in self.workers:
+            worker.process.wait()
         raise Interrupted("stopped; run the same command to go on")
-
-
-class _Progress:
-    """`31/54 runs, 57 % | dy_mobile-w0.25-g6 seed 1: 88/132 | ETA 6m10s`"""
-
-    def __init__(self, plan: Plan, todo: Sequence[Sequence[Job]]):
-        self.plan, self.todo = plan, todo
-        self.total = sum(STEPS_OF_COMPILING + plan.steps * len(jobs) for jobs in todo)
-        self.begun = sum(job.steps_done for jobs in todo for job in jobs)
-        self.start, self.last = time.monotonic(), -1e9
-
-    def line(self, working: Sequence[Sequence[Job]]) -> str | None:
-        """None if the last one was a moment ago."""
-        now = time.monotonic()
-        if now - self.last < SECONDS_BETWEEN_LINES:
-            return None
-        self.last = now
-        done = sum(self._done(jobs) for jobs in self.todo) - self.begun
-        share = done / max(1, self.total - self.begun)
-        eta = duration((now - self.start) * (1 - share) / share) if share > 0.01 else "unknown yet"
-        jobs = [job for arm in self.plan.arms for job in self.plan.jobs(arm)]
-        finished = sum(job.is_finished for job in jobs)
-        current = [next((job for job in jobs if not job.is_finished), None) for jobs in working]
-        places = [f"{j.arm.name} seed {j.seed}: {j.steps_done}/{self.plan.steps}" for j in filter(None, current)]
-        return " | ".join([f"{finished}/{len(jobs)} runs, {100 * share:.0f} %", *places, f"ETA {eta}"])
-
-    def _done(self, jobs: Sequence[Job]) -> int:
-        steps = sum(job.steps_done for job in jobs)
-        return steps + STEPS_OF_COMPILING * any(job.is_finished or job.steps_done for job in jobs)

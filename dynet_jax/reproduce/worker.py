@@ -22,6 +22,7 @@ def main(cores: str) -> None:
     if cores and hasattr(os, "sched_setaffinity"):  # before JAX counts them
         os.sched_setaffinity(0, map(int, cores.split(",")))
     answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is not an answer
     orders: queue.Queue[dict] = queue.Queue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
 
@@ -30,7 +31,7 @@ def main(cores: str) -> None:
     use_compilation_cache()
     while True:
         order = orders.get()
-        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)

@@ -31,11 +31,11 @@ FREE_IN_EVALUATION = FREE & {
 }
 
 
-def lock(workdir: Path) -> IO:
+def lock(workdir: Path, busy: str | None = None) -> IO:
     """Make the directory, and keep other runs out of it until the returned file is closed or the process ends.
 
-    Raises UserError if another run is using it, or if it cannot be made. Where the file system has no locks, it keeps
-    nobody out.
+    Raises UserError if another run is using it (which says `busy`), or if it cannot be made. Where the file system has
+    no locks, it keeps nobody out.
     """
     with _writing(workdir):
         file = (workdir / LOCK_FILE).open("w")
@@ -43,7 +43,8 @@ def lock(workdir: Path) -> IO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise UserError(f"another run is using {workdir}; wait until it has ended, or use another --workdir") from error
+        busy = busy or f"another run is using {workdir}; wait until it has ended, or use another --workdir"
+        raise UserError(busy) from error
     except OSError:
         pass
     return file

@@ -11,7 +11,7 @@ from dynet_jax.train.workdir import record
 
 def make_plan(out: Path, **options) -> Plan:
     plan = Plan("digits", "small", out, **options)
-    plan.claim()
+    plan.claim().close()
     return plan
 
 
@@ -22,12 +22,13 @@ def finish(plan: Plan, error: Callable[[Arm, int], float | None]) -> None:
             percent = error(arm, job.seed)
             if percent is None:
                 continue
-            record(job.workdir, plan.config(job), plan.class_names)
+            images = {"training images": plan.train_images, "test images": plan.test_images}
+            record(job.workdir, plan.config(job), plan.class_names, images)
             rows = [
                 {"step": 10, "kind": "train", "loss": 2.0, "learning_rate": 0.1, "images_per_second": 5.0},
                 {"step": 20, "kind": "train", "loss": 1.0, "learning_rate": 0.1, "images_per_second": 100.0},
                 {"step": 10, "kind": "test", "top1": 0.1, "loss": 2.0},
-                {"step": 20, "kind": "test", "top1": 1 - percent / 100, "loss": 1.0},
+                {"step": plan.steps, "kind": "test", "top1": 1 - percent / 100, "loss": 1.0},
             ]
             (job.workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             (job.workdir / FINISHED_FILE).touch()

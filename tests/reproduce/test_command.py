@@ -19,6 +19,10 @@ from tests.reproduce.fake_runs import finish, make_plan
         (["--dataset=digits", "--config.batch_size=none"], "batch_size must be int"),
         (["--dataset=digits", "--config.data.image_size=0"], "data.image_size must be positive"),
         (["--dataset=digits", "--config.batch_size=5000"], "has 1438 training images, less than batch_size=5000"),
+        (["--dataset=digits", "--config.schedule=square"], "square"),
+        (["--dataset=digits", "--config.data.crop=foo"], "foo"),
+        (["--dataset=digits", "--experiments="], "is not a list like table4,figure5"),
+        (["--dataset=digits", "--report-only"], "there are no finished runs of this plan"),
         (["--dataset=digits", "--epochs=3"], "cannot read '--epochs=3'; set a key as --config.KEY=VALUE"),
         ([], "required: --dataset"),
     ],
@@ -43,3 +47,12 @@ def test_a_report_of_what_there_is(tmp_path, capfd):
     assert out.splitlines() == [str(tmp_path / "out" / f"report.{kind}") for kind in ("html", "md")]
     assert err == ""
     assert "4 of 6 finished" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_dry_run_lists_what_would_be_trained_and_writes_nothing(tmp_path, capfd):
+    arguments = ["--dataset=digits", "--experiments=table6", f"--out={tmp_path / 'out'}", "--dry-run"]
+    assert main(["reproduce", *arguments]) == 0
+    out, _ = capfd.readouterr()
+    names = [line.split("|")[1].strip() for line in out.splitlines()[2:]]
+    assert names == ["dy_resnet18-w0.25-g1", "dy_resnet18-w0.25-g6"]
+    assert not (tmp_path / "out").exists()

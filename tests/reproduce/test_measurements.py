@@ -9,6 +9,7 @@ from dynet_jax.reproduce import arms
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.experiments import Experiment
 from dynet_jax.reproduce.measurements import measure_plan
+from dynet_jax.reproduce.plan import FINISHED_FILE
 from dynet_jax.reproduce.report import write_report
 from tests.analysis.workdirs import DIGITS, save_untrained
 from tests.reproduce.fake_runs import finish, make_plan
@@ -52,6 +53,7 @@ def test_each_thing_is_measured_once_and_reported(out):
     for arm in plan.arms:
         for job in plan.jobs(arm):
             save_untrained(job.workdir, plan.config(job), DIGITS)
+            (job.workdir / FINISHED_FILE).touch()
     measure_plan(plan, lines.append)
     made = times(out)
     assert sorted(str(file.relative_to(out / "measured")) for file in made) == [
@@ -61,6 +63,7 @@ def test_each_thing_is_measured_once_and_reported(out):
         "coefficients/fix_mobile_tiny-w1.json",
         *(f"correlation/{arm.name}-s{seed}.json" for arm in (DYNAMIC, FIXED) for seed in (0, 1)),
         "latency.csv",
+        "latency_machine.json",
     ]
     assert lines[-1].startswith(f"measuring {len(lines)}/{len(lines)}: ")
     (correlation,) = json.loads((out / "measured" / "correlation" / "dy_tiny-w1-g3-s1.json").read_text()).values()
@@ -69,11 +72,11 @@ def test_each_thing_is_measured_once_and_reported(out):
     lost = out / "measured" / "correlation" / "dy_tiny-w1-g3-s1.json"
     before = lost.read_text()
     lost.unlink()
-    measure_plan(plan, lines.append)
+    assert measure_plan(plan, lines.append) == {}
     assert lost.read_text() == before
     assert {file for file, time in times(out).items() if made[file] != time} == {lost}
 
-    page, text = (file.read_text() for file in write_report(plan, {}))
+    page, text = (file.read_text() for file in write_report(plan))
     for title in ("Fig. 2 and 6: correlation", "What the coefficients do", "Effective rank", "What accuracy costs"):
         assert f"## {title}" in text
     assert "| Fig. 6" in text

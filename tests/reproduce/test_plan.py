@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 
 from dynet_jax.errors import UserError
@@ -24,6 +26,12 @@ def test_keys_of_the_configuration_are_for_all_arms(tmp_path):
     assert plan.steps == 3 * (1438 // 32)
 
 
+@pytest.mark.parametrize(("key", "option"), [("data.name=cifar10", "--dataset"), ("data.data_dir=x", "--data-dir")])
+def test_the_dataset_has_options_of_its_own(tmp_path, key, option):
+    with pytest.raises(UserError, match=f"is set by {option}"):
+        Plan("digits", "small", tmp_path, overrides=[f"--config.{key}"])
+
+
 @pytest.mark.parametrize("key", ["seed=1", "model.width=0.5", "model.name=resnet18"])
 def test_what_arms_differ_in_is_not_overridden(tmp_path, key):
     with pytest.raises(UserError, match="is what the arms differ in"):
@@ -38,7 +46,8 @@ def test_a_misspelt_key_is_named(tmp_path):
 def test_another_plan_is_kept_out_of_a_folder(tmp_path):
     make_plan(tmp_path / "out")
     make_plan(tmp_path / "out", only=["table4"], seeds=5)  # the same runs, or more of them
-    with pytest.raises(UserError, match="holds a plan with overrides="):
+    make_plan(tmp_path / "out", overrides=["--config.epochs=3", "--config.data.threads=2"])  # the same in other words
+    with pytest.raises(UserError, match=r"holds a plan with epochs=3.0, not 1.0"):
         make_plan(tmp_path / "out", overrides=["--config.epochs=1"])
     with pytest.raises(UserError, match="holds a plan with budget='small', not 'medium'"):
         Plan("digits", "medium", tmp_path / "out").claim()
@@ -57,6 +66,32 @@ def test_finished_runs_of_another_recipe_are_not_mixed_in(tmp_path):
     plan.common.epochs = 7.0
     with pytest.raises(UserError, match=r"was trained with epochs=3.0, which is 7.0 by this version"):
         plan.check_runs()
+
+
+def test_a_folder_belongs_to_one_command_at_a_time(tmp_path):
+    plan = Plan("digits", "small", tmp_path / "out")
+    with plan.claim(), pytest.raises(UserError, match="another dynet reproduce is at work in"):
+        Plan("digits", "small", tmp_path / "out").claim()
+    plan.claim().close()
+
+
+def test_a_damaged_plan_is_named(tmp_path):
+    make_plan(tmp_path / "out")
+    (tmp_path / "out" / "plan.json").write_text("")
+    with pytest.raises(UserError, match=r"plan.json is damaged"):
+        make_plan(tmp_path / "out")
+
+
+def test_the_number_of_cores_of_a_run_stays(tmp_path):
+    make_plan(tmp_path / "out").settle(2)
+    assert make_plan(tmp_path / "out").threads == 2
+
+
+def test_the_command_can_be_typed(tmp_path):
+    plan = Plan("digits", "small", tmp_path / "my photos", data_dir="a b", seeds=5, only=["table4"])
+    words = shlex.split(plan.command)
+    assert words[:2] == ["dynet", "reproduce"]
+    assert {f"--out={tmp_path / 'my photos'}", "--data-dir=a b", "--seeds=5", "--experiments=table4"} <= set(words)
 
 
 def test_no_seed_is_no_plan(tmp_path):

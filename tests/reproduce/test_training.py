@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 
+from dynet_jax.errors import UserError
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.experiments import Experiment
 from dynet_jax.reproduce.plan import Plan
-from dynet_jax.reproduce.training import number_of_workers, train_plan
+from dynet_jax.reproduce.training import Arrangement, arrange, train_plan
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 
 ARM = Arm("resnet18", 0.0625)
@@ -23,16 +25,18 @@ def small_plan(out):
     overrides = ["--config.epochs=2", "--config.log_every_steps=4", "--config.checkpoint_every_steps=4"]
     plan = Plan("digits", "small", out, seeds=2, overrides=[*overrides, "--config.data.threads=1"])
     plan.experiments = {"table1": Experiment((ARM,))}
-    plan.claim()
+    plan.claim().close()
     return plan
 
 
 def train_in_a_process(out, **options):
     script = f"""
 import sys
-from tests.reproduce.test_training import small_plan, train_plan
+from tests.reproduce.test_training import Arrangement, small_plan, train_plan
 from pathlib import Path
-sys.exit(bool(train_plan(small_plan(Path({str(out)!r})), 1, lambda line: print(line, file=sys.stderr, flush=True))))
+def say(line):
+    print(line, file=sys.stderr, flush=True)
+sys.exit(bool(train_plan(small_plan(Path({str(out)!r})), Arrangement(1, 1), say)))
 """
     return subprocess.Popen([sys.executable, "-c", script], **options)
 
@@ -52,7 +56,7 @@ def wait_for(condition, seconds=240):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     plan = small_plan(tmp_path_factory.mktemp("plan") / "out")
-    assert train_plan(plan, 1, print) == {}
+    assert train_plan(plan, Arrangement(1, 1), print) == {}
     return plan
 
 
@@ -60,7 +64,7 @@ def uninterrupted(tmp_path_factory):
 def test_runs_are_finished_and_not_run_again(uninterrupted):
     files = [job.workdir / "finished" for job in uninterrupted.jobs(ARM)]
     before = [file.stat().st_mtime_ns for file in files]
-    assert train_plan(uninterrupted, 1, print) == {}
+    assert train_plan(uninterrupted, Arrangement(1, 1), print) == {}
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
@@ -83,7 +87,7 @@ def test_killed_it_goes_on_to_the_same_numbers(uninterrupted, tmp_path):
     wait_for(free, seconds=20)  # its worker has noticed and ended
     lock.close()
     assert not plan.job(ARM, 0).is_finished
-    assert train_plan(plan, 1, print) == {}
+    assert train_plan(plan, Arrangement(1, 1), print) == {}
     assert scores(plan) == scores(uninterrupted)
 
 
@@ -109,12 +113,35 @@ def test_a_run_that_fails_does_not_end_the_others(uninterrupted, tmp_path):
     workdir.mkdir(parents=True)
     with (workdir / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        failed = train_plan(plan, 1, print)
+        failed = train_plan(plan, Arrangement(1, 1), print)
     assert list(failed) == [workdir]
     assert "another run is using" in failed[workdir]
 
 
-def test_a_cpu_takes_a_run_for_each_core_and_an_accelerator_one():
-    assert number_of_workers(None, "NVIDIA H100") == 1
-    assert number_of_workers(3, "cpu") == 3
-    assert number_of_workers(None, "cpu") >= 1
+def test_runs_have_as_many_cores_each_whatever_is_left():
+    with mock.patch("dynet_jax.reproduce.training.cores", return_value=[0, 1, 2, 3]):
+        assert arrange(None, "cpu", None) == Arrangement(4, 1)
+        assert arrange(2, "cpu", None) == Arrangement(2, 2)
+        assert arrange(None, "cpu", 2) == Arrangement(2, 2)  # of the plan's earlier runs
+        assert arrange(3, "cpu", 1) == Arrangement(3, 1)
+        assert [Arrangement(2, 2).cores_of(place) for place in range(2)] == [[0, 1], [2, 3]]
+        assert Arrangement(1, 1).cores_of(0) == [0]
+
+
+def test_an_accelerator_has_one_process():
+    assert arrange(None, "NVIDIA H100", None) == Arrangement(1, None)
+    with pytest.raises(UserError, match="one process has all of the memory of NVIDIA H100"):
+        arrange(2, "NVIDIA H100", None)
+
+
+@pytest.mark.slow
+def test_what_a_library_prints_is_not_an_answer(uninterrupted, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("print('hello from a library')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    plan, lines = small_plan(tmp_path / "out"), []
+    workdir = plan.job(ARM, 0).workdir
+    workdir.mkdir(parents=True)
+    with (workdir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        failed = train_plan(plan, Arrangement(1, 1), lines.append)
+    assert set(failed) == {job.workdir for job in plan.jobs(ARM)}  # its process is not to be understood
