@@ -151,7 +151,8 @@ class _Crew:
     def _listen(self, worker: _Worker) -> None:
         try:
             for line in worker.process.stdout:
-                self.answers.put((worker, json.loads(line)))
+                with contextlib.suppress(ValueError):  # what a library prints before the worker has begun
+                    self.answers.put((worker, json.loads(line)))
         finally:
             self.answers.put((worker, None))
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from unittest import mock
 
 import pytest
 
@@ -19,9 +20,10 @@ def models():
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory):
-    register()
     folder = tmp_path_factory.mktemp("runs")
-    return [digits_workdir(folder / name, name) for name in ("tiny", "tiny_static")]
+    with mock.patch.dict(registry._BUILDERS):  # made before the fixture that takes a test's models away again
+        register()
+        return [digits_workdir(folder / name, name) for name in ("tiny", "tiny_static")]
 
 
 def test_two_networks_side_by_side(workdirs, tmp_path, capfd):

@@ -103,7 +103,9 @@ def test_a_signal_saves_and_leaves_with_75(uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_does_not_end_the_others(uninterrupted, tmp_path):
+def test_a_run_that_fails_does_not_end_the_others(uninterrupted, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("print('what a library prints is not an answer')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     plan = small_plan(tmp_path / "out")
     for job in uninterrupted.jobs(ARM)[1:]:  # the second seed is done already
         destination = plan.job(ARM, job.seed).workdir
@@ -132,16 +134,3 @@ def test_an_accelerator_has_one_process():
     assert arrange(None, "NVIDIA H100", None) == Arrangement(1, None)
     with pytest.raises(UserError, match="one process has all of the memory of NVIDIA H100"):
         arrange(2, "NVIDIA H100", None)
-
-
-@pytest.mark.slow
-def test_what_a_library_prints_is_not_an_answer(uninterrupted, tmp_path, monkeypatch):
-    (tmp_path / "sitecustomize.py").write_text("print('hello from a library')")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    plan, lines = small_plan(tmp_path / "out"), []
-    workdir = plan.job(ARM, 0).workdir
-    workdir.mkdir(parents=True)
-    with (workdir / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        failed = train_plan(plan, Arrangement(1, 1), lines.append)
-    assert set(failed) == {job.workdir for job in plan.jobs(ARM)}  # its process is not to be understood
