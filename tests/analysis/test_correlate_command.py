@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 
 from dynet_jax.cli import main
+from dynet_jax.models import registry
 from tests.analysis.workdirs import digits_workdir, register, save_untrained
 from tests.data.maps import CLASSES, write_maps
 from tests.test_cli import assert_one_line, cells, run
