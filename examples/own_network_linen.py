@@ -2,7 +2,7 @@
 
     python examples/own_network_linen.py [--epochs=20] [--seed=0]
 
-The network is trained twice, with `nn.Conv` and with `DynamicConv`, all else alike. Both take well under a minute on
+The network is trained twice, with `nn.Conv` and with `DynamicConv`, all else alike. Both take about a minute on
 two CPU cores.
 """
 

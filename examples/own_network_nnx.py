@@ -3,7 +3,7 @@
     python examples/own_network_nnx.py [--epochs=20] [--seed=0]
 
 The network is trained twice, with `nnx.Conv` and with `DynamicConv`, all else alike. Each dynamic layer has a predictor
-of its own. Both take well under a minute on two CPU cores. `count_macs` reads Linen networks only, so multiply-adds are
+of its own. Both take about a minute on two CPU cores. `count_macs` reads Linen networks only, so multiply-adds are
 not printed here.
 """
 

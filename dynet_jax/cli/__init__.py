@@ -1,5 +1,5 @@
 """The commands: `train.py`, and `dynet`'s summary, prepare, evaluate, predict, correlate, import-torch, export,
-compile-tpu and benchmark.
+compile-tpu, benchmark and reproduce.
 
 A command imports what it works with when it runs: --help, and the answer to a mistyped argument, do not wait for it.
 """
