@@ -117,7 +117,8 @@ PAGE = Template("""<!doctype html>
   table { border-collapse: collapse; margin: 1rem 0; font-size: .88rem; }
   th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top; }
   th { border-bottom: 2px solid #555; }
-  .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+  .number { text-align: right; font-variant-numeric: tabular-nums; }
+  td.number { white-space: nowrap; }
   figure { margin: 1.5rem 0; }
   img { max-width: 100%; height: auto; }
   figcaption { font-size: .88rem; color: #444; }
