@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
+from dynet_jax.analysis import figures
 from dynet_jax.analysis.latency import Measurement
 from dynet_jax.analysis.latency_compare import (
     PAPER,
@@ -33,7 +34,7 @@ def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title
     rows = figure7_rows(measurements)
     rows = rows[: 1 + next((i for i, (_, _, runtime) in enumerate(rows) if runtime), len(rows))]
     rows = rows if fastest else rows[-1:]
-    pyplot = _pyplot()
+    pyplot = figures.pyplot()
     figure, grid = pyplot.subplots(
         len(rows), len(threads), figsize=(5 * len(threads), 3.6 * len(rows)), sharex=True, sharey=True,
         squeeze=False, layout="constrained",
@@ -71,7 +72,7 @@ def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: st
     """
     threads, pairs = values(measurements, "threads"), values(measurements, "pair")
     labels = list(dict.fromkeys(label(m.cell) for m in select(measurements, is_dynamic=True)))
-    pyplot = _pyplot()
+    pyplot = figures.pyplot()
     width = max(5.5, 1 + 0.28 * len(labels) * len(pairs))
     figure, row = pyplot.subplots(
         1, len(threads), figsize=(width * len(threads), 4.2), sharey=True, squeeze=False, layout="constrained"
@@ -113,12 +114,3 @@ def _bars(axes, measurements: Sequence[Measurement], pairs: Sequence[str], label
         starts, ends = ([index + side for index in published] for side in (-0.45, 0.45))
         ratios = [base / dynamic for dynamic, base in published.values()]
         axes.hlines(ratios, starts, ends, color="black", linewidth=2, label="the paper's, in Caffe")
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from dynet_jax.analysis import figures
+
 COLORS = {"train": "#0072B2", "test": "#D55E00"}  # told apart by colour-blind readers and in grey
 
 
@@ -23,11 +25,7 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: 
 
     rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', the score, and in training 'learning_rate'.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = figures.pyplot()
     figure, (loss, accuracy, rate) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for kind, style in (("train", "-"), ("test", "o-")):
         steps = [row["step"] for row in rows[kind]]
@@ -56,11 +54,7 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: 
 
 def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file: Path, title: str) -> None:
     """A confusion matrix (rows: labels) in percent of each row, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = figures.pyplot()
     shares = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     side = 2.2 + 0.42 * len(class_names)
     figure, axes = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")
@@ -80,11 +74,7 @@ def plot_comparison(rows: dict[str, dict[int, list[dict]]], image_file: Path, ti
 
     rows: {network: {seed: test rows by step, each with 'step' and 'top1'}}.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = figures.pyplot()
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     styles = zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7"), ("o-", "s--", "^-.", "d:"))
     for (network, seeds), (color, style) in zip(rows.items(), styles):

@@ -1,10 +1,6 @@
 """`dynet benchmark`: how fast dynamic networks are on this machine's processor, beside their bases."""
 
-import argparse
-import sys
-from collections.abc import Callable
-
-from dynet_jax.cli.parsing import path_argument
+from dynet_jax.cli.parsing import list_argument, path_argument, positive_argument, say
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.number_formats import NUMBERS
 
@@ -22,17 +18,24 @@ def add_benchmark(commands) -> None:
         "dynet benchmark --image-sizes=128,224,320,448,640,896 --runtimes=native,onnxruntime --numbers=float32; "
         "dynet benchmark --batch=8,32,128 --runtimes=native,onnxruntime,jax --numbers=float32",
     )
-    parser.add_argument("--networks", type=_words, metavar="NAMES", help="dynamic ones; default: the paper's four")
-    parser.add_argument("--runtimes", type=_words, metavar="NAMES", help="default: all that are installed")
     parser.add_argument(
-        "--numbers", type=_words, metavar="NAMES", help=f"of {', '.join(NUMBERS)}; default: all that a runtime has"
+        "--networks", type=list_argument, metavar="NAMES", help="dynamic ones; default: the paper's four"
+    )
+    parser.add_argument("--runtimes", type=list_argument, metavar="NAMES", help="default: all that are installed")
+    parser.add_argument(
+        "--numbers",
+        type=list_argument,
+        metavar="NAMES",
+        help=f"of {', '.join(NUMBERS)}; default: all that a runtime has",
     )
     parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: 1 and all cores")
     parser.add_argument(
         "--image-sizes", "--image-size", type=_numbers, default=[224], metavar="N,...", help="default: 224"
     )
     parser.add_argument("--batch", type=_numbers, default=[1], metavar="N,...", help="images per run; default: 1")
-    parser.add_argument("--runs", type=_number, default=50, help="of each; fewer of what takes long; default: 50")
+    parser.add_argument(
+        "--runs", type=positive_argument, default=50, help="of each; fewer of what takes long; default: 50"
+    )
     parser.add_argument("--width", type=float, default=1.0, help="of all networks; default: 1")
     parser.add_argument("--out", type=path_argument, metavar="DIR", help=f"where to write {', '.join(FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="the files in DIR if they are there")
@@ -55,9 +58,9 @@ def _benchmark(options) -> None:
     plan = Plan(options.networks or OF_THE_PAPER, runtimes, threads, **sizes, runs=options.runs, width=options.width)
     _claim(options.out, options.overwrite)
     for line in missing:
-        _say(line)
+        say(line)
     measurements, parts = [], []
-    for measured, profiled in measure(plan, _say):
+    for measured, profiled in measure(plan, say):
         measurements, parts = measurements + measured, parts + profiled
         if options.out is not None:  # what there is so far, in case that it is interrupted
             (options.out / FILES[0]).write_text(csv_of(measurements))
@@ -89,7 +92,7 @@ def _write(out, text: str, measurements) -> None:
         size = 224 if 224 in sizes else sizes[0]
         latency_plots.plot_reductions(single, figure7, "Latency saved: 100 % - L_dynamic / L_base, one image")
         latency_plots.plot_table2(select(single, image_size=size), bars, f"One image of {size} px (Table 2)")
-    _say(f"written to {out}")
+    say(f"written to {out}")
 
 
 def _runtimes(names: list[str] | None, wanted: list[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
@@ -138,26 +141,5 @@ def _claim(out, overwrite: bool) -> None:
     (out / FILES[0]).touch()
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _words(text: str) -> list[str]:
-    return _unique(text, str)
-
-
 def _numbers(text: str) -> list[int]:
-    return _unique(text, _number)
-
-
-def _unique(text: str, read: Callable) -> list:
-    found = [read(word.strip()) for word in text.split(",")]
-    if not all(found) or len(set(found)) < len(found):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list like A,B, with each once")
-    return found
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
+    return list_argument(text, positive_argument)

@@ -1,11 +1,9 @@
 """`dynet correlate`: how far the feature maps of trained networks are correlated, the paper's Fig. 2 and 6."""
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
-from dynet_jax.cli.parsing import path_argument
+from dynet_jax.cli.parsing import list_argument, path_argument, say
 from dynet_jax.cli.workdirs import add_step
 from dynet_jax.errors import UserError
 
@@ -26,7 +24,10 @@ def add_correlate(commands) -> None:
         "workdirs", nargs="+", type=path_argument, metavar="WORKDIR", help="of train.py or import-torch"
     )
     parser.add_argument(
-        "--layer", type=_names, metavar="NAME,...", help=f"default: the stage before the last; '{LIST}' shows the names"
+        "--layer",
+        type=list_argument,
+        metavar="NAME,...",
+        help=f"default: the stage before the last; '{LIST}' shows the names",
     )
     add_step(parser)
     parser.add_argument("--images", type=int, metavar="N", help="spread evenly over the test set; default: all")
@@ -57,7 +58,7 @@ def _correlate(options) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
     networks = []
     for workdir, trained, chosen in zip(workdirs, opened, layers):
-        summaries = correlate_trained(trained, chosen, _say)
+        summaries = correlate_trained(trained, chosen, say)
         about = {"workdir": str(workdir), "model": trained.run.config.model.name, "step": trained.step}
         networks.append({**about, "dataset": trained.dataset, "layers": summaries})
     document = json.dumps({"networks": [_plain(network) for network in networks]}, indent=2)
@@ -129,21 +130,10 @@ def _write(out: Path, document: str, networks: list[dict]) -> None:
     datasets = ", ".join(dict.fromkeys(network["dataset"] for network in networks))
     images = ", ".join(dict.fromkeys(f"{found.images:,}" for found in lines.values()))
     plot_correlations(lines, out / "correlation", f"Correlation between feature maps: {datasets}, {images} images")
-    _say(f"written to {out}")
+    say(f"written to {out}")
 
 
 def _check_out(out: Path | None, overwrite: bool) -> None:
     present = [name for name in FILES if out is not None and (out / name).exists()]
     if present and not overwrite:
         raise UserError(f"{out} has {', '.join(present)} already; name another folder, or add --overwrite")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list like A,B, with each once")
-    return names

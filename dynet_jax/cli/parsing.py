@@ -1,9 +1,11 @@
 """What the commands share: how arguments are read, and how mistakes are answered, by one line and an exit code."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dynet_jax.errors import UserError
 
@@ -54,3 +56,24 @@ def overrides(rest: list[str]) -> list[str]:
         if not argument.startswith("--config.") or "=" not in argument:
             raise UserError(f"cannot read {argument!r}; set a key as --config.KEY=VALUE, or see --help")
     return rest
+
+
+def list_argument(text: str, read: Callable[[str], Any] = str, example: str = "A,B") -> list:
+    """'a,b' -> [read('a'), read('b')]; each once."""
+    found = [read(word.strip()) for word in text.split(",")]
+    if not all(found) or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like {example}, with each once")
+    return found
+
+
+def positive_argument(text: str) -> int:
+    """A number from 1 up."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def say(line: str) -> None:
+    """Progress, on stderr. A log on a full disk, a pipe that nobody reads, are no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

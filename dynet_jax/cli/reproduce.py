@@ -1,13 +1,12 @@
 """`dynet reproduce`: the paper's experiments on a dataset, and a report of what they show."""
 
-import argparse
 import contextlib
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
-from dynet_jax.cli.parsing import FAILED, overrides, path_argument
+from dynet_jax.cli.parsing import FAILED, list_argument, overrides, path_argument, positive_argument, say
 from dynet_jax.errors import UserError
 
 
@@ -29,7 +28,7 @@ def add_reproduce(commands) -> None:
     parser.add_argument("--experiments", type=_names, default=[], metavar="NAME,...", help=known)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each network; default: 3")
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="runs side by side on a CPU; default: one per core"
+        "--workers", type=positive_argument, metavar="N", help="runs side by side on a CPU; default: one per core"
     )
     parser.add_argument("--report-only", action="store_true", help="write the report of what there is, train nothing")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and what they cost, and write nothing")
@@ -40,15 +39,7 @@ def add_reproduce(commands) -> None:
 
 
 def _names(text: str) -> list[str]:
-    if not all(name.strip() for name in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list like table4,figure5")
-    return text.split(",")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
+    return list_argument(text, example="table4,figure5")
 
 
 def _reproduce(options) -> int:
@@ -85,13 +76,13 @@ def _reproduce(options) -> int:
         arrangement = arrange(options.workers, device, plan.threads)
         plan.settle(arrangement.threads)
         runs = len(plan.arms) * len(plan.seeds)
-        _say(f"{len(plan.arms)} networks, {runs} runs of {plan.steps} steps, {arrangement.workers} at a time")
+        say(f"{len(plan.arms)} networks, {runs} runs of {plan.steps} steps, {arrangement.workers} at a time")
         if plan.unfinished:
             note_device(plan, device, *arrangement)
-        failed = train_plan(plan, arrangement, _say)
+        failed = train_plan(plan, arrangement, say)
         note_failures(plan, failed)
         with _leaving_by_signal():
-            not_measured = measure_plan(plan, _say)
+            not_measured = measure_plan(plan, say)
             _report(plan)
         return FAILED if failed or not_measured else 0
 
@@ -142,8 +133,3 @@ def _device() -> str:
     if answer.returncode:
         raise UserError(f"JAX does not start: {(answer.stderr.strip().splitlines() or ['it says nothing'])[-1]}")
     return answer.stdout.strip().splitlines()[-1]
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # a log on a full disk, a pipe that nobody reads: no reason to stop
-        print(line, file=sys.stderr, flush=True)

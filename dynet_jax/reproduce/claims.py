@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dynet_jax.analysis.latency_compare import best, select, values
+from dynet_jax.analysis.latency_compare import PAPER, best, select, values
 from dynet_jax.reproduce.arms import NAMES, Arm
 from dynet_jax.reproduce.measured import BUSY, correlations, latencies, latency_busy
-from dynet_jax.reproduce.paper import paper_difference
+from dynet_jax.reproduce.paper import paper_difference, paper_error
 from dynet_jax.reproduce.results import Results
 from dynet_jax.reproduce.statistics import Sample, Verdict, paired, slopes, verdict
 
@@ -46,7 +46,7 @@ def claims(results: Results) -> list[Claim]:
 
 def difference(results: Results, first: Arm, second: Arm) -> Sample | None:
     """Of the errors, in points, seed by seed; None if no seed is finished by both."""
-    errors = results.errors(first, beside=second), results.errors(second, beside=first)
+    errors = results.errors(first, beside=[second]), results.errors(second, beside=[first])
     return None if None in errors else paired(*errors)
 
 
@@ -69,14 +69,14 @@ def _fixed(results: Results) -> Iterator[Claim]:
 def _group_sizes(results: Results) -> Iterator[Claim]:
     table5 = results.plan.experiments.get("table5")
     arms = [arm for arm in table5.arms if arm.coefficients is None] if table5 else []
-    seeds = results.seeds(*arms) if arms else []
-    if seeds:
-        errors = [_of_seeds(results, arm, seeds) for arm in arms]
+    if arms and results.seeds(*arms):
+        errors = [results.errors(arm, beside=arms) for arm in arms]
         found = slopes([math.log2(arm.group_size) for arm in arms], errors)
         means = ", ".join(f"{sample.mean:.2f}" for sample in errors)
         statement = "The error of Dy-mobile falls as g_t rises over 1, 2, 4, 6, on average"
         here = f"{means} %; {found.interval} points for each doubling"
-        yield Claim("Table 5", statement, "30.85, 29.43, 28.69, 28.27 %", here, verdict(found))
+        paper = ", ".join(f"{paper_error('table5', arm):.2f}" for arm in arms)
+        yield Claim("Table 5", statement, f"{paper} %", here, verdict(found))
     for dynamic, attention, found in _pairs(results, "table6"):
         statement = f"{dynamic.title} has a lower error than with g_t = 1 (channel attention)"
         here = f"{found.interval} points"
@@ -90,17 +90,14 @@ def _widths(results: Results) -> Iterator[Claim]:
         here = f"{found.interval} points at {_times(results, dynamic, base)} the MACs"
         yield Claim("Fig. 5", statement, "lower at every width (no values)", here, verdict(found))
     arms = [arm for dynamic, base, _ in pairs for arm in (dynamic, base)]
-    seeds = results.seeds(*arms) if arms else []
-    if len(pairs) > 1 and seeds:
-        advantages = [
-            paired(_of_seeds(results, base, seeds), _of_seeds(results, dynamic, seeds)) for dynamic, base, _ in pairs
-        ]
+    if len(pairs) > 1 and results.seeds(*arms):
+        errors = {arm: results.errors(arm, beside=arms) for arm in arms}
+        advantages = [paired(errors[base], errors[dynamic]) for dynamic, base, _ in pairs]
         found = slopes([math.log2(dynamic.width) for dynamic, _, _ in pairs], advantages)
         here = f"advantage {', '.join(f'{sample.mean:+.2f}' for sample in advantages)} points from narrow to wide; "
         here += f"{found.interval} for each doubling of the width"
-        decided = verdict(found)
-        if verdict(advantages[0].negative) != "seen":  # nothing to shrink
-            decided = "not seen" if verdict(advantages[0].negative) == "not seen" else "not decided"
+        advantage = verdict(advantages[0].negative)
+        decided = verdict(found) if advantage == "seen" else advantage  # else there is nothing to shrink
         statement = "There is an advantage at the smallest width, and it shrinks as the width grows"
         yield Claim("Fig. 5", statement, "it does (no values)", here, decided)
 
@@ -142,9 +139,9 @@ def _latency(results: Results) -> Iterator[Claim]:
             decided = "seen"
         elif fast.lower_quartile > slow.upper_quartile:
             decided = "not seen"
-        paper = {"dy_mobile": "1.87", "dy_resnet18": "1.32", "dy_resnet50": "1.48"}.get(network)
         statement = f"{NAMES[network]} is faster than {NAMES[slow.cell.network]} on a CPU (quartiles do not overlap)"
-        told = f"{paper} times as fast" if paper else "not measured there"
+        dynamic_ms, base_ms = PAPER.get(network, (None, None))
+        told = f"{base_ms / dynamic_ms:.2f} times as fast" if base_ms else "not measured there"
         yield Claim("Table 2", statement, told, here, decided)
 
 
@@ -154,11 +151,6 @@ def _pairs(results: Results, key: str) -> Iterator[tuple[Arm, Arm, Sample]]:
         found = difference(results, first, second)
         if found is not None:
             yield first, second, found
-
-
-def _of_seeds(results: Results, arm: Arm, seeds: list[int]) -> Sample:
-    own = dict(zip(results.seeds(arm), results.errors(arm).values))
-    return Sample(tuple(own[seed] for seed in seeds))
 
 
 def _times(results: Results, first: Arm, second: Arm) -> str:

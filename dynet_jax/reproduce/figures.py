@@ -9,6 +9,7 @@ from dynet_jax.analysis.latency_plots import COLORS, STYLES
 from dynet_jax.reproduce.arms import NAMES, Arm
 from dynet_jax.reproduce.statistics import Sample
 
+Quartiles = tuple[float, float, float]
 MARKERS = "os^DvPX*ph<>d"  # one for each network; a family has a colour, and so have others' coefficients
 SEED_COLORS = tuple(color for color in COLORS if color != "#F0E442")  # yellow lines are lost on white
 
@@ -62,11 +63,13 @@ def plot_over(
     return figures.save(figure, file)
 
 
-def plot_tradeoff(points: Sequence[tuple[Arm, float, Sample]], file: Path, title: str, xlabel: str) -> list[Path]:
+def plot_tradeoff(points: Sequence[tuple[Arm, Quartiles, Sample]], file: Path, title: str, xlabel: str) -> list[Path]:
     """Errors over what a network costs; arms of one network are joined, and a bar is the spread over seeds.
 
     points: (arm, quartiles of the cost, errors); of an exact cost all three are the same.
     """
+    from matplotlib.ticker import LogLocator
+
     figure, axes = figures.pyplot().subplots(figsize=(8.5, 5), layout="constrained")
     networks = list(dict.fromkeys((arm.network, arm.coefficients) for arm, _, _ in points))
     families = list(dict.fromkeys(kind or _family(network) for network, kind in networks))
@@ -82,7 +85,7 @@ def plot_tradeoff(points: Sequence[tuple[Arm, float, Sample]], file: Path, title
         axes.errorbar(x, means, spreads, reach, fmt=style, color=color, capsize=3, label=name, markersize=7,
                       linewidth=1.2, markerfacecolor=face)  # fmt: skip
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(figures.pyplot().LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.set(xlabel=xlabel, ylabel="top-1 error, %", title=title)

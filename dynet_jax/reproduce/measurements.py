@@ -14,15 +14,14 @@ import numpy as np
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import machine, share_of_others
 from dynet_jax.reproduce.arms import Arm
-from dynet_jax.reproduce.plan import Job, Plan, read_json, write_whole
+from dynet_jax.reproduce.plan import Job, Plan, read_json
 from dynet_jax.reproduce.results import Results
+from dynet_jax.train.workdir import write_whole
 
 FOLDER = "measured"
 ROUNDS, SECONDS_OF_WARMING = 15, 0.03
 NEIGHBOURS, QUERIES = 5, 6
 Say = Callable[[str], None]
-
-
 LATENCIES = ("arm_latency.json", "latency.csv")  # what depends on what else the machine does
 
 
@@ -35,7 +34,7 @@ def forget_latencies(plan: Plan) -> None:
 def measure_plan(plan: Plan, say: Say) -> dict[Path, str]:
     """Measure all that the finished runs allow and that has not been measured. Returns {file: why there is none}."""
     (plan.out / FOLDER).mkdir(exist_ok=True)
-    tasks, failed, start = pending(plan), {}, time.monotonic()
+    tasks, failed, start = list(_tasks(plan, Results(plan))), {}, time.monotonic()
     for number, (file, task) in enumerate(tasks):
         say(f"measuring {number + 1}/{len(tasks)}: {file.stem} ({time.monotonic() - start:.0f} s so far)")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -45,11 +44,6 @@ def measure_plan(plan: Plan, say: Say) -> dict[Path, str]:
             failed[file] = one_line(error)
             say(f"{file} cannot be measured: {failed[file]}")
     return failed
-
-
-def pending(plan: Plan) -> list[tuple[Path, Callable[[], str]]]:
-    """What can be measured and has not been: (the file, a function that gives its content)."""
-    return list(_tasks(plan, Results(plan)))
 
 
 def read(plan: Plan, name: str) -> dict | None:
@@ -72,7 +66,7 @@ def coefficient_arms(plan: Plan) -> list[tuple[Arm, Arm]]:
 
 
 def _tasks(plan: Plan, results: Results) -> Iterator[tuple[Path, Callable[[], str]]]:
-    """A file is up to date if it is younger than the runs that it is of."""
+    """(file, a function that gives its content) of what is due: a file that is younger than its runs is not."""
     folder = plan.out / FOLDER
 
     def is_due(file: Path, jobs: list[Job]) -> bool:
@@ -80,9 +74,8 @@ def _tasks(plan: Plan, results: Results) -> Iterator[tuple[Path, Callable[[], st
 
     figure6, figure2 = correlated_arms(plan)
     wanted = []
-    for arm, seeds in [(arm, results.seeds(arm)) for arm in figure6] + [
-        (arm, results.seeds(arm)[:1]) for arm in figure2
-    ]:
+    seeds_of = {arm: results.seeds(arm) for arm in figure6} | {arm: results.seeds(arm)[:1] for arm in figure2}
+    for arm, seeds in seeds_of.items():
         for job in (plan.job(arm, seed) for seed in seeds):
             wanted.append((f"correlation/{arm.name}-s{job.seed}.json", job, _correlation))
     for pair in coefficient_arms(plan):
@@ -156,8 +149,7 @@ def _arm_latency(plan: Plan, jobs: list[Job]) -> str:
             samples[arm].append(_milliseconds(models[arm], image))
     quartiles = {arm.name: np.quantile(times, (0.25, 0.5, 0.75)).tolist() for arm, times in samples.items()}
     runtime = f"{models[arms[0]].runtime}, {machine()}"
-    found = {"runtime": runtime, "quartiles_ms": quartiles, "busy": busy}
-    return json.dumps(found)
+    return json.dumps({"runtime": runtime, "quartiles_ms": quartiles, "busy": busy})
 
 
 def _milliseconds(model, image: np.ndarray) -> float:

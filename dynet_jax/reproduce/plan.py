@@ -1,7 +1,6 @@
 """Everything that is to be trained, and where it goes: arms x seeds, each with its configuration and work directory."""
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,9 @@ from dynet_jax.reproduce.experiments import Experiment, experiments
 from dynet_jax.train.config import check_config, flatten, override
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 from dynet_jax.train.optim import make_schedule
-from dynet_jax.train.setup import make_run_optimizer
+from dynet_jax.train.setup import count_steps, make_run_optimizer
 from dynet_jax.train.task import make_task
-from dynet_jax.train.workdir import FREE, IMAGES_FILE, lock, read_config
+from dynet_jax.train.workdir import FREE, IMAGES_FILE, changed_keys, lock, read_config, write_whole
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
 # Keys of the configuration that make an arm or a seed.
@@ -136,24 +135,20 @@ class Plan:
 
         Without JAX's devices: an accelerator's memory is for the processes that train.
         """
-        size, batch = self.common.data.image_size, self.common.batch_size
-        if batch > self.train_images:
-            raise UserError(
-                f"{self.dataset} has {self.train_images} training images, less than batch_size={batch}; use "
-                f"--config.batch_size={2 ** max(0, self.train_images.bit_length() - 4)}"
-            )
+        size = self.common.data.image_size
+        steps = self.steps
         for arm in self.arms:
             config = self.config(self.job(arm, 0))
             stride = create_model(arm.network, **arm.arguments, small_input=config.model.small_input).stride
             if size < stride:
                 raise UserError(f"images of {size} px are too small for {arm.title}, which has stride {stride}")
         make_task(config).training_transform()
-        make_run_optimizer(config, make_schedule(config.learning_rate, 0, self.steps, decay=config.schedule))
+        make_run_optimizer(config, make_schedule(config.learning_rate, 0, steps, decay=config.schedule))
 
     @property
     def steps(self) -> int:
         """Of each run."""
-        return max(1, round(self.common.epochs * (self.train_images // self.common.batch_size)))
+        return count_steps(self.common, self.train_images)[1]
 
     @property
     def command(self) -> str:
@@ -185,14 +180,14 @@ class Plan:
         busy = f"another dynet reproduce is at work in {self.out}; wait for it, or use another --out"
         held = lock(self.out, busy)
         if not file.exists():
-            write_whole(file, json.dumps(recipe, indent=1) + "\n")
+            write_whole(file, json.dumps(recipe, indent=1))
         return held
 
     def settle(self, threads: int | None) -> None:
         """Remember how many cores each run has: runs of one plan have equally many."""
         if threads != self.threads:
             self.threads = threads
-            write_whole(self.out / PLAN_FILE, json.dumps({**self._recipe(), "threads": threads}, indent=1) + "\n")
+            write_whole(self.out / PLAN_FILE, json.dumps({**self._recipe(), "threads": threads}, indent=1))
 
     def _recipe(self) -> dict:
         """What may not change in a folder, as JSON gives it back."""
@@ -205,19 +200,11 @@ class Plan:
             before, now = flatten(read_config(job.workdir)), flatten(self.config(job))
             images = {"training images": self.train_images, "test images": self.test_images}
             before, now = before | job.images, now | images
-            for key in sorted(before.keys() | now.keys() - FREE):
-                if key not in FREE and _plain(before.get(key)) != _plain(now.get(key)):
-                    raise UserError(
-                        f"{job.workdir} was trained with {key}={before.get(key)!r}, which is {now.get(key)!r} by this "
-                        "version; use another --out"
-                    )
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, file)
+            for key in (key for key in changed_keys(before, now) if key not in FREE):
+                raise UserError(
+                    f"{job.workdir} was trained with {key}={before.get(key)!r}, which is {now.get(key)!r} by this "
+                    "version; use another --out"
+                )
 
 
 def read_json(file: Path):
@@ -226,7 +213,3 @@ def read_json(file: Path):
         return json.loads(file.read_text())
     except ValueError as error:
         raise UserError(f"{file} is damaged ({one_line(error)}); remove it to begin anew, runs are kept") from error
-
-
-def _plain(value):
-    return list(value) if isinstance(value, tuple | list) else value

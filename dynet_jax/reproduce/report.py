@@ -11,8 +11,9 @@ from dynet_jax.analysis.table import Table
 from dynet_jax.machine import machine
 from dynet_jax.reproduce import measured_sections, sections
 from dynet_jax.reproduce.document import FIGURES, Document, write_html, write_markdown
-from dynet_jax.reproduce.plan import Plan, read_json, write_whole
+from dynet_jax.reproduce.plan import Plan, read_json
 from dynet_jax.reproduce.results import Results
+from dynet_jax.train.workdir import write_whole
 
 DEVICES_FILE, FAILURES_FILE = "devices.json", "failures.json"
 
@@ -29,12 +30,12 @@ def note_device(plan: Plan, device: str, workers: int, threads: int | None) -> N
     noted = {"device": device, "arrangement": arrangement, "versions": versions}
     known = _devices(plan)
     if noted not in known:
-        write_whole(plan.out / DEVICES_FILE, json.dumps([*known, noted], indent=1) + "\n")
+        write_whole(plan.out / DEVICES_FILE, json.dumps([*known, noted], indent=1))
 
 
 def note_failures(plan: Plan, failed: dict[Path, str]) -> None:
     """Remember why runs are missing, until the next time that they are trained."""
-    write_whole(plan.out / FAILURES_FILE, json.dumps({path.name: why for path, why in failed.items()}, indent=1) + "\n")
+    write_whole(plan.out / FAILURES_FILE, json.dumps({path.name: why for path, why in failed.items()}, indent=1))
 
 
 def write_report(plan: Plan) -> list[Path]:

@@ -1,6 +1,7 @@
 """What the finished runs of a plan have reached."""
 
 import statistics
+from collections.abc import Sequence
 
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Job, Plan
@@ -24,13 +25,12 @@ class Results:
         """That all of the arms have finished."""
         return [seed for seed in self.plan.seeds if all(seed in self._rows[arm] for arm in arms)]
 
-    def errors(self, arm: Arm, *, beside: Arm | None = None) -> Sample | None:
+    def errors(self, arm: Arm, *, beside: Sequence[Arm] = ()) -> Sample | None:
         """Top-1 errors on the test set after the last step, in %; None if there is none.
 
-        beside: another arm, which has to have finished the seeds too.
+        beside: other arms, which have to have finished the seeds too.
         """
-        seeds = self.seeds(arm, *([] if beside is None else [beside]))
-        rows = [self._rows[arm][seed][-1] for seed in seeds]
+        rows = [self._rows[arm][seed][-1] for seed in self.seeds(arm, *beside)]
         return Sample(tuple(100 * (1 - row["top1"]) for row in rows), 100 / self.plan.test_images) if rows else None
 
     def training_losses(self, arm: Arm) -> Sample | None:

@@ -90,7 +90,7 @@ def _figure(results: Results, key: str, folder: Path, stamp: str) -> list[Figure
         pairs = [(first, second) for first, second in experiment.pairs if results.seeds(first, second)]
         if not pairs:
             return []
-        errors = [(results.errors(a, beside=b), results.errors(b, beside=a)) for a, b in pairs]
+        errors = [(results.errors(a, beside=[b]), results.errors(b, beside=[a])) for a, b in pairs]
         told = [(a.title, b.title, results.seeds(a, b), *e) for (a, b), e in zip(pairs, errors)]
         figures.plot_pairs(told, file, title)
         words = "each line is a seed, a bar the mean; lines that rise are better with the left network."

@@ -63,19 +63,24 @@ class Run:
 
 def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Layout) -> Run:
     """Raises UserError for an unknown model or argument, or a training set smaller than a batch."""
-    steps_per_epoch = train_examples // config.batch_size
-    if steps_per_epoch == 0:
-        raise UserError(
-            f"{config.data.name} has {train_examples} training images, less than batch_size={config.batch_size}; "
-            f"use --config.batch_size={2 ** max(0, train_examples.bit_length() - 4)}"
-        )
-    total_steps = max(1, round(config.epochs * steps_per_epoch))
+    steps_per_epoch, total_steps = count_steps(config, train_examples)
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
     schedule = make_schedule(config.learning_rate, warmup_steps, total_steps, decay=config.schedule)
     optimizer = make_run_optimizer(config, schedule)
     corrupt = CorruptImages(config.data.max_corrupt)
     model, task = build_model(config, layout), make_task(config)
     return Run(config, layout, task, model, schedule, optimizer, steps_per_epoch, total_steps, corrupt)
+
+
+def count_steps(config: ml_collections.ConfigDict, train_examples: int) -> tuple[int, int]:
+    """(steps of an epoch, steps of the run). Raises UserError for a training set smaller than a batch."""
+    steps_per_epoch = train_examples // config.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"{config.data.name} has {train_examples} training images, less than batch_size={config.batch_size}; "
+            f"use --config.batch_size={2 ** max(0, train_examples.bit_length() - 4)}"
+        )
+    return steps_per_epoch, max(1, round(config.epochs * steps_per_epoch))
 
 
 def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

@@ -34,22 +34,6 @@ class TrainState:
         return self.ema or self.variables
 
 
-def create_state(
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    *,
-    seed: int,
-    image_size: int,
-    with_ema: bool = False,
-    sharding=None,
-) -> TrainState:
-    """A fresh state; a pure function of the seed, whatever the devices.
-
-    `sharding` says where it lies; None is JAX's default device.
-    """
-    return make_initialiser(model, optimizer, image_size=image_size, with_ema=with_ema, sharding=sharding)(seed)
-
-
 def make_initialiser(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -58,7 +42,10 @@ def make_initialiser(
     with_ema: bool = False,
     sharding=None,
 ) -> Callable[[int], TrainState]:
-    """seed -> a fresh state; compiled at the first call, for all seeds."""
+    """seed -> a fresh state, a pure function of the seed, whatever the devices; compiled at the first call.
+
+    `sharding` says where it lies; None is JAX's default device.
+    """
     # It runs once: on a CPU, where optimising hundreds of random generators takes half a minute, do without.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     initialise = _initialiser(model, optimizer, image_size, with_ema)
@@ -69,7 +56,7 @@ def make_initialiser(
 def state_shapes(
     model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int, with_ema: bool = False
 ) -> TrainState:
-    """The shapes and types of `create_state`'s arrays, without computing them."""
+    """The shapes and types of a fresh state's arrays, without computing them."""
     return jax.eval_shape(_initialiser(model, optimizer, image_size, with_ema), jax.random.key(0))
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import ml_collections
 
@@ -75,7 +75,7 @@ def claim(
         if images is not None and (workdir / IMAGES_FILE).exists():
             before, now = before | _read(workdir / IMAGES_FILE), now | dict(images)
     if (workdir / CONFIG_FILE).exists() and has_checkpoints:
-        changed = [key for key in sorted(before | now) if _plain(before.get(key)) != _plain(now.get(key))]
+        changed = changed_keys(before, now)
         texts = [f"{key}={before.get(key)!r}, not {now.get(key)!r}" for key in changed if key not in FREE]
         if texts and not allow_change:
             raise UserError(
@@ -100,10 +100,10 @@ def record(
 ) -> None:
     """Write config.json, labels.json and images.json. Raises UserError if that is not possible."""
     with _writing(workdir):
-        _write(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2))
-        _write(workdir / LABELS_FILE, json.dumps(class_names))
+        write_whole(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2))
+        write_whole(workdir / LABELS_FILE, json.dumps(class_names))
         if images is not None:
-            _write(workdir / IMAGES_FILE, json.dumps(dict(images)))
+            write_whole(workdir / IMAGES_FILE, json.dumps(dict(images)))
 
 
 def read_config(workdir: Path) -> ml_collections.ConfigDict:
@@ -145,8 +145,17 @@ def _completed(saved: dict) -> dict:
     return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": {"remat": False, **saved["model"]}}
 
 
-def _plain(value):
-    return list(value) if isinstance(value, tuple | list) else value
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Of two flattened configurations, sorted. JSON has lists where a configuration has tuples: they are equal.
+
+    >>> changed_keys({"a": (1, 2), "b": 1}, {"a": [1, 2], "c": 1})
+    ['b', 'c']
+    """
+
+    def plain(value):
+        return list(value) if isinstance(value, tuple | list) else value
+
+    return [key for key in sorted({**before, **now}) if plain(before.get(key)) != plain(now.get(key))]
 
 
 @contextlib.contextmanager
@@ -159,7 +168,7 @@ def _writing(workdir: Path) -> Iterator[None]:
         raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text + "\n")

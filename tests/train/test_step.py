@@ -10,7 +10,7 @@ import pytest
 from dynet_jax import create_model
 from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.optim import make_optimizer, make_schedule
-from dynet_jax.train.state import create_state
+from dynet_jax.train.state import make_initialiser
 from dynet_jax.train.step import make_eval_step, make_train_step
 from tests.train.tasks import classification
 from tests.train.tiny import tiny_network
@@ -25,7 +25,7 @@ def tiny_model(layout, bn_batch_size):
 
 def make_state(model, layout):
     """Random everywhere: in a fresh state a residual block's last scale is 0, and nothing inside has a gradient."""
-    state = create_state(model, OPTIMIZER, seed=1, image_size=12)
+    state = make_initialiser(model, OPTIMIZER, image_size=12)(1)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape).astype(np.float32), state.params)
     return jax.device_put(state.replace(params=params), layout.replicated)
@@ -129,7 +129,7 @@ def test_compiled_step_only_reduces(bn_batch_size, accumulation_steps):
     """Batches and kernels never travel between devices: all-reduces of gradients, statistics and sums only."""
     layout = make_layout(16, bn_batch_size, accumulation_steps)
     model = tiny_model(layout, bn_batch_size)
-    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    state = make_initialiser(model, OPTIMIZER, image_size=12, sharding=layout.replicated)(1)
     step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     hlo = step.lower(state, to_devices(make_batch(16), layout)).compile().as_text()
     assert "all-reduce" in hlo
@@ -140,7 +140,7 @@ def test_compiled_step_only_reduces(bn_batch_size, accumulation_steps):
 def test_the_step_is_traced_once():
     layout = make_layout(8, 4, devices=jax.devices()[:1])
     model = tiny_model(layout, 4)
-    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    state = make_initialiser(model, OPTIMIZER, image_size=12, sharding=layout.replicated)(1)
     step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     for index in range(3):
         state, _ = step(state, to_devices(make_batch(8, index), layout))
@@ -150,7 +150,7 @@ def test_the_step_is_traced_once():
 def test_the_state_is_donated():
     layout = make_layout(8, 4, devices=jax.devices()[:1])
     model = tiny_model(layout, 4)
-    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    state = make_initialiser(model, OPTIMIZER, image_size=12, sharding=layout.replicated)(1)
     step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     step(state, to_devices(make_batch(8), layout))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
@@ -159,7 +159,7 @@ def test_the_state_is_donated():
 def test_parameters_stay_float32_in_bfloat16():
     layout = make_layout(8, 4, devices=jax.devices()[:1])
     model = tiny_model(layout, 4).clone(dtype=jnp.bfloat16)
-    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    state = make_initialiser(model, OPTIMIZER, image_size=12, sharding=layout.replicated)(1)
     step = make_train_step(model, OPTIMIZER, layout, classification(label_smoothing=0.1), **PIXELS)
     state, metrics = step(state, to_devices(make_batch(8), layout))
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype("float32")}
@@ -170,7 +170,7 @@ def test_parameters_stay_float32_in_bfloat16():
 def test_evaluation_ignores_the_padding(devices):
     layout = make_layout(devices, 1, devices=jax.devices()[:devices])
     model = tiny_model(layout, 1)
-    state = create_state(model, OPTIMIZER, seed=1, image_size=12, sharding=layout.replicated)
+    state = make_initialiser(model, OPTIMIZER, image_size=12, sharding=layout.replicated)(1)
     batch = make_batch(16)
     mask = (np.arange(16) < 11).astype(np.float32)
     sums = make_eval_step(model, layout, classification(), **PIXELS)(
