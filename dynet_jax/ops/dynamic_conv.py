@@ -12,6 +12,7 @@ from dynet_jax.ops.backend import target_backend, target_device_kind
 from dynet_jax.ops.conv import check_channels, conv, conv_per_example
 from dynet_jax.ops.pallas.dynamic import dense_dynamic_conv, grouped_dynamic_conv, pointwise_dynamic_conv
 from dynet_jax.ops.pallas.plan import DensePlan, PointwisePlan, make_dense_plan, make_plan, make_pointwise_plan
+from dynet_jax.ops.weighted_sum import weighted_features, weighted_kernels
 from dynet_jax.ops.window import Padding, make_window
 
 Fusion = Literal["auto", "kernel", "feature"]
@@ -37,16 +38,8 @@ def fuse_kernels(kernels: jax.Array, coefficients: jax.Array, *, precision=None)
     3.0
     """
     _check_coefficients(kernels, coefficients)
-    shared = coefficients.shape[-1] == 1
-    equation = "g...o,g->...o" if shared else "g...o,go->...o"
-    accumulator = jnp.promote_types(kernels.dtype, jnp.float32)
-
-    def fuse(eta):
-        # A contraction, never broadcast-multiply-sum: 4 times faster on a CPU, and ranks stay low for 3-D banks.
-        return jnp.einsum(equation, kernels, eta, precision=precision, preferred_element_type=accumulator)
-
     coefficients = coefficients.astype(kernels.dtype)
-    return jax.vmap(fuse)(coefficients[..., 0] if shared else coefficients).astype(kernels.dtype)
+    return weighted_kernels(kernels, coefficients, precision).astype(kernels.dtype)
 
 
 def dynamic_conv(
@@ -99,7 +92,13 @@ def dynamic_conv(
     if fusion == "auto" and plan is not None:
         fusion = "kernel"
     elif fusion == "auto":
-        fusion = choose_fusion(kernels.shape, batch=x.shape[0], backend=target_backend())
+        fusion = choose_fusion(
+            kernels.shape,
+            batch=x.shape[0],
+            backend=target_backend(),
+            positions=_positions(x, kernels, options),
+            feature_group_count=feature_group_count,
+        )
     with jax.named_scope(f"dynamic_conv_{fusion}_fusion"):
         if fusion == "feature":
             return _fuse_features(x, kernels, coefficients, options)
@@ -117,27 +116,54 @@ def dynamic_conv(
             return conv_per_example(x, dynamic_kernels, **options)
 
 
-def choose_fusion(kernels_shape: Sequence[int], *, batch: int, backend: str) -> Literal["kernel", "feature"]:
+def choose_fusion(
+    kernels_shape: Sequence[int],
+    *,
+    batch: int,
+    backend: str,
+    positions: int | None = None,
+    feature_group_count: int = 1,
+) -> Literal["kernel", "feature"]:
     """The rule behind `fusion='auto'`, for layers that have no kernel of their own.
 
     (On TPUs most layers have one, see `make_plan` and `make_dense_plan` in `dynet_jax.ops.pallas.plan`: they fuse
     kernels.)
 
     - one image: fuse kernels; the convolution then costs what a static one costs.
-    - CPU: fuse kernels, always (measured with `benchmarks/dynamic_conv.py`, see `docs/performance.md`).
-    - TPU and GPU: fuse kernels for pointwise layers, which are batched matrix products, and for depthwise ones, which
-      are shifted multiply-adds for static kernels too (fusing feature maps would write g_t of them); fuse feature maps
-      for other kernels, whose per-image forms move several times the bytes there (by the TPU compiler's count, the
-      depthwise case by reasoning; GPUs follow the same rule until they have been measured).
+    - depthwise layers: fuse kernels. They are shifted multiply-adds for static kernels too, and fusing feature maps
+      would write g_t of them.
+    - maps so small that the kernel of an image, used at few positions, costs more to fuse than g_t results at each of
+      them: fuse feature maps. On a CPU these are maps of up to 4 positions, and up to 16 where one kernel spans k x k
+      and all channels (measured with `benchmarks/dynamic_conv.py`, see `docs/performance.md`); elsewhere up to 4, by
+      reasoning.
+    - larger maps on a CPU: fuse kernels (measured, too).
+    - larger maps on TPU and GPU: fuse kernels for pointwise layers, which are batched matrix products; fuse feature
+      maps for other kernels, whose per-image forms move several times the bytes there (by the TPU compiler's count;
+      GPUs follow the same rule until they have been measured).
 
+    positions: of an output map, height x width; None where it is not known, as in a program for any size.
     `dynamic_conv` asks for the hardware it is traced for (`dynet_jax.ops.backend`).
 
-    >>> choose_fusion((6, 3, 3, 6, 96), batch=64, backend="tpu")
+    >>> choose_fusion((6, 3, 3, 6, 96), batch=64, positions=49, backend="tpu")
     'feature'
+    >>> choose_fusion((6, 3, 3, 6, 96), batch=64, positions=49, backend="cpu")
+    'kernel'
     """
     pointwise = all(size == 1 for size in kernels_shape[1:-2])
     depthwise = kernels_shape[-2] == 1
-    return "kernel" if batch == 1 or backend == "cpu" or pointwise or depthwise else "feature"
+    if batch == 1 or depthwise:
+        return "kernel"
+    dense = not pointwise and feature_group_count == 1
+    few = 16 if dense and backend == "cpu" else 4
+    if positions is not None and positions <= few:
+        return "feature"
+    return "kernel" if backend == "cpu" or pointwise else "feature"
+
+
+def _positions(x, kernels, options) -> int | None:
+    """Of a map that the layer gives; None if sizes are symbols of `jax.export`."""
+    _, window = make_window(x, kernels.shape[1:-2], options["strides"], options["padding"], options["kernel_dilation"])
+    return window.positions(x.shape[1:-1])
 
 
 def _plan(x, kernels, options):
@@ -159,15 +185,18 @@ def _plan(x, kernels, options):
 
 
 def _fuse_features(x, kernels, coefficients, options):
-    """Eq. 2: run all g_t kernels as one convolution, then weight and sum what they give."""
+    """Eq. 2: all g_t kernels side by side as one convolution, then what they give is weighted and summed."""
+    groups, (group_size, *kernel_size, c_in, c_out) = options["feature_group_count"], kernels.shape
     with jax.named_scope("convolution"):
-        features = jax.vmap(lambda kernel: conv(x, kernel, **options))(kernels.astype(x.dtype))
-    spatial = (1,) * (x.ndim - 2)
-    batch, group_size, channels = coefficients.shape
-    weights = jnp.swapaxes(coefficients, 0, 1).reshape(group_size, batch, *spatial, channels)
-    accumulator = jnp.promote_types(x.dtype, jnp.float32)
+        # A group of channels gives those of its group by every kernel, so they lie together.
+        bank = kernels.reshape(group_size, *kernel_size, c_in, groups, c_out // groups)
+        bank = jnp.moveaxis(bank, 0, -2).reshape(*kernel_size, c_in, group_size * c_out)
+        features = conv(x, bank.astype(x.dtype), **options)
+        features = features.reshape(*features.shape[:-1], groups, group_size, c_out // groups)
     with jax.named_scope("fusion"):
-        return jnp.sum(features * weights.astype(accumulator), axis=0).astype(x.dtype)
+        shared = coefficients.shape[-1] == 1
+        weights = coefficients.reshape(-1, group_size, 1 if shared else groups, 1 if shared else c_out // groups)
+        return weighted_features(features, jnp.swapaxes(weights, 1, 2), options["precision"]).astype(x.dtype)
 
 
 def _check_coefficients(kernels, coefficients):

@@ -37,6 +37,11 @@ class Window(NamedTuple):
             )
         return tuple(sizes)
 
+    def positions(self, spatial_shape: Sequence[int]) -> int | None:
+        """How many the result has; None if they depend on a symbol of `jax.export`."""
+        count = math.prod(self.output_shape(spatial_shape))
+        return count if isinstance(count, int) else None
+
 
 def per_dimension(value: int | Sequence[int] | None, rank: int, name: str) -> tuple[int, ...]:
     """`2` or `(2,)` or `(2, 2)` -> one positive int per spatial dimension; None is 1, as in `flax.linen.Conv`."""

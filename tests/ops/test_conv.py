@@ -20,6 +20,7 @@ KERNELS = {
     "pointwise": ((3, 9, 8, 12), (1, 1, 12, 10), 1),
     "pointwise_grouped": ((3, 9, 8, 12), (1, 1, 6, 4), 2),
     "dense": ((3, 9, 8, 6), (3, 3, 6, 10), 1),
+    "dense_few_positions": ((3, 2, 2, 6), (3, 3, 6, 10), 1),
     "grouped": ((3, 9, 8, 12), (3, 3, 6, 8), 2),
     "grouped_even": ((3, 9, 8, 12), (2, 4, 2, 12), 6),
     "depthwise": ((3, 9, 8, 12), (3, 3, 1, 12), 12),
@@ -117,3 +118,9 @@ def test_misfits_are_named(x_shape, kernel_shape, groups, message):
 def test_every_example_needs_a_kernel():
     with pytest.raises(ValueError, match="x has 2 examples but kernels has 3"):
         conv_per_example(jnp.ones((2, 5, 5, 4)), jnp.ones((3, 3, 3, 4, 6)))
+
+
+@pytest.mark.parametrize(("size", "by_xla"), [(2, False), (3, True)])
+def test_small_dense_maps_are_matrix_products_on_a_cpu(size, by_xla):
+    program = str(jax.make_jaxpr(conv)(normal(2, size, size, 4), normal(3, 3, 4, 5)))
+    assert ("conv_general_dilated" in program) == by_xla

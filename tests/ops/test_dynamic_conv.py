@@ -1,11 +1,13 @@
 """Dynamic convolution, by kernels and by features, against a numpy loop: values and gradients."""
 
+import functools
 import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from dynet_jax.ops import choose_fusion, dynamic_conv, fuse_kernels
 from tests import reference
@@ -69,6 +71,11 @@ CASES |= {
     "shared_coefficients_grouped": ((5, 5), (3, 3), {"shared": True, **GROUPS["grouped"]}, {}),
     "one_output_channel": ((5, 5), (3, 3), {"c_out": 1}, {}),
     "one_input_channel": ((5, 5), (3, 3), {"c_in": 1}, {}),
+    "few_positions": ((4, 3), (3, 3), {}, {"strides": 2}),
+    "few_positions_shared": ((2, 2), (3, 3), {"shared": True}, {}),
+    "few_positions_grouped": ((2, 2), (3, 3), GROUPS["grouped_widening"], {}),
+    "few_positions_pointwise": ((3, 3), (1, 1), {}, {"strides": 2}),
+    "one_position": ((2, 2), (3, 3), {}, {"strides": 2}),
 }
 
 
@@ -136,6 +143,16 @@ def test_fuse_kernels_is_the_weighted_sum(shared):
     reference.assert_same_function(fuse_kernels, reference.fuse_kernels, kernels, coefficients)
 
 
+@pytest.mark.parametrize("fusion", ["kernel", "feature"])
+@pytest.mark.parametrize("name", ["k3_stride2", "grouped_k3", "shared_coefficients", "few_positions"])
+def test_derivatives_of_any_order_and_direction(name, fusion):
+    """The values and the derivatives of a sum over kernels are computed in different ways, so they could disagree."""
+    spatial, kernel_size, channels, options = CASES[name]
+    options = {**options, "feature_group_count": channels.get("groups", 1)}
+    operands = arrays(spatial, kernel_size, **channels)
+    check_grads(lambda *a: dynamic_conv(*a, fusion=fusion, **options), operands, order=2, atol=0.05, rtol=0.05)
+
+
 @pytest.mark.parametrize(
     ("kernels_shape", "batch", "backend", "expected"),
     [
@@ -150,6 +167,33 @@ def test_fuse_kernels_is_the_weighted_sum(shared):
 )
 def test_rule_of_auto(kernels_shape, batch, backend, expected):
     assert choose_fusion(kernels_shape, batch=batch, backend=backend) == expected
+
+
+@pytest.mark.parametrize(
+    ("kernels_shape", "groups", "backend", "most"),
+    [
+        ((6, 1, 1, 96, 96), 1, "cpu", 4),
+        ((6, 3, 3, 6, 96), 16, "cpu", 4),
+        ((6, 3, 3, 96, 96), 1, "cpu", 16),
+        ((6, 1, 1, 96, 96), 1, "gpu", 4),
+        ((6, 3, 3, 1, 96), 96, "cpu", 0),
+        ((6, 3, 3, 1, 96), 96, "gpu", 0),
+    ],
+)
+def test_rule_of_auto_for_small_maps(kernels_shape, groups, backend, most):
+    """Maps of up to `most` positions fuse features, larger ones kernels."""
+    rule = functools.partial(choose_fusion, kernels_shape, backend=backend, feature_group_count=groups)
+    chosen = {positions: rule(batch=64, positions=positions) for positions in (1, 4, 5, 16, 17, 49)}
+    assert chosen == {positions: "feature" if positions <= most else "kernel" for positions in chosen}
+    assert rule(batch=1, positions=1) == "kernel"
+
+
+@pytest.mark.parametrize(("size", "expected"), [(4, "feature"), (5, "kernel")])
+def test_auto_counts_the_positions_of_the_result(size, expected):
+    """Of a pointwise layer with stride 2: 2x2 of 4x4, 3x3 of 5x5."""
+    operands = arrays((size, size), (1, 1))
+    program = jax.jit(functools.partial(dynamic_conv, strides=2)).lower(*operands)
+    assert f"dynamic_conv_{expected}_fusion" in program.as_text(debug_info=True)
 
 
 GOOD = {"x": (2, 5, 5, 4), "kernels": (3, 3, 3, 4, 6), "coefficients": (2, 3, 6), "options": {}}
