@@ -178,7 +178,7 @@ def _dense(x, kernel, window, precision):
     # 2 times slower.
     patches = jnp.concatenate(_taps(x, window), axis=-1)
     kernel = kernel.reshape(-1, kernel.shape[-1])
-    y = jnp.einsum("...i,io->...o", patches, kernel, precision=precision, preferred_element_type=_accumulator(x))
+    y = jnp.einsum("...i,io->...o", patches, kernel, precision=precision, preferred_element_type=accumulator_dtype(x))
     return y.astype(x.dtype)
 
 
@@ -194,7 +194,7 @@ def _grouped(x, kernel, window, groups, precision):
         jnp.stack(taps, axis=-3),
         kernel,
         precision=precision,
-        preferred_element_type=_accumulator(x),
+        preferred_element_type=accumulator_dtype(x),
     )
     return jnp.swapaxes(y, -1, -2).reshape(*y.shape[:-2], -1).astype(x.dtype)
 
@@ -204,11 +204,11 @@ def _depthwise(x, kernel, window):
     multiplier = kernel.shape[-1] // x.shape[-1]
     if multiplier > 1:
         x = jnp.repeat(x, multiplier, axis=-1)
-    weights = kernel.reshape(-1, kernel.shape[-1]).astype(_accumulator(x))
+    weights = kernel.reshape(-1, kernel.shape[-1]).astype(accumulator_dtype(x))
     return sum(tap * weight for tap, weight in zip(_taps(x, window), weights)).astype(x.dtype)
 
 
-def _accumulator(x):
+def accumulator_dtype(x):
     """Half-precision inputs are summed in float32, as the matrix units of GPUs and TPUs do."""
     return jnp.promote_types(x.dtype, jnp.float32)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dynet_jax.ops.backend import target_backend
+from dynet_jax.ops.conv import accumulator_dtype
 
 
 def weighted_kernels(kernels: jax.Array, coefficients: jax.Array, precision=None) -> jax.Array:
@@ -45,11 +46,11 @@ def weighted_features(features: jax.Array, coefficients: jax.Array, precision=No
     """
     *batch_and_spatial, groups, group_size, channels = features.shape
     coefficients = jnp.broadcast_to(coefficients, (coefficients.shape[0], groups, group_size, channels))
-    coefficients = coefficients.astype(_wide_type(features))
+    coefficients = coefficients.astype(accumulator_dtype(features))
 
     def multiply_add(features, coefficients):
         weights = coefficients.reshape(-1, *(1,) * (features.ndim - 4), *coefficients.shape[1:])
-        return sum(_wide(features[..., i, :]) * _wide(weights[..., i, :]) for i in range(group_size))
+        return sum(_wide(features[..., i, :]) * weights[..., i, :] for i in range(group_size))
 
     summed = _bilinear(multiply_add, "b...ngo,bngo->b...no", precision)(features, coefficients)
     return summed.reshape(*batch_and_spatial, groups * channels)
@@ -71,13 +72,8 @@ def _bilinear(multiply_add, equation: str, precision):
 
 
 def _contract(equation, a, b, precision):
-    return jnp.einsum(equation, a, b, precision=precision, preferred_element_type=_wide_type(a))
+    return jnp.einsum(equation, a, b, precision=precision, preferred_element_type=accumulator_dtype(a))
 
 
 def _wide(x):
-    return x.astype(_wide_type(x))
-
-
-def _wide_type(x):
-    """Half-precision numbers are summed in float32, as the matrix units of GPUs and TPUs do."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return x.astype(accumulator_dtype(x))
