@@ -1,4 +1,4 @@
-"""Every registered network takes a training step, on 1 device and on 8, with a gradient everywhere; and in bfloat16."""
+"""Every registered network takes a training step on 8 devices, with a gradient everywhere; and works in bfloat16."""
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from tests.models.smallest import random_variables, smallest
 from tests.train.tasks import classification
 
 BATCH, SIZE, CLASSES = 16, 32, 5
+# One of every kind of block: others would only repeat how their parts are spread over devices.
+COMPARED = "dy_mobile", "dy_shuffle", "dy_resnet18", "dy_resnet50", "mobilenet_v3_small", "condconv_resnet18"
 # Its state is the gradient itself.
 KEEP_GRADIENTS = optax.trace(decay=0.0)
 
@@ -50,13 +52,15 @@ def take_step(name, devices):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(task="classification"))
 def test_one_step(name):
-    one, eight = take_step(name, 1), take_step(name, 8)
-    gradients, _, metrics = one
+    """On 8 devices; those compared, on 1 device too, with the same result."""
+    eight = take_step(name, 8)
+    gradients, _, metrics = eight
     assert metrics["examples"] == BATCH
     assert 0.1 < metrics["loss"] / BATCH < 100
     assert_gradients_everywhere(name, gradients)
-    # Deep networks with ReLU amplify another order of summation to about 2 %.
-    jax.tree_util.tree_map_with_path(lambda path, a, b: assert_close(path, a, b, 0.1), eight, one)
+    if name in COMPARED:
+        # Deep networks with ReLU amplify another order of summation to about 2 %.
+        jax.tree_util.tree_map_with_path(lambda path, a, b: assert_close(path, a, b, 0.1), eight, take_step(name, 1))
 
 
 @pytest.mark.slow
