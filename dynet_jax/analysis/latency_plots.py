@@ -24,8 +24,8 @@ STYLES = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:", "p-")
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo", "**")
 
 
-def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title: str, *, fastest: bool = True) -> None:
-    """Fig. 7: 100 % - L_dynamic / L_base over the size of the image, as a PNG.
+def plot_reductions(measurements: Sequence[Measurement], file: Path, title: str, *, fastest: bool = True) -> list[Path]:
+    """Fig. 7: 100 % - L_dynamic / L_base over the size of the image; returns the files, as of `figures.save`.
 
     A column for each number of threads; above, the fastest of both networks; at the bottom, both in the first runtime
     that was measured, as the paper's were. Without `fastest`, that alone.
@@ -34,8 +34,7 @@ def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title
     rows = figure7_rows(measurements)
     rows = rows[: 1 + next((i for i, (_, _, runtime) in enumerate(rows) if runtime), len(rows))]
     rows = rows if fastest else rows[-1:]
-    pyplot = figures.pyplot()
-    figure, grid = pyplot.subplots(
+    figure, grid = figures.pyplot().subplots(
         len(rows), len(threads), figsize=(5 * len(threads), 3.6 * len(rows)), sharex=True, sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
@@ -61,8 +60,7 @@ def plot_reductions(measurements: Sequence[Measurement], image_file: Path, title
     if grid[0, 0].lines[1:]:  # more than the line at 0
         grid[0, 0].legend(frameon=False)
     figure.suptitle(title)
-    figure.savefig(image_file, dpi=120)
-    pyplot.close(figure)
+    return figures.save(figure, file)
 
 
 def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: str) -> None:

@@ -47,7 +47,7 @@ def _reproduce(options) -> int:
 
     from dynet_jax.reproduce.measurements import forget_latencies, measure_plan
     from dynet_jax.reproduce.plan import Plan
-    from dynet_jax.reproduce.report import note_device, note_failures
+    from dynet_jax.reproduce.report import note_device, note_failures, note_unmeasured
     from dynet_jax.reproduce.training import arrange, train_plan
 
     kind = options.dataset.partition(":")[0]
@@ -61,6 +61,10 @@ def _reproduce(options) -> int:
         overrides=overrides(options.overrides),
     )
     plan.check()
+    if options.remeasure and (options.dry_run or options.report_only):
+        raise UserError("--remeasure measures, which --dry-run and --report-only do not; leave one of them out")
+    plan.check_folder()
+    plan.check_runs()
     if options.dry_run:
         print(_runs_table(plan))
         return 0
@@ -69,12 +73,11 @@ def _reproduce(options) -> int:
             raise UserError(f"there are no finished runs of this plan in {plan.out}; train them without --report-only")
         return _report(plan)
     with plan.claim():
-        plan.check_runs()
         if options.remeasure:
             forget_latencies(plan)
         device = _device()
         arrangement = arrange(options.workers, device, plan.threads)
-        plan.settle(arrangement.threads)
+        plan.settle("cpu" if device == "cpu" else "accelerator", arrangement.threads)
         runs = len(plan.arms) * len(plan.seeds)
         say(f"{len(plan.arms)} networks, {runs} runs of {plan.steps} steps, {arrangement.workers} at a time")
         if plan.unfinished:
@@ -83,6 +86,7 @@ def _reproduce(options) -> int:
         note_failures(plan, failed)
         with _leaving_by_signal():
             not_measured = measure_plan(plan, say)
+            note_unmeasured(plan, not_measured)
             _report(plan)
         return FAILED if failed or not_measured else 0
 

@@ -9,6 +9,7 @@ from string import Template
 from typing import NamedTuple
 
 from dynet_jax.analysis.table import Table
+from dynet_jax.train.workdir import write_whole
 
 FIGURES = "figures"
 
@@ -40,7 +41,7 @@ def write_markdown(document: Document, file: Path) -> None:
     lines = [f"# {document.title}", *(_markdown(block, file.parent) for block in document.blocks)]
     for section in document.sections:
         lines += [f"## {section.title}", *(_markdown(block, file.parent) for block in section.blocks)]
-    file.write_text("\n\n".join(lines) + "\n")
+    write_whole(file, "\n\n".join(lines))
 
 
 def write_html(document: Document, file: Path) -> None:
@@ -53,7 +54,7 @@ def write_html(document: Document, file: Path) -> None:
     ]
     for index, section in enumerate(document.sections):
         body += [f'<section id="s{index}"><h2>{_inline(section.title)}</h2>', *map(_html, section.blocks), "</section>"]
-    file.write_text(PAGE.substitute(title=html.escape(document.title), body="\n".join(body)))
+    write_whole(file, PAGE.substitute(title=html.escape(document.title), body="\n".join(body)))
 
 
 def _markdown(block: str | Table | Figure, folder: Path) -> str:

@@ -107,7 +107,7 @@ def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title:
         1, len(families), figsize=(5 * len(families), 4.6), squeeze=False, layout="constrained"
     )
     for axes, arms in zip(row[0], families.values()):
-        for arm, color, style in zip(arms, cycle(COLORS), cycle(STYLES)):
+        for arm, color, style in zip(arms, cycle(SEED_COLORS), cycle(STYLES)):
             by_step: dict[int, list[float]] = {}
             for test in (test for rows in runs[arm] for test in rows):
                 by_step.setdefault(test["step"], []).append(100 * (1 - test["top1"]))

@@ -76,7 +76,8 @@ def coefficient_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
         "Entropy is that of a channel's coefficients normalised to sum 1, relative to the largest possible; it is near "
         "1, so what is missing is shown. Between classes is the share of the variance between images that is between "
         "their classes (eta squared); with random labels it would be the number in brackets. Same class: how often the "
-        "nearest other image in the space of all coefficients, each standardised, has the same class."
+        "nearest other image in the space of all coefficients, each standardised, has the same class. All of this is "
+        "of the first seed."
     ]
     rows, variation = [], {}
     for arm, values in found.items():
@@ -86,13 +87,13 @@ def coefficient_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
     header = ("network", "images", "mean", "deviation", "of that between images", "1000 (1 - entropy)",
               "between classes", "same class", "chance")  # fmt: skip
     blocks.append(Table(header, rows))
-    first = next(iter(variation))
-    coefficient_plots.plot_coefficients(variation[first], folder / "coefficients", f"Coefficients of {first}, by layer")
     coefficient_plots.plot_variation(variation, folder / "variation", "What coefficients vary with, by depth")
-    blocks.append(Figure(folder / "coefficients.png", f"{first}, first seed. {stamp}"))
     blocks.append(Figure(folder / "variation.png", f"First seed. {stamp}"))
-    blocks += [f"Layer by layer, {first}:", _layers_table(variation[first])]
     for arm in found:
+        file = folder / f"coefficients-{arm.name}"
+        coefficient_plots.plot_coefficients(variation[arm.title], file, f"Coefficients of {arm.title}, by layer")
+        blocks.append(Figure(Path(f"{file}.png"), f"{arm.title}, first seed. {stamp}"))
+        blocks += [f"Layer by layer, {arm.title}:", _layers_table(variation[arm.title])]
         picture = plan.out / FOLDER / "coefficients" / f"{arm.name}-nearest.png"
         if picture.exists():
             shutil.copyfile(picture, folder / f"nearest-{arm.name}.png")
@@ -184,7 +185,7 @@ def latency_section(plan: Plan, folder: Path) -> Section | None:
     )
     table = runtime_table(measured, 224, 1, measured[0].cell.threads)
     title = "Latency saved: 100 % - L_dynamic / L_base, one image"
-    latency_plots.plot_reductions(measured, folder / "figure7.png", title, fastest=False)
+    latency_plots.plot_reductions(measured, folder / "figure7", title, fastest=False)
     what = (
         f"Fig. 7: the share of latency saved, by size of the image; medians of {runs} runs, budget {plan.budget_name}"
     )

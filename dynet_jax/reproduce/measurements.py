@@ -6,43 +6,52 @@ A file is written when it is complete, so that a measurement that was stopped is
 import json
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from dynet_jax.errors import UserError, one_line
+from dynet_jax.errors import UserError, named, one_line
 from dynet_jax.machine import machine, share_of_others
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Job, Plan, read_json
 from dynet_jax.reproduce.results import Results
+from dynet_jax.reproduce.training import Interrupted
 from dynet_jax.train.workdir import write_whole
 
-FOLDER = "measured"
+FOLDER, ERRORS_FILE = "measured", "errors.log"
 ROUNDS, SECONDS_OF_WARMING = 15, 0.03
 NEIGHBOURS, QUERIES = 5, 6
 Say = Callable[[str], None]
-LATENCIES = ("arm_latency.json", "latency.csv")  # what depends on what else the machine does
+ARM_LATENCY_FILE, LATENCY_FILE = "arm_latency.json", "latency.csv"  # what depends on what else the machine does
 
 
 def forget_latencies(plan: Plan) -> None:
-    """So that they are measured again."""
-    for name in LATENCIES:
+    """So that those which this plan measures are measured again."""
+    for name in (ARM_LATENCY_FILE, *([LATENCY_FILE] if plan.is_whole else [])):
         (plan.out / FOLDER / name).unlink(missing_ok=True)
 
 
 def measure_plan(plan: Plan, say: Say) -> dict[Path, str]:
-    """Measure all that the finished runs allow and that has not been measured. Returns {file: why there is none}."""
+    """Measure all that the finished runs allow and that has not been measured. Returns {file: why there is none}.
+
+    One thing that cannot be measured does not keep the others from it. Raises Interrupted where a signal does.
+    """
     (plan.out / FOLDER).mkdir(exist_ok=True)
-    tasks, failed, start = list(_tasks(plan, Results(plan))), {}, time.monotonic()
+    tasks, failed, start = list(_tasks(plan, Results(plan), say)), {}, time.monotonic()
     for number, (file, task) in enumerate(tasks):
         say(f"measuring {number + 1}/{len(tasks)}: {file.stem} ({time.monotonic() - start:.0f} s so far)")
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             write_whole(file, task())
-        except (UserError, ValueError) as error:  # one thing that cannot be measured does not keep the others from it
-            failed[file] = one_line(error)
+        except Interrupted:
+            raise
+        except Exception as error:
+            failed[file] = one_line(error) if isinstance(error, UserError) else named(error)
             say(f"{file} cannot be measured: {failed[file]}")
+            with (plan.out / FOLDER / ERRORS_FILE).open("a") as log:
+                traceback.print_exc(file=log)
     return failed
 
 
@@ -65,7 +74,7 @@ def coefficient_arms(plan: Plan) -> list[tuple[Arm, Arm]]:
     return list(plan.experiments["table4"].pairs) if "table4" in plan.experiments else []
 
 
-def _tasks(plan: Plan, results: Results) -> Iterator[tuple[Path, Callable[[], str]]]:
+def _tasks(plan: Plan, results: Results, say: Say) -> Iterator[tuple[Path, Callable[[], str]]]:
     """(file, a function that gives its content) of what is due: a file that is younger than its runs is not."""
     folder = plan.out / FOLDER
 
@@ -85,11 +94,11 @@ def _tasks(plan: Plan, results: Results) -> Iterator[tuple[Path, Callable[[], st
     for name, job, measure in wanted:
         if is_due(folder / name, [job]):
             yield folder / name, lambda measure=measure, job=job: measure(plan, job)
-    if plan.is_whole and not (folder / "latency.csv").exists():
-        yield folder / "latency.csv", lambda: _latency(plan)
+    if plan.is_whole and not (folder / LATENCY_FILE).exists():
+        yield folder / LATENCY_FILE, lambda: _latency(plan, say)
 
     timed = [plan.job(arm, seed) for arm in plan.arms for seed in results.seeds(arm)[:1]]
-    file, known = folder / "arm_latency.json", (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
+    file, known = folder / ARM_LATENCY_FILE, (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
     if timed and (is_due(file, timed) or any(job.arm.name not in known for job in timed)):
         yield file, lambda: _arm_latency(plan, timed)  # all of them again, because they have to take turns
 
@@ -149,7 +158,13 @@ def _arm_latency(plan: Plan, jobs: list[Job]) -> str:
             samples[arm].append(_milliseconds(models[arm], image))
     quartiles = {arm.name: np.quantile(times, (0.25, 0.5, 0.75)).tolist() for arm, times in samples.items()}
     runtime = f"{models[arms[0]].runtime}, {machine()}"
-    return json.dumps({"runtime": runtime, "quartiles_ms": quartiles, "busy": busy})
+    return json.dumps({"runtime": runtime, "quartiles_ms": quartiles, "busy": _busier(busy)})
+
+
+def _busier(before: float | None) -> float | None:
+    """How busy others kept the machine before a measurement or after it: the larger, where the system tells."""
+    after = share_of_others()
+    return None if None in (before, after) else max(before, after)
 
 
 def _milliseconds(model, image: np.ndarray) -> float:
@@ -162,7 +177,7 @@ def _milliseconds(model, image: np.ndarray) -> float:
     return statistics.median(times[len(times) // 2 :])
 
 
-def _latency(plan: Plan) -> str:
+def _latency(plan: Plan, say: Say) -> str:
     """Table 2 and Fig. 7 with random weights, at the paper's sizes of networks."""
     from dynet_jax.analysis import latency
     from dynet_jax.analysis.latency_compare import csv_of
@@ -173,9 +188,10 @@ def _latency(plan: Plan) -> str:
     wanted = latency.Plan(
         budget.latency_networks, runtimes, [len(cores())], budget.latency_sizes, runs=budget.latency_runs
     )
-    found = {"busy": share_of_others(), "machine": machine()}
+    busy = share_of_others()
+    measured = [m for group, _ in latency.measure(wanted, say) for m in group]
+    found = {"busy": _busier(busy), "machine": machine()}
     write_whole(plan.out / FOLDER / "latency_machine.json", json.dumps(found))
-    measured = [m for group, _ in latency.measure(wanted, lambda line: None) for m in group]
     return csv_of(measured)
 
 

@@ -10,6 +10,7 @@ import ml_collections
 
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError, one_line
+from dynet_jax.machine import cores
 from dynet_jax.models import create_model
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
@@ -19,13 +20,14 @@ from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 from dynet_jax.train.optim import make_schedule
 from dynet_jax.train.setup import count_steps, make_run_optimizer
 from dynet_jax.train.task import make_task
-from dynet_jax.train.workdir import FREE, IMAGES_FILE, changed_keys, lock, read_config, write_whole
+from dynet_jax.train.workdir import FREE, IMAGES_FILE, LOCK_FILE, changed_keys, lock, read_config, write_whole
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
 # Keys of the configuration that make an arm or a seed.
 OF_OPTIONS = {"data.name": "--dataset", "data.data_dir": "--data-dir"}
 OF_ARMS = ("init_from", "seed", "model.name", "model.width", "model.group_size", "model.coefficients")
 OF_ARMS += ("model.num_classes",)
+LEFTOVERS = {LOCK_FILE, f"{PLAN_FILE}.tmp"}  # of a command that was killed before it had written its plan
 
 
 class Job(NamedTuple):
@@ -84,7 +86,8 @@ class Plan:
         self.dataset, self.budget_name, self.out, self.data_dir = dataset, budget_name, out, data_dir
         self.seeds, self.overrides = tuple(range(seeds)), list(overrides)
         self.budget: Budget = budget_named(budget_name)
-        self.threads: int | None = None  # of each run, once the folder is claimed
+        self.device: str | None = None  # of all runs, 'cpu' or 'accelerator', once there are some
+        self.threads: int | None = None  # of each run
         self.experiments: dict[str, Experiment] = experiments(self.budget, only)
         self.is_whole = len(self.experiments) == len(experiments(self.budget))
         self.common = self._common(data_dir)
@@ -156,6 +159,7 @@ class Plan:
         words = ["dynet", "reproduce", f"--dataset={self.dataset}", f"--budget={self.budget_name}", f"--out={self.out}"]
         words += [f"--data-dir={self.data_dir}"] if self.data_dir else []
         words += [f"--seeds={len(self.seeds)}"] if len(self.seeds) != 3 else []
+        words += [f"--workers={max(1, len(cores()) // self.threads)}"] if self.threads not in (None, 1) else []
         words += [] if self.is_whole else [f"--experiments={','.join(self.experiments)}"]
         return shlex.join(words + self.overrides)
 
@@ -165,46 +169,68 @@ class Plan:
         Experiments and seeds may be added or left out: a run is the same in each. The folder is this plan's until the
         returned file is closed. Raises UserError for another plan, or one that is at work there.
         """
-        file, recipe = self.out / PLAN_FILE, self._recipe()
-        if file.exists():
-            before = read_json(file)
-            self.threads = before.pop("threads", None)
-            for key, value in recipe.items():
-                if before.get(key) != value:
-                    raise UserError(
-                        f"{self.out} holds a plan with {key}={before.get(key)!r}, not {value!r}; use another --out, or "
-                        "what it began with"
-                    )
-        elif self.out.exists() and any(self.out.iterdir()):
-            raise UserError(f"{self.out} is not empty and holds no plan of dynet reproduce; use another --out")
+        self.check_folder()
         busy = f"another dynet reproduce is at work in {self.out}; wait for it, or use another --out"
         held = lock(self.out, busy)
-        if not file.exists():
-            write_whole(file, json.dumps(recipe, indent=1))
+        if not (self.out / PLAN_FILE).exists():
+            write_whole(self.out / PLAN_FILE, json.dumps(self._recipe(), indent=1))
         return held
 
-    def settle(self, threads: int | None) -> None:
-        """Remember how many cores each run has: runs of one plan have equally many."""
-        if threads != self.threads:
-            self.threads = threads
-            write_whole(self.out / PLAN_FILE, json.dumps({**self._recipe(), "threads": threads}, indent=1))
+    def check_folder(self) -> None:
+        """Raises UserError if the folder holds something else, or another plan; it need not be there."""
+        file = self.out / PLAN_FILE
+        if not file.exists():
+            if self.out.exists() and {path.name for path in self.out.iterdir()} - LEFTOVERS:
+                raise UserError(f"{self.out} is not empty and holds no plan of dynet reproduce; use another --out")
+            return
+        before = read_json(file)
+        self.threads, self.device = before.get("threads"), before.get("device")
+        for key, value in self._recipe().items():
+            if before.get(key) != value:
+                raise UserError(
+                    f"{self.out} holds a plan with {key}={before.get(key)!r}, not {value!r}; use another --out, or "
+                    "what it began with"
+                )
+
+    def settle(self, device: str, threads: int | None) -> None:
+        """Remember what runs are trained on, and how many cores each has: it is the same for all.
+
+        device: 'cpu' or 'accelerator'. Raises UserError for another one than that of earlier runs.
+        """
+        if self.device not in (None, device):
+            raise UserError(
+                f"the runs in {self.out} were trained on {_a(self.device)}, not {_a(device)}; use another --out, or "
+                "that device (JAX_PLATFORMS=cpu hides an accelerator)"
+            )
+        if (device, threads) != (self.device, self.threads):
+            self.device, self.threads = device, threads
+            settled = {**self._recipe(), "device": device, "threads": threads}
+            write_whole(self.out / PLAN_FILE, json.dumps(settled, indent=1))
 
     def _recipe(self) -> dict:
         """What may not change in a folder, as JSON gives it back."""
         common = {key: value for key, value in flatten(self.common).items() if key not in FREE and key not in OF_ARMS}
-        return json.loads(json.dumps({"dataset": self.dataset, "budget": self.budget_name, **common}))
+        data = {"dataset": self.dataset, **self._images, "classes": len(self.class_names)}
+        return json.loads(json.dumps({**data, "budget": self.budget_name, **common}))
+
+    @property
+    def _images(self) -> dict[str, int]:
+        return {"training images": self.train_images, "test images": self.test_images}
 
     def check_runs(self) -> None:
         """Raises UserError if a finished run was trained otherwise than the plan says now."""
         for job in (job for arm in self.arms for job in self.jobs(arm) if job.is_finished):
             before, now = flatten(read_config(job.workdir)), flatten(self.config(job))
-            images = {"training images": self.train_images, "test images": self.test_images}
-            before, now = before | job.images, now | images
-            for key in (key for key in changed_keys(before, now) if key not in FREE):
+            before, now = before | job.images, now | self._images
+            for key in (key for key in changed_keys(before, now) if key not in FREE or key in self._images):
                 raise UserError(
                     f"{job.workdir} was trained with {key}={before.get(key)!r}, which is {now.get(key)!r} by this "
                     "version; use another --out"
                 )
+
+
+def _a(device: str) -> str:
+    return "an accelerator" if device == "accelerator" else "a CPU"
 
 
 def read_json(file: Path):

@@ -8,14 +8,14 @@ import jaxlib
 
 import dynet_jax
 from dynet_jax.analysis.table import Table
-from dynet_jax.machine import machine
+from dynet_jax.machine import machine, source_digest
 from dynet_jax.reproduce import measured_sections, sections
 from dynet_jax.reproduce.document import FIGURES, Document, write_html, write_markdown
 from dynet_jax.reproduce.plan import Plan, read_json
 from dynet_jax.reproduce.results import Results
 from dynet_jax.train.workdir import write_whole
 
-DEVICES_FILE, FAILURES_FILE = "devices.json", "failures.json"
+DEVICES_FILE, FAILURES_FILE, UNMEASURED_FILE = "devices.json", "failures.json", "not_measured.json"
 
 
 def note_device(plan: Plan, device: str, workers: int, threads: int | None) -> None:
@@ -26,7 +26,8 @@ def note_device(plan: Plan, device: str, workers: int, threads: int | None) -> N
     device = machine() if device == "cpu" else device
     each = f", each on {threads} core{'s' * (threads > 1)}" if threads else ""
     arrangement = f"{workers} run{'s' * (workers > 1)} at a time{each}"
-    versions = f"dynet_jax {dynet_jax.__version__}, jax {jax.__version__}, jaxlib {jaxlib.__version__}"
+    own = f"dynet_jax {dynet_jax.__version__} (source {source_digest()})"
+    versions = f"{own}, jax {jax.__version__}, jaxlib {jaxlib.__version__}"
     noted = {"device": device, "arrangement": arrangement, "versions": versions}
     known = _devices(plan)
     if noted not in known:
@@ -36,6 +37,11 @@ def note_device(plan: Plan, device: str, workers: int, threads: int | None) -> N
 def note_failures(plan: Plan, failed: dict[Path, str]) -> None:
     """Remember why runs are missing, until the next time that they are trained."""
     write_whole(plan.out / FAILURES_FILE, json.dumps({path.name: why for path, why in failed.items()}, indent=1))
+
+
+def note_unmeasured(plan: Plan, failed: dict[Path, str]) -> None:
+    """Remember why measurements are missing, until the next time that they are made."""
+    write_whole(plan.out / UNMEASURED_FILE, json.dumps({path.name: why for path, why in failed.items()}, indent=1))
 
 
 def write_report(plan: Plan) -> list[Path]:
@@ -104,8 +110,9 @@ def _facts(plan: Plan, results: Results, device: str, arrangement: str, versions
 
 
 def _missing(plan: Plan, results: Results) -> list[str]:
-    file = plan.out / FAILURES_FILE
-    failed = read_json(file) if file.exists() else {}
+    failed, unmeasured = (
+        read_json(plan.out / name) if (plan.out / name).exists() else {} for name in (FAILURES_FILE, UNMEASURED_FILE)
+    )
     names = {job.workdir.name for arm in plan.arms for job in plan.jobs(arm) if not job.is_finished}
     lines = [f"**Failed**: `{name}`: {reason}" for name, reason in failed.items() if name in names]
     few = [arm for arm in plan.arms if len(results.seeds(arm)) < len(plan.seeds)]
@@ -115,7 +122,7 @@ def _missing(plan: Plan, results: Results) -> list[str]:
             f"**Not complete**: of these networks fewer than {len(plan.seeds)} runs are finished: {waiting}. The "
             "command above goes on with them."
         )
-    return lines
+    return lines + [f"**Not measured**: `{name}`: {reason}" for name, reason in unmeasured.items()]
 
 
 def _devices(plan: Plan) -> list[dict]:

@@ -1,7 +1,8 @@
 """What the finished runs of a plan have reached."""
 
-import statistics
 from collections.abc import Sequence
+
+import numpy as np
 
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Job, Plan
@@ -38,13 +39,13 @@ class Results:
         rows = [read_metrics(self.plan.job(arm, s).workdir / METRICS_FILE, "train")[-1] for s in self.seeds(arm)]
         return Sample(tuple(row["loss"] for row in rows)) if rows else None
 
-    def images_per_second(self, arm: Arm) -> float | None:
-        """In training: the median over the reports of all runs, but for each run's first, which has its warming up."""
+    def images_per_second(self, arm: Arm) -> tuple[float, float, float] | None:
+        """In training: quartiles over the reports of all runs, but for each run's first, which has its warming up."""
         rates = []
         for seed in self.seeds(arm):
             rows = read_metrics(self.plan.job(arm, seed).workdir / METRICS_FILE, "train")
             rates += [row["images_per_second"] for row in (rows[1:] or rows)]
-        return statistics.median(rates) if rates else None
+        return tuple(np.quantile(rates, (0.25, 0.5, 0.75)).tolist()) if rates else None
 
     def test_rows(self, job: Job) -> list[dict]:
         """By step, each with 'step' and 'top1'."""

@@ -149,13 +149,14 @@ def training_section(results: Results, folder: Path, stamp: str, arrangement: st
     figures.plot_curves(runs, folder / "curves", "Test error while training, mean of the seeds")
     batch, rows = plan.common.batch_size, []
     for arm in arms:
-        rate = results.images_per_second(arm)
-        rows.append((arm.title, round(rate), f"{1000 * batch / rate:.1f}", results.training_losses(arm).text(3)))
+        low, rate, high = results.images_per_second(arm)
+        step, *quartiles = (f"{1000 * batch / value:.1f}" for value in (rate, high, low))
+        rows.append((arm.title, round(rate), step, " to ".join(quartiles), results.training_losses(arm).text(3)))
     words = (
-        f"Median over the reports of all runs; {arrangement}. What else the machine did is in it. A step is {batch} "
+        f"Quartiles over the reports of all runs; {arrangement}. What else the machine did is in it. A step is {batch} "
         "images: forward, backward and update."
     )
-    header = ("network", "images/s", "ms per step", "training loss at the end")
+    header = ("network", "images/s, median", "ms per step, median", "quartiles", "training loss at the end")
     blocks = [words, Table(header, rows), *_speed_ratios(results), Figure(folder / "curves.png", stamp)]
     return Section("Training speed and curves", blocks)
 
@@ -166,7 +167,7 @@ def _speed_ratios(results: Results) -> list[Table]:
     for first, second in pairs:
         rates = results.images_per_second(first), results.images_per_second(second)
         if None not in rates:
-            rows.append((f"{first.title} / {second.title}", rates[1] / rates[0]))
+            rows.append((f"{first.title} / {second.title}", rates[1][1] / rates[0][1]))
     return [Table(("time of a training step", "ratio"), rows)] if rows else []
 
 

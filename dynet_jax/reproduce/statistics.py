@@ -80,6 +80,17 @@ def verdict(differences: Sample, *, below: float = 0.0) -> Verdict:
     return "not seen" if differences.mean - differences.half_width > below else "not decided"
 
 
+def conjunction(first: Verdict, second: Verdict) -> Verdict:
+    """Of a claim that says two things.
+
+    >>> conjunction("seen", "seen"), conjunction("not decided", "not seen"), conjunction("seen", "not decided")
+    ('seen', 'not seen', 'not decided')
+    """
+    if "not seen" in (first, second):
+        return "not seen"
+    return "seen" if first == second == "seen" else "not decided"
+
+
 def paired(first: Sample, second: Sample) -> Sample:
     """first - second, seed by seed."""
     differences = tuple(a - b for a, b in zip(first.values, second.values, strict=True))
@@ -89,10 +100,13 @@ def paired(first: Sample, second: Sample) -> Sample:
 def slopes(x: Sequence[float], samples: Sequence[Sample]) -> Sample:
     """For every seed the slope of its line of least squares through (x[i], samples[i].values[seed]).
 
+    One step of a sample's resolution, where it moves the slope most, is one of the slope's.
+
     >>> slopes([0.0, 1.0, 2.0], [Sample((5.0, 1.0)), Sample((4.0, 1.0)), Sample((3.0, 1.0))]).values
     (-1.0, 0.0)
     """
     centred = np.asarray(x, float) - np.mean(x)
     values = np.array([sample.values for sample in samples])
-    found = centred @ values / np.sum(centred**2)
-    return Sample(tuple(round(float(value), 12) + 0.0 for value in found))
+    weights = centred / np.sum(centred**2)
+    resolution = max(abs(weight) * sample.resolution for weight, sample in zip(weights, samples))
+    return Sample(tuple(round(float(value), 12) + 0.0 for value in weights @ values), float(resolution))

@@ -163,7 +163,10 @@ class _Crew:
         arm, jobs = worker.work
         order = {
             "log": str(self.plan.out / RUNS_FOLDER / f"{arm.name}.log"),
-            "jobs": [{"config": self.plan.config(job).to_dict(), "workdir": str(job.workdir)} for job in jobs],
+            "jobs": [
+                {"config": self.plan.config(job).to_dict(), "steps": self.plan.steps, "workdir": str(job.workdir)}
+                for job in jobs
+            ],
         }
         with contextlib.suppress(OSError):  # one that has ended is noticed by its output
             worker.process.stdin.write(json.dumps(order) + "\n")

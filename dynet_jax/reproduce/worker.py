@@ -1,8 +1,8 @@
 """A process that trains runs: `python -m dynet_jax.reproduce.worker`, told what to do by lines of JSON.
 
-It reads {"log": FILE, "jobs": [{"config": {...}, "workdir": DIR}, ...]}, all of one arm, and answers each job by
-{"workdir": DIR, "error": null or text}; then {"idle": true}. It ends when its input does, in the middle of a run too:
-whoever started it has gone then, and the run goes on from its newest checkpoint another time.
+It reads {"log": FILE, "jobs": [{"config": {...}, "steps": N, "workdir": DIR}, ...]}, all of one arm, and answers each
+job by {"workdir": DIR, "error": null or text}; then {"idle": true}. It ends when its input does, in the middle of a run
+too: whoever started it has gone then, and the run goes on from its newest checkpoint another time.
 """
 
 import json
@@ -61,6 +61,8 @@ def _train_all(jobs: list[dict]):
         try:
             if train(ml_collections.ConfigDict(_with_tuples(job["config"])), workdir, programs=programs):
                 os._exit(INTERRUPTED)
+            if not _is_evaluated(workdir, job["steps"]):
+                raise UserError("its last evaluation could not be written; the next time it is made again")
             (workdir / FINISHED_FILE).touch()
         except UserError as mistake:
             error = str(mistake)
@@ -71,6 +73,14 @@ def _train_all(jobs: list[dict]):
             error = named(bug)
         yield job["workdir"], error
     jax.clear_caches()
+
+
+def _is_evaluated(workdir: Path, steps: int) -> bool:
+    """After so many steps. A full disk can have kept it from being noted, of which training only warns."""
+    from dynet_jax.train.metrics import METRICS_FILE, read_metrics
+
+    rows = read_metrics(workdir / METRICS_FILE, "test")
+    return bool(rows) and rows[-1]["step"] == steps
 
 
 def _with_tuples(config: dict) -> dict:

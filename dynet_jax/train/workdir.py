@@ -170,6 +170,6 @@ def _writing(workdir: Path) -> Iterator[None]:
 
 def write_whole(path: Path, text: str) -> None:
     """Whole or not at all."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text + "\n")
     os.replace(temporary, path)

@@ -23,6 +23,7 @@ from tests.reproduce.fake_runs import finish, make_plan
         (["--dataset=digits", "--config.data.crop=foo"], "foo"),
         (["--dataset=digits", "--experiments="], "is not a list like table4,figure5"),
         (["--dataset=digits", "--report-only"], "there are no finished runs of this plan"),
+        (["--dataset=digits", "--report-only", "--remeasure"], "--remeasure measures, which"),
         (["--dataset=digits", "--epochs=3"], "cannot read '--epochs=3'; set a key as --config.KEY=VALUE"),
         ([], "required: --dataset"),
     ],
@@ -47,6 +48,15 @@ def test_a_report_of_what_there_is(tmp_path, capfd):
     assert out.splitlines() == [str(tmp_path / "out" / f"report.{kind}") for kind in ("html", "md")]
     assert err == ""
     assert "4 of 6 finished" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("way", ["--report-only", "--dry-run"])
+def test_runs_of_another_recipe_are_not_reported(way, tmp_path, capfd):
+    finish(make_plan(tmp_path / "out", only=["table6"]), lambda arm, seed: 10.0)
+    arguments = ["--dataset=digits", "--experiments=table6", f"--out={tmp_path / 'out'}", "--config.learning_rate=0.9"]
+    assert main(["reproduce", *arguments, way]) == 2
+    assert "holds a plan with learning_rate=" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "report.md").exists()
 
 
 def test_a_dry_run_lists_what_would_be_trained_and_writes_nothing(tmp_path, capfd):

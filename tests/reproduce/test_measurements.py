@@ -1,16 +1,20 @@
 """Measurements on untrained tiny networks: what files they leave, when they are made again, what the report says."""
 
 import json
+import os
+import signal
 
 import pytest
 
+from dynet_jax.cli import reproduce
 from dynet_jax.models import registry
 from dynet_jax.reproduce import arms
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.experiments import Experiment
-from dynet_jax.reproduce.measurements import measure_plan
+from dynet_jax.reproduce.measurements import forget_latencies, measure_plan
 from dynet_jax.reproduce.plan import FINISHED_FILE
-from dynet_jax.reproduce.report import write_report
+from dynet_jax.reproduce.report import note_unmeasured, write_report
+from dynet_jax.reproduce.training import Interrupted
 from tests.analysis.workdirs import DIGITS, save_untrained
 from tests.reproduce.fake_runs import finish, make_plan
 from tests.train.tiny import tiny_network
@@ -81,3 +85,52 @@ def test_each_thing_is_measured_once_and_reported(out):
         assert f"## {title}" in text
     assert "| Fig. 6" in text
     assert "Nearest images in the space of coefficients: Dy-tiny-mobile" in page
+
+
+def finished_plan(out):
+    plan = tiny_plan(out)
+    finish(plan, lambda arm, seed: 10.0 + seed)
+    return plan
+
+
+def test_a_signal_ends_measuring(tmp_path, monkeypatch):
+    plan, begun = finished_plan(tmp_path / "out"), []
+
+    def measure(plan, job):
+        begun.append(job)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "{}"
+
+    monkeypatch.setattr("dynet_jax.reproduce.measurements._correlation", measure)
+    with pytest.raises(Interrupted), reproduce._leaving_by_signal():
+        measure_plan(plan, print)
+    assert len(begun) == 1
+    assert not list((plan.out / "measured").rglob("*.json"))
+
+
+def test_what_cannot_be_measured_is_said_in_the_report(tmp_path, monkeypatch):
+    plan, lines = finished_plan(tmp_path / "out"), []
+
+    def fail(plan, job):
+        raise RuntimeError("out of memory")
+
+    for name in ("_correlation", "_coefficients", "_ranks", "_arm_latency"):
+        monkeypatch.setattr(f"dynet_jax.reproduce.measurements.{name}", fail)
+    failed = measure_plan(plan, lines.append)
+    assert len(failed) == 2 * 2 + 2 + 1
+    assert set(failed.values()) == {"RuntimeError: out of memory"}
+    assert "Traceback" in (plan.out / "measured" / "errors.log").read_text()
+    note_unmeasured(plan, failed)
+    _, text = (file.read_text() for file in write_report(plan))
+    assert "**Not measured**: `arm_latency.json`: RuntimeError: out of memory" in text
+
+
+def test_only_what_is_measured_again_is_forgotten(tmp_path):
+    plan = tiny_plan(tmp_path / "out")
+    (plan.out / "measured").mkdir()
+    files = [plan.out / "measured" / name for name in ("arm_latency.json", "latency.csv")]
+    for file in files:
+        file.touch()
+    plan.is_whole = False
+    forget_latencies(plan)
+    assert [file.exists() for file in files] == [False, True]

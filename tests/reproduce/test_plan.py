@@ -1,4 +1,5 @@
 import shlex
+from unittest import mock
 
 import pytest
 
@@ -83,13 +84,39 @@ def test_a_damaged_plan_is_named(tmp_path):
 
 
 def test_the_number_of_cores_of_a_run_stays(tmp_path):
-    make_plan(tmp_path / "out").settle(2)
+    make_plan(tmp_path / "out").settle("cpu", 2)
     assert make_plan(tmp_path / "out").threads == 2
+
+
+def test_the_device_of_runs_stays(tmp_path):
+    make_plan(tmp_path / "out").settle("cpu", 1)
+    with pytest.raises(UserError, match="were trained on a CPU, not an accelerator"):
+        make_plan(tmp_path / "out").settle("accelerator", None)
+
+
+def test_what_a_command_left_that_was_killed_at_once_is_no_obstacle(tmp_path):
+    for name in (".lock", "plan.json.tmp"):
+        (tmp_path / name).touch()
+    make_plan(tmp_path)
+    assert (tmp_path / "plan.json").exists()
+
+
+def test_another_test_set_is_another_plan(tmp_path):
+    plan = make_plan(tmp_path / "out", only=["table6"])
+    finish(plan, lambda arm, seed: 10.0)
+    plan.test_images += 1
+    with pytest.raises(UserError, match="holds a plan with test images=359, not 360"):
+        plan.check_folder()
+    with pytest.raises(UserError, match="was trained with test images=359, which is 360"):
+        plan.check_runs()
 
 
 def test_the_command_can_be_typed(tmp_path):
     plan = Plan("digits", "small", tmp_path / "my photos", data_dir="a b", seeds=5, only=["table4"])
-    words = shlex.split(plan.command)
+    with mock.patch("dynet_jax.reproduce.plan.cores", return_value=[0, 1, 2, 3]):
+        plan.threads = 2
+        words = shlex.split(plan.command)
+    assert "--workers=2" in words
     assert words[:2] == ["dynet", "reproduce"]
     assert {f"--out={tmp_path / 'my photos'}", "--data-dir=a b", "--seeds=5", "--experiments=table4"} <= set(words)
 

@@ -91,7 +91,7 @@ def test_only_seeds_that_both_have_finished_are_compared(tmp_path):
     results, (dynamic, fixed) = Results(plan), plan.experiments["table4"].pairs[0]
     assert results.errors(dynamic).values == pytest.approx((10, 20, 30))
     assert results.errors(dynamic, beside=[fixed]).values == pytest.approx((10, 30))
-    assert results.images_per_second(dynamic) == 100.0
+    assert results.images_per_second(dynamic) == (100.0, 100.0, 100.0)
 
 
 def correlation(seed, mixing):

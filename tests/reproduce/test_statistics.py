@@ -44,6 +44,13 @@ def test_slopes_are_those_of_a_line_of_least_squares():
     np.testing.assert_allclose(slopes(x, samples).values, expected, atol=1e-9)
 
 
+def test_slopes_that_differ_by_less_than_one_image_are_not_exact():
+    x, step = [0.0, 1.0, 2.0], 0.28
+    steps_of_one_image = slopes(x, [Sample((error,) * 3, step) for error in (10.0 + step, 10.0 + step, 10.0)])
+    assert steps_of_one_image.resolution == pytest.approx(step / 2)  # one image less in the last moves it so far
+    assert verdict(steps_of_one_image) == "not decided"
+
+
 def test_samples_of_different_seeds_are_not_paired():
     with pytest.raises(ValueError, match="shorter"):
         paired(Sample((1.0, 2.0)), Sample((1.0,)))

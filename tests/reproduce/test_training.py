@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from unittest import mock
 import pytest
 
 from dynet_jax.errors import UserError
+from dynet_jax.reproduce import worker
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.experiments import Experiment
 from dynet_jax.reproduce.plan import Plan
@@ -100,6 +102,21 @@ def test_a_signal_saves_and_leaves_with_75(uninterrupted, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert "Interrupted: stopped; run the same command to go on" in errors
     assert any((plan.job(ARM, 0).workdir / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_run_without_its_last_evaluation_is_not_finished(uninterrupted, tmp_path):
+    """As a full disk leaves it; once there is room, the evaluation alone is made again."""
+    plan = small_plan(tmp_path / "out")
+    shutil.copytree(uninterrupted.out / "runs", plan.out / "runs")
+    workdir = plan.job(ARM, 0).workdir
+    (workdir / "finished").unlink()
+    rows = (workdir / METRICS_FILE).read_text().splitlines(keepends=True)
+    (workdir / METRICS_FILE).write_text("".join(rows[:-1]))
+    assert '"test"' in rows[-1]
+    assert not worker._is_evaluated(workdir, plan.steps)
+    assert train_plan(plan, Arrangement(1, 1), print) == {}
+    assert scores(plan) == scores(uninterrupted)
 
 
 @pytest.mark.slow
