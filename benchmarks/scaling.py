@@ -3,7 +3,7 @@
     .venv-tpu/bin/python -m benchmarks.scaling --configs dy_mobile,mobilenet_v2 --topologies v5e:2x4,v5e:16x16
 
 With --jsonl=FILE, every program is written there as soon as it is compiled, and those that are there already, from the
-same versions of jax and libtpu, are not compiled again. Arguments like --config.model.remat=true go to every
+same source and versions of jax and libtpu, are not compiled again. Arguments like --config.model.remat=true go to every
 configuration. A "?" marks what leaves out Pallas kernels, because it is not known how long they take. The exit status
 is 1 if a program does not fit, or exchanges anything but sums.
 """
@@ -29,6 +29,7 @@ from dynet_jax.train.config import check_config, load_config, override
 CONFIGS = Path(__file__).parents[1] / "configs"
 USUAL_TOPOLOGIES = "v5e:2x4,v5e:8x8,v5e:16x16,v5p:4x8x8"
 DAY = 24 * 60 * 60
+METRICS_BYTES = 256  # of metrics and votes in a step; the smallest layer's activations are a thousand times as many
 HEADER = (
     *("configuration", "slice", "images at once", "memory", "step, ms", "exchanges", "bound by", "images/s"),
     *("per host", "its cores", "days for 300 epochs"),
@@ -38,7 +39,7 @@ UNKNOWN = "?: how long its Pallas kernels take is not known; what is marked leav
 
 def key_of(facts: dict) -> tuple:
     """What a program is found again by: also by what has compiled it."""
-    return (facts["config"], facts["topology"], *facts["changes"], facts.get("jax"), facts.get("libtpu"))
+    return (facts["config"], facts["topology"], *facts["changes"], *(facts.get(name) for name in tpu_compiler()))
 
 
 def compiled(config: str, topology: str, changes: list[str]) -> dict:
@@ -55,12 +56,13 @@ def compiled(config: str, topology: str, changes: list[str]) -> dict:
         "batch_size": steps.batch_size,
         "images_at_once": steps.images_per_device,
         "hosts": steps.hosts,
-        "memory": training.memory / slice.device.hbm_bytes,
-        "evaluation_memory": steps.evaluation.memory / slice.device.hbm_bytes,
+        "memory": training.memory / slice.chip.hbm_bytes,
+        "evaluation_memory": steps.evaluation.memory / slice.chip.hbm_bytes,
         "bytes": training.bytes,
         "flops": training.flops,
         "exchanges_by_kind": training.collectives_by_kind,
         "evaluation_exchanges_by_kind": steps.evaluation.collectives_by_kind,
+        "undue_exchanges": steps.undue_exchanges,
         "step": times.step,
         "exchange": times.exchange,
         "kernels": times.kernels,
@@ -102,9 +104,9 @@ def leaves_out_kernels(facts: dict) -> bool:
 
 
 def is_sound(facts: dict) -> bool:
-    """Whether it fits, and all that devices exchange are sums: of gradients, statistics and metrics."""
+    """Whether it fits, and all that devices exchange are sums: of gradients, statistics, metrics and votes."""
     kinds = {*facts.get("exchanges_by_kind", {}), *facts.get("evaluation_exchanges_by_kind", {})}
-    return "error" not in facts and kinds <= {"all-reduce"}
+    return "error" not in facts and kinds <= {"all-reduce"} and facts["undue_exchanges"] <= METRICS_BYTES
 
 
 def all_facts(options: argparse.Namespace, changes: list[str]) -> Iterator[dict]:

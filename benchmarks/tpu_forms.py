@@ -28,12 +28,12 @@ from dynet_jax.tpu.compiler import slice_devices
 
 USUAL_NETWORKS = ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_resnet50"]
 USUAL_FORMS = ["static", "feature", BY_XLA, "auto"]
-KEY = ("layer", "batch", "form", "chip", "jax", "libtpu")
+KEY = ("layer", "batch", "form", "chip", *tpu_compiler())
 CELL = "MB / us / GFLOP / MB temporary"
 
 
 def key_of(row: dict) -> tuple:
-    return tuple(row[name] for name in KEY)
+    return tuple(row.get(name) for name in KEY)
 
 
 def cell(row: dict) -> str:
@@ -77,7 +77,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--chip", type=topology, default=topology("v5e:1x1"), help=chip)
     add("--jsonl", type=output_file, metavar="FILE", help="where cells are kept, and found again")
     options = parser.parse_args(argv)
-    if options.chip.device.clock is None:
+    if options.chip.chip.clock is None:
         parser.error(f"argument --chip: the clock of {options.chip.name} is not published")
     try:
         slice_devices(options.chip)

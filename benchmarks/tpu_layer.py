@@ -32,7 +32,7 @@ def measured(form: str, layer: Layer, batch: int, slice: Slice) -> dict:
         "flops": program.flops,
         "temporaries": program.temporaries,
         "kernels": program.kernels,
-        "seconds": (program.cycles + program.kernel_cycles) / slice.device.clock if known else None,
+        "seconds": (program.cycles + program.kernel_cycles) / slice.chip.clock if known else None,
     }
 
 

@@ -1,11 +1,20 @@
-"""Which compiler a number comes from: numbers of different ones are not to be mixed in a table."""
+"""Which source and compiler a number comes from: numbers of different ones are not to be mixed in a table."""
 
+import functools
 from importlib import metadata
+from pathlib import Path
+
+from dynet_jax.machine import source_digest
+
+ROOT = Path(__file__).parents[1]
+OF_PROGRAMS = ("dynet_jax/layers", "dynet_jax/models", "dynet_jax/ops", "dynet_jax/tpu", "dynet_jax/train", "configs")
 
 
+@functools.cache
 def tpu_compiler() -> dict[str, str | None]:
-    """{'jax': ..., 'libtpu': ...}; None for one that is not installed."""
-    return {package: _version(package) for package in ("jax", "libtpu")}
+    """{'jax': ..., 'libtpu': ..., 'source': a digest}; None for a package that is not installed."""
+    packages = {package: _version(package) for package in ("jax", "libtpu")}
+    return {**packages, "source": source_digest(*(ROOT / folder for folder in OF_PROGRAMS))}
 
 
 def _version(package: str) -> str | None:

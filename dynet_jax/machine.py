@@ -32,11 +32,12 @@ def _cpuinfo(*names: str) -> str:
     return next((line for line in lines if line.startswith(names)), "")
 
 
-def source_digest() -> str:
-    """Of this package's source: the same for the same code, whatever its version is called."""
-    digest, folder = hashlib.blake2b(digest_size=4), Path(__file__).parent
-    for file in sorted(folder.rglob("*.py")):
-        digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
+def source_digest(*folders: Path) -> str:
+    """Of the Python files in some folders, or in this package: the same for the same code, whatever its version."""
+    digest = hashlib.blake2b(digest_size=4)
+    for folder in folders or [Path(__file__).parent]:
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{folder.name}/{file.relative_to(folder)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 

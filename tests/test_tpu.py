@@ -144,8 +144,32 @@ def test_the_roofline_is_the_longest_and_then_the_exchange():
     assert estimate(program(kernel_cycles=1), without_clock).kernels is None
 
 
-def test_a_v4_chip_is_two_devices():
-    assert estimate(program(bytes=1.2e12), parse_topology("v4:2x2x2")).memory == pytest.approx(2.0)
+def test_other_exchanges_than_sums():
+    slice = parse_topology("v5e:2x2")  # two links of 50 GB/s, two hops
+
+    def seconds(kind, size):
+        return estimate(program(collectives=(Collective(kind, size, 4),)), slice).exchange
+
+    size, hops = 100_000_000, 2 * HOP_SECONDS
+    assert seconds("all-gather", size) == pytest.approx(size * 3 / 4 / 100e9 + hops)
+    assert seconds("reduce-scatter", size / 4) == pytest.approx(size * 3 / 4 / 100e9 + hops)  # a quarter stays
+    assert seconds("collective-permute", size) == pytest.approx(size / 50e9 + HOP_SECONDS)
+
+
+def test_an_exchange_that_is_begun_is_counted_once():
+    hlo = """
+  %gather = (f32[2,4]{1,0}, f32[16,4]{1,0}) all-gather-start(%a), replica_groups=[1,8]<=[8], dimensions={0}
+  %permute = (bf16[8]{0}, bf16[8]{0}, u32[], u32[]) collective-permute-start(%b), source_target_pairs={{0,1},{1,0}}
+  %sum = (f32[3]{0}, f32[5]{0}) all-reduce-start(%c, %d), replica_groups={{0,1}}
+"""
+    assert [found.bytes for found in find_collectives(hlo, devices=8)] == [256, 16, 32]
+
+
+def test_small_slices_are_one_host():
+    shapes = {
+        name: parse_topology(name).host_shape for name in ("v5e:1x1", "v5e:2x4", "v6e:2x4", "v5e:4x4", "v5p:2x2x1")
+    }
+    assert shapes == {"v5e:1x1": (1, 1), "v5e:2x4": (2, 4), "v6e:2x4": (2, 4), "v5e:4x4": None, "v5p:2x2x1": (2, 2, 1)}
 
 
 def test_the_report_names_everything_and_compares():
@@ -275,6 +299,7 @@ config.batch_size, config.bn_batch_size, config.dtype = 2048, 64, "bfloat16"
 steps = compile_for(config, parse_topology(sys.argv[1]))
 print(json.dumps([sorted(p.collectives_by_kind) for p in steps[:2]] + [steps.images_per_device, steps.hosts]))
 print(json.dumps([steps.training.flops, steps.training.bytes, steps.training.cycles, steps.training.memory]))
+print(json.dumps([steps.undue_exchanges, steps.gradients, steps.training.collectives_by_kind["all-reduce"][1]]))
 """
 
 
@@ -282,12 +307,15 @@ print(json.dumps([steps.training.flops, steps.training.bytes, steps.training.cyc
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: make test-tpu")
 @pytest.mark.parametrize(
     ("topology", "images", "hosts"),
-    [("v5e:2x2", 512, 1), ("v5e:16x16", 8, 64), ("v4:2x2x1", 256, 1), ("v6e:2x4", 256, 2)],
+    [("v5e:2x2", 512, 1), ("v5e:16x16", 8, 64), ("v4:2x2x1", 512, 1), ("v6e:2x4", 256, 1)],
 )
 def test_the_real_steps_compile_and_exchange_sums_only(topology, images, hosts):
     """In a process of its own: beside libtpu, JAX would look for a TPU."""
     result = subprocess.run([sys.executable, "-c", COMPILE, topology], capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-2000:]
-    kinds, facts = map(json.loads, result.stdout.splitlines()[-2:])
+    kinds, facts, sums = map(json.loads, result.stdout.splitlines()[-3:])
     assert kinds == [["all-reduce"], ["all-reduce"], images, hosts]
     assert min(facts) > 0
+    undue, gradients, summed = sums
+    assert undue < 256  # bytes, of metrics and votes
+    assert gradients <= summed

@@ -17,7 +17,8 @@ class Chip(NamedTuple):
     wraps_at: int  # an axis is a ring if its length is a multiple of this; in three dimensions all have to be
     clock: float | None  # cycles per second: flops / (2 x matrix units x their size); None where that is not published
     accelerator_type: str  # what Cloud TPU calls a small slice of it
-    devices: int = 1  # that the compiler sees in a chip
+    host_shape: tuple[int, ...] = (2, 2)  # of the largest slice that is a single host
+    configuration: str | None = None  # what libtpu calls a chip that is one device, where that is not its default
 
 
 GB, TFLOPS, GHZ = 1e9, 1e12, 1e9
@@ -25,10 +26,10 @@ GB, TFLOPS, GHZ = 1e9, 1e12, 1e9
 # The link's bandwidth is the published one of the chip (both ways) / 2 / its links; v4: all-reduce bandwidth per pod
 # (1.1 PB/s) / 4096 chips / 6 links.
 CHIPS = {
-    "v4": Chip(275 * TFLOPS, 32 * 2**30, 1200 * GB, 45 * GB, 3, 4, 1.05 * GHZ, "v4-8", devices=2),
-    "v5e": Chip(197 * TFLOPS, 16 * GB, 819 * GB, 50 * GB, 2, 16, 1.5 * GHZ, "v5litepod-4"),
-    "v5p": Chip(459 * TFLOPS, 95 * GB, 2765 * GB, 100 * GB, 3, 4, 1.75 * GHZ, "v5p-8"),
-    "v6e": Chip(918 * TFLOPS, 32 * GB, 1638 * GB, 100 * GB, 2, 16, None, "v6e-4"),
+    "v4": Chip(275 * TFLOPS, 32 * 2**30, 1200 * GB, 45 * GB, 3, 4, 1.05 * GHZ, "v4-8", (2, 2, 1), "megacore"),
+    "v5e": Chip(197 * TFLOPS, 16 * GB, 819 * GB, 50 * GB, 2, 16, 1.5 * GHZ, "v5litepod-4", (2, 4)),
+    "v5p": Chip(459 * TFLOPS, 95 * GB, 2765 * GB, 100 * GB, 3, 4, 1.75 * GHZ, "v5p-8", (2, 2, 1)),
+    "v6e": Chip(918 * TFLOPS, 32 * GB, 1638 * GB, 100 * GB, 2, 16, None, "v6e-4", (2, 4)),
 }
 
 
@@ -44,13 +45,9 @@ class Slice(NamedTuple):
         return math.prod(self.shape)
 
     @property
-    def device(self) -> Chip:
-        """The part of a chip that the compiler sees as a device."""
-        part = 1 / self.chip.devices
-        chip = self.chip
-        return chip._replace(
-            flops=chip.flops * part, hbm_bytes=chip.hbm_bytes * part, hbm_bandwidth=chip.hbm_bandwidth * part
-        )
+    def host_shape(self) -> tuple[int, ...] | None:
+        """Of the chips of one host, where that is all of the slice; None where the compiler knows: 2x2 of many."""
+        return self.shape if self.chips == 1 or self.shape == self.chip.host_shape else None
 
     @property
     def all_reduce_bandwidth(self) -> float:

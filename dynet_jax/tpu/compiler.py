@@ -30,6 +30,18 @@ class Steps(NamedTuple):
     batch_size: int
     images_per_device: int  # at once: of a micro-batch
     hosts: int
+    gradients: int = 0  # bytes, in float32
+    statistics: int = 0  # bytes of BatchNorm's running means and variances
+
+    @property
+    def undue_exchanges(self) -> int:
+        """Bytes that a training step sums beyond what it has to; a few are its metrics and the vote on stopping.
+
+        What it has to: every gradient, and in each BatchNorm two sums forward, two backward, and the statistics at the
+        end. Where a device has BatchNorm's whole group of images, less.
+        """
+        _, summed = self.training.collectives_by_kind.get("all-reduce", (0, 0))
+        return max(0, summed - self.gradients - 3 * self.statistics)
 
 
 def slice_devices(slice: Slice) -> list:
@@ -54,10 +66,11 @@ def slice_devices(slice: Slice) -> list:
         ) from error
     from jax.experimental import topologies
 
-    # A host has four chips unless something else is said, and a single chip is not a part of a host then.
-    host = {"chips_per_host_bounds": (1, 1, 1)} if slice.chips == 1 else {}
+    # A host has four chips unless something else is said: a single chip is no part of one then, and eight are two.
+    options = {"chips_per_host_bounds": (*slice.host_shape, 1, 1)[:3]} if slice.host_shape else {}
+    options |= {"chip_config_name": slice.chip.configuration} if slice.chip.configuration else {}
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=slice.name, **host).devices)
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=slice.name, **options).devices)
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"{slice.name} is not a slice that libtpu knows: {one_line(error)}") from error
 
@@ -70,11 +83,15 @@ def compile_for(config: ml_collections.ConfigDict, slice: Slice) -> Steps:
     hosts = len({device.process_index for device in devices})
     with tracing_for("tpu", devices[0].device_kind):
         run = make_run(config, max(TRAIN_EXAMPLES, config.batch_size), layout)
-        steps = steps_and_arguments(run, run.state_template(), TEST_EXAMPLES, with_votes=hosts > 1)
+        template = run.state_template()
+        steps = steps_and_arguments(run, template, TEST_EXAMPLES, with_votes=hosts > 1)
         programs = [_compile(step, arguments, len(devices), slice) for step, arguments in steps]
     training, evaluation = programs
     training = training._replace(rounds=config.accumulation_steps)
-    return Steps(training, evaluation, config.batch_size, layout.micro_batch, hosts)
+    gradients, statistics = (
+        sum(4 * leaf.size for leaf in jax.tree.leaves(tree)) for tree in (template.params, template.batch_stats)
+    )
+    return Steps(training, evaluation, config.batch_size, layout.micro_batch, hosts, gradients, statistics)
 
 
 def _compile(step, arguments, devices: int, slice: Slice) -> Program:
@@ -87,7 +104,7 @@ def _compile(step, arguments, devices: int, slice: Slice) -> Program:
         if "RESOURCE_EXHAUSTED" not in str(error) or "vmem" in str(error):  # the fast memory is not the user's to mend
             raise
         raise UserError(
-            f"it does not fit in the {slice.device.hbm_bytes / 1e9:.0f} GB of a device of {slice.name} "
+            f"it does not fit in the {slice.chip.hbm_bytes / 1e9:.0f} GB of a device of {slice.name} "
             f"({one_line(error, limit=200)}); use more chips, a smaller --config.batch_size, or "
             "--config.accumulation_steps"
         ) from error

@@ -6,7 +6,8 @@ from collections import Counter
 from typing import NamedTuple
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
-_INSTRUCTION = re.compile(rf"= (?P<shapes>.*?) (?P<kind>{'|'.join(COLLECTIVES)})(?:-start)?\(")
+_INSTRUCTION = re.compile(rf"= (?P<shapes>.*?) (?P<kind>{'|'.join(COLLECTIVES)})(?P<begun>-start)?\(")
+_PASSED_ON = ("all-gather", "collective-permute")  # begun, they have their operands beside their results
 _SHAPE = re.compile(r"\b(pred|[sufb]+[0-9]+[a-z0-9]*)\[([0-9,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _GROUPS = re.compile(r"replica_groups=(?:\[(?P<rows>\d+),(?P<columns>\d+)\]|\{\{(?P<first>[0-9,]*)\})")
@@ -81,7 +82,11 @@ def find_collectives(hlo: str, devices: int) -> tuple[Collective, ...]:
     for line in hlo.splitlines():
         match = _INSTRUCTION.search(line)
         if match:
-            size = sum(_bytes(kind, shape) for kind, shape in _SHAPE.findall(match["shapes"]))
+            shapes = _SHAPE.findall(match["shapes"])
+            if match["begun"] and match["kind"] in _PASSED_ON:
+                arrays = [shape for shape in shapes if shape != ("u32", "")]  # flags of the exchange
+                shapes = arrays[len(arrays) // 2 :]
+            size = sum(_bytes(kind, shape) for kind, shape in shapes)
             found.append(Collective(match["kind"], size, _participants(line, devices)))
     return tuple(found)
 

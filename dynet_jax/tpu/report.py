@@ -35,11 +35,13 @@ def facts(steps: Steps, slice: Slice) -> Iterator[tuple[str, float | str]]:
     for name, program in (("training", steps.training), ("evaluation", steps.evaluation)):
         times = estimate(program, slice)
         yield f"{name}: memory (GB)", program.memory / 1e9
-        yield f"{name}: memory (% of the device's)", 100 * program.memory / slice.device.hbm_bytes
+        yield f"{name}: memory (% of the device's)", 100 * program.memory / slice.chip.hbm_bytes
         yield f"{name}: temporaries (GB)", program.temporaries / 1e9
         yield f"{name}: operations (GFLOP)", program.flops / 1e9
         yield f"{name}: bytes moved (GB)", program.bytes / 1e9
         yield f"{name}: exchanges", _exchanges(program)
+        if program is steps.training:
+            yield f"{name}: gradients (MB)", steps.gradients / 1e6
         yield f"{name}: Pallas kernels called", str(program.kernels)
         yield f"{name}: at the peak of computing (ms)", 1e3 * times.compute
         yield f"{name}: at the peak of memory (ms)", 1e3 * times.memory

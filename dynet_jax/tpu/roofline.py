@@ -32,13 +32,12 @@ class Estimate(NamedTuple):
 
 def estimate(program: Program, slice: Slice) -> Estimate:
     """The roofline of a program compiled for the slice."""
-    device = slice.device
-    clock = device.clock
+    chip, clock = slice.chip, slice.chip.clock
     known = clock and program.kernel_cycles is not None
     rounds = program.rounds
     return Estimate(
-        compute=rounds * program.flops / device.flops,
-        memory=rounds * program.bytes / device.hbm_bandwidth,
+        compute=rounds * program.flops / chip.flops,
+        memory=rounds * program.bytes / chip.hbm_bandwidth,
         schedule=rounds * (program.cycles + program.kernel_cycles) / clock if known and program.cycles else None,
         kernels=_kernels(program, clock),
         exchange=sum(_exchange(collective, slice) for collective in program.collectives),
@@ -52,15 +51,18 @@ def _kernels(program: Program, clock: float | None) -> float | None:
 
 
 def _exchange(collective, slice: Slice) -> float:
-    """A ring sends every byte twice, but for the part that is at home; and the first one has to go all the way round.
+    """What a device sends through its links; and the first byte has to go all the way.
 
     Groups smaller than the slice are neighbours: they are taken as one line of chips.
     """
     count = collective.participants
-    if count == 1 or slice.chips == 1:  # nobody to send to, or the other device of the same chip
+    if count == 1:
         return 0.0
-    everyone = count == slice.chips * slice.chip.devices
+    if collective.kind == "collective-permute":  # from neighbour to neighbour
+        return collective.bytes / slice.chip.link_bandwidth + HOP_SECONDS
+    everyone = count == slice.chips
     bandwidth = slice.all_reduce_bandwidth if everyone else slice.chip.link_bandwidth
-    passes = 2 if collective.kind == "all-reduce" else 1
     hops = slice.hops if everyone else count - 1
-    return passes * (collective.bytes * (count - 1) / count / bandwidth + hops * HOP_SECONDS)
+    passes = 2 if collective.kind == "all-reduce" else 1  # a ring sends every byte to be summed, and then the sum
+    whole = collective.bytes * (count if collective.kind == "reduce-scatter" else 1)  # its result is a part
+    return passes * (whole * (count - 1) / count / bandwidth + hops * HOP_SECONDS)

@@ -18,6 +18,7 @@ SOUND = {
     "memory": 0.5,
     "exchanges_by_kind": {"all-reduce": [2, 30_500_000]},
     "evaluation_exchanges_by_kind": {},
+    "undue_exchanges": 20,
     "kernels": 0.01,
     **tpu_compiler(),
     "step": 0.1,
@@ -46,6 +47,7 @@ def test_a_row_of_the_table(tmp_path, capsys):
     [
         {"exchanges_by_kind": {"all-reduce": [1, 1], "all-gather": [1, 1]}},
         {"evaluation_exchanges_by_kind": {"all-to-all": [1, 1]}},
+        {"undue_exchanges": 100_000},
         {"error": "it does not fit in the 16 GB of a device; use more chips"},
     ],
 )
