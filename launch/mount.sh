@@ -17,11 +17,13 @@ mounted() {
 
 if [[ -n ${NFS-} ]] && ! mounted /mnt/work; then
   if ! command -v mount.nfs >/dev/null; then
-    run sudo apt-get update --quiet
-    run sudo apt-get install --quiet --yes nfs-common
+    wait=(-o DPkg::Lock::Timeout=600) # a machine that has just started may be upgrading itself
+    run sudo apt-get update "${wait[@]}" --quiet
+    run sudo apt-get install "${wait[@]}" --quiet --yes nfs-common
   fi
   run sudo mkdir -p /mnt/work
   run sudo mount -t nfs "$NFS" /mnt/work
+  [[ -w /mnt/work ]] || run sudo chmod a+rwx /mnt/work # a new share is root's alone
 fi
 
 if [[ -n ${BUCKET-} ]] && ! mounted /mnt/bucket; then

@@ -10,6 +10,14 @@ check_names() {
   [[ ${SPOT-} != 1 ]] || create_flags+=(--spot)
 }
 
+# gcloud reaches several hosts at once only with its key in an agent: without one it fails, or waits for a passphrase.
+warn_without_agent() {
+  if [[ -z ${DRY_RUN-} ]] && command -v ssh-add >/dev/null && ! ssh-add -l >/dev/null 2>&1; then
+    echo "${0##*/}: no key in an SSH agent, without which gcloud may not reach several hosts at once; if it does not:" \
+      "eval \"\$(ssh-agent)\" && ssh-add ~/.ssh/google_compute_engine" >&2
+  fi
+}
+
 # A state that gcloud describes, or MISSING. Where it cannot say, for want of a login for one, its message, and 2. What
 # else gcloud has to say, on standard error, is no part of the state.
 state_of() {
@@ -157,6 +165,7 @@ train_on_all_hosts() {
 # What a script does with its arguments.
 stop_or_train() {
   check_names
+  warn_without_agent
   if [[ $1 == --stop ]]; then
     on_all_hosts "$(there launch/background.sh --stop)"
   else

@@ -297,3 +297,13 @@ def test_a_failed_request_is_told(machine):
         "queued_resource.sh: my-slice is FAILED and will not become ready; "
         "see: gcloud compute tpus queued-resources describe my-slice --zone=z1\n"
     )
+
+
+@pytest.mark.parametrize(("code", "warned"), [(0, False), (1, True), (2, True)])
+def test_a_missing_key_is_told_before_anything_is_made(machine, code, warned):
+    gcloud(machine, ["READY"], [0])
+    machine.record("ssh-add", answer=f"exit {code}")
+    result = machine.run("tpu_vm.sh", *ARGUMENTS, **SLICE)
+    assert result.returncode == 0, result.stderr
+    assert ("ssh-add ~/.ssh/google_compute_engine" in result.stderr) == warned
+    assert machine.calls[0] == ["ssh-add", "-l"]

@@ -30,7 +30,7 @@ def test_slurm(machine, code, count, requeued, ends):
     assert result.returncode == ends, result.stderr
     srun, *rest = machine.calls
     options = ["--kill-on-bad-exit=0", "--cpus-per-task=1"]
-    assert srun == ["srun", *options, "launch/worker.sh", *ARGUMENTS, "--distributed"]
+    assert srun == ["srun", *options, "env", "RESTARTS=0", "launch/worker.sh", *ARGUMENTS, "--distributed"]
     assert rest == ([["scontrol", "requeue", "42"]] if requeued else [])
 
 

@@ -15,10 +15,10 @@ from dynet_jax.ops.backend import tracing_for
 from dynet_jax.tpu.chips import parse_topology
 from dynet_jax.tpu.compiler import slice_devices
 
-(size, c_in, members, c_out, strides, batch), topology = json.loads(sys.argv[1]), sys.argv[2]
+(size, c_in, members, c_out, strides, batch), kernel_size, topology = *map(json.loads, sys.argv[1:3]), sys.argv[3]
 device = slice_devices(parse_topology(topology))[0]
 sharding = jax.sharding.SingleDeviceSharding(device)
-shapes = (batch, size, size, c_in), (6, 3, 3, members, c_out), (batch, 6, c_out)
+shapes = (batch, size, size, c_in), (6, *kernel_size, members, c_out), (batch, 6, c_out)
 arguments = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes]
 
 def moved(fusion):
@@ -38,12 +38,12 @@ def needs_libtpu(test):
     return pytest.mark.slow(pytest.mark.skipif(missing, reason="needs libtpu: make test-tpu")(test))
 
 
-def moved(layer, topology):
+def moved(layer, topology, kernel_size=(3, 3)):
     """Bytes of a forward and backward pass: by 'auto', and by fusing feature maps.
 
-    layer: (height and width, C_in, C_in / groups, C_out, strides, batch), 3 x 3.
+    layer: (height and width, C_in, C_in / groups, C_out, strides, batch).
     """
-    command = [sys.executable, "-c", CODE, json.dumps(layer), topology]
+    command = [sys.executable, "-c", CODE, json.dumps(layer), json.dumps(kernel_size), topology]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout.splitlines()[-1])

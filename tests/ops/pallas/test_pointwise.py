@@ -12,6 +12,7 @@ from dynet_jax.ops.pallas.dynamic import pointwise_dynamic_conv
 from dynet_jax.ops.pallas.plan import PointwisePlan, make_pointwise_plan
 from dynet_jax.ops.window import make_window
 from tests import reference
+from tests.ops.pallas.compiled import moved, needs_libtpu
 
 
 def arrays(batch, spatial, c_in, c_out, shared=False, dtype=jnp.float32):
@@ -79,3 +80,11 @@ def test_it_is_chosen_for_tpus():
     with tracing_for("tpu"):
         assert "pointwise_conv" in str(jax.make_jaxpr(lambda *a: dynamic_conv(*a))(*inputs))
     assert "pointwise_conv" not in str(jax.make_jaxpr(lambda *a: dynamic_conv(*a))(*inputs))
+
+
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("layer", [(56, 24, 24, 36, 1, 64), (112, 32, 32, 18, 1, 128)])
+def test_it_compiles_for_tpus_and_moves_fewer_bytes(layer, topology):
+    planned, by_feature = moved(layer, topology, kernel_size=(1, 1))
+    assert planned < by_feature / 2
