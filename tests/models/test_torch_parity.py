@@ -27,12 +27,15 @@ def make_network(name, scheme):
 
 
 def run_jax(name, scheme, size):
+    """At the first size a training step's statistics too: they do not depend on the size, as padding does."""
     model, variables = make_network(name, scheme)
     images, labels = torch_reference.make_images(size), jnp.array(LABELS)
     evaluate = jax.jit(model.apply)
     loss = lambda logits: optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean().item()  # noqa: E731
 
     logits = evaluate(variables, images)
+    if size != SIZES[0]:
+        return {"logits": np.asarray(logits)}
     train = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
     train_logits, updated = train(variables, images)
     updated_loss = loss(evaluate({**variables, **updated}, images))
@@ -44,7 +47,7 @@ def assert_parity(got, expected):
     logits = np.array(expected["logits"])
     assert np.ptp(logits, axis=0).max() > 1e-2 * np.abs(logits).max()  # the images matter
     np.testing.assert_allclose(got["logits"], logits, rtol=0, atol=1e-4 * np.abs(logits).max())
-    for key in ("train_loss", "updated_loss"):
+    for key in got.keys() - {"logits"}:
         assert got[key] == pytest.approx(expected[key], rel=1e-4), key
     assert abs(expected["updated_loss"] - expected["train_loss"]) > 1e-3  # the statistics matter
 
