@@ -175,7 +175,7 @@ def test_bfloat16_arithmetic_of_every_network(name):
     """It is about as far from float32 as JAX's is: products are summed in float32, and maps rounded, in both."""
     model = inference_model(name, runtime="native", arithmetic="bfloat16")
     ours, theirs = [], []
-    for shape in ((1, 65, 96), (3, 65, 96), (5, 33, 47)):
+    for shape in ((3, 65, 96), (5, 33, 47)):
         wanted = expected(name, *shape)
         ours.append(np.abs(model.logits(images(*shape)) - wanted).mean())
         theirs.append(np.abs(in_bfloat16(name, *shape) - wanted).mean())

@@ -15,6 +15,12 @@ def smallest(name: str, num_classes: int = 5, **arguments) -> nn.Module:
     return create_model(name, **{**small, "num_classes": num_classes, **arguments})
 
 
+def shallow(model):
+    """The network with one block per stage, and two in the longest: more would repeat these, and compile for long."""
+    longest = max(model.stages, key=len)
+    return model.clone(stages=tuple(stage[: 2 if stage is longest else 1] for stage in model.stages))
+
+
 def random_variables(model, size, seed=1):
     """Random everywhere: in a fresh network a residual block's last scale is 0, and nothing inside has a gradient.
 

@@ -11,7 +11,7 @@ from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_train_step
 from tests import reference
-from tests.models.smallest import random_variables, smallest
+from tests.models.smallest import random_variables, shallow, smallest
 from tests.train.tasks import classification
 
 BATCH, SIZE, CLASSES = 16, 32, 5
@@ -27,12 +27,6 @@ def make_batch():
     patches = rng.integers(0, 200, (BATCH, 4, 4, 3)).repeat(SIZE // 4, 1).repeat(SIZE // 4, 2)
     images = (patches + rng.integers(0, 56, (BATCH, SIZE, SIZE, 3))).astype(np.uint8)
     return {"image": images, "label": rng.integers(0, CLASSES, BATCH).astype(np.int32)}
-
-
-def shallow(model):
-    """The network with one block per stage, and two in the longest: more would repeat these, and compile for long."""
-    longest = max(model.stages, key=len)
-    return model.clone(stages=tuple(stage[: 2 if stage is longest else 1] for stage in model.stages))
 
 
 def take_step(name, devices):
