@@ -34,9 +34,9 @@ class Results:
         rows = [self._rows[arm][seed][-1] for seed in self.seeds(arm, *beside)]
         return Sample(tuple(100 * (1 - row["top1"]) for row in rows), 100 / self.plan.test_images) if rows else None
 
-    def training_losses(self, arm: Arm) -> Sample | None:
-        """Of the last report of each run, with label smoothing."""
-        rows = [read_metrics(self.plan.job(arm, s).workdir / METRICS_FILE, "train")[-1] for s in self.seeds(arm)]
+    def test_losses(self, arm: Arm) -> Sample | None:
+        """After the last step. (The training loss of a run that was stopped is over another number of steps.)"""
+        rows = [self._rows[arm][seed][-1] for seed in self.seeds(arm)]
         return Sample(tuple(row["loss"] for row in rows)) if rows else None
 
     def images_per_second(self, arm: Arm) -> tuple[float, float, float] | None:

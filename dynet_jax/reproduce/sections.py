@@ -50,14 +50,14 @@ def experiment_sections(results: Results, folder: Path, stamp: str) -> Iterator[
 
 def _errors_table(results: Results, key: str, arms: Sequence[Arm]) -> Table:
     seeds = results.plan.seeds
-    header = ("network", *(f"seed {seed}" for seed in seeds), "top-1 error %", "training loss", "MACs, 1e6")
+    header = ("network", *(f"seed {seed}" for seed in seeds), "top-1 error %", "test loss", "MACs, 1e6")
     papers = [paper_error(key, arm) for arm in arms]
     rows = []
     for arm in arms:
         own = dict(zip(results.seeds(arm), results.errors(arm).values))
         numbers = [f"{own[seed]:.2f}" if seed in own else "" for seed in seeds]
         macs = f"{results.macs(arm) / 1e6:.2f}"
-        loss = results.training_losses(arm).text(3)
+        loss = results.test_losses(arm).text(3)
         rows.append((arm.title, *numbers, results.errors(arm).text(), loss, macs))
     if not any(papers):
         return Table(header, rows)
@@ -151,12 +151,12 @@ def training_section(results: Results, folder: Path, stamp: str, arrangement: st
     for arm in arms:
         low, rate, high = results.images_per_second(arm)
         step, *quartiles = (f"{1000 * batch / value:.1f}" for value in (rate, high, low))
-        rows.append((arm.title, round(rate), step, " to ".join(quartiles), results.training_losses(arm).text(3)))
+        rows.append((arm.title, round(rate), step, " to ".join(quartiles), results.test_losses(arm).text(3)))
     words = (
         f"Quartiles over the reports of all runs; {arrangement}. What else the machine did is in it. A step is {batch} "
         "images: forward, backward and update."
     )
-    header = ("network", "images/s, median", "ms per step, median", "quartiles", "training loss at the end")
+    header = ("network", "images/s, median", "ms per step, median", "quartiles", "test loss at the end")
     blocks = [words, Table(header, rows), *_speed_ratios(results), Figure(folder / "curves.png", stamp)]
     return Section("Training speed and curves", blocks)
 

@@ -166,3 +166,15 @@ def test_text_is_text_in_both_forms(tmp_path):
     assert '![c "d"](figures/a.png)' in text
     for part in ("<h1>T &amp; t</h1>", "<td>a|b &lt;c&gt;</td>", "<code>x &lt; y</code>", 'alt="c &quot;d&quot;"'):
         assert part in page
+
+
+def test_rows_of_training_that_a_stop_has_split_change_no_loss(tmp_path):
+    plan = make_plan(tmp_path / "out", only=["table6"])
+    finish(plan, lambda arm, seed: 10.0 + seed)
+    dynamic = plan.arms[-1]
+    before = Results(plan).test_losses(dynamic)
+    with (plan.job(dynamic, 0).workdir / "metrics.jsonl").open("a") as file:
+        row = {"step": plan.steps, "kind": "train", "loss": 9.0, "learning_rate": 0.1, "images_per_second": 1.0}
+        file.write(json.dumps(row) + "\n")
+    assert Results(plan).test_losses(dynamic) == before
+    assert before.values == (1.0, 1.0, 1.0)
