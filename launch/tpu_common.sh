@@ -2,7 +2,17 @@
 # What tpu_vm.sh and queued_resource.sh share; they source it, with functions of their own:
 #   obtain       make or find the slice, and wait until it is ready
 #   is_there     whether it is still ready
-TPU=${TPU-} ZONE=${ZONE-} TYPE=${TYPE:-v5litepod-16} VERSION=${VERSION:-v2-alpha-tpuv5-lite} DIR=${DIR:-dynet_jax}
+TPU=${TPU-} ZONE=${ZONE-} TYPE=${TYPE:-v5litepod-16} DIR=${DIR:-dynet_jax}
+
+image_of() {
+  case $1 in
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    *) echo tpu-ubuntu2204-base ;; # v4
+  esac
+}
+VERSION=${VERSION:-$(image_of "$TYPE")}
 
 check_names() {
   [[ -n $TPU && -n $ZONE ]] || fail "set TPU to the name of the slice and ZONE to its zone; see --help"
@@ -165,6 +175,10 @@ train_on_all_hosts() {
 # What a script does with its arguments.
 stop_or_train() {
   check_names
+  local argument
+  for argument in "$@"; do # which train.py would refuse, on a slice that costs already
+    [[ $argument != --*=gs://* ]] || fail "$argument: train.py reads and writes files; mount the bucket (BUCKET), or NFS"
+  done
   warn_without_agent
   if [[ $1 == --stop ]]; then
     on_all_hosts "$(there launch/background.sh --stop)"

@@ -5,7 +5,7 @@
 #   TPU=NAME ZONE=ZONE launch/tpu_vm.sh --config=FILE --workdir=DIR [other arguments of train.py]
 #   TPU=NAME ZONE=ZONE launch/tpu_vm.sh --stop      the run saves and leaves
 #
-# TYPE, VERSION    accelerator type and software version, if it has to be made: v5litepod-16, v2-alpha-tpuv5-lite
+# TYPE, VERSION    accelerator type, default v5litepod-16, and software version, default by type, if it has to be made
 # SPOT=1           a Spot slice. When it has been preempted it is deleted and made again
 # CREATE_FLAGS     more flags for `gcloud compute tpus tpu-vm create`, separated by spaces
 # NFS=HOST:/SHARE  mounted on every host at /mnt/work: for --workdir, and data

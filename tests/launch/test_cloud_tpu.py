@@ -78,7 +78,7 @@ def test_tpu_vm_makes_a_slice_and_trains_on_all_hosts(machine):
     create, scp, unpack, install, train = actions(machine)
     assert create == [
         *("gcloud", "compute", "tpus", "tpu-vm", "create", "my-slice", "--zone=z1", "--accelerator-type=v5p-16"),
-        *("--version=v2-alpha-tpuv5-lite", "--network=n", "--reserved", "--spot"),
+        *("--version=v2-alpha-tpuv5", "--network=n", "--reserved", "--spot"),
     ]
     assert scp[3:5] == ["tpu-vm", "scp"]
     assert scp[6:] == ["my-slice:dynet_jax.tar.gz", "--zone=z1", "--worker=all"]
@@ -307,3 +307,11 @@ def test_a_missing_key_is_told_before_anything_is_made(machine, code, warned):
     assert result.returncode == 0, result.stderr
     assert ("ssh-add ~/.ssh/google_compute_engine" in result.stderr) == warned
     assert machine.calls[0] == ["ssh-add", "-l"]
+
+
+def test_a_bucket_is_refused_before_anything_is_made(machine):
+    gcloud(machine, ["MISSING"], [0])
+    result = machine.run("tpu_vm.sh", "--config=a", "--workdir=gs://bucket/run", **SLICE)
+    assert result.returncode == 2
+    assert "train.py reads and writes files" in result.stderr
+    assert machine.calls == []
