@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.arguments import make_parser, names, output_file, positive, topologies
 from benchmarks.console import progress
 from benchmarks.records import Records
-from benchmarks.versions import tpu_compiler
+from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import overrides
 from dynet_jax.errors import UserError
@@ -39,13 +39,13 @@ UNKNOWN = "?: how long its Pallas kernels take is not known; what is marked leav
 
 def key_of(facts: dict) -> tuple:
     """What a program is found again by: also by what has compiled it."""
-    return (facts["config"], facts["topology"], *facts["changes"], *(facts.get(name) for name in tpu_compiler()))
+    return (facts["config"], facts["topology"], *facts["changes"], *(facts.get(name) for name in tpu_versions()))
 
 
 def compiled(config: str, topology: str, changes: list[str]) -> dict:
     """What the table needs of a training step, or why there is none."""
     slice = parse_topology(topology)
-    facts = {"config": config, "topology": topology, "changes": changes, **tpu_compiler()}
+    facts = {"config": config, "topology": topology, "changes": changes, **tpu_versions()}
     try:
         steps = compile_for(configuration(config, changes), slice)
     except UserError as error:
@@ -113,7 +113,7 @@ def all_facts(options: argparse.Namespace, changes: list[str]) -> Iterator[dict]
     """Of every configuration on every slice, found again or compiled. Raises UserError before anything is compiled."""
     known = Records(options.jsonl, key=key_of)
     wanted = [(config, slice) for config in options.configs for slice in options.topologies]
-    versions = tpu_compiler().values()
+    versions = tpu_versions().values()
     keys = [(config, slice.name, *changes, *versions) for config, slice in wanted]
     _check([case for case, key in zip(wanted, keys) if known.find(key) is None], changes)
     for (config, slice), key in zip(wanted, keys):

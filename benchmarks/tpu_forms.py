@@ -20,7 +20,7 @@ from benchmarks.forms import FORMS
 from benchmarks.layers import NETWORKS, Layer, layers_of
 from benchmarks.records import Records
 from benchmarks.tpu_layer import BY_XLA, measured
-from benchmarks.versions import tpu_compiler
+from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.errors import UserError
 from dynet_jax.tpu.chips import Slice
@@ -28,7 +28,7 @@ from dynet_jax.tpu.compiler import slice_devices
 
 USUAL_NETWORKS = ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_resnet50"]
 USUAL_FORMS = ["static", "feature", BY_XLA, "auto"]
-KEY = ("layer", "batch", "form", "chip", *tpu_compiler())
+KEY = ("layer", "batch", "form", "chip", *tpu_versions())
 CELL = "MB / us / GFLOP / MB temporary"
 
 
@@ -46,7 +46,7 @@ def cell(row: dict) -> str:
 
 def find(layer: Layer, batch: int, form: str, slice: Slice, records: Records) -> dict:
     """The row of a cell, compiled if no such row is kept."""
-    row = {"layer": str(layer), "batch": batch, "form": form, "chip": slice.name, **tpu_compiler()}
+    row = {"layer": str(layer), "batch": batch, "form": form, "chip": slice.name, **tpu_versions()}
     if records.find(key_of(row)) is None:
         records.add(**row, **measured(form, layer, batch, slice))
     return records.find(key_of(row))

@@ -11,7 +11,7 @@ OF_PROGRAMS = ("dynet_jax/layers", "dynet_jax/models", "dynet_jax/ops", "dynet_j
 
 
 @functools.cache
-def tpu_compiler() -> dict[str, str | None]:
+def tpu_versions() -> dict[str, str | None]:
     """{'jax': ..., 'libtpu': ..., 'source': a digest}; None for a package that is not installed."""
     packages = {package: _version(package) for package in ("jax", "libtpu")}
     return {**packages, "source": source_digest(*(ROOT / folder for folder in OF_PROGRAMS))}

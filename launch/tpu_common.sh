@@ -4,6 +4,7 @@
 #   is_there     whether it is still ready
 TPU=${TPU-} ZONE=${ZONE-} TYPE=${TYPE:-v5litepod-16} DIR=${DIR:-dynet_jax}
 
+# The software version of a type's image.
 image_of() {
   case $1 in
     v6e-*) echo v2-alpha-tpuv6e ;;
@@ -18,6 +19,14 @@ check_names() {
   [[ -n $TPU && -n $ZONE ]] || fail "set TPU to the name of the slice and ZONE to its zone; see --help"
   read -ra create_flags <<<"${CREATE_FLAGS-}"
   [[ ${SPOT-} != 1 ]] || create_flags+=(--spot)
+}
+
+# What train.py would refuse, on a slice that costs already.
+check_arguments() {
+  local argument
+  for argument in "$@"; do
+    [[ $argument != *gs://* ]] || fail "$argument: train.py reads and writes files; mount the bucket (BUCKET), or NFS"
+  done
 }
 
 # gcloud reaches several hosts at once only with its key in an agent: without one it fails, or waits for a passphrase.
@@ -175,10 +184,7 @@ train_on_all_hosts() {
 # What a script does with its arguments.
 stop_or_train() {
   check_names
-  local argument
-  for argument in "$@"; do # which train.py would refuse, on a slice that costs already
-    [[ $argument != --*=gs://* ]] || fail "$argument: train.py reads and writes files; mount the bucket (BUCKET), or NFS"
-  done
+  check_arguments "$@"
   warn_without_agent
   if [[ $1 == --stop ]]; then
     on_all_hosts "$(there launch/background.sh --stop)"

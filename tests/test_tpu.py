@@ -172,10 +172,13 @@ def test_small_slices_are_one_host():
     assert shapes == {"v5e:1x1": (1, 1), "v5e:2x4": (2, 4), "v6e:2x4": (2, 4), "v5e:4x4": None, "v5p:2x2x1": (2, 2, 1)}
 
 
+ONE_HOST = {"hosts": 1, "gradients": 10**7, "statistics": 10**4}
+
+
 def test_the_report_names_everything_and_compares():
     slice = parse_topology("v5e:2x2")
     steps = Steps(
-        program(flops=2e12, bytes=8e9, temporaries=4 * 10**9), program(flops=1e12, bytes=4e9), 256, 64, hosts=1
+        program(flops=2e12, bytes=8e9, temporaries=4 * 10**9), program(flops=1e12, bytes=4e9), 256, 64, **ONE_HOST
     )
     lines = report(["a", "b"], [steps, steps._replace(training=program(flops=1e12, bytes=1e9))], slice).splitlines()
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
@@ -188,7 +191,7 @@ def test_the_report_names_everything_and_compares():
 
 def test_the_report_marks_what_leaves_kernels_out():
     slice, known = parse_topology("v5e:2x2"), program(flops=1e12, bytes=8.19e9, cycles=15, kernel_cycles=15)
-    steps = Steps(known, known, 256, 64, hosts=1)
+    steps = Steps(known, known, 256, 64, **ONE_HOST)
     unknown = steps._replace(training=known._replace(kernel_cycles=None))
     text = report(["a", "b"], [unknown, steps], slice)
     rows = {

@@ -77,8 +77,9 @@ def _reproduce(options) -> int:
             forget_latencies(plan)
         device = _device()
         arrangement = arrange(options.workers, device, plan.threads)
-        arrangement = arrangement._replace(workers=min(arrangement.workers, len(plan.arms)))  # one for each
-        plan.settle("cpu" if device == "cpu" else "accelerator", arrangement.threads)
+        # One worker trains all seeds of a network.
+        arrangement = arrangement._replace(workers=min(arrangement.workers, len(plan.arms)))
+        plan.settle(device, arrangement.threads)
         runs = len(plan.arms) * len(plan.seeds)
         say(f"{len(plan.arms)} networks, {runs} runs of {plan.steps} steps, {arrangement.workers} at a time")
         if plan.unfinished:

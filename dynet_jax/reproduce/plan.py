@@ -177,7 +177,10 @@ class Plan:
         return held
 
     def check_folder(self) -> None:
-        """Raises UserError if the folder holds something else, or another plan; it need not be there."""
+        """Take over what is settled in the folder, which need not be there.
+
+        Raises UserError if it holds something else, or another plan.
+        """
         file = self.out / PLAN_FILE
         if not file.exists():
             if self.out.exists() and {path.name for path in self.out.iterdir()} - LEFTOVERS:
@@ -195,16 +198,18 @@ class Plan:
     def settle(self, device: str, threads: int | None) -> None:
         """Remember what runs are trained on, and how many cores each has: it is the same for all.
 
-        device: 'cpu' or 'accelerator'. Raises UserError for another one than that of earlier runs.
+        device: 'cpu' or an accelerator's name. Raises UserError for the one where earlier runs have had the other.
         """
-        if self.device not in (None, device):
+        kind = "cpu" if device == "cpu" else "accelerator"
+        if self.device not in (None, kind):
+            names = {"cpu": "a CPU", "accelerator": "an accelerator"}
             raise UserError(
-                f"the runs in {self.out} were trained on {_a(self.device)}, not {_a(device)}; use another --out, or "
-                "that device (JAX_PLATFORMS=cpu hides an accelerator)"
+                f"the runs in {self.out} were trained on {names[self.device]}, not {names[kind]}; use another --out, "
+                "or that device (JAX_PLATFORMS=cpu hides an accelerator)"
             )
-        if (device, threads) != (self.device, self.threads):
-            self.device, self.threads = device, threads
-            settled = {**self._recipe(), "device": device, "threads": threads}
+        if (kind, threads) != (self.device, self.threads):
+            self.device, self.threads = kind, threads
+            settled = {**self._recipe(), "device": kind, "threads": threads}
             write_whole(self.out / PLAN_FILE, json.dumps(settled, indent=1))
 
     def _recipe(self) -> dict:
@@ -229,8 +234,10 @@ class Plan:
                 )
 
 
-def _a(device: str) -> str:
-    return "an accelerator" if device == "accelerator" else "a CPU"
+def last_evaluation(workdir: Path, steps: int) -> dict | None:
+    """The row of test scores after so many steps; None if a full disk, of which training only warns, kept it out."""
+    rows = read_metrics(workdir / METRICS_FILE, "test")
+    return rows[-1] if rows and rows[-1]["step"] == steps else None
 
 
 def read_json(file: Path):

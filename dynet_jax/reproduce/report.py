@@ -36,12 +36,16 @@ def note_device(plan: Plan, device: str, workers: int, threads: int | None) -> N
 
 def note_failures(plan: Plan, failed: dict[Path, str]) -> None:
     """Remember why runs are missing, until the next time that they are trained."""
-    write_whole(plan.out / FAILURES_FILE, json.dumps({path.name: why for path, why in failed.items()}, indent=1))
+    _note_reasons(plan.out / FAILURES_FILE, failed)
 
 
 def note_unmeasured(plan: Plan, failed: dict[Path, str]) -> None:
     """Remember why measurements are missing, until the next time that they are made."""
-    write_whole(plan.out / UNMEASURED_FILE, json.dumps({path.name: why for path, why in failed.items()}, indent=1))
+    _note_reasons(plan.out / UNMEASURED_FILE, failed)
+
+
+def _note_reasons(file: Path, failed: dict[Path, str]) -> None:
+    write_whole(file, json.dumps({path.name: why for path, why in failed.items()}, indent=1))
 
 
 def write_report(plan: Plan) -> list[Path]:
@@ -110,9 +114,7 @@ def _facts(plan: Plan, results: Results, device: str, arrangement: str, versions
 
 
 def _missing(plan: Plan, results: Results) -> list[str]:
-    failed, unmeasured = (
-        read_json(plan.out / name) if (plan.out / name).exists() else {} for name in (FAILURES_FILE, UNMEASURED_FILE)
-    )
+    failed, unmeasured = (_noted(plan, name, {}) for name in (FAILURES_FILE, UNMEASURED_FILE))
     names = {job.workdir.name for arm in plan.arms for job in plan.jobs(arm) if not job.is_finished}
     lines = [f"**Failed**: `{name}`: {reason}" for name, reason in failed.items() if name in names]
     few = [arm for arm in plan.arms if len(results.seeds(arm)) < len(plan.seeds)]
@@ -126,5 +128,9 @@ def _missing(plan: Plan, results: Results) -> list[str]:
 
 
 def _devices(plan: Plan) -> list[dict]:
-    file = plan.out / DEVICES_FILE
-    return read_json(file) if file.exists() else []
+    return _noted(plan, DEVICES_FILE, [])
+
+
+def _noted(plan: Plan, name: str, otherwise):
+    file = plan.out / name
+    return read_json(file) if file.exists() else otherwise

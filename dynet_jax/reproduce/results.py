@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dynet_jax.reproduce.arms import Arm
-from dynet_jax.reproduce.plan import Job, Plan
+from dynet_jax.reproduce.plan import Job, Plan, last_evaluation
 from dynet_jax.reproduce.statistics import Sample
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 
@@ -18,9 +18,9 @@ class Results:
         self._rows = {arm: self._finished_rows(arm) for arm in plan.arms}
 
     def _finished_rows(self, arm: Arm) -> dict[int, list[dict]]:
-        """Test rows by seed, of runs whose last evaluation is there: a full disk may have kept it from being noted."""
-        rows = {job.seed: self.test_rows(job) for job in self.plan.jobs(arm) if job.is_finished}
-        return {seed: found for seed, found in rows.items() if found and found[-1]["step"] == self.plan.steps}
+        """Test rows by seed, of runs whose last evaluation is there."""
+        jobs = [job for job in self.plan.jobs(arm) if job.is_finished]
+        return {job.seed: self.test_rows(job) for job in jobs if last_evaluation(job.workdir, self.plan.steps)}
 
     def seeds(self, *arms: Arm) -> list[int]:
         """That all of the arms have finished."""

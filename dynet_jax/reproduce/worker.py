@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from dynet_jax.reproduce.plan import FINISHED_FILE
+from dynet_jax.reproduce.plan import FINISHED_FILE, last_evaluation
 
 INTERRUPTED = 75
 
@@ -61,7 +61,7 @@ def _train_all(jobs: list[dict]):
         try:
             if train(ml_collections.ConfigDict(_with_tuples(job["config"])), workdir, programs=programs):
                 os._exit(INTERRUPTED)
-            if not _is_evaluated(workdir, job["steps"]):
+            if last_evaluation(workdir, job["steps"]) is None:
                 raise UserError("its last evaluation could not be written; the next time it is made again")
             (workdir / FINISHED_FILE).touch()
         except UserError as mistake:
@@ -73,14 +73,6 @@ def _train_all(jobs: list[dict]):
             error = named(bug)
         yield job["workdir"], error
     jax.clear_caches()
-
-
-def _is_evaluated(workdir: Path, steps: int) -> bool:
-    """After so many steps. A full disk can have kept it from being noted, of which training only warns."""
-    from dynet_jax.train.metrics import METRICS_FILE, read_metrics
-
-    rows = read_metrics(workdir / METRICS_FILE, "test")
-    return bool(rows) and rows[-1]["step"] == steps
 
 
 def _with_tuples(config: dict) -> dict:

@@ -30,8 +30,8 @@ class Steps(NamedTuple):
     batch_size: int
     images_per_device: int  # at once: of a micro-batch
     hosts: int
-    gradients: int = 0  # bytes, in float32
-    statistics: int = 0  # bytes of BatchNorm's running means and variances
+    gradients: int  # bytes, in float32
+    statistics: int  # bytes of BatchNorm's running means and variances
 
     @property
     def undue_exchanges(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scaling
-from benchmarks.versions import tpu_compiler
+from benchmarks.versions import tpu_versions
 
 SOUND = {
     "config": "dy_mobile",
@@ -20,7 +20,7 @@ SOUND = {
     "evaluation_exchanges_by_kind": {},
     "undue_exchanges": 20,
     "kernels": 0.01,
-    **tpu_compiler(),
+    **tpu_versions(),
     "step": 0.1,
     "exchange": 0.02,
     "bound": "memory",

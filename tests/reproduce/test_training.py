@@ -12,10 +12,9 @@ from unittest import mock
 import pytest
 
 from dynet_jax.errors import UserError
-from dynet_jax.reproduce import worker
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.experiments import Experiment
-from dynet_jax.reproduce.plan import Plan
+from dynet_jax.reproduce.plan import Plan, last_evaluation
 from dynet_jax.reproduce.training import Arrangement, arrange, train_plan
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 
@@ -114,7 +113,7 @@ def test_a_run_without_its_last_evaluation_is_not_finished(uninterrupted, tmp_pa
     rows = (workdir / METRICS_FILE).read_text().splitlines(keepends=True)
     (workdir / METRICS_FILE).write_text("".join(rows[:-1]))
     assert '"test"' in rows[-1]
-    assert not worker._is_evaluated(workdir, plan.steps)
+    assert last_evaluation(workdir, plan.steps) is None
     assert train_plan(plan, Arrangement(1, 1), print) == {}
     assert scores(plan) == scores(uninterrupted)
 
