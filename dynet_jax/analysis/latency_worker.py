@@ -24,6 +24,7 @@ from dynet_jax.machine import cores
 # the caches then, as far as they fit, its threads are awake, and nothing of whose turn was before is still running.
 # What takes longer than SECONDS_OF_SLOW_CELLS is timed at once.
 SECONDS_OF_WARMING, SECONDS_OF_SLOW_CELLS = 0.05, 0.2
+ENDING_SECONDS = 10
 
 
 class Ready(NamedTuple):
@@ -34,22 +35,25 @@ class Ready(NamedTuple):
 
 
 class Workers:
-    """A process for each number of threads; ends them when the context is left."""
+    """A process for each number of threads; they have ended when the context is left."""
 
     def __init__(self, threads: Sequence[int]):
-        self._threads, self._connections = threads, {}
+        self._threads, self._connections, self._processes = threads, {}, []
 
     def __enter__(self) -> "Workers":
         context = multiprocessing.get_context("spawn")  # a fork of a process that has threads may hang
         for threads in self._threads:
             self._connections[threads], theirs = context.Pipe()
-            context.Process(target=_serve, args=(theirs, threads), daemon=True).start()
+            self._processes.append(context.Process(target=_serve, args=(theirs, threads), daemon=True))
+            self._processes[-1].start()
             theirs.close()  # so that the end of the process is the end of what can be read
         return self
 
     def __exit__(self, *_) -> None:
         for connection in self._connections.values():
             connection.close()
+        for process in self._processes:  # ending takes them a while, in which nothing else should be timed
+            process.join(timeout=ENDING_SECONDS)
 
     def ask(self, cell: Cell, what: str, *arguments):
         """The answer of the process that has the cell's number of threads.

@@ -231,6 +231,12 @@ def test_a_process_that_ends_is_a_mistake_not_a_hang():
             workers.ask(cell(), "time")
 
 
+def test_processes_have_ended_before_anything_else_is_timed():
+    with Workers([1]):
+        assert len(multiprocessing.active_children()) == 1
+    assert not multiprocessing.active_children()
+
+
 def test_the_command(tmp_path, capfd):
     """All runtimes that are here, native with all numbers where there is a compiler."""
     arguments = [*TINY, f"--out={tmp_path / 'new' / 'folder'}", "--runtimes=jax,native,onnxruntime"]
