@@ -12,12 +12,23 @@ from dynet_jax.errors import UserError
 from dynet_jax.layers.conv import Conv
 from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
 from dynet_jax.layers.whole import spatial_mean
+from dynet_jax.ops import normalized
+from dynet_jax.ops.normalized import Normalized, as_array
 from dynet_jax.ops.window import Padding
 
 # The init of MobileNetV2's and ResNet's reference implementations.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 ACTIVATIONS = {"relu": nn.relu, "relu6": nn.relu6, "hard_swish": nn.hard_swish}
+
+Map = jax.Array | Normalized
+
+
+def activate(activation: str, x: Map) -> Map:
+    """One of `ACTIVATIONS` of a map; that of one to be normalised is left to its reader, too, if readers know it."""
+    if isinstance(x, Normalized) and x.activation is None and activation in normalized.ACTIVATIONS:
+        return dataclasses.replace(x, activation=activation)
+    return ACTIVATIONS[activation](as_array(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,18 +86,24 @@ class Layers:
     """The layers that a network hands to its blocks, so that static and dynamic networks share every line of a block.
 
     Its methods make Flax modules: call them in a `compact` method.
+
+    Attributes:
+      norm: makes a BatchNorm.
+      deferred: whether its BatchNorms are; then maps between layers are `Normalized`, and `as_array` makes them arrays.
+      dynamic, padding, dtype: as in `Network`.
     """
 
     norm: Callable[..., nn.Module]
+    deferred: bool = False
     dynamic: Dynamic | None = None
     padding: Padding = "SAME"
     dtype: Any = None
 
-    def conv_norm(self, name: str, x: jax.Array, spec: ConvSpec, *, zero_scale: bool = False) -> jax.Array:
+    def conv_norm(self, name: str, x: Map, spec: ConvSpec, *, zero_scale: bool = False) -> Map:
         """A static convolution `name` and its BatchNorm `name_norm`, whose scale begins at 0 or 1."""
         return self._conv_norm(Conv, name, x, spec, None, zero_scale)
 
-    def for_block(self, x: jax.Array, specs: Mapping[str, ConvSpec]) -> Callable[..., jax.Array]:
+    def for_block(self, x: Map, specs: Mapping[str, ConvSpec]) -> Callable[..., Map]:
         """The convolutions of a block with input x, dynamic if the network is.
 
         Returns a function (name, y, zero_scale=False) -> BatchNorm(convolution `name` of y).
@@ -99,7 +116,7 @@ class Layers:
             predictor = CoefficientPredictor(features, dtype=self.dtype, name="predictor", **options)
             coefficients = dict(zip(specs, predictor(x)))
 
-        def conv_norm(name: str, y: jax.Array, zero_scale: bool = False) -> jax.Array:
+        def conv_norm(name: str, y: Map, zero_scale: bool = False) -> Map:
             own = conv
             if self.dynamic is not None and self.dynamic.predictor_per == "layer":
                 own = functools.partial(DynamicConv, **self.dynamic.predictor_options(y.shape[-1]))
@@ -117,7 +134,10 @@ class Layers:
             name=name,
         )
         scale_init = nn.initializers.zeros_init() if zero_scale else nn.initializers.ones_init()
-        return self.norm(scale_init=scale_init, name=f"{name}_norm")(layer(x, coefficients))
+        norm = self.norm(scale_init=scale_init, name=f"{name}_norm")
+        if self.deferred and conv is not Conv:
+            return norm(*layer(x, coefficients, with_sums=True))
+        return norm(layer(as_array(x), coefficients))
 
 
 class SqueezeExcite(nn.Module):

@@ -1,5 +1,6 @@
 """DynamicConv and the module that predicts its coefficients (DyNet, section 3.2, Fig. 1 and 3)."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dynet_jax import ops
 from dynet_jax.layers.conv import kernel_shape
 from dynet_jax.layers.whole import spatial_mean
 from dynet_jax.ops.dynamic_conv import Fusion
+from dynet_jax.ops.normalized import Normalized
 from dynet_jax.ops.window import Padding
 
 
@@ -49,7 +51,7 @@ class CoefficientPredictor(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+    def __call__(self, x: jax.Array | Normalized) -> tuple[jax.Array, ...]:
         """x: [batch, *spatial, C_in] -> one [batch, group_size, features[i]] per layer served.
 
         With coefficient_scope='layer' the last axis has length 1. Raises ValueError for an unknown scope or activation.
@@ -124,20 +126,30 @@ class DynamicConv(nn.Module):
     bias_init: Callable = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, x: jax.Array, coefficients: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array | Normalized, coefficients: jax.Array | None = None, with_sums: bool = False
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """x: [*batch, *spatial, C_in] -> [*batch, *output_spatial, features].
 
         coefficients, if given: [batch, group_size, features], or [batch, group_size, 1].
-        Raises ValueError if shapes do not fit one another.
+        x may be a map that is to be normalised when it is read, and with_sums asks for the sums of the result, too,
+        for a BatchNorm that follows (see `dynet_jax.ops.dynamic_conv`): then there is one axis for the batch and no
+        bias. Raises ValueError if shapes do not fit one another.
         """
         shape = kernel_shape(x, self.features, self.kernel_size, self.feature_group_count)
         split = x.ndim - len(shape) + 1
-        batch_shape, x = x.shape[:split], x.reshape(math.prod(x.shape[:split]), *x.shape[split:])
+        if (with_sums or isinstance(x, Normalized)) and (split != 1 or (with_sums and self.use_bias)):
+            raise ValueError("normalised maps and sums are for one axis of images and layers with use_bias=False")
+        batch_shape = x.shape[:split]
+        if split != 1:
+            x = x.reshape(math.prod(batch_shape), *x.shape[split:])
         kernels = self.param("kernels", self._init_bank, shape)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         if coefficients is None:
             coefficients = self._predict(x)
-        x, kernels, coefficients, bias = promote_dtype(x, kernels, coefficients, bias, dtype=self.dtype)
+        raw = x.x if isinstance(x, Normalized) else x
+        raw, kernels, coefficients, bias = promote_dtype(raw, kernels, coefficients, bias, dtype=self.dtype)
+        x = dataclasses.replace(x, x=raw) if isinstance(x, Normalized) else raw
         y = ops.dynamic_conv(
             x,
             kernels,
@@ -148,7 +160,10 @@ class DynamicConv(nn.Module):
             feature_group_count=self.feature_group_count,
             fusion=self.fusion,
             precision=self.precision,
+            with_sums=with_sums,
         )
+        if with_sums:
+            return y
         if bias is not None:
             y = y + bias
         return y.reshape(*batch_shape, *y.shape[1:])

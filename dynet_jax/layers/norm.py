@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dynet_jax.ops.normalized import Normalized
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation whose statistics are those of `bn_batch_size` neighbouring examples.
@@ -23,6 +25,7 @@ class BatchNorm(nn.Module):
       bn_batch_size: examples per group, or None for the whole batch. A batch of fewer examples is one group.
       axis_name: mesh axis (or axes) of `shard_map` over which a group is spread, or None.
       momentum, epsilon, scale_init, dtype, param_dtype: as in `flax.linen.BatchNorm` (momentum 0.9 is PyTorch's 0.1).
+      deferred: in training, return a `dynet_jax.ops.Normalized` map, which whoever reads it normalises.
       unbiased: keep Bessel's correction of the variance in the running average, as PyTorch does and Flax does not.
 
     Parameters `scale`, `bias` [features]; statistics `mean`, `var` [features] in the collection batch_stats, always
@@ -41,13 +44,17 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     unbiased: bool = False
+    deferred: bool = False
     scale_init: Callable = nn.initializers.ones_init()
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[batch, *spatial, features] -> the same. Raises ValueError if groups do not divide a larger batch."""
+    def __call__(self, x: jax.Array, sums: jax.Array | None = None) -> jax.Array | Normalized:
+        """[batch, *spatial, features] -> the same. Raises ValueError if groups do not divide a larger batch.
+
+        sums: of x, `dynet_jax.ops.channel_sums`, if they are known; then x is not read for its statistics.
+        """
         features = x.shape[-1]
         scale = self.param("scale", self.scale_init, (features,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (features,), self.param_dtype)
@@ -58,11 +65,13 @@ class BatchNorm(nn.Module):
             return self._normalize(x, running_mean.value, running_var.value, scale, bias)
 
         grouped = x.reshape(self._group_count(x.shape[0]), -1, *x.shape[1:])
-        mean, var = self._statistics(grouped)
+        mean, var = self._statistics(grouped, sums)
         if not self.is_initializing():
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean(axis=0)
             running_var.value = keep * running_var.value + (1 - keep) * self._bessel(grouped) * var.mean(axis=0)
+        if self.deferred:
+            return self._defer(x, mean, var, scale, bias, sums)
         per_group = (mean.shape[0], *(1,) * (grouped.ndim - 2), features)
         return self._normalize(grouped, mean.reshape(per_group), var.reshape(per_group), scale, bias).reshape(x.shape)
 
@@ -75,11 +84,15 @@ class BatchNorm(nn.Module):
             )
         return batch // self.bn_batch_size
 
-    def _statistics(self, grouped):
+    def _statistics(self, grouped, sums):
         """Mean and variance of each group, [groups, features] in float32."""
-        values = grouped.astype(jnp.float32)
-        axes = tuple(range(1, values.ndim - 1))
-        mean, mean_of_squares = values.mean(axes), jnp.square(values).mean(axes)
+        if sums is None:
+            values = grouped.astype(jnp.float32)
+            axes = tuple(range(1, values.ndim - 1))
+            mean, mean_of_squares = values.mean(axes), jnp.square(values).mean(axes)
+        else:
+            sums = sums.reshape(2, *grouped.shape[:2], -1).sum(axis=2)
+            mean, mean_of_squares = sums / math.prod(grouped.shape[1:-1])
         if self.axis_name is not None and not self.is_initializing():
             mean, mean_of_squares = lax.pmean((mean, mean_of_squares), self.axis_name)
         return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
@@ -90,6 +103,12 @@ class BatchNorm(nn.Module):
             return 1.0
         count = math.prod(grouped.shape[1:-1]) * (lax.psum(1, self.axis_name) if self.axis_name is not None else 1)
         return count / max(1, count - 1)
+
+    def _defer(self, x, mean, var, scale, bias, sums):
+        multiplier = scale.astype(jnp.float32) * lax.rsqrt(var + self.epsilon)
+        offset = bias - mean * multiplier
+        multiplier, offset = (jnp.repeat(v, x.shape[0] // v.shape[0], axis=0) for v in (multiplier, offset))
+        return Normalized(x.astype(self.dtype or x.dtype), multiplier, offset, sums=sums)
 
     def _normalize(self, x, mean, var, scale, bias):
         multiplier = scale.astype(jnp.float32) * lax.rsqrt(var + self.epsilon)

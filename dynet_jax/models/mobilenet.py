@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 
-from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers, SqueezeExcite
+from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, Map, SqueezeExcite, activate
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn, with_coefficients
 from dynet_jax.models.registry import register_model
+from dynet_jax.ops.normalized import as_array
 
 # MobileNetV2, Table 2: expansion, features, repeats, strides.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -36,8 +36,8 @@ class InvertedResidual(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        spec, activation = self.spec, ACTIVATIONS[self.spec.activation]
+    def __call__(self, x: Map) -> Map:
+        spec, activation = self.spec, self.spec.activation
         specs = {"expand": ConvSpec(spec.hidden_features)} if spec.expand else {}
         specs["spatial"] = ConvSpec(
             spec.hidden_features, spec.kernel_size, spec.strides, spec.feature_group_count, spec.dilations[0]
@@ -45,15 +45,15 @@ class InvertedResidual(nn.Module):
         specs["project"] = ConvSpec(spec.features)
         conv_norm = self.layers.for_block(x, specs)
 
-        y = activation(conv_norm("expand", x)) if spec.expand else x
-        y = activation(conv_norm("spatial", y))
+        y = activate(activation, conv_norm("expand", x)) if spec.expand else x
+        y = activate(activation, conv_norm("spatial", y))
         if spec.squeeze_features is not None:
-            y = SqueezeExcite(spec.squeeze_features, self.layers.dtype, name="squeeze_excite")(y)
+            y = SqueezeExcite(spec.squeeze_features, self.layers.dtype, name="squeeze_excite")(as_array(y))
         # A stride that dilation replaces is a stride still: the block has no residual at any resolution.
         residual = spec.strides == 1 and spec.dilations[0] == spec.dilations[1] and x.shape[-1] == spec.features
         # Residual blocks begin as the identity (Goyal et al., 2017), which helps such narrow, deep networks to train.
         y = conv_norm("project", y, zero_scale=residual)
-        return x + y if residual else y
+        return as_array(x) + as_array(y) if residual else y
 
 
 @register_model

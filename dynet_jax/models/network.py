@@ -13,8 +13,10 @@ import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers import BatchNorm
-from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers
+from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers, activate
 from dynet_jax.layers.whole import max_pool, spatial_mean
+from dynet_jax.ops.dynamic_conv import has_pallas_kernels
+from dynet_jax.ops.normalized import as_array
 from dynet_jax.ops.window import Padding
 
 
@@ -92,27 +94,26 @@ class Network(nn.Module):
             raise UserError(f"images must be [batch, height, width, channels], not of shape {images.shape}")
         self._check_size(images.shape[1:3])
         layers = self.layers(train)
-        activation = ACTIVATIONS[self.activation]
         x, features = images.astype(self.dtype), OrderedDict()  # JAX sorts the keys of a plain dict
         for index, spec in enumerate(self.planned_stem, start=1):
             name = "stem" if len(self.stem) == 1 else f"stem{index}"
-            x = activation(layers.conv_norm(name, x, spec))
+            x = activate(self.activation, layers.conv_norm(name, x, spec))
         features["stem"] = x
         if self.stem_pool and not self.small_input:
-            x = max_pool(x, 3, 2, self.padding)
+            x = max_pool(as_array(x), 3, 2, self.padding)
         block = nn.remat(self.block) if self.remat else self.block
         for stage, specs in enumerate(self.planned_stages, start=1):
             for index, spec in enumerate(specs, start=1):
                 x = block(spec, layers, name=f"stage{stage}_block{index}")(x)
             features[f"stage{stage}"] = x
         if features_only:
-            return features
+            return OrderedDict((name, as_array(x)) for name, x in features.items())
 
         if self.head is not None:
-            x = activation(layers.conv_norm("head", x, self.head))
-        x = spatial_mean(x.astype(jnp.float32))
+            x = activate(self.activation, layers.conv_norm("head", x, self.head))
+        x = spatial_mean(as_array(x).astype(jnp.float32))
         if self.hidden_features is not None:
-            x = activation(nn.Dense(self.hidden_features, name="hidden")(x))
+            x = ACTIVATIONS[self.activation](nn.Dense(self.hidden_features, name="hidden")(x))
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")(x)
 
     @property
@@ -154,6 +155,8 @@ class Network(nn.Module):
 
     def layers(self, train: bool) -> Layers:
         """What the network's blocks are made of; a head on a backbone takes them too."""
+        # Only Pallas kernels read what is still to be normalised: for XLA an array is the same, and simpler.
+        deferred = train and self.dynamic is not None and has_pallas_kernels()
         norm = functools.partial(
             BatchNorm,
             use_running_average=not train,
@@ -162,9 +165,10 @@ class Network(nn.Module):
             momentum=self.bn_momentum,
             epsilon=self.bn_epsilon,
             unbiased=self.bn_unbiased,
+            deferred=deferred,
             dtype=self.dtype,
         )
-        return Layers(norm=norm, dynamic=self.dynamic, padding=self.padding, dtype=self.dtype)
+        return Layers(norm=norm, deferred=deferred, dynamic=self.dynamic, padding=self.padding, dtype=self.dtype)
 
     def _check_size(self, size):
         if min(size) < self.stride:

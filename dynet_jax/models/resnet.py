@@ -12,10 +12,11 @@ import flax.linen as nn
 import jax
 
 from dynet_jax.errors import UserError
-from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers
+from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, Map, activate
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn
 from dynet_jax.models.registry import register_model
+from dynet_jax.ops.normalized import as_array
 
 WIDTHS, STRIDES = (64, 128, 256, 512), (1, 2, 2, 2)  # of the four stages
 REPEATS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
@@ -39,7 +40,7 @@ class ResidualBlock(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Map) -> jax.Array:
         features, strides, hidden, (before, after) = self.spec
         if hidden is None:
             specs = {
@@ -56,11 +57,11 @@ class ResidualBlock(nn.Module):
         *inner, last = specs
         y = x
         for name in inner:
-            y = nn.relu(conv_norm(name, y))
+            y = activate("relu", conv_norm(name, y))
         y = conv_norm(last, y, zero_scale=True)  # a block begins as its shortcut (Goyal et al., 2017)
         if strides != 1 or before != after or x.shape[-1] != features:
             x = self.layers.conv_norm("shortcut", x, ConvSpec(features, strides=strides))
-        return nn.relu(x + y)
+        return nn.relu(as_array(x) + as_array(y))
 
 
 @register_model

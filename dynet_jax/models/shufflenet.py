@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
-from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers
+from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, Map, activate
 from dynet_jax.layers.whole import channel_shuffle
 from dynet_jax.models.network import Network
 from dynet_jax.models.registry import register_model
+from dynet_jax.ops.normalized import as_array
 
 # Ma et al. (2018), Table 5: features of the three stages, and of the last convolution.
 WIDTHS = {
@@ -41,8 +42,9 @@ class ShuffleBlock(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Map) -> jax.Array:
         """[..., C_in] -> [..., left_features + right_features]. Raises ValueError if the split does not fit."""
+        x = as_array(x)
         left_features, hidden, right_features, strides, groups, split, dilations = self.spec
         if split and x.shape[-1] != left_features + right_features:
             raise ValueError(f"{x.shape[-1]} channels cannot be split in {left_features} and {right_features}")
@@ -55,15 +57,15 @@ class ShuffleBlock(nn.Module):
                 "conv3": ConvSpec(right_features),
             },
         )
-        right = nn.relu(conv_norm("conv1", right))
-        right = nn.relu(conv_norm("conv3", conv_norm("conv2", right)))
-        return channel_shuffle(jnp.concatenate([left, right], axis=-1))
+        right = activate("relu", conv_norm("conv1", right))
+        right = activate("relu", conv_norm("conv3", conv_norm("conv2", right)))
+        return channel_shuffle(jnp.concatenate([left, as_array(right)], axis=-1))
 
     def _project(self, x):
         c_in, spec = x.shape[-1], self.spec
         depthwise = ConvSpec(c_in, 3, spec.strides, c_in, spec.dilations[0])
         x = self.layers.conv_norm("project1", x, depthwise)
-        return nn.relu(self.layers.conv_norm("project2", x, ConvSpec(spec.left_features)))
+        return as_array(activate("relu", self.layers.conv_norm("project2", x, ConvSpec(spec.left_features))))
 
 
 @register_model

@@ -10,8 +10,9 @@ from jax import lax
 
 from dynet_jax.ops.backend import target_backend, target_device_kind
 from dynet_jax.ops.conv import check_channels, conv, conv_per_example
+from dynet_jax.ops.normalized import Normalized, as_array, channel_sums
 from dynet_jax.ops.pallas.dynamic import dense_dynamic_conv, grouped_dynamic_conv, pointwise_dynamic_conv
-from dynet_jax.ops.pallas.plan import DensePlan, PointwisePlan, make_dense_plan, make_plan, make_pointwise_plan
+from dynet_jax.ops.pallas.plan import DensePlan, Plan, make_dense_plan, make_plan, make_pointwise_plan
 from dynet_jax.ops.weighted_sum import weighted_features, weighted_kernels
 from dynet_jax.ops.window import Padding, make_window
 
@@ -43,7 +44,7 @@ def fuse_kernels(kernels: jax.Array, coefficients: jax.Array, *, precision=None)
 
 
 def dynamic_conv(
-    x: jax.Array,
+    x: jax.Array | Normalized,
     kernels: jax.Array,
     coefficients: jax.Array,
     *,
@@ -53,20 +54,22 @@ def dynamic_conv(
     feature_group_count: int = 1,
     fusion: Fusion = "auto",
     precision=None,
-) -> jax.Array:
+    with_sums: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     r"""Convolve every example with its own kernel, fused from the bank (Eq. 1 = Eq. 2).
 
     $O_t = \tilde w_t * x = \sum_i \eta_t^i (w_t^i * x)$: the left form fuses kernels, the right one feature maps. They
     are the same function, gradients included; which is faster depends on shapes and hardware.
 
     Args:
-      x: [batch, *spatial, C_in], with 1, 2 or 3 spatial dimensions.
+      x: [batch, *spatial, C_in], with 1, 2 or 3 spatial dimensions; or one that is to be normalised when it is read.
       kernels: the bank, [group_size, *kernel_size, C_in / feature_group_count, C_out].
       coefficients: [batch, group_size, C_out], or [batch, group_size, 1].
       strides, padding, kernel_dilation, feature_group_count, precision: as in `dynet_jax.ops.conv`.
       fusion: 'kernel', 'feature', or 'auto', which asks `choose_fusion`.
+      with_sums: also return the sums for BatchNorm, `channel_sums` of the result.
     Returns:
-      [batch, *output_spatial, C_out], in x's dtype.
+      [batch, *output_spatial, C_out], in x's dtype; with sums a pair.
     Raises:
       ValueError: if shapes do not fit one another, or `fusion` is unknown.
 
@@ -88,7 +91,8 @@ def dynamic_conv(
         feature_group_count=feature_group_count,
         precision=precision,
     )
-    plan = _plan(x, kernels, options) if fusion != "feature" else None
+    raw = x.x if isinstance(x, Normalized) else x
+    plan = _plan(raw, kernels, options) if fusion != "feature" else None
     if fusion == "auto" and plan is not None:
         fusion = "kernel"
     elif fusion == "auto":
@@ -96,24 +100,29 @@ def dynamic_conv(
             kernels.shape,
             batch=x.shape[0],
             backend=target_backend(),
-            positions=_positions(x, kernels, options),
+            positions=_positions(raw, kernels, options),
             feature_group_count=feature_group_count,
         )
     with jax.named_scope(f"dynamic_conv_{fusion}_fusion"):
-        if fusion == "feature":
-            return _fuse_features(x, kernels, coefficients, options)
-        if isinstance(plan, PointwisePlan):
-            return pointwise_dynamic_conv(x, kernels, coefficients, plan, precision=precision)
         if isinstance(plan, DensePlan):
-            return dense_dynamic_conv(x, kernels, coefficients, plan)
+            return dense_dynamic_conv(x, kernels, coefficients, plan, with_sums=with_sums)
         if plan is not None:
-            return grouped_dynamic_conv(x, kernels, coefficients, plan, precision=precision)
-        with jax.named_scope("fusion"):
-            dynamic_kernels = fuse_kernels(kernels, coefficients, precision=precision).astype(x.dtype)
-        with jax.named_scope("convolution"):
-            if x.shape[0] == 1:  # one image has one kernel, and a plain convolution is the best way to use it
-                return conv(x, dynamic_kernels[0], **options)
-            return conv_per_example(x, dynamic_kernels, **options)
+            convolve = grouped_dynamic_conv if isinstance(plan, Plan) else pointwise_dynamic_conv
+            return convolve(x, kernels, coefficients, plan, precision=precision, with_sums=with_sums)
+        y = _plain(as_array(x), kernels, coefficients, fusion, options)
+    return (y, channel_sums(y)) if with_sums else y
+
+
+def _plain(x, kernels, coefficients, fusion, options):
+    """By forms that read a map as it is, and give nothing else."""
+    if fusion == "feature":
+        return _fuse_features(x, kernels, coefficients, options)
+    with jax.named_scope("fusion"):
+        dynamic_kernels = fuse_kernels(kernels, coefficients, precision=options["precision"]).astype(x.dtype)
+    with jax.named_scope("convolution"):
+        if x.shape[0] == 1:  # one image has one kernel, and a plain convolution is the best way to use it
+            return conv(x, dynamic_kernels[0], **options)
+        return conv_per_example(x, dynamic_kernels, **options)
 
 
 def choose_fusion(
@@ -166,11 +175,15 @@ def _positions(x, kernels, options) -> int | None:
     return window.positions(x.shape[1:-1])
 
 
+def has_pallas_kernels() -> bool:
+    """Whether the hardware that is traced for has kernels of its own. DYNET_JAX_PALLAS=0 turns them off."""
+    off = os.environ.get("DYNET_JAX_PALLAS") == "0"
+    return target_backend() == "tpu" and not off and target_device_kind() not in LITTLE_FAST_MEMORY
+
+
 def _plan(x, kernels, options):
-    """Of the TPU's kernel for this layer, or None. DYNET_JAX_PALLAS=0 in the environment turns it off."""
-    if target_backend() != "tpu" or os.environ.get("DYNET_JAX_PALLAS") == "0" or x.shape[0] < 2:
-        return None
-    if target_device_kind() in LITTLE_FAST_MEMORY or x.dtype not in (jnp.float32, jnp.bfloat16):
+    """Of the TPU's kernel for this layer, or None."""
+    if not has_pallas_kernels() or x.shape[0] < 2 or x.dtype not in (jnp.float32, jnp.bfloat16):
         return None
     if options["padding"] in ("CIRCULAR", "REFLECT"):
         return None

@@ -22,7 +22,7 @@ from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import Slice, parse_topology
 
 DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final_bundles"
-_CALL = re.compile(r"%([a-z_]+)[\w.-]* = (.*?) custom-call\(.*operand_layout_constraints=\{(.*?)\}, [a-z_]+=")
+_CALL = re.compile(r"%([a-z0-9_]+)[\w.-]* = (.*?) custom-call\(.*operand_layout_constraints=\{(.*?)\}, [a-z_]+=")
 _SHAPE = re.compile(r"[a-z0-9]+\[[0-9,]*\]")
 _HLO_NAMES = {"bfloat16": "bf16", "float32": "f32"}
 

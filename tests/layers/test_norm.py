@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from dynet_jax import BatchNorm
+from dynet_jax.ops import Normalized, as_array, channel_sums
 
 FEATURES = 5
 
@@ -54,12 +55,14 @@ def test_every_group_has_its_own_statistics(batch, bn_batch_size, groups):
         np.testing.assert_allclose(updates["batch_stats"][name], 0.8 * old[name] + 0.2 * value, rtol=1e-5)
 
 
-def loss_and_gradients(norm, x, axis_name=None):
+def loss_and_gradients(norm, x, axis_name=None, with_sums=False):
     """What training needs of a layer: outputs, running statistics, gradients of parameters and input."""
     targets = jnp.cos(jnp.arange(x[0].size, dtype=jnp.float32)).reshape(x[0].shape)
 
     def loss(params, x):
-        y, updates = norm.apply({**variables(), "params": params}, x, mutable=["batch_stats"])
+        sums = channel_sums(x) if with_sums else None
+        y, updates = norm.apply({**variables(), "params": params}, x, sums, mutable=["batch_stats"])
+        y = as_array(y)
         value = jnp.mean(y**2 * targets)  # a plain mean of y would have no gradient
         return (value if axis_name is None else lax.pmean(value, axis_name)), (y, updates)
 
@@ -83,7 +86,8 @@ def test_whole_batch_equals_flax():
         (1, None, ("group", "member")),
     ],
 )
-def test_eight_devices_compute_what_one_does(bn_batch_size, axis_name, differ_along):
+@pytest.mark.parametrize("deferred", [False, True])
+def test_eight_devices_compute_what_one_does(bn_batch_size, axis_name, differ_along, deferred):
     """16 examples, 2 on each device: a group of 8 is spread over 4 devices, the whole batch over all."""
     mesh = jax.make_mesh((2, 4), ("group", "member"), axis_types=(AxisType.Auto,) * 2)
     everywhere = "group", "member"
@@ -92,8 +96,8 @@ def test_eight_devices_compute_what_one_does(bn_batch_size, axis_name, differ_al
     expected = jax.jit(lambda x: loss_and_gradients(BatchNorm(False, bn_batch_size, unbiased=True), x))(x)
 
     def on_a_device(x):
-        norm = BatchNorm(False, bn_batch_size, axis_name, unbiased=True)
-        y, stats, *gradients = loss_and_gradients(norm, x, everywhere)
+        norm = BatchNorm(False, bn_batch_size, axis_name, unbiased=True, deferred=deferred)
+        y, stats, *gradients = loss_and_gradients(norm, x, everywhere, with_sums=deferred)
         return y, lax.pmean(stats, differ_along), *gradients
 
     spread = jax.shard_map(on_a_device, mesh=mesh, in_specs=batch, out_specs=(batch, P(), P(), batch))
@@ -119,6 +123,27 @@ def test_evaluation_uses_and_keeps_the_running_statistics():
     y, updates = train(norm, x)
     np.testing.assert_allclose(y, normalise(x, stats["mean"], stats["var"]), rtol=1e-4, atol=1e-5)
     chex.assert_trees_all_equal(updates["batch_stats"], stats)
+
+
+@pytest.mark.parametrize("with_sums", [True, False])
+@pytest.mark.parametrize("bn_batch_size", [2, None])
+def test_deferred_is_the_same_for_whoever_reads_it(bn_batch_size, with_sums):
+    x = images(6)
+
+    def both(x):
+        norm = BatchNorm(False, bn_batch_size, unbiased=True)
+        return loss_and_gradients(norm, x), loss_and_gradients(norm.clone(deferred=True), x, with_sums=with_sums)
+
+    plain, deferred = jax.jit(both)(x)
+    chex.assert_trees_all_close(deferred, plain, rtol=1e-4, atol=1e-5)
+    result, _ = train(BatchNorm(False, bn_batch_size, deferred=True), x)
+    assert isinstance(result, Normalized)
+    np.testing.assert_array_equal(result.x, x)
+
+
+def test_deferred_is_for_training():
+    result, _ = train(BatchNorm(use_running_average=True, deferred=True), images(3))
+    assert isinstance(result, jax.Array)
 
 
 def test_init_neither_needs_the_mesh_nor_moves_the_statistics():

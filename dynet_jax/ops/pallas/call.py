@@ -17,26 +17,30 @@ VMEM_BYTES = 64 * 2**20  # that a call may take of the fast memory of a core: 12
 def call(
     kernel: Callable,
     name: str,
-    arrays: Sequence[jax.Array],
-    outputs: Sequence[jax.ShapeDtypeStruct],
+    arrays: Sequence[jax.Array | None],
+    outputs: Sequence[jax.ShapeDtypeStruct | None],
     *,
     grid: tuple[int, ...],
-    in_specs: Sequence[pl.BlockSpec],
-    out_specs: Sequence[pl.BlockSpec],
+    in_specs: Sequence[pl.BlockSpec | None],
+    out_specs: Sequence[pl.BlockSpec | None],
     scratch_shapes: Sequence[jax.ShapeDtypeStruct],
     flops: int,
     bytes_accessed: int,
     interpret: bool,
     dimension_semantics: tuple[str, ...] = ("parallel", "arbitrary"),
-) -> list[jax.Array]:
+) -> list[jax.Array | None]:
     """Run a kernel over a grid, of (images, rows) if nothing else is said, rows one after another.
 
+    Arrays and outputs that are None are None to the kernel too, and among the results.
     `flops` (2 per multiply-add) and `bytes_accessed` (with the padding of tiles) are what XLA counts for it: it cannot
     look inside.
     """
+    present = [array is not None for array in (*arrays, *outputs)]
+    arrays, in_specs, out_specs = ([v for v in values if v is not None] for values in (arrays, in_specs, out_specs))
+    wanted, outputs = [output is not None for output in outputs], [v for v in outputs if v is not None]
     program = functools.partial(
         pl.pallas_call,
-        kernel,
+        functools.partial(_with_absent, kernel, present),
         grid=grid,
         in_specs=in_specs,
         out_specs=out_specs,
@@ -48,7 +52,13 @@ def call(
     )
     if (recorded := _recorded.get()) is not None:
         recorded.append(Kernel(name, program, _shapes(arrays), _shapes(outputs)))
-    return program(out_shape=outputs)(*arrays)
+    results = iter(program(out_shape=outputs)(*arrays))
+    return [next(results) if there else None for there in wanted]
+
+
+def _with_absent(kernel, present, *refs):
+    refs = iter(refs)
+    return kernel(*(next(refs) if there else None for there in present), *refs)
 
 
 class Kernel(NamedTuple):
@@ -83,10 +93,10 @@ def like(x: jax.Array, shape: tuple[int, ...], dtype=None) -> jax.ShapeDtypeStru
     return jax.eval_shape(lambda x: jnp.broadcast_to(x.ravel()[0], shape).astype(dtype or x.dtype), x)
 
 
-def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
+def vary_alike(*arrays: jax.Array | None) -> list[jax.Array | None]:
     """The arrays as ones that all differ from device to device, inside `shard_map`, if one does.
 
     The gradient of one that did not differ is then summed over devices, as it has to be.
     """
-    zeros = [jnp.zeros_like(array.ravel()[0], dtype=jnp.float32) for array in arrays]
-    return [array + sum(zeros).astype(array.dtype) for array in arrays]
+    zeros = [jnp.zeros_like(array.ravel()[0], dtype=jnp.float32) for array in arrays if array is not None]
+    return [None if array is None else array + sum(zeros).astype(array.dtype) for array in arrays]

@@ -18,7 +18,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.plan import DensePlan, fold_of, fold_shape, padded_bytes
+from dynet_jax.ops.pallas.normalizing import read, summed, unread
+from dynet_jax.ops.pallas.plan import DensePlan, fold_of, fold_shape, hbm_bytes
 
 BY_INPUTS = (((1,), (0,)), ((), ()))  # a @ b
 BY_OUTPUTS = (((1,), (1,)), ((), ()))  # a @ b.T
@@ -94,22 +95,32 @@ def _inside(padded, plan: DensePlan):
             yield channels, (pl.ds(0, 1), rows, columns)
 
 
-def _spread_columns(x, n, padded, spread, plan: DensePlan):
+def _of_channels(affine, n, channels):
+    """[2, channels], of an image, or None."""
+    return None if affine is None else affine[n, :, channels]
+
+
+def _spread_columns(x, affine, n, padded, spread, plan: DensePlan, activation):
     lanes = padded.shape[-1]
     for channels, place in _inside(padded, plan):
-        padded[place] = x[pl.ds(n, 1), :, :, channels].astype(jnp.float32)
+        padded[place] = read(x[pl.ds(n, 1), :, :, channels], _of_channels(affine, n, channels), activation)
     for seen, place in _window_columns(padded, spread, plan):
         spread[place] = padded[seen].reshape(*spread.shape[:3], lanes)
 
 
-def _gather_columns(spread, padded, dx, n, plan: DensePlan):
+def _gather_columns(spread, padded, x, affine, n, dx, daffine, plan: DensePlan, activation):
     """The transpose of `_spread_columns`; `padded` is empty afterwards."""
     _, rows, _, lanes = padded.shape
     padded[...] = jnp.zeros_like(padded)
     for seen, place in _window_columns(padded, spread, plan):
         padded[seen] += spread[place].reshape(1, rows, -1, lanes)
     for channels, place in _inside(padded, plan):
-        dx[pl.ds(n, 1), :, :, channels] = padded[place].astype(dx.dtype)
+        here, given = (pl.ds(n, 1), slice(None), slice(None), channels), padded[place]
+        if affine is not None:
+            given, *terms = unread(given, x[here], _of_channels(affine, n, channels), activation)
+            for i, term in enumerate(terms):
+                daffine[n, i, channels] = jnp.sum(term, axis=(0, 1, 2))
+        dx[here] = given.astype(dx.dtype)
     padded[...] = jnp.zeros_like(padded)
 
 
@@ -129,27 +140,37 @@ def _matrix(view, dtype):
     return view.reshape(-1, view.shape[-1]).astype(dtype)
 
 
-def _forward_kernel(x, bank, coefficients, y, bank32, padded, spread, kernel, rows_of_y, *, plan: DensePlan):
+def _forward_kernel(
+    x, bank, coefficients, affine, y, sums, bank32, padded, spread, kernel, rows_of_y, *, plan: DensePlan, activation
+):
     _load_bank(bank, bank32, plan)
     padded[...] = jnp.zeros_like(padded)
+    if sums is not None:
+        sums[...] = jnp.zeros_like(sums)
 
     @pl.loop(0, x.shape[0])
     def _(n):
         _fuse(bank32, coefficients[n], kernel, plan)
-        _spread_columns(x, n, padded, spread, plan)
+        _spread_columns(x, affine, n, padded, spread, plan, activation)
 
         def some_rows(rows, seen):
             views = (_matrix(spread[view], x.dtype) for view in seen)
             total = sum(_product(view, kernel[i], BY_INPUTS) for i, view in enumerate(views))
             rows_of_y[...] = total.reshape(rows_of_y.shape)
             for channels, columns in _folded(plan.output_size[1], rows_of_y.shape[-1]):
-                y[n, rows, :, channels] = rows_of_y[:, columns].astype(y.dtype)
+                some = rows_of_y[:, columns].astype(y.dtype)
+                y[n, rows, :, channels] = some
+                if sums is not None:
+                    some = some.astype(jnp.float32)  # as whoever reads it will see it
+                    sums[n, 0] += jnp.sum(some, axis=(0, 1))
+                    sums[n, 1] += jnp.sum(some * some, axis=(0, 1))
 
         _for_rows(y.shape[1], plan, some_rows)
 
 
-def _backward_kernel(x, g, bank, coefficients, dx, dbank, dcoefficients, *scratch, plan: DensePlan):
-    bank32, padded, spread, kernel, rows_of_g, dspread, dkernel = scratch
+def _backward_kernel(*refs, plan: DensePlan, activation):
+    x, g, y, bank, coefficients, affine, dsums, dx, dbank, dcoefficients, daffine = refs[:11]
+    bank32, padded, spread, kernel, rows_of_g, dspread, dkernel = refs[11:]
     _load_bank(bank, bank32, plan)
     padded[...] = jnp.zeros_like(padded)
     rows_of_g[...] = jnp.zeros_like(rows_of_g)
@@ -163,20 +184,22 @@ def _backward_kernel(x, g, bank, coefficients, dx, dbank, dcoefficients, *scratc
     @pl.loop(0, x.shape[0])
     def _(n):
         _fuse(bank32, coefficients[n], kernel, plan)
-        _spread_columns(x, n, padded, spread, plan)
+        _spread_columns(x, affine, n, padded, spread, plan, activation)
         dspread[...] = jnp.zeros_like(dspread)
         dkernel[...] = jnp.zeros_like(dkernel)
 
         def some_rows(rows, seen):
             for channels, columns in _folded(plan.output_size[1], rows_of_g.shape[-1]):
-                rows_of_g[:, columns] = g[n, rows, :, channels].astype(jnp.float32)
+                here = n, rows, slice(None), channels
+                own_sums = None if dsums is None else dsums[n]
+                rows_of_g[:, columns] = summed(g[here], None if y is None else y[here], own_sums)
             gradient = _matrix(rows_of_g[...], x.dtype)
             for i, view in enumerate(seen):
                 dkernel[i] += _product(_matrix(spread[view], x.dtype), gradient, BY_POSITIONS)
                 dspread[view] += _product(gradient, kernel[i], BY_OUTPUTS).reshape(plan.rows, *spread.shape[2:])
 
         _for_rows(g.shape[1], plan, some_rows)
-        _gather_columns(dspread, padded, dx, n, plan)
+        _gather_columns(dspread, padded, x, affine, n, dx, daffine, plan, activation)
         _share_out(dkernel, bank32, coefficients[n], dbank, dcoefficients.at[n], plan)
 
 
@@ -204,15 +227,15 @@ def _for_all(array, plan: DensePlan):
     return pl.BlockSpec(array.shape, lambda n: zeros, pipeline_mode=pl.Buffered(1))
 
 
-def _call(kernel, name, plan: DensePlan, arrays, outputs, scratch_shapes, products: int):
+def _call(kernel, name, plan: DensePlan, arrays, outputs, bank_shape, scratch_shapes, products: int, activation):
     """Of `arrays` and `outputs`, (array, how it is cut) each. `products`: that are as large as the forward pass's."""
-    [bank] = [array for array, cut in arrays if cut is _for_all]
     positions = arrays[0][0].shape[0] * math.prod(plan.output_size)
-    specs = [[cut(array, plan) for array, cut in operands] for operands in (arrays, outputs)]
+    specs = [[None if a is None else cut(a, plan) for a, cut in operands] for operands in (arrays, outputs)]
     arrays, outputs = ([array for array, _ in operands] for operands in (arrays, outputs))
+    present = [array for array in (*arrays, *outputs) if array is not None]
     return call(
-        functools.partial(kernel, plan=plan),
-        name,
+        functools.partial(kernel, plan=plan, activation=activation),
+        name if activation is None else f"{name}_{activation}",
         arrays,
         outputs,
         grid=(arrays[0].shape[0] // plan.images,),
@@ -220,40 +243,61 @@ def _call(kernel, name, plan: DensePlan, arrays, outputs, scratch_shapes, produc
         in_specs=specs[0],
         out_specs=specs[1],
         scratch_shapes=scratch_shapes,
-        flops=2 * products * positions * math.prod(bank.shape[1:]),
-        bytes_accessed=sum(padded_bytes(array.shape, array.dtype) for array in (*arrays, *outputs)),
+        flops=2 * products * positions * math.prod(bank_shape[1:]),
+        bytes_accessed=sum(hbm_bytes(array.shape, array.dtype) for array in present),
         interpret=plan.interpret,
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def convolve(x: jax.Array, bank: jax.Array, coefficients: jax.Array, plan: DensePlan) -> jax.Array:
-    """[batch, *size, C_in] -> [batch, *output_size, C_out], in x's dtype; both as `fold_shape` has them.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def convolve(
+    x: jax.Array,
+    bank: jax.Array,
+    coefficients: jax.Array,
+    affine: jax.Array | None,
+    activation: str | None,
+    with_sums: bool,
+    plan: DensePlan,
+) -> tuple[jax.Array, jax.Array | None]:
+    """The convolution of activation(x * multiplier + offset), in x's dtype, and the sums of it and of its squares.
 
-    bank: [group_size, kernel rows, kernel columns x C_in, C_out]; coefficients: float32, [batch, group_size, C_out].
+    x: [batch, *size, C_in] as `fold_shape` has it; bank: [group_size, kernel rows, kernel columns x C_in, C_out];
+    coefficients: float32, [batch, group_size, C_out]; affine: [batch, 2, C_in], for every folded column, or None.
+    Returns [batch, *output_size, C_out], folded too, and [batch, 2, C_out] or, not `with_sums`, None.
     All vary over the same devices.
     """
     output = fold_shape((x.shape[0], *plan.output_size, bank.shape[-1]))
-    outputs = [(like(x, output), _per_image)]
-    arrays = [(x, _per_image), (bank, _for_all), (coefficients, _per_image)]
-    return _call(_forward_kernel, "dense_conv", plan, arrays, outputs, plan.scratch(bank, x.dtype), products=1)[0]
+    sums = like(x, (x.shape[0], 2, bank.shape[-1]), jnp.float32) if with_sums else None
+    outputs = [(like(x, output), _per_image), (sums, _per_image)]
+    arrays = [(x, _per_image), (bank, _for_all), (coefficients, _per_image), (affine, _per_image)]
+    scratch = plan.scratch(bank, x.dtype)
+    y, sums = _call(_forward_kernel, "dense_conv", plan, arrays, outputs, bank.shape, scratch, 1, activation)
+    return y, sums
 
 
-def _forward(x, bank, coefficients, plan):
-    return convolve(x, bank, coefficients, plan), (x, bank, coefficients)
+def _forward(x, bank, coefficients, affine, activation, with_sums, plan):
+    y, sums = convolve(x, bank, coefficients, affine, activation, with_sums, plan)
+    return (y, sums), (x, bank, coefficients, affine, y if with_sums else None)
 
 
-def _backward(plan, saved, gradient):
-    x, bank, coefficients = saved
-    arrays = [(x, _per_image), (gradient, _per_image), (bank, _for_all), (coefficients, _per_image)]
+def _backward(activation, with_sums, plan, saved, gradients):
+    (x, bank, coefficients, affine, y), (gradient, dsums) = saved, gradients
+    arrays = [
+        *((array, _per_image) for array in (x, gradient, y)),
+        (bank, _for_all),
+        *((array, _per_image) for array in (coefficients, affine, dsums)),
+    ]
     outputs = [
         (like(x, x.shape), _per_image),
         (like(x, bank.shape, jnp.float32), _for_all),
         (like(x, coefficients.shape, jnp.float32), _per_image),
+        (None if affine is None else like(x, affine.shape, jnp.float32), _per_image),
     ]
     name, scratch = "dense_conv_gradients", plan.gradient_scratch(bank, x.dtype)
-    dx, dbank, dcoefficients = _call(_backward_kernel, name, plan, arrays, outputs, scratch, products=2)
-    return dx, dbank.astype(bank.dtype), dcoefficients
+    dx, dbank, dcoefficients, daffine = _call(
+        _backward_kernel, name, plan, arrays, outputs, bank.shape, scratch, 2, activation
+    )
+    return dx, dbank.astype(bank.dtype), dcoefficients, daffine
 
 
 convolve.defvjp(_forward, _backward)

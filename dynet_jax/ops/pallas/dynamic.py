@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dynet_jax.ops.normalized import Normalized
 from dynet_jax.ops.pallas import dense, grouped
 from dynet_jax.ops.pallas.call import vary_alike
 from dynet_jax.ops.pallas.plan import DensePlan, Plan, PointwisePlan, fold_shape
@@ -11,8 +12,14 @@ from dynet_jax.ops.pallas.pointwise import pointwise
 
 
 def grouped_dynamic_conv(
-    x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: Plan, *, precision=None
-) -> jax.Array:
+    x: jax.Array | Normalized,
+    kernels: jax.Array,
+    coefficients: jax.Array,
+    plan: Plan,
+    *,
+    precision=None,
+    with_sums: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """What `dynet_jax.ops.dynamic_conv` computes, for a layer that `make_plan` has a plan for.
 
     >>> from dynet_jax.ops.pallas.plan import make_plan
@@ -26,14 +33,18 @@ def grouped_dynamic_conv(
         equation = "stc,nsc->tcn" if plan.channel_axis == 0 else "stc,nsc->tnc"
         weights = _fuse(equation, order_members(kernels, plan.members), coefficients, precision).astype(x.dtype)
     with jax.named_scope("convolution"):
-        x, weights = vary_alike(x, weights)
-        y = grouped.convolve(x.transpose(plan.axes), weights, plan)
-    return y.transpose(np.argsort(plan.axes))
+        return _convolve(grouped.convolve, x, weights, plan, plan.axes, with_sums)
 
 
 def pointwise_dynamic_conv(
-    x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: PointwisePlan, *, precision=None
-) -> jax.Array:
+    x: jax.Array | Normalized,
+    kernels: jax.Array,
+    coefficients: jax.Array,
+    plan: PointwisePlan,
+    *,
+    precision=None,
+    with_sums: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """The same for a 1x1 layer that `make_pointwise_plan` has a plan for.
 
     >>> plan = PointwisePlan(rows=4, images=2, interpret=True)
@@ -43,12 +54,28 @@ def pointwise_dynamic_conv(
     with jax.named_scope("fusion"):
         weights = _fuse("sic,nsc->icn", kernels[:, 0, 0], coefficients, precision).astype(x.dtype)
     with jax.named_scope("convolution"):
-        x, weights = vary_alike(x, weights)
-        y = pointwise(x.transpose(1, 2, 3, 0), weights, plan)
-    return y.transpose(3, 0, 1, 2)
+        return _convolve(pointwise, x, weights, plan, (1, 2, 3, 0), with_sums)
 
 
-def dense_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array, plan: DensePlan) -> jax.Array:
+def _convolve(kernel, x, weights, plan, axes, with_sums):
+    """Call a kernel whose maps have their axes in another order: [rows, columns, *tile]."""
+    tile_axes = (0, 1, 2) if axes[-1] == 3 else (0, 2, 1)  # of [2, batch, channels]
+    x, affine, activation = _opened(x)
+    affine = None if affine is None else affine.transpose(tile_axes)
+    x, weights, affine = vary_alike(x, weights, affine)
+    y, sums = kernel(x.transpose(axes), weights, affine, activation, with_sums, plan)
+    y = y.transpose(np.argsort(axes))
+    return (y, sums.transpose(tile_axes)) if with_sums else y
+
+
+def dense_dynamic_conv(
+    x: jax.Array | Normalized,
+    kernels: jax.Array,
+    coefficients: jax.Array,
+    plan: DensePlan,
+    *,
+    with_sums: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """The same for a layer over all channels that `make_dense_plan` has a plan for.
 
     >>> from dynet_jax.ops.pallas.plan import make_dense_plan
@@ -62,10 +89,22 @@ def dense_dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array
     group_size, kernel_rows, kernel_columns, c_in, c_out = kernels.shape
     bank = kernels.reshape(group_size, kernel_rows, kernel_columns * c_in, c_out)
     coefficients = _per_channel(coefficients, c_out).astype(kernels.dtype).astype(jnp.float32)
+    x, affine, activation = _opened(x)
+    folded = fold_shape(x.shape)
     with jax.named_scope("convolution"):  # fusion is a part of it
-        x, bank, coefficients = vary_alike(x, bank, coefficients)
-        y = dense.convolve(x.reshape(fold_shape(x.shape)), bank, coefficients, plan)
-    return y.reshape(x.shape[0], *plan.output_size, c_out)
+        if affine is not None:
+            affine = jnp.tile(jnp.swapaxes(affine, 0, 1), (1, 1, folded[-1] // c_in))
+        x, bank, coefficients, affine = vary_alike(x, bank, coefficients, affine)
+        y, sums = dense.convolve(x.reshape(folded), bank, coefficients, affine, activation, with_sums, plan)
+    y = y.reshape(x.shape[0], *plan.output_size, c_out)
+    return (y, jnp.swapaxes(sums, 0, 1)) if with_sums else y
+
+
+def _opened(x: jax.Array | Normalized):
+    """The map as it is, its multiplier and offset [2, batch, channels] or None, and its activation or None."""
+    if isinstance(x, Normalized):
+        return x.x, jnp.stack([x.multiplier, x.offset]), x.activation
+    return x, None, None
 
 
 def _per_channel(coefficients, channels):

@@ -7,6 +7,7 @@ all blocks, so that a tap of the window is another address and not another align
 """
 
 import functools
+import itertools
 import math
 
 import jax
@@ -16,7 +17,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.plan import LANES, Plan, padded_bytes
+from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, read, summed, unread
+from dynet_jax.ops.pallas.plan import LANES, Plan, hbm_bytes
 
 
 def turn(x: jax.Array, places: int, plan: Plan) -> jax.Array:
@@ -51,11 +53,9 @@ def _turn_rows(block, places: int, plan: Plan):
 
 
 def _with_neighbours(main, above, below):
-    """[rows + 2, columns, *tile] float32: a block and the rows next to it, which are zero outside the image."""
+    """[rows + 2, columns, *tile]: a block and the rows next to it, which are zero outside the image."""
     first, last = pl.program_id(1) == 0, pl.program_id(1) == pl.num_programs(1) - 1
-    above = jnp.where(first, 0.0, above[...].astype(jnp.float32))
-    below = jnp.where(last, 0.0, below[...].astype(jnp.float32))
-    return jnp.concatenate([above, main[...].astype(jnp.float32), below])
+    return jnp.concatenate([jnp.where(first, 0.0, above), main, jnp.where(last, 0.0, below)])
 
 
 def _pad_columns(x, plan: Plan):
@@ -77,10 +77,16 @@ def _seen(turned, row, tap, columns, plan: Plan):
     return turned[_place(plan.stride * row + 1 - plan.padding[0], tap, columns, plan)]
 
 
-def _forward_kernel(main, above, below, weights, y, turned, total, *, plan: Plan):
-    turned[...] = _pad_columns(_with_neighbours(main, above, below), plan)
+def _read_block(rows, affine, activation, plan: Plan):
+    """Rows of x (the block's, those above, those below), normalised and padded."""
+    return _pad_columns(_with_neighbours(*(read(part[...], affine, activation) for part in rows)), plan)
+
+
+def _forward_kernel(main, above, below, weights, affine, y, sums, turned, total, *, plan: Plan, activation):
+    turned[...] = _read_block((main, above, below), affine, activation, plan)
     total[...] = jnp.zeros_like(total)
     rows, columns = y.shape[:2]
+    clear_with_first_rows(sums)
 
     @pl.loop(0, plan.members)
     def _(k):
@@ -92,45 +98,57 @@ def _forward_kernel(main, above, below, weights, y, turned, total, *, plan: Plan
 
         _turn_rows(turned, 1, plan)
 
-    y[...] = total[...].astype(y.dtype)
+    @pl.loop(0, rows)
+    def _(row):
+        y[row] = total[row].astype(y.dtype)
+        if sums is not None:
+            value = y[row].astype(jnp.float32)  # as whoever reads it will see it
+            sums[0] += jnp.sum(value, axis=0)
+            sums[1] += jnp.sum(value * value, axis=0)
 
 
-def _backward_kernel(
-    main, above, below, g, g_above, g_below, weights, dx, dweights, turned, gradient, spread, total, *, plan: Plan
-):
-    turned[...] = _pad_columns(_with_neighbours(main, above, below), plan)
-    gradient[...] = _with_neighbours(g, g_above, g_below)
+def _backward_kernel(*refs, plan: Plan, activation):
+    x, g, y, (weights, affine, dsums, dx, dweights, daffine) = refs[:3], refs[3:6], refs[6:9], refs[9:15]
+    turned, gradient, total = refs[15:]
+    turned[...] = _read_block(x, affine, activation, plan)
+    y = [part if part is None else part[...] for part in y]
+    block = _with_neighbours(*(summed(part[...], at, dsums) for part, at in zip(g, y)))
+    zero = jnp.zeros((block.shape[0], 1, *block.shape[2:]), block.dtype)
+    gradient[...] = jnp.concatenate([zero, block, zero], axis=1)
     total[...] = jnp.zeros_like(total)
-    rows, columns = g.shape[:2]
-
-    @pl.when(pl.program_id(1) == 0)
-    def _():
-        dweights[...] = jnp.zeros_like(dweights)
+    rows, columns = g[0].shape[:2]
+    clear_with_first_rows(dweights, daffine)
 
     @pl.loop(0, plan.members)
     def _(step):
         k = plan.members - 1 - step
         _turn_rows(turned, -1, plan)  # R_k of the block, as R_m is the identity
-        spread[...] = jnp.zeros_like(spread)
-
-        @pl.loop(0, rows + 2)  # the neighbours' rows reach into this block
-        def _(row):
-            for tap in plan.taps():
-                place = _place(plan.stride * row, tap, columns, plan)
-                spread[place] += gradient[row] * weights[plan.members * tap[2] + k]
 
         @pl.loop(0, rows)
         def _(row):
+            own = gradient[row + 1, pl.ds(1, columns)]
             for tap in plan.taps():
-                product = _seen(turned, row, tap, columns, plan) * gradient[row + 1]
+                product = _seen(turned, row, tap, columns, plan) * own
                 dweights[plan.members * tap[2] + k] += jnp.sum(product, axis=0)
 
-        @pl.loop(0, dx.shape[0])
+        @pl.loop(0, rows)
         def _(row):
-            own = spread[plan.stride + plan.padding[0] + row].reshape(-1, *dx.shape[2:])[1 : 1 + dx.shape[1]]
-            total[row] = turn(total[row], -1, plan) + own  # in the end the sum of R_{-k} of them all
+            for a, b in itertools.product(range(plan.stride), repeat=2):
+                given = sum(
+                    gradient[row + 1 + down, pl.ds(1 + right, columns)] * weights[plan.members * tap + k]
+                    for down, right, tap in plan.taps_onto(a, b)
+                )
+                place = plan.stride * row + a, slice(None), b
+                total[place] = turn(total[place], -1, plan) + given  # in the end the sum of R_{-k} of them all
 
-    dx[...] = total[...].astype(dx.dtype)
+    @pl.loop(0, dx.shape[0])
+    def _(row):
+        given = total[row].reshape(dx.shape[1:])
+        if affine is not None:
+            given, multiplier, offset = unread(given, x[0][row], affine, activation)
+            daffine[0] += jnp.sum(multiplier, axis=0)
+            daffine[1] += jnp.sum(offset, axis=0)
+        dx[row] = given.astype(dx.dtype)
 
 
 def _specs(shape, rows, plan: Plan):
@@ -154,18 +172,47 @@ def _specs(shape, rows, plan: Plan):
     )
 
 
-def _weights_spec(shape, plan: Plan):
-    block = [shape[0], *shape[1:]]
+def _spec_of_all_rows(shape, plan: Plan):
+    """Of what has no rows: [any, *tile]."""
+    block = list(shape)
     block[2 - plan.channel_axis] = plan.images
     return pl.BlockSpec(tuple(block), lambda n, b: (0, 0, n) if plan.channel_axis == 0 else (0, n, 0))
 
 
-def _call(kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratch_shapes, flops):
-    # Blocks with their halo are read as often as they come; an output is written once.
-    reads = sum(math.prod(grid) * padded_bytes(spec.block_shape, array.dtype) for spec, array in zip(in_specs, arrays))
+def _call(kernel, name, arrays, outputs, scratch_shapes, flops, plan: Plan, activation):
+    """Run a kernel on maps, each with its neighbouring rows, and on what has no rows; maps come first.
+
+    `arrays`, `outputs`: maps are [rows, columns, *tile], three times the same among the arrays for a block and its
+    neighbours, and once among the outputs. The first is x.
+    """
+    x = arrays[0]
+    tile = x.shape[2:]
+    grid = (tile[1 - plan.channel_axis] // plan.images, x.shape[0] // (plan.stride * plan.rows))
+
+    def specs(arrays, copies):
+        found = []
+        for number, array in enumerate(arrays):
+            if array is None:
+                found.append(None)
+            elif array.ndim == 3:
+                found.append(_spec_of_all_rows(array.shape, plan))
+            else:
+                found.append(_specs(array.shape, array.shape[0] // grid[1], plan)[number % copies])
+        return found
+
+    in_specs, out_specs = specs(arrays, 3), specs(outputs, 1)
+    # Maps are read with the rows next to each block; what has no rows, once.
+    reads = sum(
+        hbm_bytes(array.shape, array.dtype)
+        if array.ndim == 3
+        else math.prod(grid) * hbm_bytes(block.block_shape, x.dtype)
+        for block, array in zip(in_specs, arrays)
+        if array is not None
+    )
+    writes = sum(hbm_bytes(output.shape, output.dtype) for output in outputs if output is not None)
     return call(
-        functools.partial(kernel, plan=plan),
-        name,
+        functools.partial(kernel, plan=plan, activation=activation),
+        name if activation is None else f"{name}_{activation}",
         arrays,
         outputs,
         grid=grid,
@@ -173,58 +220,61 @@ def _call(kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratc
         out_specs=out_specs,
         scratch_shapes=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in scratch_shapes],
         flops=flops,
-        bytes_accessed=reads + sum(padded_bytes(output.shape, output.dtype) for output in outputs),
+        bytes_accessed=reads + writes,
         interpret=plan.interpret,
     )
 
 
-def _sizes(x, plan: Plan):
-    rows, columns = x.shape[0] // plan.stride, x.shape[1] // plan.stride
+def _block_sizes(x, plan: Plan):
+    """Of the output's columns, a tile, and a padded block of x."""
     tile = list(x.shape[2:])
-    grid = (tile[1 - plan.channel_axis] // plan.images, rows // plan.rows)
     tile[1 - plan.channel_axis] = plan.images
     padded = (plan.stride * plan.rows + 2, (x.shape[1] + 2) // plan.stride, plan.stride, *tile)
-    return rows, columns, tuple(tile), grid, padded
+    return x.shape[1] // plan.stride, tuple(tile), padded
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: jax.Array, weights: jax.Array, plan: Plan) -> jax.Array:
-    """[rows, columns, *tile] and [taps x members, *tile] -> [rows / stride, columns / stride, *tile], in x's dtype."""
-    rows, columns, tile, grid, padded = _sizes(x, plan)
-    y = like(x, (rows, columns, *x.shape[2:]))
-    in_specs = [*_specs(x.shape, plan.stride * plan.rows, plan), _weights_spec(weights.shape, plan)]
-    out_specs = [_specs(y.shape, plan.rows, plan)[0]]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def convolve(
+    x: jax.Array, weights: jax.Array, affine: jax.Array | None, activation: str | None, with_sums: bool, plan: Plan
+) -> tuple[jax.Array, jax.Array | None]:
+    """The convolution of activation(x * multiplier + offset), in x's dtype, and the sums of it and of its squares.
+
+    x: [rows, columns, *tile]; weights: [taps x members, *tile]; affine: multiplier and offset, [2, *tile], or None.
+    Returns [rows / stride, columns / stride, *tile], and [2, *tile] or, not `with_sums`, None.
+    """
+    columns, tile, padded = _block_sizes(x, plan)
+    y = like(x, (x.shape[0] // plan.stride, columns, *x.shape[2:]))
+    sums = like(x, (2, *x.shape[2:]), jnp.float32) if with_sums else None
     scratch = [padded, (plan.rows, columns, *tile)]
-    arrays = (x, x, x, weights)
     flops = 2 * weights.shape[0] * math.prod(y.shape)
-    return _call(_forward_kernel, "grouped_conv", plan, grid, arrays, in_specs, [y], out_specs, scratch, flops)[0]
+    arrays = (x, x, x, weights, affine)
+    y, sums = _call(_forward_kernel, "grouped_conv", arrays, [y, sums], scratch, flops, plan, activation)
+    return y, sums
 
 
-def _forward(x, weights, plan):
-    return convolve(x, weights, plan), (x, weights)
+def _forward(x, weights, affine, activation, with_sums, plan):
+    y, sums = convolve(x, weights, affine, activation, with_sums, plan)
+    return (y, sums), (x, weights, affine, y if with_sums else None)
 
 
-def _backward(plan, saved, gradient):
-    x, weights = saved
-    _, columns, tile, grid, padded = _sizes(x, plan)
-    in_specs = [
-        *_specs(x.shape, plan.stride * plan.rows, plan),
-        *_specs(gradient.shape, plan.rows, plan),
-        _weights_spec(weights.shape, plan),
-    ]
-    out_specs = [_specs(x.shape, plan.stride * plan.rows, plan)[0], _weights_spec(weights.shape, plan)]
-    outputs = [like(x, x.shape), like(x, weights.shape, jnp.float32)]
+def _backward(activation, with_sums, plan, saved, gradients):
+    (x, weights, affine, y), (gradient, dsums) = saved, gradients
+    columns, tile, padded = _block_sizes(x, plan)
     scratch = [
         padded,
-        (plan.rows + 2, columns, *tile),
-        (plan.stride * (plan.rows + 2) + 2, *padded[1:]),
-        (plan.stride * plan.rows, x.shape[1], *tile),
+        (plan.rows + 2, columns + 2, *tile),
+        (plan.stride * plan.rows, columns, plan.stride, *tile),
     ]
-    arrays = (x, x, x, gradient, gradient, gradient, weights)
-    name = "grouped_conv_gradients"
+    arrays = (x, x, x, gradient, gradient, gradient, y, y, y, weights, affine, dsums)
+    outputs = [
+        like(x, x.shape),
+        like(x, weights.shape, jnp.float32),
+        None if affine is None else like(x, affine.shape, jnp.float32),
+    ]
     flops = 4 * weights.shape[0] * gradient.size
-    dx, dweights = _call(_backward_kernel, name, plan, grid, arrays, in_specs, outputs, out_specs, scratch, flops)
-    return dx, dweights.astype(weights.dtype)
+    name = "grouped_conv_gradients"
+    dx, dweights, daffine = _call(_backward_kernel, name, arrays, outputs, scratch, flops, plan, activation)
+    return dx, dweights.astype(weights.dtype), daffine
 
 
 convolve.defvjp(_forward, _backward)

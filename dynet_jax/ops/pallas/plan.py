@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from dynet_jax.ops.window import Window
 
 BLOCK_BYTES = 2**22  # of a block of the input in float32; a call holds up to eight of that size
+# The same for blocks that are read with the rows next to them: larger, as these rows are read twice. It is what a
+# gradient of 112x112 maps may take, for four rows at a time.
+BLOCK_BYTES_WITH_ROWS = 13 * 2**19
 LANES, SUBLANE_BYTES = 128, 32  # of a tile of the fast memory
 SUBLANES = 16, 8  # of bfloat16; of float32
 FEW_CHANNELS = 40  # with as few of them, images fill the lanes; the matrix unit is better at more
@@ -37,6 +40,18 @@ class Plan(NamedTuple):
         """(row, column, index) of the window's positions."""
         rows, columns = self.kernel_size
         return [(i, j, i * columns + j) for i, j in itertools.product(range(rows), range(columns))]
+
+    def taps_onto(self, row: int, column: int) -> list[tuple[int, int, int]]:
+        """(down, right, index) of the positions of the window that read x at stride * (r, c) + (row, column).
+
+        What reads there is the output at (r + down, c + right).
+        """
+        found = []
+        for i, j, index in self.taps():
+            down, right = row + self.padding[0] - i, column + self.padding[1] - j
+            if down % self.stride == right % self.stride == 0:
+                found.append((down // self.stride, right // self.stride, index))
+        return found
 
     @property
     def axes(self) -> tuple[int, int, int, int]:
@@ -70,7 +85,7 @@ def make_plan(x_shape: Sequence[int], c_out: int, groups: int, window: Window, *
     channel_axis = 0 if _images_fill_the_lanes(batch, channels) else 1
     images = _images(batch, (LANES,) if channel_axis == 0 else SUBLANES)
     tile = (images, channels) if channel_axis == 1 else (channels, images)
-    rows = _rows(height // stride, stride * padded_bytes((width, *tile), jnp.float32))
+    rows = _rows(height // stride, stride * padded_bytes((width, *tile), jnp.float32), BLOCK_BYTES_WITH_ROWS)
     if not rows:
         return None
     return Plan(members, tuple(window.kernel_size), stride, lows, channel_axis, images, rows, interpret)
@@ -93,7 +108,7 @@ def make_pointwise_plan(x_shape: Sequence[int], c_out: int, groups: int, window:
     if window.padding != ((0, 0), (0, 0)) or not _images_fill_the_lanes(batch, channels):
         return None
     images = _images(batch, (LANES,))
-    rows = _rows(height, padded_bytes((width, channels, images), jnp.float32))
+    rows = _rows(height, padded_bytes((width, channels, images), jnp.float32), BLOCK_BYTES)
     return PointwisePlan(rows, images) if rows else None
 
 
@@ -139,10 +154,10 @@ class DensePlan(NamedTuple):
         return [*forward, *(jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (spread, kernel))]
 
     def bytes(self, bank, dtype) -> int:
-        """Of the fast memory, that the gradient takes: blocks of x, of its gradient and of the output's twice."""
+        """Of the fast memory, that the gradient takes: blocks of x and of the output, and of their gradients, twice."""
         image = fold_shape((1, *self.size, self.channels))
         output = fold_shape((1, *self.output_size, bank.shape[-1]))
-        blocks = 2 * padded_bytes(image, dtype) + padded_bytes(output, dtype)
+        blocks = 2 * padded_bytes(image, dtype) + 2 * padded_bytes(output, dtype)
         banks = padded_bytes(bank.shape, bank.dtype) + padded_bytes(bank.shape, jnp.float32)
         scratch = sum(padded_bytes(array.shape, array.dtype) for array in self.gradient_scratch(bank, dtype))
         return 2 * self.images * blocks + banks + scratch
@@ -210,19 +225,31 @@ def _images(batch: int, sizes: Sequence[int]) -> int:
 
 
 def padded_bytes(shape: Sequence[int], dtype) -> int:
-    """What an array takes in tiles of [sublanes, 128 lanes].
+    """What an array takes in the fast memory, in tiles of [sublanes, 128 lanes].
 
     >>> padded_bytes((3, 10, 96), jnp.bfloat16)
     12288
     """
-    itemsize = jnp.dtype(dtype).itemsize
+    return _tiled_bytes(shape, dtype, SUBLANE_BYTES // jnp.dtype(dtype).itemsize)
+
+
+def hbm_bytes(shape: Sequence[int], dtype) -> int:
+    """What it takes outside, where tiles have 8 rows for every dtype; those of two bytes lie there in pairs.
+
+    >>> hbm_bytes((3, 18, 128), jnp.bfloat16)
+    18432
+    """
+    return _tiled_bytes(shape, dtype, SUBLANES[1])
+
+
+def _tiled_bytes(shape, dtype, rows):
     *major, sublanes, lanes = shape
-    return math.prod(major) * _up(sublanes, SUBLANE_BYTES // itemsize) * _up(lanes, LANES) * itemsize
+    return math.prod(major) * _up(sublanes, rows) * _up(lanes, LANES) * jnp.dtype(dtype).itemsize
 
 
-def _rows(rows: int, row_bytes: int) -> int:
+def _rows(rows: int, row_bytes: int, block_bytes: int) -> int:
     """The largest part of all rows that divides them and fits in a block; 0 if not even one row fits."""
-    return max((n for n in range(1, rows + 1) if rows % n == 0 and n * row_bytes <= BLOCK_BYTES), default=0)
+    return max((n for n in range(1, rows + 1) if rows % n == 0 and n * row_bytes <= block_bytes), default=0)
 
 
 def _up(value: int, multiple: int) -> int:

@@ -14,7 +14,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.plan import PointwisePlan, padded_bytes
+from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, read, summed, unread
+from dynet_jax.ops.pallas.plan import PointwisePlan, hbm_bytes
 
 AT_ONCE = 4  # positions whose products are summed before they are added to a gradient in memory
 
@@ -24,30 +25,38 @@ def _product(x, weights):
     return sum(x[i : i + 1] * weights[i] for i in range(weights.shape[0]))
 
 
-def _forward_kernel(x, weights, y, weights32):
+def _forward_kernel(x, weights, affine, y, sums, weights32, *, activation):
     weights32[...] = weights[...].astype(jnp.float32)
+    clear_with_first_rows(sums)
 
     def one_position(places):
         (place,) = places
-        y[place] = _product(x[place].astype(jnp.float32), weights32).astype(y.dtype)
+        y[place] = _product(read(x[place], affine, activation), weights32).astype(y.dtype)
+        if sums is not None:
+            value = y[place].astype(jnp.float32)  # as whoever reads it will see it
+            sums[0] += value
+            sums[1] += value * value
 
     _for_places(x.shape, 1, one_position)
 
 
-def _backward_kernel(x, gradient, weights, dx, dweights, transposed32):
+def _backward_kernel(x, g, y, affine, dsums, weights, dx, dweights, daffine, transposed32, *, activation):
     # weights: [out, in, images] here
     transposed32[...] = weights[...].astype(jnp.float32)
-
-    @pl.when(pl.program_id(1) == 0)
-    def _():
-        dweights[...] = jnp.zeros_like(dweights)
+    clear_with_first_rows(dweights, daffine)
 
     def some_positions(places):
-        xs, gradients = ([array[place].astype(jnp.float32) for place in places] for array in (x, gradient))
-        for place, g in zip(places, gradients):
-            dx[place] = _product(g, transposed32).astype(dx.dtype)
+        xs = [read(x[place], affine, activation) for place in places]
+        gradients = [summed(g[place], None if y is None else y[place], dsums) for place in places]
+        before = [_product(gradient, transposed32) for gradient in gradients]
+        if affine is not None:
+            before, *terms = zip(*(unread(own, x[place], affine, activation) for own, place in zip(before, places)))
+            daffine[0] += sum(terms[0])
+            daffine[1] += sum(terms[1])
+        for place, own in zip(places, before):
+            dx[place] = own.astype(dx.dtype)
         for i in range(dweights.shape[0]):
-            dweights[i] += sum(x[i : i + 1] * g for x, g in zip(xs, gradients))
+            dweights[i] += sum(x[i : i + 1] * gradient for x, gradient in zip(xs, gradients))
 
     _for_places(x.shape, math.gcd(x.shape[1], AT_ONCE), some_positions)
 
@@ -62,52 +71,75 @@ def _for_places(shape, at_once, do):
         do([(row, column + i) for i in range(at_once)])
 
 
-def _call(kernel, name, plan: PointwisePlan, arrays, outputs, products: int):
-    """Run a kernel over blocks of images and of rows; arrays of weights have no rows.
+def _call(kernel, name, plan: PointwisePlan, arrays, outputs, weights, products: int, activation):
+    """Run a kernel over blocks of images and of rows; what has three axes has no rows.
 
-    `products`: that are as large as the forward pass's.
+    `weights`: as the kernel takes them; `products`: that are as large as the forward pass's.
     """
     rows, width, _, images = arrays[0].shape
     grid = (images // plan.images, rows // plan.rows)
 
-    def spec(shape):
-        if len(shape) == 4:
-            return pl.BlockSpec((plan.rows, *shape[1:3], plan.images), lambda n, r: (r, 0, 0, n))
-        return pl.BlockSpec((*shape[:2], plan.images), lambda n, r: (0, 0, n))
+    def spec(array):
+        if array is None:
+            return None
+        if array.ndim == 4:
+            return pl.BlockSpec((plan.rows, *array.shape[1:3], plan.images), lambda n, r: (r, 0, 0, n))
+        return pl.BlockSpec((*array.shape[:2], plan.images), lambda n, r: (0, 0, n))
 
+    present = [array for array in (*arrays, *outputs) if array is not None]
     return call(
-        kernel,
-        name,
+        functools.partial(kernel, activation=activation),
+        name if activation is None else f"{name}_{activation}",
         arrays,
         outputs,
         grid=grid,
-        in_specs=[spec(array.shape) for array in arrays],
-        out_specs=[spec(output.shape) for output in outputs],
-        scratch_shapes=[jax.ShapeDtypeStruct((*arrays[-1].shape[:2], plan.images), jnp.float32)],  # of the weights
-        flops=2 * products * rows * width * math.prod(arrays[-1].shape),
-        bytes_accessed=sum(padded_bytes(array.shape, array.dtype) for array in (*arrays, *outputs)),
+        in_specs=[spec(array) for array in arrays],
+        out_specs=[spec(output) for output in outputs],
+        scratch_shapes=[jax.ShapeDtypeStruct((*weights.shape[:2], plan.images), jnp.float32)],
+        flops=2 * products * rows * width * math.prod(weights.shape),
+        bytes_accessed=sum(hbm_bytes(array.shape, array.dtype) for array in present),
         interpret=plan.interpret,
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def pointwise(x: jax.Array, weights: jax.Array, plan: PointwisePlan) -> jax.Array:
-    """[height, width, C_in, images] and [C_in, C_out, images] -> [height, width, C_out, images], in x's dtype."""
-    height, width, _, images = x.shape
-    outputs = [like(x, (height, width, weights.shape[1], images))]
-    return _call(_forward_kernel, "pointwise_conv", plan, (x, weights), outputs, products=1)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def pointwise(
+    x: jax.Array,
+    weights: jax.Array,
+    affine: jax.Array | None,
+    activation: str | None,
+    with_sums: bool,
+    plan: PointwisePlan,
+) -> tuple[jax.Array, jax.Array | None]:
+    """The convolution of activation(x * multiplier + offset), in x's dtype, and the sums of it and of its squares.
+
+    x: [height, width, C_in, images]; weights: [C_in, C_out, images]; affine: [2, C_in, images] or None.
+    Returns [height, width, C_out, images], and [2, C_out, images] or, not `with_sums`, None.
+    """
+    y = like(x, (*x.shape[:2], *weights.shape[1:]))
+    sums = like(x, (2, *weights.shape[1:]), jnp.float32) if with_sums else None
+    arrays = (x, weights, affine)
+    y, sums = _call(_forward_kernel, "pointwise_conv", plan, arrays, [y, sums], weights, 1, activation)
+    return y, sums
 
 
-def _forward(x, weights, plan):
-    return pointwise(x, weights, plan), (x, weights)
+def _forward(x, weights, affine, activation, with_sums, plan):
+    y, sums = pointwise(x, weights, affine, activation, with_sums, plan)
+    return (y, sums), (x, weights, affine, y if with_sums else None)
 
 
-def _backward(plan, saved, gradient):
-    x, weights = saved
-    arrays = (x, gradient, weights.transpose(1, 0, 2))
-    outputs = [like(x, x.shape), like(x, weights.shape, jnp.float32)]
-    dx, dweights = _call(_backward_kernel, "pointwise_conv_gradients", plan, arrays, outputs, products=2)
-    return dx, dweights.astype(weights.dtype)
+def _backward(activation, with_sums, plan, saved, gradients):
+    (x, weights, affine, y), (gradient, dsums) = saved, gradients
+    transposed = weights.transpose(1, 0, 2)
+    arrays = (x, gradient, y, affine, dsums, transposed)
+    outputs = [
+        like(x, x.shape),
+        like(x, weights.shape, jnp.float32),
+        None if affine is None else like(x, affine.shape, jnp.float32),
+    ]
+    name = "pointwise_conv_gradients"
+    dx, dweights, daffine = _call(_backward_kernel, name, plan, arrays, outputs, transposed, 2, activation)
+    return dx, dweights.astype(weights.dtype), daffine
 
 
 pointwise.defvjp(_forward, _backward)

@@ -9,7 +9,7 @@ import pytest
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.pallas.call import Kernel, recording
-from dynet_jax.ops.pallas.plan import padded_bytes
+from dynet_jax.ops.pallas.plan import hbm_bytes
 
 # Multiply-adds of a convolution: positions out x kernel's entries, for every image.
 LAYERS = {
@@ -48,7 +48,7 @@ def moved(kernel: Kernel) -> int:
         steps = itertools.product(*map(range, options["grid"]))
         places = [tuple(map(int, spec.index_map(*step))) for step in steps]
         changes = sum(place != before for place, before in zip(places, [None, *places]))
-        total += changes * padded_bytes(spec.block_shape, array.dtype)
+        total += changes * hbm_bytes(spec.block_shape, array.dtype)
     return total
 
 

@@ -1,0 +1,96 @@
+"""Networks whose layers hand on maps to be normalised, as the kernels of TPUs want them: all else stays the same."""
+
+import importlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dynet_jax.models import network
+from dynet_jax.ops.backend import tracing_for
+from dynet_jax.ops.pallas.call import recording
+from dynet_jax.ops.pallas.plan import PointwisePlan, make_dense_plan, make_plan
+from dynet_jax.ops.window import make_window
+from tests.models.smallest import random_variables, shallow, smallest
+
+
+def interpreted_plan(x, kernels, options):
+    """As `_plan` has them for TPUs, with kernels that any machine runs, however few the images."""
+    groups, kernel_size = options["feature_group_count"], kernels.shape[1:-2]
+    _, window = make_window(x, kernel_size, options["strides"], options["padding"], options["kernel_dilation"])
+    if window.is_pointwise:
+        return PointwisePlan(x.shape[1], x.shape[0], interpret=True)
+    plan = make_plan(x.shape, kernels.shape[-1], groups, window, interpret=True)
+    return plan or make_dense_plan(x, kernels, groups, window, interpret=True)
+
+
+def training_step(name, deferred, monkeypatch, plan=lambda *_: None, **arguments):
+    """Logits, statistics and gradients of a small network."""
+    monkeypatch.setattr(network, "has_pallas_kernels", lambda: deferred)
+    monkeypatch.setattr(importlib.import_module("dynet_jax.ops.dynamic_conv"), "_plan", plan)
+    size = 32
+    model = smallest(name, **{"small_input": True, "bn_batch_size": 2, **arguments})
+    model = shallow(model) if hasattr(model, "stages") else model.clone(backbone=shallow(model.backbone))
+    variables = random_variables(model, size=size)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, size, size, 3)), jnp.float32)
+
+    def loss(params):
+        y, updated = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        return jnp.mean(y**2), (y, updated)
+
+    return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+
+def assert_alike(actual, expected):
+    """Gradients by their norms: among thousands of ReLUs a rounding turns one on or off, and 1 % of a gradient."""
+    (gradients, results), (expected_gradients, expected_results) = actual, expected
+    chex.assert_trees_all_close(results, expected_results, rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_equal_shapes_and_dtypes(gradients, expected_gradients)
+    pairs = list(zip(*map(jax.tree.leaves, (gradients, expected_gradients))))
+    largest = max(jnp.linalg.norm(theirs) for _, theirs in pairs)
+    for ours, theirs in pairs:
+        assert jnp.linalg.norm(ours - theirs) < 0.05 * jnp.linalg.norm(theirs) + 1e-5 * largest
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_mobilenet_v3_small", "condconv_mobilenet_v2", "fcn_dy_mobile"],
+)
+def test_training_is_the_same(name, monkeypatch):
+    arguments = {"output_stride": 8, "small_input": False} if name.startswith("fcn_") else {}
+    deferred, plain = (training_step(name, value, monkeypatch, **arguments) for value in (True, False))
+    assert_alike(deferred, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dy_mobile", "dy_resnet18"])
+def test_training_by_the_kernels_is_the_same(name, monkeypatch):
+    by_kernels = training_step(name, True, monkeypatch, plan=interpreted_plan)
+    plain = training_step(name, False, monkeypatch)
+    assert_alike(by_kernels, plain)
+
+
+def trained_for(backend, kind, dynamic=True, train=True):
+    """The kernels of a step's program for some hardware."""
+    model = smallest("dy_mobile", small_input=True)
+    model = model if dynamic else model.clone(dynamic=None)
+    images = jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32)
+    with tracing_for(backend, kind), recording() as kernels:
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        kernels.clear()
+        step = lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"])  # noqa: E731
+        jax.eval_shape(step, variables, images)
+    return {kernel.name for kernel in kernels}
+
+
+def test_it_is_for_training_dynamic_networks_on_tpus(monkeypatch):
+    normalising = {"grouped_conv_relu6", "pointwise_conv_relu6"}
+    assert normalising <= trained_for("tpu", "TPU v5 lite")
+    assert not normalising & trained_for("tpu", "TPU v5 lite", train=False)
+    assert not trained_for("tpu", "TPU v5 lite", dynamic=False)
+    assert not trained_for("tpu", "TPU v4")
+    assert not trained_for("cpu", "cpu")
+    monkeypatch.setenv("DYNET_JAX_PALLAS", "0")
+    assert not trained_for("tpu", "TPU v5 lite")

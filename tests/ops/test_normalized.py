@@ -1,0 +1,86 @@
+"""Maps that are normalised where they are read: against numpy, and against convolutions of the maps themselves."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dynet_jax.ops import Normalized, as_array, channel_sums, dynamic_conv
+from dynet_jax.ops.normalized import mean_of_normalized
+
+ACTIVATIONS = {
+    None: lambda z: z,
+    "relu": lambda z: np.maximum(z, 0),
+    "relu6": lambda z: np.clip(z, 0, 6),
+}
+
+
+def normalized(shape, activation, with_sums=False):
+    rng = np.random.default_rng(0)
+    x, multiplier, offset = (
+        jnp.asarray(rng.normal(scale=3, size=s), jnp.float32) for s in (shape, *[(shape[0], shape[-1])] * 2)
+    )
+    return Normalized(x, multiplier, offset, activation, channel_sums(x) if with_sums else None)
+
+
+def expected(x: Normalized):
+    per_image = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+    z = np.asarray(x.x, np.float64) * x.multiplier.reshape(per_image) + x.offset.reshape(per_image)
+    return ACTIVATIONS[x.activation](z)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3), (3, 4, 2, 5), (2, 2, 3, 2, 3)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_map_itself(shape, activation):
+    x = normalized(shape, activation)
+    np.testing.assert_allclose(as_array(x), expected(x), rtol=1e-5, atol=1e-5)
+    assert (x.shape, x.ndim, x.dtype) == (shape, len(shape), jnp.float32)
+
+
+def test_an_array_is_one_already():
+    x = jnp.ones((2, 3, 4))
+    assert as_array(x) is x
+
+
+def test_half_precision_is_normalised_in_float32():
+    """200.5 - 200 in bfloat16 would be 0 or 1."""
+    x = Normalized(jnp.full((1, 1, 1), 1.0, jnp.bfloat16), jnp.full((1, 1), 200.5), jnp.full((1, 1), -200.0))
+    y = as_array(x)
+    assert (y.dtype, y.item()) == (jnp.bfloat16, 0.5)
+
+
+def test_sums():
+    x = np.random.default_rng(0).normal(size=(3, 4, 5, 2)).astype(np.float32)
+    sums = channel_sums(jnp.asarray(x))
+    np.testing.assert_allclose(sums, [x.sum((1, 2)), (x**2).sum((1, 2))], rtol=1e-5)
+    assert channel_sums(jnp.full((1, 1000, 1), 1.0, jnp.bfloat16))[0].item() == 1000  # bfloat16 would stop at 256
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("with_sums", [True, False])
+def test_means(activation, with_sums):
+    x = normalized((3, 4, 2, 5), activation, with_sums)
+    np.testing.assert_allclose(mean_of_normalized(x), expected(x).mean((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["kernel", "feature"])
+def test_dynamic_conv_of_one_is_that_of_the_map(fusion):
+    """Values, sums, and gradients of all that it is made of."""
+    x = normalized((2, 4, 4, 6), "relu6")
+    rng = np.random.default_rng(1)
+    bank, coefficients = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 3, 3, 2, 6), (2, 3, 6)))
+
+    def both(x, bank, coefficients):
+        return dynamic_conv(x, bank, coefficients, feature_group_count=3, fusion=fusion, with_sums=True)
+
+    def of_the_map(x, bank, coefficients):
+        y = dynamic_conv(as_array(x), bank, coefficients, feature_group_count=3, fusion=fusion)
+        return y, jnp.stack([y.sum((1, 2)), (y**2).sum((1, 2))])
+
+    def gradients(form):
+        loss = lambda *a: sum(jnp.sum(jnp.sin(part)) for part in form(*a))  # noqa: E731
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, bank, coefficients)
+
+    chex.assert_trees_all_close(both(x, bank, coefficients), of_the_map(x, bank, coefficients), rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(gradients(both), gradients(of_the_map), rtol=1e-3, atol=1e-3)
