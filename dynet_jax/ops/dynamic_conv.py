@@ -190,7 +190,7 @@ def _plan(x, kernels, options):
     _, window = make_window(x, kernels.shape[1:-2], options["strides"], options["padding"], options["kernel_dilation"])
     groups = options["feature_group_count"]
     layer = (x.shape, kernels.shape[-1], groups, window)
-    plan = make_pointwise_plan(*layer) or make_plan(*layer)
+    plan = make_pointwise_plan(*layer) or make_plan(*layer, dtype=x.dtype)
     ambient = jax.config.jax_default_matmul_precision
     if plan is None and options["precision"] in (None, lax.Precision.DEFAULT) and ambient in (None, "default"):
         plan = make_dense_plan(x, kernels, groups, window)

@@ -11,9 +11,6 @@ import jax.numpy as jnp
 from dynet_jax.ops.window import Window
 
 BLOCK_BYTES = 2**22  # of a block of the input in float32; a call holds up to eight of that size
-# The same for blocks that are read with the rows next to them: larger, as these rows are read twice. It is what a
-# gradient of 112x112 maps may take, for four rows at a time.
-BLOCK_BYTES_WITH_ROWS = 13 * 2**19
 LANES, SUBLANE_BYTES = 128, 32  # of a tile of the fast memory
 SUBLANES = 16, 8  # of bfloat16; of float32
 FEW_CHANNELS = 40  # with as few of them, images fill the lanes; the matrix unit is better at more
@@ -21,6 +18,7 @@ MANY_IMAGES = 64
 POSITIONS = 512  # of the output in a matrix product
 CHUNK_BYTES = 2**17  # of a kernel in float32 that is fused at once: 32 vectors
 DENSE_BYTES = 56 * 2**20  # that a dense layer may take of the fast memory
+GROUPED_BYTES = 60 * 2**20  # that a grouped one may take
 MEMBERS = 8  # in a group at most: the work grows with it, and the matrix unit is better at larger ones
 
 
@@ -35,6 +33,19 @@ class Plan(NamedTuple):
     images: int  # in a block
     rows: int  # of the output in a block
     interpret: bool = False  # run as plain JAX, on any hardware
+
+    def bytes(self, width: int, tile: tuple[int, int], dtype) -> int:
+        """Of the fast memory, that the gradient takes for images of a width: blocks twice, and its scratch.
+
+        The blocks: x, the output's gradient and the output, each with a row above and one below, x's gradient, kernels.
+        """
+        rows, columns = self.stride * self.rows, width // self.stride
+        maps = [(2 * rows + 2, width), *[(self.rows + 2, columns)] * 2]
+        kernels = (self.members * math.prod(self.kernel_size), *tile)
+        blocks = sum(hbm_bytes((*size, *tile), dtype) for size in maps)  # which keep their tiles
+        blocks += hbm_bytes(kernels, dtype) + hbm_bytes(kernels, jnp.float32)
+        scratch = [(rows + 2, width + 2), (self.rows + 2, columns + 2), (rows, width)]
+        return 2 * blocks + sum(padded_bytes((*size, *tile), jnp.float32) for size in scratch)
 
     def taps(self) -> list[tuple[int, int, int]]:
         """(row, column, index) of the window's positions."""
@@ -59,7 +70,9 @@ class Plan(NamedTuple):
         return (1, 2, 3, 0) if self.channel_axis == 0 else (1, 2, 0, 3)
 
 
-def make_plan(x_shape: Sequence[int], c_out: int, groups: int, window: Window, *, interpret=False) -> Plan | None:
+def make_plan(
+    x_shape: Sequence[int], c_out: int, groups: int, window: Window, *, dtype=jnp.float32, interpret=False
+) -> Plan | None:
     """None if the kernels do not do this layer: then XLA's forms have to.
 
     They do 2-D windows of up to 3 x 3, one stride without dilation that divides the image, and groups with as many
@@ -85,10 +98,10 @@ def make_plan(x_shape: Sequence[int], c_out: int, groups: int, window: Window, *
     channel_axis = 0 if _images_fill_the_lanes(batch, channels) else 1
     images = _images(batch, (LANES,) if channel_axis == 0 else SUBLANES)
     tile = (images, channels) if channel_axis == 1 else (channels, images)
-    rows = _rows(height // stride, stride * padded_bytes((width, *tile), jnp.float32), BLOCK_BYTES_WITH_ROWS)
-    if not rows:
-        return None
-    return Plan(members, tuple(window.kernel_size), stride, lows, channel_axis, images, rows, interpret)
+    plan = Plan(members, tuple(window.kernel_size), stride, lows, channel_axis, images, height // stride, interpret)
+    # As many rows as possible: those next to a block are read with it, and again with their own.
+    smaller = (plan._replace(rows=rows) for rows in _parts(height // stride))
+    return next((plan for plan in smaller if plan.bytes(width, tile, dtype) <= GROUPED_BYTES), None)
 
 
 class PointwisePlan(NamedTuple):
@@ -108,8 +121,9 @@ def make_pointwise_plan(x_shape: Sequence[int], c_out: int, groups: int, window:
     if window.padding != ((0, 0), (0, 0)) or not _images_fill_the_lanes(batch, channels):
         return None
     images = _images(batch, (LANES,))
-    rows = _rows(height, padded_bytes((width, channels, images), jnp.float32), BLOCK_BYTES)
-    return PointwisePlan(rows, images) if rows else None
+    row_bytes = padded_bytes((width, channels, images), jnp.float32)
+    rows = next((rows for rows in _parts(height) if rows * row_bytes <= BLOCK_BYTES), None)
+    return rows and PointwisePlan(rows, images)
 
 
 class DensePlan(NamedTuple):
@@ -247,9 +261,9 @@ def _tiled_bytes(shape, dtype, rows):
     return math.prod(major) * _up(sublanes, rows) * _up(lanes, LANES) * jnp.dtype(dtype).itemsize
 
 
-def _rows(rows: int, row_bytes: int, block_bytes: int) -> int:
-    """The largest part of all rows that divides them and fits in a block; 0 if not even one row fits."""
-    return max((n for n in range(1, rows + 1) if rows % n == 0 and n * row_bytes <= block_bytes), default=0)
+def _parts(whole: int) -> list[int]:
+    """All that divide it, the largest first."""
+    return [part for part in range(whole, 0, -1) if whole % part == 0]
 
 
 def _up(value: int, multiple: int) -> int:

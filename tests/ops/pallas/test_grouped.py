@@ -9,7 +9,7 @@ import pytest
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.pallas.dynamic import grouped_dynamic_conv
-from dynet_jax.ops.pallas.plan import make_plan, padded_bytes
+from dynet_jax.ops.pallas.plan import hbm_bytes, make_plan, padded_bytes
 from dynet_jax.ops.window import make_window
 from tests import reference
 from tests.ops.pallas.compiled import moved, needs_libtpu
@@ -127,9 +127,23 @@ def test_images_fill_the_lanes_where_there_are_few_channels(shape, channel_axis,
     assert shape[1] % plan.rows == 0
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize(("size", "channels", "strides"), [(112, 18, 1), (112, 48, 2), (160, 24, 1), (7, 648, 1)])
+def test_blocks_fit_in_the_fast_memory(size, channels, strides, dtype):
+    """As large as possible: one with twice the rows would not fit, or is all of the image."""
+    shape = (64, size, size, channels)
+    plan = make_plan(shape, channels, channels // 6, window(shape[1:-1], strides=strides), dtype=dtype)
+    tile = (plan.images, channels) if plan.channel_axis == 1 else (channels, plan.images)
+    assert plan.bytes(size, tile, dtype) <= 60 * 2**20
+    if plan.rows < size // strides:
+        larger = min(rows for rows in range(plan.rows + 1, size + 1) if size // strides % rows == 0)
+        assert plan._replace(rows=larger).bytes(size, tile, dtype) > 60 * 2**20
+
+
 def test_padding_of_tiles():
     assert padded_bytes((3, 10, 96), jnp.bfloat16) == 3 * 16 * 128 * 2
     assert padded_bytes((3, 10, 130), jnp.float32) == 3 * 16 * 256 * 4
+    assert hbm_bytes((3, 18, 96), jnp.bfloat16) == 3 * 24 * 128 * 2
 
 
 def test_it_is_chosen_for_tpus_and_for_many_images(monkeypatch):
