@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dynet_jax.inference import program_of
-from tests.models.smallest import smallest
+from tests.models.smallest import shallow, smallest
 from tests.models.trained import trained_variables
 
 SIZE = 64  # of the image that networks are recorded with
@@ -25,8 +25,8 @@ def normalized(pixels):
 
 @functools.cache
 def network(name, **arguments):
-    """(model, variables, program) of a network."""
-    model = smallest(name, **arguments)
+    """(model, variables, program) of a network, with every kind of its blocks: repeats would compile for long."""
+    model = shallow(smallest(name, **arguments))
     variables = trained_variables(model, SIZE)
     return model, variables, program_of(model, variables, SIZE)
 

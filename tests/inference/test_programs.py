@@ -95,7 +95,7 @@ def test_nothing_is_left_to_fold():
     kinds = [type(operation) for operation in program.operations]
     assert Normalization not in kinds
     assert Elementwise not in kinds
-    assert kinds.count(Convolution) == 53  # a stem, 17 blocks of three, a head
+    assert kinds.count(Convolution) == 26  # a stem, 8 blocks of three, a head
     model, variables, _ = network("dy_mobile")
     assert len(record(model, variables, SIZE).operations) > 2 * len(kinds)
 
