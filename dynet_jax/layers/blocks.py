@@ -12,8 +12,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.layers.conv import Conv
 from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
 from dynet_jax.layers.whole import spatial_mean
-from dynet_jax.ops import normalized
-from dynet_jax.ops.normalized import Normalized, as_array
+from dynet_jax.ops.normalized import READ_ACTIVATIONS, Normalized, as_array
 from dynet_jax.ops.window import Padding
 
 # The init of MobileNetV2's and ResNet's reference implementations.
@@ -26,7 +25,7 @@ Map = jax.Array | Normalized
 
 def activate(activation: str, x: Map) -> Map:
     """One of `ACTIVATIONS` of a map; that of one to be normalised is left to its reader, too, if readers know it."""
-    if isinstance(x, Normalized) and x.activation is None and activation in normalized.ACTIVATIONS:
+    if isinstance(x, Normalized) and x.activation is None and activation in READ_ACTIVATIONS:
         return dataclasses.replace(x, activation=activation)
     return ACTIVATIONS[activation](as_array(x))
 
@@ -89,15 +88,16 @@ class Layers:
 
     Attributes:
       norm: makes a BatchNorm.
-      deferred: whether its BatchNorms are; then maps between layers are `Normalized`, and `as_array` makes them arrays.
       dynamic, padding, dtype: as in `Network`.
+      deferred: whether its BatchNorms are; then maps between layers are `Normalized`, `activate` is what applies an
+        activation to them, and `as_array` makes them arrays.
     """
 
     norm: Callable[..., nn.Module]
-    deferred: bool = False
     dynamic: Dynamic | None = None
     padding: Padding = "SAME"
     dtype: Any = None
+    deferred: bool = False
 
     def conv_norm(self, name: str, x: Map, spec: ConvSpec, *, zero_scale: bool = False) -> Map:
         """A static convolution `name` and its BatchNorm `name_norm`, whose scale begins at 0 or 1."""

@@ -25,8 +25,8 @@ class BatchNorm(nn.Module):
       bn_batch_size: examples per group, or None for the whole batch. A batch of fewer examples is one group.
       axis_name: mesh axis (or axes) of `shard_map` over which a group is spread, or None.
       momentum, epsilon, scale_init, dtype, param_dtype: as in `flax.linen.BatchNorm` (momentum 0.9 is PyTorch's 0.1).
-      deferred: in training, return a `dynet_jax.ops.Normalized` map, which whoever reads it normalises.
       unbiased: keep Bessel's correction of the variance in the running average, as PyTorch does and Flax does not.
+      deferred: in training, return a `dynet_jax.ops.Normalized` map, which whoever reads it normalises.
 
     Parameters `scale`, `bias` [features]; statistics `mean`, `var` [features] in the collection batch_stats, always
     float32. The running variance is that of the batch, averaged over the groups.
@@ -44,10 +44,10 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     unbiased: bool = False
-    deferred: bool = False
     scale_init: Callable = nn.initializers.ones_init()
     dtype: Any = None
     param_dtype: Any = jnp.float32
+    deferred: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, sums: jax.Array | None = None) -> jax.Array | Normalized:

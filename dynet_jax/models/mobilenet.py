@@ -32,6 +32,7 @@ class BlockSpec(NamedTuple):
 class InvertedResidual(nn.Module):
     """The block of MobileNetV2 and V3, and Dy-mobile's (Fig. 4a), by its spec."""
 
+    takes_normalized = True
     spec: BlockSpec
     layers: Layers
 

@@ -27,7 +27,8 @@ class Network(nn.Module):
     made by the family's builders; the others are options that every network takes.
 
     Attributes:
-      block: the module of one block, called as `block(spec, layers)(x)`.
+      block: the module of one block, called as `block(spec, layers)(x)`. With the class attribute
+        `takes_normalized = True` its maps may be `dynet_jax.ops.Normalized` in training on TPUs (see `Layers`).
       stages: for every stage, the specs of its blocks. A spec has `strides` and `dilations`.
       stem: the first convolutions; static, like head and classifier.
       stem_pool: whether a 3x3 max-pool with stride 2 follows.
@@ -156,7 +157,8 @@ class Network(nn.Module):
     def layers(self, train: bool) -> Layers:
         """What the network's blocks are made of; a head on a backbone takes them too."""
         # Only Pallas kernels read what is still to be normalised: for XLA an array is the same, and simpler.
-        deferred = train and self.dynamic is not None and has_pallas_kernels()
+        takes_normalized = getattr(self.block, "takes_normalized", False)
+        deferred = train and self.dynamic is not None and takes_normalized and has_pallas_kernels()
         norm = functools.partial(
             BatchNorm,
             use_running_average=not train,

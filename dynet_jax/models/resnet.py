@@ -36,6 +36,7 @@ class BlockSpec(NamedTuple):
 class ResidualBlock(nn.Module):
     """ResNet's block, v1.5, and Dy-ResNet's (Fig. 4c, 4d), by its spec. The shortcut is static."""
 
+    takes_normalized = True
     spec: BlockSpec
     layers: Layers
 

@@ -38,6 +38,7 @@ class BlockSpec(NamedTuple):
 class ShuffleBlock(nn.Module):
     """ShuffleNetV2's blocks and Dy-shuffle's (Fig. 4b), by the spec. The projection branch is static."""
 
+    takes_normalized = True
     spec: BlockSpec
     layers: Layers
 

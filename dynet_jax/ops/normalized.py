@@ -6,12 +6,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-ACTIVATIONS = {None: lambda x: x, "relu": jax.nn.relu, "relu6": jax.nn.relu6}
+READ_ACTIVATIONS = {None: lambda x: x, "relu": jax.nn.relu, "relu6": jax.nn.relu6}
 LIMITS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # the same, as what is cut off
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Normalized:
     """activation(x * multiplier + offset), for whoever reads it to compute.
 
@@ -48,7 +48,7 @@ def as_array(x: jax.Array | Normalized) -> jax.Array:
     multiplier, offset = (
         values.reshape(values.shape[0], *(1,) * (x.ndim - 2), values.shape[1]) for values in (x.multiplier, x.offset)
     )
-    return ACTIVATIONS[x.activation]((x.x.astype(jnp.float32) * multiplier + offset).astype(x.dtype))
+    return READ_ACTIVATIONS[x.activation]((x.x.astype(jnp.float32) * multiplier + offset).astype(x.dtype))
 
 
 def channel_sums(x: jax.Array) -> jax.Array:

@@ -1,13 +1,16 @@
 """Networks whose layers hand on maps to be normalised, as the kernels of TPUs want them: all else stays the same."""
 
 import importlib
+from typing import NamedTuple
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dynet_jax.layers.blocks import ConvSpec, Layers
 from dynet_jax.models import network
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.pallas.call import recording
@@ -70,6 +73,37 @@ def test_training_by_the_kernels_is_the_same(name, monkeypatch):
     by_kernels = training_step(name, True, monkeypatch, plan=interpreted_plan)
     plain = training_step(name, False, monkeypatch)
     assert_alike(by_kernels, plain)
+
+
+class OwnSpec(NamedTuple):
+    features: int
+    kernel_size: int
+    strides: int = 1
+    feature_group_count: int = 1
+    kernel_dilation: int = 1
+    dilations: tuple[int, int] = (1, 1)
+
+
+class OwnBlock(nn.Module):
+    """Of a user, who knows nothing of maps to be normalised."""
+
+    spec: OwnSpec
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x):
+        return x + nn.relu(self.layers.for_block(x, {"conv": ConvSpec(*self.spec[:5])})("conv", x))
+
+
+def test_blocks_of_users_get_arrays():
+    own = smallest("dy_mobile", small_input=True)
+    channels = own.stem[0].features
+    spec = OwnSpec(channels, 3)
+    model = own.clone(block=OwnBlock, stages=((spec,),), output_stride=None)
+    images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+    with tracing_for("tpu", "TPU v5 lite"):
+        logits, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=True), images)
+    assert logits.shape == (4, 5)
 
 
 def trained_for(backend, kind, dynamic=True, train=True):

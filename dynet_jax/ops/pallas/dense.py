@@ -18,7 +18,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.normalizing import read, summed, unread
+from dynet_jax.ops.pallas.normalizing import gradient_like, name_of, read, summed, unread
 from dynet_jax.ops.pallas.plan import DensePlan, fold_of, fold_shape, hbm_bytes
 
 BY_INPUTS = (((1,), (0,)), ((), ()))  # a @ b
@@ -235,7 +235,7 @@ def _call(kernel, name, plan: DensePlan, arrays, outputs, bank_shape, scratch_sh
     present = [array for array in (*arrays, *outputs) if array is not None]
     return call(
         functools.partial(kernel, plan=plan, activation=activation),
-        name if activation is None else f"{name}_{activation}",
+        name_of(name, activation),
         arrays,
         outputs,
         grid=(arrays[0].shape[0] // plan.images,),
@@ -291,7 +291,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
         (like(x, x.shape), _per_image),
         (like(x, bank.shape, jnp.float32), _for_all),
         (like(x, coefficients.shape, jnp.float32), _per_image),
-        (None if affine is None else like(x, affine.shape, jnp.float32), _per_image),
+        (gradient_like(x, affine), _per_image),
     ]
     name, scratch = "dense_conv_gradients", plan.gradient_scratch(bank, x.dtype)
     dx, dbank, dcoefficients, daffine = _call(

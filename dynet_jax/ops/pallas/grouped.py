@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, read, summed, unread
+from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, gradient_like, name_of, read, summed, unread
 from dynet_jax.ops.pallas.plan import LANES, Plan, hbm_bytes
 
 
@@ -212,7 +212,7 @@ def _call(kernel, name, arrays, outputs, scratch_shapes, flops, plan: Plan, acti
     writes = sum(hbm_bytes(output.shape, output.dtype) for output in outputs if output is not None)
     return call(
         functools.partial(kernel, plan=plan, activation=activation),
-        name if activation is None else f"{name}_{activation}",
+        name_of(name, activation),
         arrays,
         outputs,
         grid=grid,
@@ -269,7 +269,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
     outputs = [
         like(x, x.shape),
         like(x, weights.shape, jnp.float32),
-        None if affine is None else like(x, affine.shape, jnp.float32),
+        gradient_like(x, affine),
     ]
     flops = 4 * weights.shape[0] * gradient.size
     name = "grouped_conv_gradients"

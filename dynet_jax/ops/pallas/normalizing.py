@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.normalized import LIMITS
+from dynet_jax.ops.pallas.call import like
 
 
 def read(x: jax.Array, affine, activation: str | None) -> jax.Array:
@@ -48,3 +49,13 @@ def clear_with_first_rows(*results) -> None:
         for result in results:
             if result is not None:
                 result[...] = jnp.zeros_like(result)
+
+
+def gradient_like(x: jax.Array, affine: jax.Array | None) -> jax.ShapeDtypeStruct | None:
+    """The result for the gradient of `affine`, which varies over devices as x does."""
+    return None if affine is None else like(x, affine.shape, jnp.float32)
+
+
+def name_of(name: str, activation: str | None) -> str:
+    """A kernel's name says what it does to what it reads: kernels of the same shapes are told apart by it."""
+    return name if activation is None else f"{name}_{activation}"

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from dynet_jax.ops.window import Window
 
-BLOCK_BYTES = 2**22  # of a block of the input in float32; a call holds up to eight of that size
+BLOCK_BYTES = 2**22  # of a block of a pointwise layer in float32: the gradient holds eight; and of a dense layer
 LANES, SUBLANE_BYTES = 128, 32  # of a tile of the fast memory
 SUBLANES = 16, 8  # of bfloat16; of float32
 FEW_CHANNELS = 40  # with as few of them, images fill the lanes; the matrix unit is better at more
 MANY_IMAGES = 64
 POSITIONS = 512  # of the output in a matrix product
 CHUNK_BYTES = 2**17  # of a kernel in float32 that is fused at once: 32 vectors
-DENSE_BYTES = 56 * 2**20  # that a dense layer may take of the fast memory
+DENSE_BYTES = 58 * 2**20  # that a dense layer may take of the fast memory
 GROUPED_BYTES = 60 * 2**20  # that a grouped one may take
 MEMBERS = 8  # in a group at most: the work grows with it, and the matrix unit is better at larger ones
 
@@ -75,7 +75,7 @@ def make_plan(
 ) -> Plan | None:
     """None if the kernels do not do this layer: then XLA's forms have to.
 
-    They do 2-D windows of up to 3 x 3, one stride without dilation that divides the image, and groups with as many
+    They do 2-D windows of up to 3 x 3, a stride of 1 or 2 that divides the image, no dilation, and groups with as many
     channels out as in, up to 8.
     """
     if len(x_shape) != 4:
@@ -87,6 +87,7 @@ def make_plan(
         channels == c_out
         and members <= MEMBERS
         and 1 < max(window.kernel_size) <= 3
+        and stride <= 2
         and others == [stride]
         and set(window.kernel_dilation) == {1}
         and height % stride == width % stride == 0

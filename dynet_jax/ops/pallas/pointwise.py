@@ -14,10 +14,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, read, summed, unread
+from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, gradient_like, name_of, read, summed, unread
 from dynet_jax.ops.pallas.plan import PointwisePlan, hbm_bytes
 
-AT_ONCE = 4  # positions whose products are summed before they are added to a gradient in memory
+AT_ONCE = 4  # positions that are summed before they are added to a sum over all of them in memory
 
 
 def _product(x, weights):
@@ -29,15 +29,16 @@ def _forward_kernel(x, weights, affine, y, sums, weights32, *, activation):
     weights32[...] = weights[...].astype(jnp.float32)
     clear_with_first_rows(sums)
 
-    def one_position(places):
-        (place,) = places
-        y[place] = _product(read(x[place], affine, activation), weights32).astype(y.dtype)
+    def some_positions(places):
+        values = [_product(read(x[place], affine, activation), weights32).astype(y.dtype) for place in places]
+        for place, value in zip(places, values):
+            y[place] = value
         if sums is not None:
-            value = y[place].astype(jnp.float32)  # as whoever reads it will see it
-            sums[0] += value
-            sums[1] += value * value
+            values = [value.astype(jnp.float32) for value in values]  # as whoever reads them will see them
+            sums[0] += sum(values)
+            sums[1] += sum(value * value for value in values)
 
-    _for_places(x.shape, 1, one_position)
+    _for_places(x.shape, math.gcd(x.shape[1], AT_ONCE), some_positions)
 
 
 def _backward_kernel(x, g, y, affine, dsums, weights, dx, dweights, daffine, transposed32, *, activation):
@@ -89,7 +90,7 @@ def _call(kernel, name, plan: PointwisePlan, arrays, outputs, weights, products:
     present = [array for array in (*arrays, *outputs) if array is not None]
     return call(
         functools.partial(kernel, activation=activation),
-        name if activation is None else f"{name}_{activation}",
+        name_of(name, activation),
         arrays,
         outputs,
         grid=grid,
@@ -135,7 +136,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
     outputs = [
         like(x, x.shape),
         like(x, weights.shape, jnp.float32),
-        None if affine is None else like(x, affine.shape, jnp.float32),
+        gradient_like(x, affine),
     ]
     name = "pointwise_conv_gradients"
     dx, dweights, daffine = _call(_backward_kernel, name, plan, arrays, outputs, transposed, 2, activation)

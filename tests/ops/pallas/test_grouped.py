@@ -99,6 +99,7 @@ def window(spatial, kernel_size=(3, 3), strides=1, padding="SAME", dilation=1):
         ((2, 8, 8, 12), 12, 2, {"padding": "VALID"}),
         ((2, 8, 8, 12), 12, 2, {"strides": (2, 1)}),
         ((2, 7, 8, 12), 12, 2, {"strides": 2}),
+        ((2, 9, 9, 12), 12, 2, {"strides": 3}),
         ((2, 8, 12), 12, 2, {"kernel_size": (3,)}),
         ((1001, 56, 56, 96), 96, 16, {}),  # no part of the images is a block, and all of them are too large for one
     ],

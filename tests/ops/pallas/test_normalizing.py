@@ -13,6 +13,7 @@ from dynet_jax.ops.pallas.dynamic import dense_dynamic_conv, grouped_dynamic_con
 from dynet_jax.ops.pallas.plan import PointwisePlan, make_dense_plan, make_plan
 from dynet_jax.ops.window import make_window
 from tests import reference
+from tests.ops.pallas.compiled import bytes_of, needs_libtpu
 
 
 def grouped(shape, strides=1, members=3, **changes):
@@ -125,9 +126,20 @@ def test_either_without_the_other(name):
     assert_close(sums_only, gradients(summed, x.x))
 
 
+@pytest.mark.parametrize("name", ["grouped", "pointwise"])
+def test_what_is_normalised_is_not_rounded(name):
+    """200.5 - 200, where bfloat16 would have 0 or 1. (Dense kernels round, for the matrix unit.)"""
+    form, plan, shape, bank_shape, _ = LAYERS[name]()
+    x, per_image = jnp.ones(shape, jnp.bfloat16), (shape[0], shape[-1])
+    x = Normalized(x, jnp.full(per_image, 200.5), jnp.full(per_image, -200.0))
+    bank = jnp.zeros(bank_shape, jnp.bfloat16).at[0, bank_shape[1] // 2, bank_shape[2] // 2].set(1)
+    y = form(x, bank, jnp.ones((shape[0], bank_shape[0], bank_shape[-1]), jnp.bfloat16), plan)
+    np.testing.assert_array_equal(y.astype(jnp.float32), bank_shape[-2] / 2)
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_half_precision(name):
-    """What is normalised is not rounded to bfloat16 before it is used, and sums are in float32."""
+    """Results and gradients have x's dtype, and sums are in float32."""
     form, plan, shape, bank_shape, options = LAYERS[name]()
     x, bank, coefficients = operands(shape, bank_shape, jnp.bfloat16)
     y, sums = form(x, bank, coefficients, plan, with_sums=True)
@@ -161,3 +173,12 @@ def test_on_tpus_the_map_itself_is_never_made(shape, bank_shape, options, name):
         program = str(jax.make_jaxpr(jax.grad(loss))(x))
     assert [kernel.name for kernel in kernels] == [f"{name}_relu6", f"{name}_gradients_relu6"]
     assert "relu" not in program.replace(f"{name}_relu6", "").replace(f"{name}_gradients_relu6", "")
+
+
+@needs_libtpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("layer", "size"), [((112, 18, 6, 18, 1, 128), 3), ((56, 24, 24, 36, 1, 64), 1), ((28, 64, 64, 64, 1, 64), 3)]
+)
+def test_they_compile_for_tpus(layer, size, dtype):
+    assert min(bytes_of(layer, "v5p:2x2x1", (size, size), dtype, normalizing=True)) > 0
