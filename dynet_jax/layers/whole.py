@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dynet_jax.ops.normalized import Normalized, mean_of_normalized
+from dynet_jax.ops.normalized import Normalized, as_array, known_mean
 from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("recorder", default=None)
@@ -52,15 +52,16 @@ def _whole(function):
 def spatial_mean(x: jax.Array | Normalized, keepdims: bool = False) -> jax.Array:
     """Over all positions, computed in float32 at least: [batch, *spatial, channels] -> [batch, channels] in x's dtype.
 
-    With keepdims [batch, 1, ..., 1, channels]; that takes an array.
+    With keepdims [batch, 1, ..., 1, channels]. Of a `Normalized` map the sums may be enough.
 
     >>> import jax.numpy as jnp
     >>> spatial_mean(jnp.ones((2, 4, 4, 3))).shape
     (2, 3)
     """
-    if isinstance(x, Normalized):
-        return mean_of_normalized(x)
     axes = tuple(range(1, x.ndim - 1))
+    if isinstance(x, Normalized) and (mean := known_mean(x)) is not None:
+        return jnp.expand_dims(mean, axes) if keepdims else mean
+    x = as_array(x)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # the mean of a large map needs it
     return jnp.mean(wide, axis=axes, keepdims=keepdims).astype(x.dtype)
 

@@ -61,10 +61,9 @@ def channel_sums(x: jax.Array) -> jax.Array:
     return jnp.stack([values.sum(axes), jnp.square(values).sum(axes)])
 
 
-def mean_of_normalized(x: Normalized) -> jax.Array:
-    """Over all positions, [batch, channels] in x's dtype; without an activation, from the sums alone."""
-    if x.activation is None and x.sums is not None:
-        mean = x.sums[0] / math.prod(x.shape[1:-1])
-        return (mean * x.multiplier + x.offset).astype(x.dtype)
-    axes = tuple(range(1, x.ndim - 1))
-    return jnp.mean(as_array(x), axis=axes, dtype=jnp.float32).astype(x.dtype)
+def known_mean(x: Normalized) -> jax.Array | None:
+    """Over all positions, [batch, channels] in x's dtype, if it follows from the sums; None if not."""
+    if x.activation is not None or x.sums is None:
+        return None
+    mean = x.sums[0] / math.prod(x.shape[1:-1])
+    return (mean * x.multiplier + x.offset).astype(x.dtype)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dynet_jax.layers import spatial_mean
 from dynet_jax.ops import Normalized, as_array, channel_sums, dynamic_conv
-from dynet_jax.ops.normalized import mean_of_normalized
 
 ACTIVATIONS = {
     None: lambda z: z,
@@ -61,7 +61,8 @@ def test_sums():
 @pytest.mark.parametrize("with_sums", [True, False])
 def test_means(activation, with_sums):
     x = normalized((3, 4, 2, 5), activation, with_sums)
-    np.testing.assert_allclose(mean_of_normalized(x), expected(x).mean((1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(spatial_mean(x), expected(x).mean((1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(spatial_mean(x, keepdims=True), spatial_mean(x)[:, None, None])
 
 
 @pytest.mark.parametrize("fusion", ["kernel", "feature"])

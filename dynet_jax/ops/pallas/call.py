@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from dynet_jax.ops.pallas.plan import hbm_bytes
+
 VMEM_BYTES = 64 * 2**20  # that a call may take of the fast memory of a core: 128 MiB, 64 in v5p
 
 
@@ -24,23 +26,28 @@ def call(
     in_specs: Sequence[pl.BlockSpec | None],
     out_specs: Sequence[pl.BlockSpec | None],
     scratch_shapes: Sequence[jax.ShapeDtypeStruct],
+    activation: str | None,
     flops: int,
-    bytes_accessed: int,
+    bytes_accessed: int | None = None,
     interpret: bool,
     dimension_semantics: tuple[str, ...] = ("parallel", "arbitrary"),
 ) -> list[jax.Array | None]:
     """Run a kernel over a grid, of (images, rows) if nothing else is said, rows one after another.
 
-    Arrays and outputs that are None are None to the kernel too, and among the results.
-    `flops` (2 per multiply-add) and `bytes_accessed` (with the padding of tiles) are what XLA counts for it: it cannot
-    look inside.
+    Arrays and outputs that are None are None to the kernel too, and among the results. The kernel is told the
+    `activation` of what it reads, and its name says it: kernels of the same shapes are told apart by their names.
+    `flops` (2 per multiply-add) and `bytes_accessed` (with the padding of tiles; every array once, if it is not said)
+    are what XLA counts for it: it cannot look inside.
     """
+    name = name if activation is None else f"{name}_{activation}"
     present = [array is not None for array in (*arrays, *outputs)]
     arrays, in_specs, out_specs = ([v for v in values if v is not None] for values in (arrays, in_specs, out_specs))
     wanted, outputs = [output is not None for output in outputs], [v for v in outputs if v is not None]
+    if bytes_accessed is None:
+        bytes_accessed = sum(hbm_bytes(array.shape, array.dtype) for array in (*arrays, *outputs))
     program = functools.partial(
         pl.pallas_call,
-        functools.partial(_with_absent, kernel, present),
+        functools.partial(_with_absent, kernel, present, activation),
         grid=grid,
         in_specs=in_specs,
         out_specs=out_specs,
@@ -56,9 +63,9 @@ def call(
     return [next(results) if there else None for there in wanted]
 
 
-def _with_absent(kernel, present, *refs):
+def _with_absent(kernel, present, activation, *refs):
     refs = iter(refs)
-    return kernel(*(next(refs) if there else None for there in present), *refs)
+    return kernel(*(next(refs) if there else None for there in present), *refs, activation=activation)
 
 
 class Kernel(NamedTuple):

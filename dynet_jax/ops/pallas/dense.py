@@ -18,8 +18,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.normalizing import gradient_like, name_of, read, summed, unread
-from dynet_jax.ops.pallas.plan import DensePlan, fold_of, fold_shape, hbm_bytes
+from dynet_jax.ops.pallas.normalizing import gradient_like, read, summed, unread
+from dynet_jax.ops.pallas.plan import DensePlan, fold_of, fold_shape
 
 BY_INPUTS = (((1,), (0,)), ((), ()))  # a @ b
 BY_OUTPUTS = (((1,), (1,)), ((), ()))  # a @ b.T
@@ -232,10 +232,9 @@ def _call(kernel, name, plan: DensePlan, arrays, outputs, bank_shape, scratch_sh
     positions = arrays[0][0].shape[0] * math.prod(plan.output_size)
     specs = [[None if a is None else cut(a, plan) for a, cut in operands] for operands in (arrays, outputs)]
     arrays, outputs = ([array for array, _ in operands] for operands in (arrays, outputs))
-    present = [array for array in (*arrays, *outputs) if array is not None]
     return call(
-        functools.partial(kernel, plan=plan, activation=activation),
-        name_of(name, activation),
+        functools.partial(kernel, plan=plan),
+        name,
         arrays,
         outputs,
         grid=(arrays[0].shape[0] // plan.images,),
@@ -243,8 +242,8 @@ def _call(kernel, name, plan: DensePlan, arrays, outputs, bank_shape, scratch_sh
         in_specs=specs[0],
         out_specs=specs[1],
         scratch_shapes=scratch_shapes,
+        activation=activation,
         flops=2 * products * positions * math.prod(bank_shape[1:]),
-        bytes_accessed=sum(hbm_bytes(array.shape, array.dtype) for array in present),
         interpret=plan.interpret,
     )
 

@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, gradient_like, name_of, read, summed, unread
+from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, gradient_like, read, summed, unread
 from dynet_jax.ops.pallas.plan import LANES, Plan, hbm_bytes
 
 
@@ -179,48 +179,37 @@ def _spec_of_all_rows(shape, plan: Plan):
     return pl.BlockSpec(tuple(block), lambda n, b: (0, 0, n) if plan.channel_axis == 0 else (0, n, 0))
 
 
-def _call(kernel, name, arrays, outputs, scratch_shapes, flops, plan: Plan, activation):
-    """Run a kernel on maps, each with its neighbouring rows, and on what has no rows; maps come first.
+def _call(kernel, name, maps, others, outputs, scratch_shapes, flops, plan: Plan, activation):
+    """Run a kernel on maps [rows, columns, *tile], x the first of them, and on what has no rows, [any, *tile].
 
-    `arrays`, `outputs`: maps are [rows, columns, *tile], three times the same among the arrays for a block and its
-    neighbours, and once among the outputs. The first is x.
+    The kernel gets three of every map, a block and the rows above and below it, then the others.
     """
-    x = arrays[0]
-    tile = x.shape[2:]
-    grid = (tile[1 - plan.channel_axis] // plan.images, x.shape[0] // (plan.stride * plan.rows))
+    x = maps[0]
+    grid = (x.shape[3 - plan.channel_axis] // plan.images, x.shape[0] // (plan.stride * plan.rows))
 
-    def specs(arrays, copies):
-        found = []
-        for number, array in enumerate(arrays):
-            if array is None:
-                found.append(None)
-            elif array.ndim == 3:
-                found.append(_spec_of_all_rows(array.shape, plan))
-            else:
-                found.append(_specs(array.shape, array.shape[0] // grid[1], plan)[number % copies])
-        return found
+    def specs(array):
+        if array is None:
+            return [None] * 3
+        if array.ndim == 3:
+            return [_spec_of_all_rows(array.shape, plan)]
+        return _specs(array.shape, array.shape[0] // grid[1], plan)
 
-    in_specs, out_specs = specs(arrays, 3), specs(outputs, 1)
-    # Maps are read with the rows next to each block; what has no rows, once.
-    reads = sum(
-        hbm_bytes(array.shape, array.dtype)
-        if array.ndim == 3
-        else math.prod(grid) * hbm_bytes(block.block_shape, x.dtype)
-        for block, array in zip(in_specs, arrays)
-        if array is not None
-    )
-    writes = sum(hbm_bytes(output.shape, output.dtype) for output in outputs if output is not None)
+    with_neighbours = [spec for array in maps for spec in specs(array)]
+    # What has no rows is read once; an output is written once.
+    once = sum(hbm_bytes(array.shape, array.dtype) for array in (*others, *outputs) if array is not None)
+    every_step = sum(hbm_bytes(spec.block_shape, x.dtype) for spec in with_neighbours if spec is not None)
     return call(
-        functools.partial(kernel, plan=plan, activation=activation),
-        name_of(name, activation),
-        arrays,
+        functools.partial(kernel, plan=plan),
+        name,
+        [array for array in maps for _ in range(3)] + list(others),
         outputs,
         grid=grid,
-        in_specs=in_specs,
-        out_specs=out_specs,
+        in_specs=with_neighbours + [specs(array)[0] for array in others],
+        out_specs=[specs(output)[0] for output in outputs],
         scratch_shapes=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in scratch_shapes],
+        activation=activation,
         flops=flops,
-        bytes_accessed=reads + writes,
+        bytes_accessed=math.prod(grid) * every_step + once,
         interpret=plan.interpret,
     )
 
@@ -247,8 +236,8 @@ def convolve(
     sums = like(x, (2, *x.shape[2:]), jnp.float32) if with_sums else None
     scratch = [padded, (plan.rows, columns, *tile)]
     flops = 2 * weights.shape[0] * math.prod(y.shape)
-    arrays = (x, x, x, weights, affine)
-    y, sums = _call(_forward_kernel, "grouped_conv", arrays, [y, sums], scratch, flops, plan, activation)
+    outputs, others = [y, sums], (weights, affine)
+    y, sums = _call(_forward_kernel, "grouped_conv", (x,), others, outputs, scratch, flops, plan, activation)
     return y, sums
 
 
@@ -265,15 +254,11 @@ def _backward(activation, with_sums, plan, saved, gradients):
         (plan.rows + 2, columns + 2, *tile),
         (plan.stride * plan.rows, columns, plan.stride, *tile),
     ]
-    arrays = (x, x, x, gradient, gradient, gradient, y, y, y, weights, affine, dsums)
-    outputs = [
-        like(x, x.shape),
-        like(x, weights.shape, jnp.float32),
-        gradient_like(x, affine),
-    ]
+    maps, others = (x, gradient, y), (weights, affine, dsums)
+    outputs = [like(x, x.shape), like(x, weights.shape, jnp.float32), gradient_like(x, affine)]
     flops = 4 * weights.shape[0] * gradient.size
     name = "grouped_conv_gradients"
-    dx, dweights, daffine = _call(_backward_kernel, name, arrays, outputs, scratch, flops, plan, activation)
+    dx, dweights, daffine = _call(_backward_kernel, name, maps, others, outputs, scratch, flops, plan, activation)
     return dx, dweights.astype(weights.dtype), daffine
 
 

@@ -54,8 +54,3 @@ def clear_with_first_rows(*results) -> None:
 def gradient_like(x: jax.Array, affine: jax.Array | None) -> jax.ShapeDtypeStruct | None:
     """The result for the gradient of `affine`, which varies over devices as x does."""
     return None if affine is None else like(x, affine.shape, jnp.float32)
-
-
-def name_of(name: str, activation: str | None) -> str:
-    """A kernel's name says what it does to what it reads: kernels of the same shapes are told apart by it."""
-    return name if activation is None else f"{name}_{activation}"

@@ -14,8 +14,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.pallas.call import call, like
-from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, gradient_like, name_of, read, summed, unread
-from dynet_jax.ops.pallas.plan import PointwisePlan, hbm_bytes
+from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, gradient_like, read, summed, unread
+from dynet_jax.ops.pallas.plan import PointwisePlan
 
 AT_ONCE = 4  # positions that are summed before they are added to a sum over all of them in memory
 
@@ -87,18 +87,17 @@ def _call(kernel, name, plan: PointwisePlan, arrays, outputs, weights, products:
             return pl.BlockSpec((plan.rows, *array.shape[1:3], plan.images), lambda n, r: (r, 0, 0, n))
         return pl.BlockSpec((*array.shape[:2], plan.images), lambda n, r: (0, 0, n))
 
-    present = [array for array in (*arrays, *outputs) if array is not None]
     return call(
-        functools.partial(kernel, activation=activation),
-        name_of(name, activation),
+        kernel,
+        name,
         arrays,
         outputs,
         grid=grid,
         in_specs=[spec(array) for array in arrays],
         out_specs=[spec(output) for output in outputs],
         scratch_shapes=[jax.ShapeDtypeStruct((*weights.shape[:2], plan.images), jnp.float32)],
+        activation=activation,
         flops=2 * products * rows * width * math.prod(weights.shape),
-        bytes_accessed=sum(hbm_bytes(array.shape, array.dtype) for array in present),
         interpret=plan.interpret,
     )
 
@@ -133,11 +132,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
     (x, weights, affine, y), (gradient, dsums) = saved, gradients
     transposed = weights.transpose(1, 0, 2)
     arrays = (x, gradient, y, affine, dsums, transposed)
-    outputs = [
-        like(x, x.shape),
-        like(x, weights.shape, jnp.float32),
-        gradient_like(x, affine),
-    ]
+    outputs = [like(x, x.shape), like(x, weights.shape, jnp.float32), gradient_like(x, affine)]
     name = "pointwise_conv_gradients"
     dx, dweights, daffine = _call(_backward_kernel, name, plan, arrays, outputs, transposed, 2, activation)
     return dx, dweights.astype(weights.dtype), daffine
