@@ -12,8 +12,9 @@ from dynet_jax.errors import UserError
 from dynet_jax.layers.conv import Conv
 from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
 from dynet_jax.layers.whole import spatial_mean
-from dynet_jax.ops.normalized import READ_ACTIVATIONS, Normalized, as_array
-from dynet_jax.ops.window import Padding
+from dynet_jax.ops.normalized import READ_ACTIVATIONS, Normalized, as_array, channel_sums
+from dynet_jax.ops.strips import cut_with_margins, join, strips_of
+from dynet_jax.ops.window import Padding, make_window
 
 # The init of MobileNetV2's and ResNet's reference implementations.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -103,6 +104,16 @@ class Layers:
         """A static convolution `name` and its BatchNorm `name_norm`, whose scale begins at 0 or 1."""
         return self._conv_norm(Conv, name, x, spec, None, zero_scale)
 
+    def stem(self, name: str, x: jax.Array, spec: ConvSpec) -> Map:
+        """The same, before blocks: where their kernels cut images into strips, the result is made in strips."""
+        if not self.deferred:
+            return self.conv_norm(name, x, spec)
+        size = (spec.kernel_size,) * 2
+        _, window = make_window(x, size, spec.strides, self.padding, spec.kernel_dilation)
+        strips = strips_of((x.shape[0], *window.output_shape(x.shape[1:3]), spec.features)) or 1
+        y = self._conv(Conv, name, spec, ((0, 0), window.padding[1]))(cut_with_margins(x, window, strips))
+        return self._norm(name)(join(y, strips), channel_sums(y, strips))
+
     def for_block(self, x: Map, specs: Mapping[str, ConvSpec]) -> Callable[..., Map]:
         """The convolutions of a block with input x, dynamic if the network is.
 
@@ -125,19 +136,24 @@ class Layers:
         return conv_norm
 
     def _conv_norm(self, conv, name, x, spec, coefficients, zero_scale):
-        layer = conv(
+        layer, norm = self._conv(conv, name, spec, self.padding), self._norm(name, zero_scale)
+        if self.deferred and conv is not Conv:
+            return norm(*layer(x, coefficients, with_sums=True))
+        return norm(layer(as_array(x), coefficients))
+
+    def _conv(self, conv, name, spec, padding):
+        return conv(
             **spec._asdict() | {"kernel_size": (spec.kernel_size,) * 2},
-            padding=self.padding,
+            padding=padding,
             use_bias=False,
             dtype=self.dtype,
             kernel_init=conv_init,
             name=name,
         )
+
+    def _norm(self, name, zero_scale=False):
         scale_init = nn.initializers.zeros_init() if zero_scale else nn.initializers.ones_init()
-        norm = self.norm(scale_init=scale_init, name=f"{name}_norm")
-        if self.deferred and conv is not Conv:
-            return norm(*layer(x, coefficients, with_sums=True))
-        return norm(layer(as_array(x), coefficients))
+        return self.norm(scale_init=scale_init, name=f"{name}_norm")
 
 
 class SqueezeExcite(nn.Module):

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dynet_jax.ops.normalized import Normalized, as_array, known_mean
+from dynet_jax.ops.normalized import Normalized, mean_over_positions
 from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("recorder", default=None)
@@ -59,9 +59,9 @@ def spatial_mean(x: jax.Array | Normalized, keepdims: bool = False) -> jax.Array
     (2, 3)
     """
     axes = tuple(range(1, x.ndim - 1))
-    if isinstance(x, Normalized) and (mean := known_mean(x)) is not None:
+    if isinstance(x, Normalized):
+        mean = mean_over_positions(x)
         return jnp.expand_dims(mean, axes) if keepdims else mean
-    x = as_array(x)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # the mean of a large map needs it
     return jnp.mean(wide, axis=axes, keepdims=keepdims).astype(x.dtype)
 

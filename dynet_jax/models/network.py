@@ -96,11 +96,13 @@ class Network(nn.Module):
         self._check_size(images.shape[1:3])
         layers = self.layers(train)
         x, features = images.astype(self.dtype), OrderedDict()  # JAX sorts the keys of a plain dict
+        pool = self.stem_pool and not self.small_input
         for index, spec in enumerate(self.planned_stem, start=1):
-            name = "stem" if len(self.stem) == 1 else f"stem{index}"
-            x = activate(self.activation, layers.conv_norm(name, x, spec))
+            name, last = "stem" if len(self.stem) == 1 else f"stem{index}", index == len(self.stem)
+            conv_norm = layers.stem if last and not pool else layers.conv_norm
+            x = activate(self.activation, conv_norm(name, as_array(x), spec))
         features["stem"] = x
-        if self.stem_pool and not self.small_input:
+        if pool:
             x = max_pool(as_array(x), 3, 2, self.padding)
         block = nn.remat(self.block) if self.remat else self.block
         for stage, specs in enumerate(self.planned_stages, start=1):

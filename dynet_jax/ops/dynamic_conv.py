@@ -91,8 +91,8 @@ def dynamic_conv(
         feature_group_count=feature_group_count,
         precision=precision,
     )
-    raw = x.x if isinstance(x, Normalized) else x
-    plan = _plan(raw, kernels, options) if fusion != "feature" else None
+    plan = _plan(x, kernels, options) if fusion != "feature" else None
+    x = as_array(x) if plan is None else x
     if fusion == "auto" and plan is not None:
         fusion = "kernel"
     elif fusion == "auto":
@@ -100,7 +100,7 @@ def dynamic_conv(
             kernels.shape,
             batch=x.shape[0],
             backend=target_backend(),
-            positions=_positions(raw, kernels, options),
+            positions=_positions(x, kernels, options),
             feature_group_count=feature_group_count,
         )
     with jax.named_scope(f"dynamic_conv_{fusion}_fusion"):
@@ -109,7 +109,7 @@ def dynamic_conv(
         if plan is not None:
             convolve = grouped_dynamic_conv if isinstance(plan, Plan) else pointwise_dynamic_conv
             return convolve(x, kernels, coefficients, plan, precision=precision, with_sums=with_sums)
-        y = _plain(as_array(x), kernels, coefficients, fusion, options)
+        y = _plain(x, kernels, coefficients, fusion, options)
     return (y, channel_sums(y)) if with_sums else y
 
 

@@ -15,16 +15,21 @@ from dynet_jax.models import network
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.pallas.call import recording
 from dynet_jax.ops.pallas.plan import PointwisePlan, make_dense_plan, make_plan
+from dynet_jax.ops.strips import strips_of
 from dynet_jax.ops.window import make_window
 from tests.models.smallest import random_variables, shallow, smallest
 
 
 def interpreted_plan(x, kernels, options):
-    """As `_plan` has them for TPUs, with kernels that any machine runs, however few the images."""
+    """As `_plan` has them for TPUs, with kernels that any machine runs, however few the images.
+
+    32 strips of 4 images fill the lanes of a map with 32 rows, of one with 16 a half.
+    """
     groups, kernel_size = options["feature_group_count"], kernels.shape[1:-2]
     _, window = make_window(x, kernel_size, options["strides"], options["padding"], options["kernel_dilation"])
     if window.is_pointwise:
-        return PointwisePlan(x.shape[1], x.shape[0], interpret=True)
+        strips = strips_of(x.shape) or 1
+        return PointwisePlan(x.shape[1] // strips, x.shape[0] * strips, strips, interpret=True)
     plan = make_plan(x.shape, kernels.shape[-1], groups, window, interpret=True)
     return plan or make_dense_plan(x, kernels, groups, window, interpret=True)
 

@@ -50,6 +50,24 @@ def test_half_precision_is_normalised_in_float32():
     assert (y.dtype, y.item()) == (jnp.bfloat16, 0.5)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_strips_are_only_another_order(activation):
+    """Of the map, and of the gradients of what it is made of."""
+    x = normalized((3, 8, 2, 5), activation)
+    in_strips = x.in_strips(4)
+    assert (in_strips.x.shape, in_strips.shape) == ((12, 2, 2, 5), x.shape)
+    np.testing.assert_array_equal(as_array(in_strips), as_array(x))
+    np.testing.assert_allclose(spatial_mean(in_strips), spatial_mean(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(channel_sums(in_strips.x, 4), channel_sums(x.x), rtol=1e-5)
+    again = in_strips.in_strips(2).in_strips(1)
+    chex.assert_trees_all_equal(again, x)
+
+    def gradients(x):
+        return jax.grad(lambda x: jnp.sum(jnp.sin(as_array(x))) + jnp.sum(jnp.cos(spatial_mean(x))))(x)
+
+    chex.assert_trees_all_close(gradients(in_strips).in_strips(1), gradients(x), rtol=1e-5, atol=1e-5)
+
+
 def test_sums():
     x = np.random.default_rng(0).normal(size=(3, 4, 5, 2)).astype(np.float32)
     sums = channel_sums(jnp.asarray(x))

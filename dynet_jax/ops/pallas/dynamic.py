@@ -9,6 +9,7 @@ from dynet_jax.ops.pallas import dense, grouped
 from dynet_jax.ops.pallas.call import vary_alike
 from dynet_jax.ops.pallas.plan import DensePlan, Plan, PointwisePlan, fold_shape
 from dynet_jax.ops.pallas.pointwise import pointwise
+from dynet_jax.ops.strips import cut, for_strips, join, sum_of_strips
 
 
 def grouped_dynamic_conv(
@@ -30,6 +31,7 @@ def grouped_dynamic_conv(
     (2, 4, 4, 6)
     """
     with jax.named_scope("fusion"):
+        coefficients = for_strips(coefficients, plan.strips)
         equation = "stc,nsc->tcn" if plan.channel_axis == 0 else "stc,nsc->tnc"
         weights = _fuse(equation, order_members(kernels, plan.members), coefficients, precision).astype(x.dtype)
     with jax.named_scope("convolution"):
@@ -52,6 +54,7 @@ def pointwise_dynamic_conv(
     (2, 4, 4, 6)
     """
     with jax.named_scope("fusion"):
+        coefficients = for_strips(coefficients, plan.strips)
         weights = _fuse("sic,nsc->icn", kernels[:, 0, 0], coefficients, precision).astype(x.dtype)
     with jax.named_scope("convolution"):
         return _convolve(pointwise, x, weights, plan, (1, 2, 3, 0), with_sums)
@@ -60,12 +63,12 @@ def pointwise_dynamic_conv(
 def _convolve(kernel, x, weights, plan, axes, with_sums):
     """Call a kernel whose maps have their axes in another order: [rows, columns, *tile]."""
     tile_axes = (0, 1, 2) if axes[-1] == 3 else (0, 2, 1)  # of [2, batch, channels]
-    x, affine, activation = _opened(x)
+    x, affine, activation = _opened(x, plan.strips)
     affine = None if affine is None else affine.transpose(tile_axes)
     x, weights, affine = vary_alike(x, weights, affine)
     y, sums = kernel(x.transpose(axes), weights, affine, activation, with_sums, plan)
-    y = y.transpose(np.argsort(axes))
-    return (y, sums.transpose(tile_axes)) if with_sums else y
+    y = join(y.transpose(np.argsort(axes)), plan.strips)
+    return (y, sum_of_strips(sums.transpose(tile_axes), plan.strips, 1)) if with_sums else y
 
 
 def dense_dynamic_conv(
@@ -100,11 +103,12 @@ def dense_dynamic_conv(
     return (y, jnp.swapaxes(sums, 0, 1)) if with_sums else y
 
 
-def _opened(x: jax.Array | Normalized):
-    """The map as it is, its multiplier and offset [2, batch, channels] or None, and its activation or None."""
-    if isinstance(x, Normalized):
-        return x.x, jnp.stack([x.multiplier, x.offset]), x.activation
-    return x, None, None
+def _opened(x: jax.Array | Normalized, strips: int = 1):
+    """The map in strips, its multiplier and offset [2, strips x batch, channels] or None, its activation or None."""
+    if not isinstance(x, Normalized):
+        return cut(x, strips), None, None
+    affine = for_strips(jnp.stack([x.multiplier, x.offset]), strips, 1)
+    return x.in_strips(strips).x, affine, x.activation
 
 
 def _per_channel(coefficients, channels):

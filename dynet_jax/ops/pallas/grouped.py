@@ -18,7 +18,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from dynet_jax.ops.pallas.call import call, like
 from dynet_jax.ops.pallas.normalizing import clear_with_first_rows, gradient_like, read, summed, unread
-from dynet_jax.ops.pallas.plan import LANES, Plan, hbm_bytes
+from dynet_jax.ops.pallas.plan import Plan, hbm_bytes
+from dynet_jax.ops.strips import LANES
 
 
 def turn(x: jax.Array, places: int, plan: Plan) -> jax.Array:
@@ -33,12 +34,9 @@ def turn(x: jax.Array, places: int, plan: Plan) -> jax.Array:
 
 def _ahead(x: jax.Array, by: int, plan: Plan) -> jax.Array:
     """Channel c gets channel c + by; what comes round the end is not used."""
-    axis = x.ndim - 2 + plan.channel_axis
-    size = x.shape[axis]
-    if plan.channel_axis == 1:  # lanes: one turn of whole vectors, where a turn of 96 lanes in 128 would be two
-        whole = -(-size // LANES) * LANES
-        x = jnp.concatenate([x, jnp.zeros((*x.shape[:-1], whole - size), x.dtype)], axis) if whole > size else x
-        return pltpu.roll(x, -by % whole, axis)[..., :size]
+    if plan.channel_axis == 1:
+        return _roll_lanes(x, by)
+    axis, size = x.ndim - 2, x.shape[-2]
     by %= size
     parts = lax.slice_in_dim(x, by, size, axis=axis), lax.slice_in_dim(x, 0, by, axis=axis)
     return lax.concatenate(parts, dimension=axis)
@@ -52,10 +50,29 @@ def _turn_rows(block, places: int, plan: Plan):
         block[row] = turn(block[row], places, plan)
 
 
-def _with_neighbours(main, above, below):
+def _with_neighbours(main, above, below, plan: Plan):
     """[rows + 2, columns, *tile]: a block and the rows next to it, which are zero outside the image."""
     first, last = pl.program_id(1) == 0, pl.program_id(1) == pl.num_programs(1) - 1
-    return jnp.concatenate([jnp.where(first, 0.0, above), main, jnp.where(last, 0.0, below)])
+    above = jnp.where(first, _of_strip(above, -1, plan), above)
+    return jnp.concatenate([above, main, jnp.where(last, _of_strip(below, 1, plan), below)])
+
+
+def _of_strip(row, places, plan: Plan):
+    """For every strip the row of the one so many places further down, zero where there is none."""
+    if plan.strips == 1:
+        return jnp.zeros_like(row)
+    axis, lanes = row.ndim - 1, row.shape[-1]
+    by = places * (lanes // plan.strips)
+    source = lax.broadcasted_iota(jnp.int32, row.shape, axis) + by
+    return jnp.where((source >= 0) & (source < lanes), _roll_lanes(row, by), 0.0)
+
+
+def _roll_lanes(x, by: int):
+    """Lane l gets lane l + by; what comes round the end is not used. Whole vectors: 96 lanes of 128 would be two."""
+    axis, size = x.ndim - 1, x.shape[-1]
+    whole = -(-size // LANES) * LANES
+    x = jnp.concatenate([x, jnp.zeros((*x.shape[:-1], whole - size), x.dtype)], axis) if whole > size else x
+    return pltpu.roll(x, -by % whole, axis)[..., :size]
 
 
 def _pad_columns(x, plan: Plan):
@@ -79,7 +96,7 @@ def _seen(turned, row, tap, columns, plan: Plan):
 
 def _read_block(rows, affine, activation, plan: Plan):
     """Rows of x (the block's, those above, those below), normalised and padded."""
-    return _pad_columns(_with_neighbours(*(read(part[...], affine, activation) for part in rows)), plan)
+    return _pad_columns(_with_neighbours(*(read(part[...], affine, activation) for part in rows), plan), plan)
 
 
 def _forward_kernel(main, above, below, weights, affine, y, sums, turned, total, *, plan: Plan, activation):
@@ -112,7 +129,7 @@ def _backward_kernel(*refs, plan: Plan, activation):
     turned, gradient, total = refs[15:]
     turned[...] = _read_block(x, affine, activation, plan)
     y = [part if part is None else part[...] for part in y]
-    block = _with_neighbours(*(summed(part[...], at, dsums) for part, at in zip(g, y)))
+    block = _with_neighbours(*(summed(part[...], at, dsums) for part, at in zip(g, y)), plan)
     zero = jnp.zeros((block.shape[0], 1, *block.shape[2:]), block.dtype)
     gradient[...] = jnp.concatenate([zero, block, zero], axis=1)
     total[...] = jnp.zeros_like(total)
@@ -152,7 +169,10 @@ def _backward_kernel(*refs, plan: Plan, activation):
 
 
 def _specs(shape, rows, plan: Plan):
-    """Block specs of [all rows, columns, *tile]: the block, and the rows above and below it."""
+    """Block specs of [all rows, columns, *tile]: the block, and the rows above and below it.
+
+    Above the first row lies the last, which is the strip above's.
+    """
     all_rows, columns, *tile = shape
     image_axis = 1 - plan.channel_axis
     tile[image_axis] = plan.images
@@ -167,8 +187,8 @@ def _specs(shape, rows, plan: Plan):
 
     return (
         pl.BlockSpec((rows, columns, *tile), at(lambda b: b)),
-        pl.BlockSpec((1, columns, *tile), at(lambda b: jnp.maximum(rows * b - 1, 0))),
-        pl.BlockSpec((1, columns, *tile), at(lambda b: jnp.minimum(rows * (b + 1), all_rows - 1))),
+        pl.BlockSpec((1, columns, *tile), at(lambda b: lax.rem(rows * b + all_rows - 1, all_rows))),
+        pl.BlockSpec((1, columns, *tile), at(lambda b: lax.rem(rows * (b + 1), all_rows))),
     )
 
 

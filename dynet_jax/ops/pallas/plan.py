@@ -8,13 +8,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dynet_jax.ops.strips import LANES, strips_of
 from dynet_jax.ops.window import Window
 
 BLOCK_BYTES = 2**22  # of a block of a pointwise layer in float32: the gradient holds eight; and of a dense layer
-LANES, SUBLANE_BYTES = 128, 32  # of a tile of the fast memory
+SUBLANE_BYTES = 32  # of a tile of the fast memory, with 128 lanes
 SUBLANES = 16, 8  # of bfloat16; of float32
-FEW_CHANNELS = 40  # with as few of them, images fill the lanes; the matrix unit is better at more
-MANY_IMAGES = 64
 POSITIONS = 512  # of the output in a matrix product
 CHUNK_BYTES = 2**17  # of a kernel in float32 that is fused at once: 32 vectors
 DENSE_BYTES = 58 * 2**20  # that a dense layer may take of the fast memory
@@ -30,8 +29,9 @@ class Plan(NamedTuple):
     stride: int
     padding: tuple[int, int]  # above and to the left, 0 or 1
     channel_axis: int  # of the tile: 0 for (channels, images), 1 for (images, channels)
-    images: int  # in a block
+    images: int  # in a block, in all strips
     rows: int  # of the output in a block
+    strips: int = 1  # of each image, side by side in the lanes as if they were so many images
     interpret: bool = False  # run as plain JAX, on any hardware
 
     def bytes(self, width: int, tile: tuple[int, int], dtype) -> int:
@@ -96,12 +96,16 @@ def make_plan(
     )
     if not fits:
         return None
-    channel_axis = 0 if _images_fill_the_lanes(batch, channels) else 1
-    images = _images(batch, (LANES,) if channel_axis == 0 else SUBLANES)
-    tile = (images, channels) if channel_axis == 1 else (channels, images)
-    plan = Plan(members, tuple(window.kernel_size), stride, lows, channel_axis, images, height // stride, interpret)
+    height //= stride
+    strips = strips_of((batch, height, width // stride, channels))
+    channel_axis = 0 if strips else 1
+    images = _images(strips * batch, (LANES,)) if strips else _images(batch, SUBLANES)
+    tile = (channels, images) if strips else (images, channels)
+    strips = strips or 1
+    rows = height // strips
+    plan = Plan(members, tuple(window.kernel_size), stride, lows, channel_axis, images, rows, strips, interpret)
     # As many rows as possible: those next to a block are read with it, and again with their own.
-    smaller = (plan._replace(rows=rows) for rows in _parts(height // stride))
+    smaller = (plan._replace(rows=part) for part in _parts(rows))
     return next((plan for plan in smaller if plan.bytes(width, tile, dtype) <= GROUPED_BYTES), None)
 
 
@@ -109,7 +113,8 @@ class PointwisePlan(NamedTuple):
     """Blocks of [rows, width, channels, images]."""
 
     rows: int
-    images: int
+    images: int  # in all strips
+    strips: int = 1  # as in `Plan`
     interpret: bool = False
 
 
@@ -119,12 +124,13 @@ def make_pointwise_plan(x_shape: Sequence[int], c_out: int, groups: int, window:
         return None
     batch, height, width, c_in = x_shape
     channels = max(c_in, c_out)
-    if window.padding != ((0, 0), (0, 0)) or not _images_fill_the_lanes(batch, channels):
+    strips = strips_of((batch, height, width, channels))
+    if window.padding != ((0, 0), (0, 0)) or strips is None:
         return None
-    images = _images(batch, (LANES,))
+    images = _images(strips * batch, (LANES,))
     row_bytes = padded_bytes((width, channels, images), jnp.float32)
-    rows = next((rows for rows in _parts(height) if rows * row_bytes <= BLOCK_BYTES), None)
-    return rows and PointwisePlan(rows, images)
+    rows = next((rows for rows in _parts(height // strips) if rows * row_bytes <= BLOCK_BYTES), None)
+    return rows and PointwisePlan(rows, images, strips)
 
 
 class DensePlan(NamedTuple):
@@ -226,12 +232,6 @@ def _divisor(value: int, limit: int, multiple: int = 1) -> int:
     """
     parts = [part for part in range(multiple, min(value, limit) + 1, multiple) if value % part == 0]
     return max(parts, default=1 if multiple == 1 else value)
-
-
-def _images_fill_the_lanes(batch: int, channels: int) -> bool:
-    # A batch of 130 would be one block of 256 lanes: half empty, and no part of it is a whole number of vectors.
-    whole = batch <= LANES or batch % LANES == 0
-    return channels <= FEW_CHANNELS and batch >= MANY_IMAGES and whole
 
 
 def _images(batch: int, sizes: Sequence[int]) -> int:

@@ -43,6 +43,9 @@ CASES = {
     "blocks_of_rows_stride": (((8, 4), 6, 3), {"rows": 1, "strides": 2}),
     "blocks_of_images": (((3, 3), 6, 3, 4), {"images": 2}),
     "images_in_the_lanes": (((4, 3), 6, 3, 4), {"channel_axis": 0, "images": 2, "rows": 2}),
+    "strips": (((8, 3), 6, 3, 3), {"channel_axis": 0, "images": 12, "rows": 2, "strips": 4}),
+    "strips_of_blocks": (((8, 3), 6, 3, 3), {"channel_axis": 0, "images": 6, "rows": 2, "strips": 2}),
+    "strips_stride": (((8, 4), 6, 2, 3), {"channel_axis": 0, "images": 6, "rows": 1, "strips": 2, "strides": 2}),
     "images_in_the_lanes_stride": (((4, 6), 6, 2, 3), {"channel_axis": 0, "rows": 1, "strides": 2}),
     "row_window": (((4, 4), 6, 3, 2, (1, 3)), {}),
     "even_window": (((4, 4), 6, 3, 2, (2, 2)), {}),
@@ -109,23 +112,25 @@ def test_other_layers_are_left_to_the_plain_forms(shape, c_out, groups, geometry
 
 
 @pytest.mark.parametrize(
-    ("shape", "channel_axis", "images"),
+    ("shape", "channel_axis", "images", "strips"),
     [
-        ((64, 14, 14, 96), 1, 16),
-        ((64, 56, 56, 24), 0, 64),
-        ((256, 56, 56, 24), 0, 128),
-        ((32, 56, 56, 24), 1, 16),
-        ((24, 56, 56, 24), 1, 8),
-        ((96, 56, 56, 24), 0, 96),
-        ((192, 56, 56, 24), 1, 16),
-        ((12, 14, 14, 96), 1, 12),  # a block is a multiple of a tile, or everything
+        ((64, 14, 14, 96), 1, 16, 1),
+        ((64, 56, 56, 24), 0, 128, 2),
+        ((256, 56, 56, 24), 0, 128, 1),
+        ((32, 56, 56, 24), 0, 128, 4),
+        ((24, 56, 56, 24), 0, 96, 4),
+        ((8, 56, 56, 24), 0, 64, 8),  # 16 strips do not divide the rows
+        ((8, 28, 28, 24), 1, 8, 1),  # 4 do, and would leave three quarters of the lanes empty
+        ((96, 56, 56, 24), 0, 96, 1),
+        ((192, 56, 56, 24), 1, 16, 1),
+        ((12, 14, 14, 96), 1, 12, 1),  # a block is a multiple of a tile, or everything
     ],
 )
-def test_images_fill_the_lanes_where_there_are_few_channels(shape, channel_axis, images):
+def test_images_fill_the_lanes_where_there_are_few_channels(shape, channel_axis, images, strips):
     plan = make_plan(shape, shape[-1], shape[-1] // 6, window(shape[1:-1]))
-    assert (plan.channel_axis, plan.images) == (channel_axis, images)
-    assert shape[0] % plan.images == 0
-    assert shape[1] % plan.rows == 0
+    assert (plan.channel_axis, plan.images, plan.strips) == (channel_axis, images, strips)
+    assert strips * shape[0] % plan.images == 0
+    assert shape[1] % (strips * plan.rows) == 0
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])

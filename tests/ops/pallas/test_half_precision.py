@@ -21,15 +21,16 @@ def dense(strides, x, kernels, _):
     return functools.partial(dense_dynamic_conv, plan=plan)
 
 
-def grouped(strides, x, kernels, groups):
+def grouped(strides, x, kernels, groups, channel_axis=1, strips=1):
     _, window = make_window(x, (3, 3), strides, "SAME", 1)
     plan = make_plan(x.shape, kernels.shape[-1], groups, window, interpret=True)
+    rows, images = x.shape[1] // strides // strips, x.shape[0] * strips
+    plan = plan._replace(channel_axis=channel_axis, images=images, rows=rows, strips=strips)
     return functools.partial(grouped_dynamic_conv, plan=plan)
 
 
-def images_in_the_lanes(strides, x, kernels, groups):
-    plan = grouped(strides, x, kernels, groups).keywords["plan"]._replace(channel_axis=0)
-    return functools.partial(grouped_dynamic_conv, plan=plan)
+images_in_the_lanes = functools.partial(grouped, channel_axis=0)
+strips_in_the_lanes = functools.partial(grouped, channel_axis=0, strips=4)
 
 
 def pointwise(strides, x, kernels, _):
@@ -43,6 +44,7 @@ CASES = {
     "grouped": (grouped, (4, 16, 16, 12), 3, 12, 2, 1),
     "grouped, stride 2": (grouped, (4, 16, 16, 12), 3, 12, 2, 2),
     "grouped, images in the lanes": (images_in_the_lanes, (4, 16, 16, 12), 3, 12, 2, 1),
+    "grouped, strips in the lanes": (strips_in_the_lanes, (4, 16, 16, 12), 3, 12, 2, 1),
     "pointwise": (pointwise, (4, 16, 16, 12), 1, 16, 1, 1),
 }
 

@@ -24,8 +24,8 @@ def grouped(shape, strides=1, members=3, **changes):
     return grouped_dynamic_conv, plan, shape, (4, 3, 3, members, channels), options
 
 
-def pointwise(shape, c_out, rows, images):
-    return pointwise_dynamic_conv, PointwisePlan(rows, images, interpret=True), shape, (4, 1, 1, shape[-1], c_out), {}
+def pointwise(shape, c_out, **plan):
+    return pointwise_dynamic_conv, PointwisePlan(**plan, interpret=True), shape, (4, 1, 1, shape[-1], c_out), {}
 
 
 def dense(shape, c_out, strides=1, **changes):
@@ -42,8 +42,11 @@ LAYERS = {
     "grouped, blocks of rows, stride 2": lambda: grouped((2, 8, 4, 6), strides=2, rows=2),
     "grouped, blocks of images": lambda: grouped((4, 3, 3, 6), images=2),
     "grouped, images in the lanes": lambda: grouped((4, 4, 3, 6), channel_axis=0, images=2, rows=2),
+    "grouped, strips": lambda: grouped((3, 8, 3, 6), channel_axis=0, images=6, rows=2, strips=2),
+    "grouped, strips, stride 2": lambda: grouped((3, 8, 4, 6), 2, channel_axis=0, images=6, rows=2, strips=2),
     "depthwise": lambda: grouped((2, 4, 4, 5), members=1),
     "pointwise": lambda: pointwise((4, 4, 3, 5), 7, rows=2, images=2),
+    "pointwise, strips": lambda: pointwise((3, 4, 3, 5), 7, rows=1, images=6, strips=2),
     "dense": lambda: dense((2, 4, 5, 6), 10),
     "dense, stride 2": lambda: dense((2, 6, 4, 6), 8, strides=2),
     "dense, columns side by side": lambda: dense((2, 4, 8, 32), 64, rows=2),
@@ -79,7 +82,7 @@ KERNELS = ("grouped", "pointwise", "dense")
 def test_values_sums_and_gradients(name, activation):
     form, plan, shape, bank_shape, options = LAYERS[name]()
     x, bank, coefficients = operands(shape, bank_shape)
-    x = Normalized(x.x * 3, x.multiplier, x.offset, activation)
+    x = Normalized(x.x * 3, x.multiplier, x.offset, activation).in_strips(getattr(plan, "strips", 1))
     y, sums = form(x, bank, coefficients, plan, with_sums=True)
     expected = reference.dynamic_conv(as_array(x), bank, coefficients, **options)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-3)

@@ -22,16 +22,17 @@ def arrays(batch, spatial, c_in, c_out, shared=False, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize(
-    ("batch", "spatial", "c_in", "c_out", "rows", "images", "shared"),
+    ("batch", "spatial", "c_in", "c_out", "plan", "shared"),
     [
-        (2, (3, 4), 5, 7, 3, 2, False),
-        (4, (4, 3), 5, 3, 2, 2, False),  # blocks of rows and of images
-        (3, (2, 2), 1, 2, 1, 3, True),
+        (2, (3, 4), 5, 7, PointwisePlan(rows=3, images=2), False),
+        (4, (4, 3), 5, 3, PointwisePlan(rows=2, images=2), False),  # blocks of rows and of images
+        (3, (2, 2), 1, 2, PointwisePlan(rows=1, images=3), True),
+        (3, (8, 3), 5, 4, PointwisePlan(rows=1, images=12, strips=4), False),
     ],
 )
-def test_values_and_gradients(batch, spatial, c_in, c_out, rows, images, shared):
+def test_values_and_gradients(batch, spatial, c_in, c_out, plan, shared):
     inputs = arrays(batch, spatial, c_in, c_out, shared)
-    plan = PointwisePlan(rows, images, interpret=True)
+    plan = plan._replace(interpret=True)
     y = pointwise_dynamic_conv(*inputs, plan)
     np.testing.assert_allclose(y, reference.dynamic_conv(*inputs), rtol=1e-4, atol=1e-4)
     weights = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32)
@@ -57,7 +58,8 @@ def test_half_precision_is_summed_in_float32():
     [
         ((64, 56, 56, 24), 24, {}, True),
         ((128, 56, 56, 24), 40, {}, True),
-        ((32, 56, 56, 24), 24, {}, False),  # the lanes would be empty
+        ((32, 56, 56, 24), 24, {}, True),  # in strips
+        ((8, 28, 28, 24), 24, {}, False),  # the lanes would be empty
         ((64, 56, 56, 24), 41, {}, False),  # the matrix unit's
         ((64, 56, 56, 24), 24, {"groups": 2}, False),
         ((64, 56, 56, 24), 24, {"strides": 2}, False),
@@ -71,7 +73,7 @@ def test_which_layers_it_does(shape, c_out, options, planned):
     plan = make_pointwise_plan(shape, c_out, options.get("groups", 1), window)
     assert (plan is not None) == planned
     if planned:
-        assert shape[1] % plan.rows == shape[0] % plan.images == 0
+        assert shape[1] % (plan.strips * plan.rows) == plan.strips * shape[0] % plan.images == 0
 
 
 def test_it_is_chosen_for_tpus():
