@@ -111,8 +111,10 @@ class Layers:
         size = (spec.kernel_size,) * 2
         _, window = make_window(x, size, spec.strides, self.padding, spec.kernel_dilation)
         strips = strips_of((x.shape[0], *window.output_shape(x.shape[1:3]), spec.features)) or 1
+        if strips == 1:
+            return self.conv_norm(name, x, spec)
         y = self._conv(Conv, name, spec, ((0, 0), window.padding[1]))(cut_with_margins(x, window, strips))
-        return self._norm(name)(join(y, strips), channel_sums(y, strips))
+        return self._norm(name)(join(y, strips), channel_sums(y, strips)).in_strips(strips)
 
     def for_block(self, x: Map, specs: Mapping[str, ConvSpec]) -> Callable[..., Map]:
         """The convolutions of a block with input x, dynamic if the network is.

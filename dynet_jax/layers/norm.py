@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from dynet_jax.ops.normalized import Normalized
-from dynet_jax.ops.strips import cut, strips_of
 
 
 class BatchNorm(nn.Module):
@@ -109,8 +108,7 @@ class BatchNorm(nn.Module):
         multiplier = scale.astype(jnp.float32) * lax.rsqrt(var + self.epsilon)
         offset = bias - mean * multiplier
         multiplier, offset = (jnp.repeat(v, x.shape[0] // v.shape[0], axis=0) for v in (multiplier, offset))
-        strips = strips_of(x.shape) or 1
-        return Normalized(cut(x.astype(self.dtype or x.dtype), strips), multiplier, offset, sums=sums, strips=strips)
+        return Normalized(x.astype(self.dtype or x.dtype), multiplier, offset, sums=sums)
 
     def _normalize(self, x, mean, var, scale, bias):
         multiplier = scale.astype(jnp.float32) * lax.rsqrt(var + self.epsilon)

@@ -60,10 +60,8 @@ def as_array(x: jax.Array | Normalized) -> jax.Array:
 
 def _normalize(x: Normalized) -> jax.Array:
     """In strips."""
-    multiplier, offset = (
-        jnp.expand_dims(for_strips(values, x.strips), tuple(range(1, x.ndim - 1)))
-        for values in (x.multiplier, x.offset)
-    )
+    per_image = (x.x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+    multiplier, offset = (for_strips(values, x.strips).reshape(per_image) for values in (x.multiplier, x.offset))
     return READ_ACTIVATIONS[x.activation]((x.x.astype(jnp.float32) * multiplier + offset).astype(x.dtype))
 
 

@@ -111,17 +111,30 @@ def test_blocks_of_users_get_arrays():
     assert logits.shape == (4, 5)
 
 
-def trained_for(backend, kind, dynamic=True, train=True):
-    """The kernels of a step's program for some hardware."""
+def traced_for(backend, kind, dynamic=True, train=True):
+    """A step's program for some hardware, and its kernels."""
     model = smallest("dy_mobile", small_input=True)
     model = model if dynamic else model.clone(dynamic=None)
     images = jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32)
     with tracing_for(backend, kind), recording() as kernels:
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
         kernels.clear()
-        step = lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"])  # noqa: E731
-        jax.eval_shape(step, variables, images)
-    return {kernel.name for kernel in kernels}
+        program = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))
+        return str(program(variables, images)), kernels
+
+
+def trained_for(*hardware, **options):
+    return {kernel.name for kernel in traced_for(*hardware, **options)[1]}
+
+
+def test_few_images_are_cut_into_strips():
+    """64 images into 2, which fill the lanes, from the stem on, whose strips overlap by a row on both sides."""
+    program, kernels = traced_for("tpu", "TPU v5 lite")
+    first, second = kernels[:2]
+    assert (first.name, first.arrays[0].shape[0], first.arrays[0].shape[-1]) == ("pointwise_conv_relu6", 16, 128)
+    assert (second.name, second.outputs[0].shape[0], second.outputs[0].shape[-1]) == ("grouped_conv_relu6", 16, 128)
+    assert "f32[128,18,32,3]" in program
+    assert "f32[128," not in traced_for("tpu", "TPU v5 lite", dynamic=False)[0]
 
 
 def test_it_is_for_training_dynamic_networks_on_tpus(monkeypatch):
