@@ -17,6 +17,7 @@ from jax import export
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.export.metadata import metadata_of
 from dynet_jax.inference import InferenceModel, run_jax
+from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.pixels import normalize
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -45,4 +46,5 @@ def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) 
 
     rows, columns = model.program.strides
     shape = export.symbolic_shape("b, h, w, 3", constraints=[f"h >= {rows}", f"w >= {columns}"])
-    return export.export(jax.jit(outputs), platforms=platforms)(jax.ShapeDtypeStruct(shape, jnp.uint8))
+    with tracing_for("cpu"):
+        return export.export(jax.jit(outputs), platforms=platforms)(jax.ShapeDtypeStruct(shape, jnp.uint8))

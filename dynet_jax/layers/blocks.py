@@ -105,15 +105,18 @@ class Layers:
         return self._conv_norm(Conv, name, x, spec, None, zero_scale)
 
     def stem(self, name: str, x: jax.Array, spec: ConvSpec) -> Map:
-        """The same, before blocks: where their kernels cut images into strips, the result is made in strips."""
+        """The same, before blocks with grouped or pointwise kernels: in strips, if maps of its size are cut for them.
+
+        XLA would otherwise change the layout of the network's largest map.
+        """
         if not self.deferred:
             return self.conv_norm(name, x, spec)
         size = (spec.kernel_size,) * 2
-        _, window = make_window(x, size, spec.strides, self.padding, spec.kernel_dilation)
-        strips = strips_of((x.shape[0], *window.output_shape(x.shape[1:3]), spec.features)) or 1
+        padded, window = make_window(x, size, spec.strides, self.padding, spec.kernel_dilation)
+        strips = strips_of((x.shape[0], *window.output_shape(padded.shape[1:3]), spec.features)) or 1
         if strips == 1:
             return self.conv_norm(name, x, spec)
-        y = self._conv(Conv, name, spec, ((0, 0), window.padding[1]))(cut_with_margins(x, window, strips))
+        y = self._conv(Conv, name, spec, ((0, 0), window.padding[1]))(cut_with_margins(padded, window, strips))
         return self._norm(name)(join(y, strips), channel_sums(y, strips)).in_strips(strips)
 
     def for_block(self, x: Map, specs: Mapping[str, ConvSpec]) -> Callable[..., Map]:

@@ -16,7 +16,7 @@ from dynet_jax.layers import BatchNorm
 from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers, activate
 from dynet_jax.layers.whole import max_pool, spatial_mean
 from dynet_jax.ops.dynamic_conv import has_pallas_kernels
-from dynet_jax.ops.normalized import as_array
+from dynet_jax.ops.normalized import READ_ACTIVATIONS, as_array
 from dynet_jax.ops.window import Padding
 
 
@@ -97,9 +97,10 @@ class Network(nn.Module):
         layers = self.layers(train)
         x, features = images.astype(self.dtype), OrderedDict()  # JAX sorts the keys of a plain dict
         pool = self.stem_pool and not self.small_input
+        blocks_follow = not pool and self.activation in READ_ACTIVATIONS
         for index, spec in enumerate(self.planned_stem, start=1):
-            name, last = "stem" if len(self.stem) == 1 else f"stem{index}", index == len(self.stem)
-            conv_norm = layers.stem if last and not pool else layers.conv_norm
+            name = "stem" if len(self.stem) == 1 else f"stem{index}"
+            conv_norm = layers.stem if blocks_follow and index == len(self.stem) else layers.conv_norm
             x = activate(self.activation, conv_norm(name, as_array(x), spec))
         features["stem"] = x
         if pool:

@@ -183,7 +183,9 @@ def has_pallas_kernels() -> bool:
 
 def _plan(x, kernels, options):
     """Of the TPU's kernel for this layer, or None."""
-    if not has_pallas_kernels() or x.shape[0] < 2 or x.dtype not in (jnp.float32, jnp.bfloat16):
+    if not has_pallas_kernels() or x.dtype not in (jnp.float32, jnp.bfloat16):
+        return None
+    if not all(isinstance(size, int) for size in x.shape) or x.shape[0] < 2:  # symbols of `jax.export`; one image
         return None
     if options["padding"] in ("CIRCULAR", "REFLECT"):
         return None

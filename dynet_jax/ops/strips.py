@@ -13,14 +13,14 @@ from dynet_jax.ops.window import Window
 
 LANES = 128
 FEW_CHANNELS = 40  # with more of them, channels fill the lanes; the matrix unit is better at them, too
-MANY_LANES = 64
+MANY_LANES = 64  # as few of them must be full, or channels are better
 
 
 def strips_of(shape: Sequence[int]) -> int | None:
     """Into how many strips the images of a map are cut; None if its channels are to fill the lanes.
 
-    shape: [batch, rows, columns, channels]; of maps with other axes nothing is cut. Powers of two, so that layers with
-    as many rows are cut alike, and nothing has to be moved between them.
+    shape: [batch, rows, columns, channels]; of maps with other axes nothing is cut. Maps of one size are cut alike, so
+    that nothing has to be moved between their layers, and often those of half the size, too: by powers of two.
 
     >>> strips_of((32, 112, 112, 24)), strips_of((256, 112, 112, 24)), strips_of((32, 14, 14, 96))
     (4, 1, None)
@@ -54,8 +54,11 @@ def join(x: jax.Array, strips: int) -> jax.Array:
 
 
 def for_strips(values: jax.Array, strips: int, axis: int = 0) -> jax.Array:
-    """What belongs to images, for each of their strips."""
-    return jnp.concatenate([values] * strips, axis) if strips > 1 else values
+    """What belongs to images, for each of their strips. Gradients of strips are summed in float32."""
+    if strips == 1:
+        return values
+    wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return jnp.concatenate([wide] * strips, axis).astype(values.dtype)
 
 
 def sum_of_strips(values: jax.Array, strips: int, axis: int = 0) -> jax.Array:

@@ -9,6 +9,7 @@ import pytest
 from dynet_jax.export.onnx import program_to_onnx
 from dynet_jax.export.stablehlo import to_stablehlo
 from dynet_jax.inference import InferenceModel, Preprocessing
+from dynet_jax.ops.backend import tracing_for
 from tests.export.test_onnx import OPTIONS, logits, session
 from tests.inference.networks import PIXELS, SIZE, assert_same, expected, images, network
 
@@ -28,13 +29,24 @@ def assert_right(runtime, name, size):
 
 @functools.cache
 def exported(name):
-    model = InferenceModel(network(name)[2], Preprocessing(SIZE, SIZE, **PIXELS), runtime="jax")
-    return jax.export.deserialize(to_stablehlo(model).serialize())
+    return jax.export.deserialize(to_stablehlo(model(name)).serialize())
+
+
+def model(name):
+    return InferenceModel(network(name)[2], Preprocessing(SIZE, SIZE, **PIXELS), runtime="jax")
 
 
 @everywhere
 def test_stablehlo(name, size):
     assert_right(lambda pixels: exported(name).call(pixels)["logits"], name, size)
+
+
+def test_stablehlo_is_the_same_on_a_machine_with_a_tpu():
+    trained, texts = model("dy_mobile"), set()
+    for hardware in (("tpu", "TPU v5 lite"), ("cpu", "cpu")):  # from one line: the text says from which
+        with tracing_for(*hardware):
+            texts.add(to_stablehlo(trained).mlir_module())
+    assert len(texts) == 1
 
 
 @everywhere

@@ -43,15 +43,25 @@ def test_what_belongs_to_images():
     np.testing.assert_array_equal(sum_of_strips(jnp.asarray(values), 3, 1), expected)
 
 
+# kernel_size, strides, kernel_dilation, height
+GEOMETRIES = [
+    (3, 1, 1, 16),
+    (3, 2, 1, 16),
+    (3, 2, 1, 15),
+    (5, 2, 1, 15),
+    (4, 2, 1, 16),
+    (7, 2, 1, 16),
+    (3, 1, 2, 16),
+    (1, 1, 1, 16),
+]
+
+
 @pytest.mark.parametrize("padding", ["SAME", "TORCH"])
-@pytest.mark.parametrize(
-    ("kernel_size", "strides", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 2), (1, 1, 1)]
-)
-def test_a_convolution_of_strips(kernel_size, strides, dilation, padding):
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_convolution_of_strips(geometry, padding):
+    size, strides, dilation, height = geometry
     rng = np.random.default_rng(0)
-    x, kernel = (
-        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 16, 6, 3), (kernel_size, kernel_size, 3, 4))
-    )
+    x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, height, 6, 3), (size, size, 3, 4)))
     options = {"strides": strides, "kernel_dilation": dilation}
     whole = conv(x, kernel, padding=padding, **options)
     _, window = make_window(x, kernel.shape[:2], strides, padding, dilation)

@@ -113,7 +113,7 @@ class PointwisePlan(NamedTuple):
     """Blocks of [rows, width, channels, images]."""
 
     rows: int
-    images: int  # in all strips
+    images: int  # in a block, in all strips
     strips: int = 1  # as in `Plan`
     interpret: bool = False
 

@@ -45,6 +45,20 @@ CASES = {
     "images_in_the_lanes": (((4, 3), 6, 3, 4), {"channel_axis": 0, "images": 2, "rows": 2}),
     "strips": (((8, 3), 6, 3, 3), {"channel_axis": 0, "images": 12, "rows": 2, "strips": 4}),
     "strips_of_blocks": (((8, 3), 6, 3, 3), {"channel_axis": 0, "images": 6, "rows": 2, "strips": 2}),
+    "strips_of_one_row": (((4, 3), 6, 3, 2), {"channel_axis": 0, "images": 8, "rows": 1, "strips": 4}),
+    "strips_even_window": (
+        ((8, 3), 6, 3, 2, (2, 2)),
+        {"channel_axis": 0, "images": 4, "rows": 2, "strips": 2, "padding": ((1, 0), (0, 1))},
+    ),
+    "strips_row_window": (((8, 3), 6, 3, 2, (1, 3)), {"channel_axis": 0, "images": 4, "rows": 2, "strips": 2}),
+    "strips_stride_torch": (
+        ((8, 4), 6, 2, 3),
+        {"channel_axis": 0, "images": 6, "rows": 1, "strips": 2, "strides": 2, "padding": "TORCH"},
+    ),
+    "strips_shared_coefficients": (
+        ((8, 3), 6, 3, 2, (3, 3), 4, True),
+        {"channel_axis": 0, "images": 4, "rows": 2, "strips": 2},
+    ),
     "strips_stride": (((8, 4), 6, 2, 3), {"channel_axis": 0, "images": 6, "rows": 1, "strips": 2, "strides": 2}),
     "images_in_the_lanes_stride": (((4, 6), 6, 2, 3), {"channel_axis": 0, "rows": 1, "strides": 2}),
     "row_window": (((4, 4), 6, 3, 2, (1, 3)), {}),
@@ -141,8 +155,9 @@ def test_blocks_fit_in_the_fast_memory(size, channels, strides, dtype):
     plan = make_plan(shape, channels, channels // 6, window(shape[1:-1], strides=strides), dtype=dtype)
     tile = (plan.images, channels) if plan.channel_axis == 1 else (channels, plan.images)
     assert plan.bytes(size, tile, dtype) <= 60 * 2**20
-    if plan.rows < size // strides:
-        larger = min(rows for rows in range(plan.rows + 1, size + 1) if size // strides % rows == 0)
+    all_rows = size // strides // plan.strips
+    if plan.rows < all_rows:
+        larger = min(rows for rows in range(plan.rows + 1, size + 1) if all_rows % rows == 0)
         assert plan._replace(rows=larger).bytes(size, tile, dtype) > 60 * 2**20
 
 
@@ -184,6 +199,20 @@ def test_it_compiles_for_tpus_and_moves_less(layer, topology):
 
 
 @needs_libtpu
-@pytest.mark.parametrize("batch", [8, 12, 66, 96, 192, 1000])
-def test_it_compiles_for_batches_that_are_no_powers_of_two(batch):
-    assert min(moved((14, 24, 6, 24, 1, batch), "v5e:2x2")) > 0
+@pytest.mark.parametrize(
+    ("size", "strides", "batch"),
+    [
+        (14, 1, 8),
+        (14, 1, 12),
+        (14, 1, 66),
+        (14, 1, 192),
+        (14, 1, 1000),
+        (56, 1, 8),
+        (56, 1, 24),
+        (112, 2, 8),
+        (112, 2, 48),
+    ],
+)
+def test_it_compiles_for_all_sorts_of_batches(size, strides, batch):
+    """With 8, 24 and 48 images in strips that fill 64 or 96 lanes."""
+    assert min(moved((size, 24, 6, 24, strides, batch), "v5e:2x2")) > 0

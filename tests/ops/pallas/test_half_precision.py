@@ -30,11 +30,12 @@ def grouped(strides, x, kernels, groups, channel_axis=1, strips=1):
 
 
 images_in_the_lanes = functools.partial(grouped, channel_axis=0)
-strips_in_the_lanes = functools.partial(grouped, channel_axis=0, strips=4)
+strips_in_the_lanes = functools.partial(grouped, channel_axis=0, strips=16)
 
 
-def pointwise(strides, x, kernels, _):
-    return functools.partial(pointwise_dynamic_conv, plan=PointwisePlan(x.shape[1], x.shape[0], interpret=True))
+def pointwise(_, x, kernels, groups, strips=1):
+    plan = PointwisePlan(x.shape[1] // strips, strips * x.shape[0], strips, interpret=True)
+    return functools.partial(pointwise_dynamic_conv, plan=plan)
 
 
 # name: (what makes the form, shape of x, kernel size, C_out, groups, strides)
@@ -46,6 +47,7 @@ CASES = {
     "grouped, images in the lanes": (images_in_the_lanes, (4, 16, 16, 12), 3, 12, 2, 1),
     "grouped, strips in the lanes": (strips_in_the_lanes, (4, 16, 16, 12), 3, 12, 2, 1),
     "pointwise": (pointwise, (4, 16, 16, 12), 1, 16, 1, 1),
+    "pointwise, strips": (functools.partial(pointwise, strips=16), (4, 16, 16, 12), 1, 16, 1, 1),
 }
 
 
