@@ -19,7 +19,7 @@ from benchmarks.console import progress
 from benchmarks.records import Records
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
-from dynet_jax.cli.parsing import overrides
+from dynet_jax.cli.parsing import overrides, report_mistakes
 from dynet_jax.errors import UserError
 from dynet_jax.tpu.chips import Slice, parse_topology
 from dynet_jax.tpu.compiler import TRAIN_EXAMPLES, compile_for, slice_devices
@@ -167,4 +167,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_mistakes("scaling", main))

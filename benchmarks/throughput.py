@@ -25,6 +25,7 @@ from benchmarks.arguments import batches, make_parser, names, output_file, posit
 from benchmarks.console import progress, table_head, table_row, three_digits
 from benchmarks.throughput_cells import FAMILIES, FRAMEWORKS, PASSES, Cell
 from benchmarks.throughput_rounds import Rounds
+from dynet_jax.cli.parsing import report_mistakes
 
 SMALL = {"batch": [4], "image_size": 32, "width": 0.1, "rounds": 2, "seconds": 0.05, "compile": "none"}
 SMALL["families"] = ["mobile"]  # two minutes on a laptop; the others take the same way
@@ -107,4 +108,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_mistakes("throughput", main))

@@ -22,6 +22,7 @@ from benchmarks.records import Records
 from benchmarks.tpu_layer import BY_XLA, measured
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
+from dynet_jax.cli.parsing import report_mistakes
 from dynet_jax.errors import UserError
 from dynet_jax.tpu.chips import Slice
 from dynet_jax.tpu.compiler import slice_devices
@@ -92,4 +93,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_mistakes("tpu_forms", main))

@@ -25,6 +25,25 @@ fail() {
   exit 2
 }
 
+[[ ${RESTARTS:-0} =~ ^[0-9]+$ ]] || fail "RESTARTS must be a number, not $RESTARTS"
+
+# What train.py would refuse, before anything is made, copied or installed for it. From the package's folder; the
+# working tree is what the hosts get.
+check_arguments() {
+  local argument config=''
+  [[ $1 != --stop ]] || return 0
+  for argument in "$@"; do
+    [[ $argument != *gs://* ]] || fail "$argument: train.py reads and writes files; see docs/tpu.md on buckets"
+    case $argument in
+      --config=*) config=${argument#*=} ;;
+      --config.*=* | --workdir=* | --init_from=* | --allow_config_change | --profile=* | --heartbeat_timeout=*) ;;
+      *) fail "$argument is not an argument like --config=FILE, --config.KEY=VALUE or --workdir=DIR; see --help" ;;
+    esac
+  done
+  [[ -n $config ]] || fail "--config=FILE is missing; see --help"
+  [[ -f ${config%:*} || $config == /* ]] || fail "there is no configuration ${config%:*} in this working tree"
+}
+
 # The arguments as one line that a shell reads as the same arguments.
 quoted() {
   local line

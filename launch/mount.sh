@@ -11,6 +11,8 @@ source "$(dirname "$0")/common.sh"
 if [[ ${1-} == -h || ${1-} == --help ]]; then usage && exit; fi
 [[ -n ${NFS-}${BUCKET-} ]] || fail "set NFS or BUCKET; see --help"
 
+[[ -z ${NFS-} || $NFS == ?*:/* ]] || fail "NFS=$NFS is not like 10.0.0.2:/share"
+
 mounted() {
   [[ -z ${DRY_RUN-} ]] && mountpoint --quiet "$1"
 }

@@ -31,6 +31,11 @@ shift
 arguments=("$@")
 DIR=${DIR:-dynet_jax}
 coordinator=${COORDINATOR:-${hosts[0]#*@}}:${PORT:-8476}
+[[ ${PORT:-0} =~ ^[0-9]+$ ]] || fail "PORT must be a number, not $PORT"
+twice=$(printf '%s\n' "${hosts[@]#*@}" | sort | uniq -d)
+# shellcheck disable=SC2086  # in one line
+[[ -z $twice ]] || fail "say every host once, not" $twice "again: one process drives all devices of a host"
+check_arguments "$@"
 
 on_host() {
   run ssh -o BatchMode=yes -o ServerAliveInterval=30 "$1" "cd $(quoted "$DIR") && $2"
@@ -60,7 +65,7 @@ stop_on() { on_host "$1" "$(quoted launch/background.sh --stop)"; }
 copy_to() {
   local unpack
   if [[ -n ${DRY_RUN-} ]]; then
-    echo "the working tree to $1:$DIR"
+    echo "# the working tree to $1:$DIR"
     return
   fi
   if on_host "$1" "$(quoted launch/background.sh --running)" 2>/dev/null; then return; fi

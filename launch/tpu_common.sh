@@ -10,23 +10,17 @@ image_of() {
     v6e-*) echo v2-alpha-tpuv6e ;;
     v5p-*) echo v2-alpha-tpuv5 ;;
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
-    *) echo tpu-ubuntu2204-base ;; # v4
+    v[234]-*) echo tpu-ubuntu2204-base ;;
   esac
 }
 VERSION=${VERSION:-$(image_of "$TYPE")}
 
 check_names() {
   [[ -n $TPU && -n $ZONE ]] || fail "set TPU to the name of the slice and ZONE to its zone; see --help"
+  [[ -n $VERSION ]] || fail "TYPE=$TYPE is not like v5litepod-16, v6e-8, v5p-8 or v4-8; for another kind, set VERSION too"
+  [[ -z ${NFS-} || $NFS == ?*:/* ]] || fail "NFS=$NFS is not like 10.0.0.2:/share"
   read -ra create_flags <<<"${CREATE_FLAGS-}"
   [[ ${SPOT-} != 1 ]] || create_flags+=(--spot)
-}
-
-# What train.py would refuse, on a slice that costs already.
-check_arguments() {
-  local argument
-  for argument in "$@"; do
-    [[ $argument != *gs://* ]] || fail "$argument: train.py reads and writes files; mount the bucket (BUCKET), or NFS"
-  done
 }
 
 # gcloud reaches several hosts at once only with its key in an agent: without one it fails, or waits for a passphrase.

@@ -108,7 +108,7 @@ def test_the_published_figures_agree_with_one_another():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("v5:2x2", "did you mean v5[ep]"),
+        ("v5:2x2", "choose from: v4, v5e, v5p, v6e"),
         ("v5e", "has 2 axes, like v5e:2x2"),
         ("v5e:2x2x2", "has 2 axes"),
         ("v4:2x2", "has 3 axes, like v4:2x2x2"),

@@ -35,6 +35,10 @@ def _compile_tpu(options) -> None:
     slice_devices(slice)  # without the compiler there is nothing to wait for
     results = []
     for file, config in zip(files, configs):
-        print(f"compiling {file} for {slice.name} (a few minutes) ...", file=sys.stderr, flush=True)
-        results.append(compile_for(config, slice))
+        _say(f"compiling {file} for {slice.name} (one to ten minutes) ...")
+        results.append(compile_for(config, slice, progress=_say))
     print(report([Path(file).stem for file in files], results, slice))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

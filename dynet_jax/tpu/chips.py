@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from dynet_jax.errors import UserError, suggest
+from dynet_jax.errors import UserError
 
 
 class Chip(NamedTuple):
@@ -74,7 +74,7 @@ def parse_topology(text: str) -> Slice:
     """
     kind, _, shape = text.partition(":")
     if kind not in CHIPS:
-        raise UserError(f"unknown TPU {kind!r}: {suggest(kind, CHIPS)}; write it like v5e:16x16")
+        raise UserError(f"unknown TPU {kind!r}; choose from: {', '.join(CHIPS)}, and write it like v5e:16x16")
     chip = CHIPS[kind]
     example = "x".join(["2"] * chip.axes)
     try:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -75,8 +76,13 @@ def slice_devices(slice: Slice) -> list:
         raise UserError(f"{slice.name} is not a slice that libtpu knows: {one_line(error)}") from error
 
 
-def compile_for(config: ml_collections.ConfigDict, slice: Slice) -> Steps:
-    """Both steps of a configuration. Raises UserError if its batch does not fit the slice's devices or memory."""
+def compile_for(
+    config: ml_collections.ConfigDict, slice: Slice, progress: Callable[[str], None] = lambda line: None
+) -> Steps:
+    """Both steps of a configuration, which `progress` is told of as they begin.
+
+    Raises UserError if its batch does not fit the slice's devices or memory.
+    """
     check_config(config)
     devices = slice_devices(slice)
     layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps, devices)
@@ -85,7 +91,10 @@ def compile_for(config: ml_collections.ConfigDict, slice: Slice) -> Steps:
         run = make_run(config, max(TRAIN_EXAMPLES, config.batch_size), layout)
         template = run.state_template()
         steps = steps_and_arguments(run, template, TEST_EXAMPLES, with_votes=hosts > 1)
-        programs = [_compile(step, arguments, len(devices), slice) for step, arguments in steps]
+        programs = []
+        for name, (step, arguments) in zip(("training", "evaluation"), steps, strict=True):
+            progress(f"the {name} step ...")
+            programs.append(_compile(step, arguments, len(devices), slice))
     training, evaluation = programs
     training = training._replace(rounds=config.accumulation_steps)
     gradients, statistics = (

@@ -40,5 +40,7 @@ class Profile:
             self._on = False
             try:
                 jax.profiler.stop_trace()
+                if jax.process_index() == 0:  # every host writes its own
+                    print(f"profile written to {self._folder}/plugins/profile", flush=True)
             except (OSError, RuntimeError) as error:
                 warn(f"the profile could not be written ({error})")

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TOOLS = [
     *("bash", "cat", "chmod", "cp", "dirname", "env", "flock", "gzip", "id", "kill", "mkdir", "mktemp", "mountpoint"),
-    *("rm", "sed", "setsid", "sleep", "tail", "tar", "tee", "touch", "true", "uname"),
+    *("rm", "sed", "setsid", "sleep", "sort", "tail", "tar", "tee", "touch", "true", "uname", "uniq"),
 ]
 ARGUMENTS = ["--config=my configs/a.py", '--config.data.name=folder:it\'s $HOME; "a" & b*', "--workdir=runs/ä"]
 
@@ -37,6 +37,9 @@ class Machine:
         shutil.copytree(ROOT / "launch", self.package / "launch")
         for name in ("requirements.txt", "pyproject.toml", "train.py"):
             shutil.copy(ROOT / name, self.package)
+        for config in ("a", "my configs/a.py"):
+            (self.package / config).parent.mkdir(exist_ok=True)
+            (self.package / config).touch()
         for tool in TOOLS:
             (self.bin / tool).symlink_to(shutil.which(tool))
 

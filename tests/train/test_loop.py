@@ -54,7 +54,9 @@ def test_a_profile_has_the_names_of_the_paper(tiny_config, tmp_path, capsys):
     content = trace.read_bytes()
     for scope in (rb"/predictor/", rb"dynamic_conv_\w+_fusion/fusion/", rb"dynamic_conv_\w+_fusion/convolution/"):
         assert re.search(scope, content)
-    assert "WARNING" not in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"profile written to {tmp_path}/tensorboard/plugins/profile" in printed.out
+    assert "WARNING" not in printed.err
 
 
 def test_resuming_is_bitwise_the_same_run(tiny_config, tmp_path, monkeypatch):
