@@ -44,6 +44,10 @@ check_arguments() {
   [[ -f ${config%:*} || $config == /* ]] || fail "there is no configuration ${config%:*} in this working tree"
 }
 
+check_nfs() {
+  [[ -z ${NFS-} || $NFS == ?*:/* ]] || fail "NFS=$NFS is not like 10.0.0.2:/share"
+}
+
 # The arguments as one line that a shell reads as the same arguments.
 quoted() {
   local line

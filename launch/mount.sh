@@ -10,8 +10,7 @@ set -euo pipefail
 source "$(dirname "$0")/common.sh"
 if [[ ${1-} == -h || ${1-} == --help ]]; then usage && exit; fi
 [[ -n ${NFS-}${BUCKET-} ]] || fail "set NFS or BUCKET; see --help"
-
-[[ -z ${NFS-} || $NFS == ?*:/* ]] || fail "NFS=$NFS is not like 10.0.0.2:/share"
+check_nfs
 
 mounted() {
   [[ -z ${DRY_RUN-} ]] && mountpoint --quiet "$1"

@@ -18,7 +18,7 @@ VERSION=${VERSION:-$(image_of "$TYPE")}
 check_names() {
   [[ -n $TPU && -n $ZONE ]] || fail "set TPU to the name of the slice and ZONE to its zone; see --help"
   [[ -n $VERSION ]] || fail "TYPE=$TYPE is not like v5litepod-16, v6e-8, v5p-8 or v4-8; for another kind, set VERSION too"
-  [[ -z ${NFS-} || $NFS == ?*:/* ]] || fail "NFS=$NFS is not like 10.0.0.2:/share"
+  check_nfs
   read -ra create_flags <<<"${CREATE_FLAGS-}"
   [[ ${SPOT-} != 1 ]] || create_flags+=(--spot)
 }

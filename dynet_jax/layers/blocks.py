@@ -109,12 +109,11 @@ class Layers:
 
         XLA would otherwise change the layout of the network's largest map.
         """
-        if not self.deferred:
-            return self.conv_norm(name, x, spec)
-        size = (spec.kernel_size,) * 2
-        padded, window = make_window(x, size, spec.strides, self.padding, spec.kernel_dilation)
-        strips = strips_of((x.shape[0], *window.output_shape(padded.shape[1:3]), spec.features)) or 1
-        if strips == 1:
+        size, strips = (spec.kernel_size,) * 2, None
+        if self.deferred:
+            padded, window = make_window(x, size, spec.strides, self.padding, spec.kernel_dilation)
+            strips = strips_of((x.shape[0], *window.output_shape(padded.shape[1:3]), spec.features))
+        if strips in (None, 1):
             return self.conv_norm(name, x, spec)
         y = self._conv(Conv, name, spec, ((0, 0), window.padding[1]))(cut_with_margins(padded, window, strips))
         return self._norm(name)(join(y, strips), channel_sums(y, strips)).in_strips(strips)

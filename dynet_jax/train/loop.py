@@ -86,7 +86,7 @@ class _Session:
         self.vote = StopVote(interruption, self.run.layout)
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, tidy=True)
         self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
-        self.profile = Profile(workdir, profile_steps)
+        self.profile = Profile(workdir, profile_steps, say=lambda line: self.progress.say(line))
         self.illustrate = self.run.task.illustrator(self.run.model, self.test_source, **self.run.pixels)
         self.window: list[dict] = []  # sums of the steps since the last report
         self.ready: tuple[int, list[dict]] | None = None  # a finished window, not yet reported

@@ -1,5 +1,6 @@
 """A trace of a few training steps, for TensorBoard's or XProf's profile page."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,9 +13,9 @@ WARM_UP_STEPS = 3  # the first ones fill the pipeline
 class Profile:
     """Traces `steps` steps after the first three of this turn, into WORKDIR/tensorboard/plugins/profile."""
 
-    def __init__(self, workdir: Path, steps: int):
-        """`steps` = 0 is no profile."""
-        self._folder, self._steps, self._on = workdir / "tensorboard", steps, False
+    def __init__(self, workdir: Path, steps: int, say: Callable[[str], None]):
+        """`steps` = 0 is no profile; `say` is told where it is."""
+        self._folder, self._steps, self._say, self._on = workdir / "tensorboard", steps, say, False
 
     def after(self, step: int, state) -> None:
         """Call it after every step, with its number in this turn, from 1."""
@@ -40,7 +41,6 @@ class Profile:
             self._on = False
             try:
                 jax.profiler.stop_trace()
-                if jax.process_index() == 0:  # every host writes its own
-                    print(f"profile written to {self._folder}/plugins/profile", flush=True)
             except (OSError, RuntimeError) as error:
-                warn(f"the profile could not be written ({error})")
+                return warn(f"the profile could not be written ({error})")
+            self._say(f"profile written to {self._folder}/plugins/profile")
