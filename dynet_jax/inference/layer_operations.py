@@ -11,6 +11,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import Convolution, Dense, Normalization, Operation, Predictor
 from dynet_jax.layers import BatchNorm, CoefficientPredictor, Conv, DynamicConv
+from dynet_jax.layers.dynamic import TEMPERATURE
 from dynet_jax.ops.window import per_dimension
 
 CONVOLUTIONS = (Conv, nn.Conv, DynamicConv)
@@ -35,7 +36,7 @@ def maker_of(module: nn.Module, x: jax.Array) -> Maker:
     if type(module) in CONVOLUTIONS:
         return Maker(name, _convolution(name, module, params))
     if type(module) is CoefficientPredictor:
-        return Maker(name, lambda inputs, ys: _predictor(name, module, params, inputs, ys))
+        return Maker(name, lambda inputs, ys: _predictor(name, module, params, stats, inputs, ys))
     if type(module) is nn.Dense:
         bias = params.get("bias", np.zeros(module.features, np.float32))
         return Maker(name, lambda inputs, ys: Dense(name, *inputs, *ys, params["kernel"], bias))
@@ -75,11 +76,21 @@ def _convolution_options(name, module):
     }
 
 
-def _predictor(name, module, params, inputs, ys):
-    linear = {key: (value["kernel"], value["bias"]) for key, value in params.items()}
-    output = tuple(array / np.float32(module.temperature) for array in linear["coefficients"])
+def _predictor(name, module, params, stats, inputs, ys):
+    linear = {key: (params[key]["kernel"], params[key]["bias"]) for key in ("hidden", "coefficients") if key in params}
+    if "norm" in params:  # a scale and a shift of the pooled features, which its first layer can do as well
+        first = "hidden" if "hidden" in linear else "coefficients"
+        linear[first] = _after_norm(module, params["norm"], stats["norm"], *linear[first])
+    temperature = stats[TEMPERATURE] if module.annealed else np.float32(module.temperature)
+    output = tuple(array / temperature for array in linear["coefficients"])
     features = tuple(f if module.coefficient_scope == "channel" else 1 for f in module.features)
     return Predictor(name, *inputs, ys, linear.get("hidden"), output, module.group_size, features, module.activation)
+
+
+def _after_norm(module, params, stats, kernel, bias):
+    """Kernel and bias of a linear layer with the BatchNorm before it folded in."""
+    scale, shift = _scale_and_shift(module.norm(parent=None), params, stats, kernel.shape[0])
+    return kernel * scale[:, None], bias + shift @ kernel
 
 
 def _normalization(name, module, params, stats, x):
@@ -87,7 +98,11 @@ def _normalization(name, module, params, stats, x):
         raise UserError(
             f"{name} normalises along axis {module.axis}; programs have BatchNorm of channels, axis=-1, alone"
         )
-    one, zero = np.ones(x.shape[-1], np.float32), np.zeros(x.shape[-1], np.float32)
-    scale = params.get("scale", one) / np.sqrt(stats["var"] + module.epsilon)
-    shift = params.get("bias", zero) - stats["mean"] * scale
+    scale, shift = _scale_and_shift(module, params, stats, x.shape[-1])
     return lambda inputs, ys: Normalization(name, *inputs, *ys, scale, shift)
+
+
+def _scale_and_shift(norm, params, stats, features):
+    one, zero = np.ones(features, np.float32), np.zeros(features, np.float32)
+    scale = params.get("scale", one) / np.sqrt(stats["var"] + norm.epsilon)
+    return scale, params.get("bias", zero) - stats["mean"] * scale

@@ -38,23 +38,42 @@ class Dynamic:
     Attributes:
       group_size: g_t, the fixed kernels behind one dynamic kernel.
       hidden_divisor: a hidden layer of C_in / hidden_divisor (4 in Dy-ResNet), or None for a single layer.
+      min_hidden_features: the least width of that hidden layer; narrow networks would have a unit or two.
       predictor_per: 'block': one predictor on the block's input serves all its convolutions, as in DyNet; 'layer': each
         convolution has its own, on its own input, as in CondConv and DY-CNN.
-      coefficient_scope, activation, temperature: see `CoefficientPredictor`.
+      coefficient_scope, activation, temperature, annealed: see `CoefficientPredictor`.
+      normalize_pooled: whether a BatchNorm normalises the pooled features before the predictor's layers.
 
     Raises UserError for a value that is none of these: it must not end in a network that is static by mistake.
     """
 
     group_size: int = 6
     hidden_divisor: int | None = None
+    min_hidden_features: int = 1
     predictor_per: Literal["block", "layer"] = "block"
     coefficient_scope: Literal["channel", "layer"] = "channel"
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     temperature: float = 1.0
+    annealed: bool = False
+    normalize_pooled: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.group_size, int) or self.group_size < 1:
+        if not _is_positive_int(self.group_size):
             raise UserError(f"group_size must be a positive int (6 in the paper), not {self.group_size!r}")
+        if self.hidden_divisor is not None and not _is_positive_int(self.hidden_divisor):
+            raise UserError(
+                f"hidden_divisor must be a positive int (4 in Dy-ResNet), or None for no hidden layer, not "
+                f"{self.hidden_divisor!r}"
+            )
+        if not _is_positive_int(self.min_hidden_features):
+            raise UserError(f"min_hidden_features must be a positive int, not {self.min_hidden_features!r}")
+        if self.min_hidden_features > 1 and self.hidden_divisor is None:
+            raise UserError(
+                f"min_hidden_features={self.min_hidden_features} is of predictors with a hidden layer; set hidden_divisor too"
+            )
+        for option in ("annealed", "normalize_pooled"):
+            if type(getattr(self, option)) is not bool:
+                raise UserError(f"{option} must be True or False, not {getattr(self, option)!r}")
         if self.predictor_per not in ("block", "layer"):
             raise UserError(f"predictor_per must be 'block' or 'layer', not {self.predictor_per!r}")
         if not self.temperature > 0:
@@ -64,11 +83,16 @@ class Dynamic:
         """Arguments of the predictor of a map with `c_in` channels."""
         return {
             "group_size": self.group_size,
-            "hidden_features": self.hidden_divisor and max(1, c_in // self.hidden_divisor),
+            "hidden_features": self.hidden_divisor and max(self.min_hidden_features, c_in // self.hidden_divisor),
             "coefficient_scope": self.coefficient_scope,
             "activation": self.activation,
             "temperature": self.temperature,
+            "annealed": self.annealed,
         }
+
+
+def _is_positive_int(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 class ConvSpec(NamedTuple):
@@ -89,7 +113,7 @@ class Layers:
 
     Attributes:
       norm: makes a BatchNorm.
-      dynamic, padding, dtype: as in `Network`.
+      dynamic, padding, dtype, zero_init_residual: as in `Network`.
       deferred: whether its BatchNorms are; then maps between layers are `Normalized`, `activate` is what applies an
         activation to them, and `as_array` makes them arrays.
     """
@@ -97,11 +121,12 @@ class Layers:
     norm: Callable[..., nn.Module]
     dynamic: Dynamic | None = None
     padding: Padding = "SAME"
+    zero_init_residual: bool = True
     dtype: Any = None
     deferred: bool = False
 
     def conv_norm(self, name: str, x: Map, spec: ConvSpec, *, zero_scale: bool = False) -> Map:
-        """A static convolution `name` and its BatchNorm `name_norm`, whose scale begins at 0 or 1."""
+        """A static convolution `name` and its BatchNorm `name_norm`, whose scale begins at 1; at 0 with zero_scale."""
         return self._conv_norm(Conv, name, x, spec, None, zero_scale)
 
     def stem(self, name: str, x: jax.Array, spec: ConvSpec) -> Map:
@@ -127,17 +152,21 @@ class Layers:
         if self.dynamic is not None and self.dynamic.predictor_per == "block":
             conv = functools.partial(DynamicConv, group_size=self.dynamic.group_size)
             features = tuple(spec.features for spec in specs.values())
-            options = self.dynamic.predictor_options(x.shape[-1])
-            predictor = CoefficientPredictor(features, dtype=self.dtype, name="predictor", **options)
+            predictor = self._predictor(x.shape[-1])(features, dtype=self.dtype, name="predictor")
             coefficients = dict(zip(specs, predictor(x)))
 
         def conv_norm(name: str, y: Map, zero_scale: bool = False) -> Map:
             own = conv
             if self.dynamic is not None and self.dynamic.predictor_per == "layer":
-                own = functools.partial(DynamicConv, **self.dynamic.predictor_options(y.shape[-1]))
+                predictor = self._predictor(y.shape[-1])
+                own = functools.partial(DynamicConv, group_size=self.dynamic.group_size, make_predictor=predictor)
             return self._conv_norm(own, name, y, specs[name], coefficients[name], zero_scale)
 
         return conv_norm
+
+    def _predictor(self, c_in):
+        norm = functools.partial(self.norm, deferred=False) if self.dynamic.normalize_pooled else None
+        return functools.partial(CoefficientPredictor, norm=norm, **self.dynamic.predictor_options(c_in))
 
     def _conv_norm(self, conv, name, x, spec, coefficients, zero_scale):
         layer, norm = self._conv(conv, name, spec, self.padding), self._norm(name, zero_scale)
@@ -156,6 +185,7 @@ class Layers:
         )
 
     def _norm(self, name, zero_scale=False):
+        zero_scale = zero_scale and self.zero_init_residual
         scale_init = nn.initializers.zeros_init() if zero_scale else nn.initializers.ones_init()
         return self.norm(scale_init=scale_init, name=f"{name}_norm")
 

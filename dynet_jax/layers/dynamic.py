@@ -18,6 +18,8 @@ from dynet_jax.ops.dynamic_conv import Fusion
 from dynet_jax.ops.normalized import Normalized
 from dynet_jax.ops.window import Padding
 
+TEMPERATURE = "temperature"  # the variable of an annealed predictor
+
 
 class CoefficientPredictor(nn.Module):
     """Global average pool -> one or two fully connected layers -> sigmoid; one predictor may serve several layers.
@@ -29,7 +31,10 @@ class CoefficientPredictor(nn.Module):
       coefficient_scope: 'channel' gives every output channel its own g_t coefficients (DyNet); 'layer' gives one per
         kernel, shared by all channels, as in CondConv and DY-CNN.
       activation: 'sigmoid' (DyNet, CondConv), or 'softmax' over the g_t kernels (DY-CNN).
-      temperature: divides the logits before the activation. DY-CNN anneals it from 30 to 1; DyNet has none.
+      temperature: divides the logits before the activation. DyNet has none.
+      annealed: whether the temperature is a variable, `temperature` [] in batch_stats, which begins at `temperature`
+        and which training lowers or raises (DY-CNN lowers it from 30 to 1).
+      norm: makes a BatchNorm of the pooled features, or None; it is called with `name` alone.
 
     CondConv is `coefficient_scope='layer', activation='sigmoid'`; DY-CNN is `coefficient_scope='layer',
     activation='softmax'` with `temperature` and, in its paper, `hidden_features=C_in // 4`.
@@ -47,6 +52,8 @@ class CoefficientPredictor(nn.Module):
     coefficient_scope: Literal["channel", "layer"] = "channel"
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     temperature: float = 1.0
+    annealed: bool = False
+    norm: Callable[..., nn.Module] | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -64,11 +71,14 @@ class CoefficientPredictor(nn.Module):
         dense = functools.partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
         with jax.named_scope("predictor"):
             y = spatial_mean(x)
+            if self.norm is not None:
+                y = self.norm(name="norm")(y)
             if self.hidden_features is not None:
                 y = nn.relu(dense(self.hidden_features, name="hidden")(y))
             # Nearly equal coefficients for all images to begin with: the network starts static, and trains better.
             dense = functools.partial(dense, kernel_init=nn.initializers.normal(0.01))
-            logits = dense(self.group_size * sum(channels), name="coefficients")(y) / self.temperature
+            logits = dense(self.group_size * sum(channels), name="coefficients")(y)
+            logits = logits / self._temperature(logits.dtype)
             offsets = [self.group_size * sum(channels[:i]) for i in range(1, len(channels))]
             logits = [
                 part.reshape(part.shape[0], self.group_size, c)
@@ -76,6 +86,12 @@ class CoefficientPredictor(nn.Module):
             ]
             activate = nn.sigmoid if self.activation == "sigmoid" else lambda v: nn.softmax(v, axis=1)
             return tuple(activate(part) for part in logits)
+
+    def _temperature(self, dtype):
+        if not self.annealed:
+            return self.temperature
+        start = functools.partial(jnp.asarray, self.temperature, jnp.float32)
+        return self.variable("batch_stats", TEMPERATURE, start).value.astype(dtype)
 
 
 class DynamicConv(nn.Module):
@@ -93,6 +109,8 @@ class DynamicConv(nn.Module):
         `kernel_init` is called once per kernel of the bank, so that it sees an ordinary kernel's fan-in.
       group_size: g_t, the number of fixed kernels per dynamic kernel; 1 is channel attention.
       hidden_features, coefficient_scope, activation, temperature: of the layer's own `CoefficientPredictor`.
+      make_predictor: makes that predictor instead, with all its options but `features`, `dtype`, `param_dtype` and
+        `name`, which it is called with.
       fusion: 'kernel' (Eq. 1), 'feature' (Eq. 2), or 'auto' for the faster one; the result is the same.
 
     Parameters: `kernels` [group_size, *kernel_size, C_in / groups, features], `bias` [features] and, where the layer
@@ -118,6 +136,7 @@ class DynamicConv(nn.Module):
     coefficient_scope: Literal["channel", "layer"] = "channel"
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     temperature: float = 1.0
+    make_predictor: Callable[..., CoefficientPredictor] | None = None
     fusion: Fusion = "auto"
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -174,14 +193,12 @@ class DynamicConv(nn.Module):
         return jax.lax.map(lambda k: self.kernel_init(k, shape, self.param_dtype), keys)
 
     def _predict(self, x):
-        return CoefficientPredictor(
-            features=(self.features,),
+        make = self.make_predictor or functools.partial(
+            CoefficientPredictor,
             group_size=self.group_size,
             hidden_features=self.hidden_features,
             coefficient_scope=self.coefficient_scope,
             activation=self.activation,
             temperature=self.temperature,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="predictor",
-        )(x)[0]
+        )
+        return make(features=(self.features,), dtype=self.dtype, param_dtype=self.param_dtype, name="predictor")(x)[0]

@@ -43,6 +43,8 @@ class Network(nn.Module):
         instead, for dense prediction. None is the network's own stride.
       remat: whether the backward pass computes every block again instead of keeping what is inside it: a third more
         arithmetic, and room for larger batches. The values are the same.
+      zero_init_residual: whether the last BatchNorm of a residual branch begins with a scale of 0, so that blocks begin
+        as their shortcuts (Goyal et al., 2017); has no effect on networks without residual branches.
       padding: 'SAME', or 'TORCH' for weights trained in PyTorch (differs where the stride is 2 and a size is even).
       bn_batch_size, bn_axis_name, bn_momentum, bn_epsilon, bn_unbiased: see `BatchNorm`.
       dtype: of the computation; parameters and statistics stay float32. Logits are float32.
@@ -60,6 +62,7 @@ class Network(nn.Module):
     small_input: bool = False
     output_stride: int | None = None
     remat: bool = False
+    zero_init_residual: bool = True
     padding: Padding = "SAME"
     bn_batch_size: int | None = None
     bn_axis_name: str | tuple[str, ...] | None = None
@@ -173,7 +176,14 @@ class Network(nn.Module):
             deferred=deferred,
             dtype=self.dtype,
         )
-        return Layers(norm=norm, deferred=deferred, dynamic=self.dynamic, padding=self.padding, dtype=self.dtype)
+        return Layers(
+            norm=norm,
+            deferred=deferred,
+            dynamic=self.dynamic,
+            padding=self.padding,
+            zero_init_residual=self.zero_init_residual,
+            dtype=self.dtype,
+        )
 
     def _check_size(self, size):
         if min(size) < self.stride:

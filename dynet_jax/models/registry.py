@@ -10,6 +10,10 @@ from typing import Any
 import flax.linen as nn
 
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.layers.blocks import Dynamic
+
+# Fields of `dynet_jax.layers.blocks.Dynamic` that every dynamic network takes; the others are its builder's affair.
+PREDICTOR_OPTIONS = ("hidden_divisor", "min_hidden_features", "temperature", "annealed", "normalize_pooled")
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 _TASKS: dict[str, str] = {}
@@ -45,7 +49,8 @@ def create_model(name: str, **arguments) -> nn.Module:
       name: one of `list_models()`.
       **arguments: of the network's builder (`num_classes`, `width`, `group_size`, ...) or options of its module
         (`small_input`, `output_stride`, `remat`, `padding`, `dtype`, `bn_batch_size`, `bn_axis_name`, `bn_momentum`,
-        `bn_epsilon`, `bn_unbiased`).
+        `bn_epsilon`, `bn_unbiased`, `zero_init_residual`); of dynamic networks also how coefficients are predicted
+        (`hidden_divisor`, `min_hidden_features`, `temperature`, `annealed`, `normalize_pooled`).
     Raises:
       UserError (a ValueError): for an unknown name or argument, with the close matches, or a value out of range.
 
@@ -59,19 +64,38 @@ def create_model(name: str, **arguments) -> nn.Module:
     model = builder(**{key: value for key, value in arguments.items() if key in own})
     # What the builder does not decide (dtype, BatchNorm's groups, ...) are fields of the module with a default.
     backbone = getattr(model, "backbone", None)
-    options = sorted({*_defaults(model), *_defaults(backbone)} - {"parent", "name", *own})
+    options = sorted({*_defaults(model), *_defaults(backbone), *_predictor_options(model)} - {"parent", "name", *own})
     for argument in arguments:
         if argument not in own and argument not in options:
             raise UserError(f"{name} has no argument {argument!r}; {suggest(argument, [*own, *options])}")
     chosen = {key: value for key, value in arguments.items() if key in options}
+    predictor = {key: chosen.pop(key) for key in _predictor_options(model) if key in chosen}
+    if predictor:
+        chosen["dynamic"] = dataclasses.replace(_network(model).dynamic, **predictor)
     return model.clone(**chosen) if backbone is None else model.clone(backbone=backbone.clone(**chosen))
+
+
+def is_dynamic(model: nn.Module) -> bool:
+    """Whether a network of `create_model` has dynamic convolutions; a module that is none of ours counts as static."""
+    return isinstance(getattr(_network(model), "dynamic", None), Dynamic)
+
+
+def _network(model: nn.Module) -> nn.Module:
+    """The classifier, or the backbone below other heads."""
+    return getattr(model, "backbone", model)
+
+
+def _predictor_options(model: nn.Module) -> dict[str, Any]:
+    """How the coefficients of a dynamic network are predicted, by the names of create_model's arguments."""
+    dynamic = getattr(_network(model), "dynamic", None)
+    return {option: getattr(dynamic, option) for option in PREDICTOR_OPTIONS} if isinstance(dynamic, Dynamic) else {}
 
 
 def default_arguments(name: str) -> dict[str, Any]:
     """What the arguments of a network are where `create_model` is not told. Raises UserError for an unknown name."""
     model = create_model(name)
     own = {key: parameter.default for key, parameter in inspect.signature(_builder(name)).parameters.items()}
-    return _defaults(getattr(model, "backbone", None)) | _defaults(model) | own
+    return _defaults(getattr(model, "backbone", None)) | _defaults(model) | _predictor_options(model) | own
 
 
 def _defaults(module: nn.Module | None) -> dict[str, Any]:

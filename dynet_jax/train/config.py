@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Set
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import ml_collections
 
 from dynet_jax.errors import UserError, one_line, suggest
+from dynet_jax.models.registry import default_arguments
 from dynet_jax.train.recipe import RECIPES
 from dynet_jax.train.task import make_task
 
@@ -57,7 +59,7 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
         key, separator, text = assignment.removeprefix("--config.").partition("=")
         if not separator:
             raise UserError(f"write {assignment}=VALUE")
-        known = flatten(config)
+        known = _settable(config)
         if key not in known:
             raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
         if only is not None and key not in only:
@@ -68,7 +70,19 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
         section = config
         for parent in parents:
             section = section[parent]
-        section[last] = _parse(key, text, known[key], section.get_type(last))
+        with section.unlocked():
+            section[last] = _parse(key, text, known[key], type(known[key]))
+
+
+def _settable(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The keys of the configuration, and what else its network takes, with their present values."""
+    flat = flatten(config)
+    try:
+        arguments = default_arguments(flat.get("model.name"))
+    except UserError:  # the check of the configuration says it better
+        arguments = {}
+    elsewhere = ("dtype", "bn_batch_size", "bn_axis_name", "annealed")  # what other keys, or the devices, decide
+    return {f"model.{key}": value for key, value in arguments.items() if key not in elsewhere} | flat
 
 
 def _parse(key: str, text: str, present: Any, kind: type) -> Any:
@@ -93,7 +107,16 @@ def _parse(key: str, text: str, present: Any, kind: type) -> Any:
 
 
 # Keys that may be None, and what they are otherwise.
-OPTIONAL = {"bn_batch_size": int, "data.data_dir": str, "clip_norm": float, "ema_decay": float, "init_from": str}
+OPTIONAL = {
+    "bn_batch_size": int,
+    "data.data_dir": str,
+    "clip_norm": float,
+    "ema_decay": float,
+    "init_from": str,
+    "temperature_from": float,
+    "model.hidden_divisor": int,
+    "model.output_stride": int,
+}
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -119,7 +142,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in filter(flat.__contains__, positive):
         if not flat[key] > 0:
             raise UserError(f"{key} must be positive, not {flat[key]}")
-    for key in ("learning_rate", "weight_decay", "warmup_epochs", "seed", "data.workers", "data.max_corrupt"):
+    for key in ("learning_rate", "weight_decay", "warmup_epochs", "temperature_epochs", "seed", "data.workers", "data.max_corrupt"):
         if not flat[key] >= 0:
             raise UserError(f"{key} must not be negative: {flat[key]}")
     for key in filter(flat.__contains__, ("label_smoothing", "momentum")):
@@ -138,11 +161,29 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"clip_norm must be positive, or None for no clipping, not {config.clip_norm}")
     if config.ema_decay is not None and not 0 < config.ema_decay < 1:
         raise UserError(f"ema_decay must be in (0, 1), like 0.9999, or None for no averages, not {config.ema_decay}")
+    for key in ("learning_rate_factors", "weight_decays"):
+        _check_by_pattern(key, config[key])
+    if config.temperature_from is not None and not config.temperature_from > 0:
+        raise UserError(f"temperature_from must be positive (30 in DY-CNN), or None, not {config.temperature_from}")
     if config.warmup_epochs >= config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must be less than epochs={config.epochs}")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype must be 'float32' or 'bfloat16', not {config.dtype!r}")
     make_task(config).check()
+
+
+def _check_by_pattern(key: str, pairs: Any) -> None:
+    """Raises UserError unless the value is pairs of a regular expression and a number from 0 up."""
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise UserError(f'{key} must be pairs of a pattern and a number, like [["predictor", 100.0]], not {pair!r}')
+        pattern, number = pair
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"{key} has {pattern!r}, which is no regular expression: {error}") from error
+        if type(number) not in (int, float) or not (math.isfinite(number) and number >= 0):
+            raise UserError(f"{key} must have numbers from 0 up, not {number!r} for {pattern!r}")
 
 
 def _check_types(flat: dict[str, Any]) -> None:

@@ -13,6 +13,10 @@ _OF_ALL_TASKS = {
     "accumulation_steps": 1,
     "momentum": 0.9,
     "clip_norm": None,
+    "learning_rate_factors": (),
+    "weight_decays": (),
+    "temperature_from": None,
+    "temperature_epochs": 10.0,
     "ema_decay": None,
     "init_from": None,
     "dtype": "bfloat16",
@@ -30,7 +34,7 @@ def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
     5e-5, label smoothing 0.1, random crop and flip, central crop for testing.
     Chosen here, because the paper is silent: 300 epochs, 5 of them warm-up, BatchNorm over 64 examples (the paper's
     2048 on 32 GPUs), no decay of BatchNorm's parameters and biases, random resized crops of 8 % to 100 % of the area,
-    no clipping of gradients, no moving average of parameters.
+    no clipping of gradients, no moving average of parameters, one learning rate for all parameters.
     """
     config = ml_collections.ConfigDict(_OF_ALL_TASKS)
     config.task = "classification"

@@ -91,6 +91,8 @@ def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedu
         weight_decay=config.weight_decay,
         decay_parameters=config.decay_parameters,
         clip_norm=config.clip_norm,
+        learning_rate_factors=config.learning_rate_factors,
+        weight_decays=config.weight_decays,
     )
 
 

@@ -153,7 +153,7 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     """
 
     def plain(value):
-        return list(value) if isinstance(value, tuple | list) else value
+        return [plain(entry) for entry in value] if isinstance(value, tuple | list) else value
 
     return [key for key in sorted({**before, **now}) if plain(before.get(key)) != plain(now.get(key))]
 
