@@ -14,6 +14,7 @@ from dynet_jax.data.files import list_images
 from dynet_jax.errors import UserError
 from dynet_jax.train.config import check_config, override
 from dynet_jax.train.evaluate import evaluate
+from dynet_jax.train.held_coefficients import evaluate_held
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.step import make_eval_step, make_predict_step
 from dynet_jax.train.task import make_task
@@ -38,10 +39,12 @@ def evaluate_workdir(
     step: int | str | None = None,
     held_out: bool = False,
     changes: Sequence[str] = (),
+    coefficients: str | None = None,
 ) -> dict:
     """The task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
 
     held_out: on the test folder of a dataset that has a val folder too.
+    coefficients: other ones than the network predicts, a key of `dynet_jax.train.held_coefficients.HELD`.
     changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
     """
     run, state = load_workdir(workdir, step=step)
@@ -55,9 +58,11 @@ def evaluate_workdir(
     labels = read_class_names(workdir)
     if source.class_names != labels:
         raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")
+    variables, step = state.averaged_variables, int(state.step)
+    if coefficients is not None:
+        return {**evaluate_held(run, variables, source, coefficients), "step": step, "coefficients": coefficients}
     eval_step = make_eval_step(run.model, run.layout, run.task, **run.pixels)
-    values = evaluate(run, eval_step, state.averaged_variables, source)
-    return {**values, "step": int(state.step)}
+    return {**evaluate(run, eval_step, variables, source), "step": step}
 
 
 def predict_images(

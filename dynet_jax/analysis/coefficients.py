@@ -8,15 +8,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from dynet_jax.analysis.trained import Say, Trained, open_trained
 from dynet_jax.errors import UserError
-from dynet_jax.layers import CoefficientPredictor, DynamicConv
+from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
 
 HISTOGRAM_BINS = 200
 EDGES = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-COLLECTION, NAME = "analysed", "coefficients_of_this_layer"
 IMAGES = 1000  # of the large networks, coefficients take a tenth of a megabyte per image
 
 
@@ -83,9 +81,7 @@ class CoefficientSummary:
 def make_coefficients(model: nn.Module) -> Callable[[dict, jax.Array], dict[str, jax.Array]]:
     """A compiled function (variables, normalised images) -> {layer: [batch, group_size, channels or 1] float32}.
 
-    Whether a predictor serves a block or one layer, its coefficients are named by the convolutions that use them. The
-    second call of a convolution in one pass is 'NAME (2)', and so on. They come in the order in which they are
-    computed, but by name within rematerialised blocks.
+    Names and order are those of `named_coefficients`.
 
     >>> import jax, jax.numpy as jnp
     >>> from dynet_jax import create_model
@@ -97,10 +93,10 @@ def make_coefficients(model: nn.Module) -> Callable[[dict, jax.Array], dict[str,
 
     @jax.jit
     def coefficients(variables, images):
-        with nn.intercept_methods(_note_coefficients):
+        with sown_coefficients():
             _, state = model.apply(variables, images, train=False, mutable=[COLLECTION])
         # A list keeps the order in which they are computed; JAX would sort a dictionary.
-        return [(_Name(name), value) for name, value in _named(state.get(COLLECTION, {}))]
+        return [(_Name(name), value) for name, value in named_coefficients(state.get(COLLECTION, {}))]
 
     return lambda variables, images: {name.text: value for name, value in coefficients(variables, images)}
 
@@ -214,25 +210,3 @@ class _Name:
 
 
 jax.tree_util.register_pytree_node(_Name, lambda name: ((), name.text), lambda text, _: _Name(text))
-
-
-def _note_coefficients(call, arguments, keywords, context):
-    """An interceptor. Values are sown, not put aside: they have to leave rematerialised blocks as results."""
-    module = context.module
-    outputs = call(*arguments, **keywords)
-    if context.method_name != "__call__":
-        return outputs
-    if isinstance(module, CoefficientPredictor) and isinstance(module.parent, DynamicConv):
-        module.parent.sow(COLLECTION, NAME, outputs[0])
-    elif isinstance(module, DynamicConv):
-        given = arguments[1] if len(arguments) > 1 else keywords.get("coefficients")
-        if given is not None:
-            module.sow(COLLECTION, NAME, given)
-    return outputs
-
-
-def _named(collection: dict):
-    for (*path, _), calls in flatten_dict(collection).items():
-        name = "/".join(path) or "network"
-        for number, values in enumerate(calls, start=1):
-            yield name if number == 1 else f"{name} ({number})", values.astype(np.float32)

@@ -21,12 +21,18 @@ class Scored(Protocol):
 
 
 def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: Path, title: str) -> None:
-    """Loss, the task's score and learning rate over steps, as a PNG.
+    """Loss, the task's score, learning rate and the movement of coefficients over steps, as a PNG.
 
-    rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', the score, and in training 'learning_rate'.
+    rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', the score, and in training 'learning_rate' and,
+      for a dynamic network, 'coefficients/STAGE/deviation' and so on (see `dynet_jax.train.movement`).
     """
     pyplot = figures.pyplot()
-    figure, (loss, accuracy, rate) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    stages = sorted({name.split("/")[1] for row in rows["train"] for name in row if name.startswith("coefficients/")})
+    panels = 4 if stages else 3
+    figure, all_axes = pyplot.subplots(1, panels, figsize=(4.35 * panels, 3.8), layout="constrained")
+    loss, accuracy, rate = all_axes[:3]
+    if stages:
+        _plot_movement(all_axes[3], rows["train"], stages)
     for kind, style in (("train", "-"), ("test", "o-")):
         steps = [row["step"] for row in rows[kind]]
         options = {"color": COLORS[kind], "label": kind, "markersize": 3.5, "linewidth": 1.4}
@@ -44,12 +50,26 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: 
     rate.set(title="learning rate", xlabel="step")
     loss.legend(frameon=False, loc="upper right")
     accuracy.legend(frameon=False, loc="lower right")
-    for axes in (loss, accuracy, rate):
+    for axes in all_axes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.savefig(image_file, dpi=120)
     pyplot.close(figure)
+
+
+def _plot_movement(axes, rows: list[dict], stages: list[str]) -> None:
+    """How far coefficients deviate between images, and, dotted, from one half; stages from light to dark."""
+    shades = figures.pyplot().get_cmap("Greens")(np.linspace(0.4, 1.0, len(stages)))
+    for stage, color in zip(stages, shades):
+        for key, style in (("deviation", "-"), ("from_half", ":")):
+            name = f"coefficients/{stage}/{key}"
+            found = [(row["step"], row[name]) for row in rows if name in row]
+            label = stage if key == "deviation" else None
+            axes.plot(*zip(*found), style, color=color, label=label, linewidth=1.4)
+    axes.set(title="coefficients: deviation between images\n(dotted: distance from one half)", xlabel="step")
+    axes.set_ylim(0, None)
+    axes.legend(frameon=False, fontsize=8, ncols=1 + len(stages) // 5)
 
 
 def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file: Path, title: str) -> None:

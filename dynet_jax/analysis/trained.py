@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dynet_jax.data import evaluation_batches
-from dynet_jax.data.record import Record, Source
+from dynet_jax.data.subset import Subset, spread
 from dynet_jax.errors import UserError
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.restore import load_workdir
@@ -20,29 +20,6 @@ from dynet_jax.train.task import make_task
 IMAGES_AT_ONCE = 64
 SECONDS_BETWEEN_LINES = 5
 Say = Callable[[str], None]
-
-
-class Spread:
-    """`count` records of a source, at equal distances: the first ones of a folder would all be of one class.
-
-    >>> from dynet_jax.data import load_source
-    >>> Spread(load_source("digits", "test"), 4).indices
-    [0, 89, 179, 269]
-    """
-
-    def __init__(self, source: Source, count: int | None = None):
-        count = len(source) if count is None else min(count, len(source))
-        self.source, self.class_names = source, source.class_names
-        self.indices = [index * len(source) // count for index in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Record:
-        return self.source[self.indices[index]]
-
-    def name_of(self, index: int) -> str:
-        return self.source.name_of(self.indices[index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +38,7 @@ class Trained:
     run: Run
     variables: dict
     step: int
-    images: Spread
+    images: Subset
 
     @property
     def model(self) -> nn.Module:
@@ -127,5 +104,5 @@ def open_trained(
     config = run.config.copy_and_resolve_references()
     config.data.update({"name": data or config.data.name, "data_dir": data_dir or config.data.data_dir})
     run = dataclasses.replace(run, config=config, task=make_task(config))
-    test_set = Spread(run.task.open_source("test"), images)
+    test_set = spread(run.task.open_source("test"), images)
     return Trained(workdir, run, state.averaged_variables, int(state.step), test_set)

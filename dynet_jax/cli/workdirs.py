@@ -33,6 +33,12 @@ def add_evaluate(commands) -> None:
     add_workdir(parser)
     parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
+    parser.add_argument(
+        "--coefficients",
+        choices=("frozen", "shuffled", "half"),
+        help="of a dynamic network, to see whether it uses them: each held at its mean over the test images, those of "
+        "another test image, or all 0.5",
+    )
     parser.add_argument("--held-out", action="store_true", help="on the test folder, where there is a val folder too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_evaluate, takes_overrides=True)
@@ -52,13 +58,15 @@ def _evaluate(options) -> None:
         step=options.step,
         held_out=options.held_out,
         changes=overrides(options.overrides),
+        coefficients=options.coefficients,
     )
     if options.json:
         print(json.dumps(values))
         return
     report = make_task(read_config(options.workdir)).report(values)
-    print(f"{report} | loss {values['loss']:.4f} | {values['examples']} images | step {values['step']}")
-    if "confusion" in values:
+    held = f" | coefficients {options.coefficients}" if options.coefficients else ""
+    print(f"{report} | loss {values['loss']:.4f} | {values['examples']} images | step {values['step']}{held}")
+    if "confusion" in values and not held:
         _show_confusion(options.workdir, values, "confusion_held_out.png" if options.held_out else "confusion.png")
 
 

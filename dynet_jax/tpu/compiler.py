@@ -33,16 +33,17 @@ class Steps(NamedTuple):
     hosts: int
     gradients: int  # bytes, in float32
     statistics: int  # bytes of BatchNorm's running means and variances
+    coefficients: int = 0  # bytes of all coefficients of one image, whose sums are measured
 
     @property
     def undue_exchanges(self) -> int:
         """Bytes that a training step sums beyond what it has to; a few are its metrics and the vote on stopping.
 
         What it has to: every gradient, and in each BatchNorm two sums forward, two backward, and the statistics at the
-        end. Where a device has BatchNorm's whole group of images, less.
+        end. Where a device has BatchNorm's whole group of images, less. And a sum for every coefficient.
         """
         _, summed = self.training.collectives_by_kind.get("all-reduce", (0, 0))
-        return max(0, summed - self.gradients - 3 * self.statistics)
+        return max(0, summed - self.gradients - 3 * self.statistics - self.coefficients)
 
 
 def slice_devices(slice: Slice) -> list:
@@ -97,10 +98,11 @@ def compile_for(
             programs.append(_compile(step, arguments, len(devices), slice))
     training, evaluation = programs
     training = training._replace(rounds=config.accumulation_steps)
-    gradients, statistics = (
-        sum(4 * leaf.size for leaf in jax.tree.leaves(tree)) for tree in (template.params, template.batch_stats)
+    summed = (
+        sum(4 * leaf.size for leaf in jax.tree.leaves(tree))
+        for tree in (template.params, template.batch_stats, template.coefficients)
     )
-    return Steps(training, evaluation, config.batch_size, layout.micro_batch, hosts, gradients, statistics)
+    return Steps(training, evaluation, config.batch_size, layout.micro_batch, hosts, *summed)
 
 
 def _compile(step, arguments, devices: int, slice: Slice) -> Program:

@@ -1,12 +1,14 @@
 """Checkpoints of a work directory. The only file that knows Orbax."""
 
 import contextlib
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from dynet_jax.errors import UserError, named
@@ -108,7 +110,10 @@ class Checkpoints:
             together(lambda: self._folder.mkdir(parents=True, exist_ok=True))
             self._manager = self._open()
         if step not in self.steps:
-            items = {"state": ocp.args.StandardSave(state), "manifest": ocp.args.JsonSave(make_manifest(state))}
+            items = {
+                "state": ocp.args.StandardSave(_on_disk(state)),
+                "manifest": ocp.args.JsonSave(make_manifest(state)),
+            }
             if not self._manager.save(step, args=ocp.args.Composite(**items)):
                 raise RuntimeError(f"Orbax declines to save step {step} after step {self.latest_step}")
 
@@ -178,12 +183,15 @@ class Checkpoints:
 
     def _try(self, step: int, template: TrainState) -> tuple[TrainState | None, str | None]:
         """The state, or what is wrong with it."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         try:
             manifest = self.manifest(step)
-            self._refuse_another_model(step, template, manifest)
-            state = self._read(step, state=ocp.args.StandardRestore(abstract))
+            wanted = _as_it_was_kept(template, manifest)
+            self._refuse_another_model(step, wanted, manifest)
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _on_disk(wanted))
+            state = TrainState(**self._read(step, state=ocp.args.StandardRestore(abstract)))
             check_arrays(state, manifest)
+            if template.coefficients and not state.coefficients:
+                state = state.replace(coefficients=_zeros(template.coefficients))
             if int(state.step) != step:
                 raise Damaged(f"it is of step {int(state.step)}")
             return state, None
@@ -233,6 +241,22 @@ class Checkpoints:
                 self._manager.close()
             except Exception as error:
                 self._warn(f"the last checkpoint could not be saved ({named(error)})")
+
+
+def _on_disk(state: TrainState) -> dict:
+    """What is saved of a state. Orbax wants the same containers when it reads, those that are empty among them."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return fields if state.coefficients else {k: v for k, v in fields.items() if k != "coefficients"}
+
+
+def _as_it_was_kept(template: TrainState, manifest: Manifest) -> TrainState:
+    """Before version 0.2 a state had no running means of coefficients."""
+    kept = any(name.startswith("coefficients/") for name in manifest["arrays"])
+    return template if kept else template.replace(coefficients={})
+
+
+def _zeros(template):
+    return jax.tree.map(lambda leaf: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding), template)
 
 
 class _NewestAndBest:

@@ -73,7 +73,15 @@ def steps_and_arguments(
 
     stop = {"stop": ((run.layout.mesh.size,), jnp.int32)} if with_votes else {}
     examples = evaluation_batch_size(run, test_examples)
-    train_step = make_train_step(run.model, run.optimizer, run.layout, task, ema_decay=config.ema_decay, **run.pixels)
+    train_step = make_train_step(
+        run.model,
+        run.optimizer,
+        run.layout,
+        task,
+        ema_decay=config.ema_decay,
+        temperature=run.temperature,
+        **run.pixels,
+    )
     eval_step = make_eval_step(run.model, run.layout, task, **run.pixels)
     return (
         (train_step, (state, shapes(config.batch_size, training=True, **stop))),

@@ -142,7 +142,15 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in filter(flat.__contains__, positive):
         if not flat[key] > 0:
             raise UserError(f"{key} must be positive, not {flat[key]}")
-    for key in ("learning_rate", "weight_decay", "warmup_epochs", "temperature_epochs", "seed", "data.workers", "data.max_corrupt"):
+    for key in (
+        "learning_rate",
+        "weight_decay",
+        "warmup_epochs",
+        "temperature_epochs",
+        "seed",
+        "data.workers",
+        "data.max_corrupt",
+    ):
         if not flat[key] >= 0:
             raise UserError(f"{key} must not be negative: {flat[key]}")
     for key in filter(flat.__contains__, ("label_smoothing", "momentum")):

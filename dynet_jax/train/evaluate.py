@@ -1,6 +1,6 @@
 """Exact evaluation: every test example counts once, on any number of devices and hosts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import jax
@@ -35,6 +35,19 @@ def evaluate(
 
     Raises UserError if none can. None if the vote, which is asked before every batch, is to stop before the end.
     """
+    sums = []
+    for batch in device_batches(run, source):
+        if vote is None:
+            sums.append(eval_step(variables, batch))
+        elif vote.decided:
+            return None
+        else:
+            sums.append(vote.count(eval_step(variables, vote.attach(batch))))
+    return summarise(run, sums, source)
+
+
+def device_batches(run: Run, source: Source) -> Iterator[dict[str, jax.Array]]:
+    """The examples of a source in their order, as batches on the devices, with a 'mask' of 1 where there is one."""
     batches = evaluation_batches(
         source,
         run.task.evaluation_transform(),
@@ -46,15 +59,11 @@ def evaluate(
         workers=run.config.data.workers,
         corrupt=run.corrupt,
     )
-    sums = []
-    for batch in batches:
-        batch = to_devices(batch, run.layout)
-        if vote is None:
-            sums.append(eval_step(variables, batch))
-        elif vote.decided:
-            return None
-        else:
-            sums.append(vote.count(eval_step(variables, vote.attach(batch))))
+    return (to_devices(batch, run.layout) for batch in batches)
+
+
+def summarise(run: Run, sums: list[dict], source: Source) -> dict[str, float]:
+    """The task's metrics, and 'examples'. Raises UserError if there is none."""
     examples = int(sum(batch["examples"] for batch in jax.device_get(sums)))
     if not examples:
         raise UserError(f"none of the {len(source)} test images can be decoded")

@@ -23,6 +23,7 @@ from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.init_from import initialise_from
 from dynet_jax.train.interruption import Interruption, StopVote
 from dynet_jax.train.metrics import MetricWriter, means, read_metrics
+from dynet_jax.train.movement import DeadCoefficients
 from dynet_jax.train.profile import Profile
 from dynet_jax.train.progress import Progress, warn
 from dynet_jax.train.startup import Start, start_up
@@ -88,6 +89,7 @@ class _Session:
         self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
         self.profile = Profile(workdir, profile_steps, say=lambda line: self.progress.say(line))
         self.illustrate = self.run.task.illustrator(self.run.model, self.test_source, **self.run.pixels)
+        self.dead = DeadCoefficients(self.run.total_steps, warn if jax.process_index() == 0 else lambda line: None)
         self.window: list[dict] = []  # sums of the steps since the last report
         self.ready: tuple[int, list[dict]] | None = None  # a finished window, not yet reported
         for row in read_metrics(self.writer.path, "test"):
@@ -226,6 +228,7 @@ class _Session:
         learning_rate = float(self.run.schedule(step - 1))
         rate = self.progress.report(step, values["loss"], self.run.task.progress(values), learning_rate)
         self.writer.write(step, "train", {**values, "learning_rate": learning_rate, "images_per_second": rate})
+        self.dead.look(step, values)
 
     def _refuse_divergence(self, step: int, window: list[dict]) -> None:
         bad = first_bad_step(window, step)

@@ -47,11 +47,14 @@ def make_schedule(
     return optax.join_schedules([warmup, poly], [warmup_steps])
 
 
-def make_temperature_schedule(
-    start: float | None, end: float, decay_steps: int
-) -> optax.Schedule | None:
-    """Linear from `start` to `end` in `decay_steps`, as DY-CNN has it, and `end` from there on; None without a start."""
-    return None if start is None else optax.linear_schedule(start, end, max(1, decay_steps))
+def make_temperature_schedule(start: float, end: float, steps: int) -> optax.Schedule:
+    """Linear from `start` to `end` in so many steps, and `end` from there on: DY-CNN's, with 30, 1 and ten epochs.
+
+    >>> schedule = make_temperature_schedule(30.0, 1.0, 10)
+    >>> [float(schedule(step)) for step in (0, 5, 10, 11)]
+    [30.0, 15.5, 1.0, 1.0]
+    """
+    return optax.linear_schedule(start, end, max(1, steps))
 
 
 def make_optimizer(
@@ -79,43 +82,54 @@ def make_optimizer(
     """
     if decay_parameters not in DECAYED:
         raise UserError(f"unknown decay_parameters {decay_parameters!r}; {suggest(decay_parameters, DECAYED)}")
-
-    def decayed(pattern):
-        chosen, decays = _takes("weight_decays", weight_decays, pattern), DECAYED[decay_parameters]
-        return lambda params: jax.tree.map(operator.and_, chosen(params), decays(params))
-
-    by_pattern = [optax.add_decayed_weights(decay, mask=decayed(pattern)) for pattern, decay in weight_decays]
-    factors = [
-        optax.masked(optax.scale(factor), _takes("learning_rate_factors", learning_rate_factors, pattern))
-        for pattern, factor in learning_rate_factors
-    ]
-    decay = optax.add_decayed_weights(weight_decay, mask=decayed(None))
     return optax.chain(
         # The identity keeps the state's layout, so that clipping can be turned on when a run goes on.
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
-        optax.chain(decay, *by_pattern) if by_pattern else decay,
-        optax.sgd(schedule, momentum=momentum),
-        *factors,
+        _decay(weight_decay, weight_decays, DECAYED[decay_parameters]),
+        _scaled(optax.sgd(schedule, momentum=momentum), learning_rate_factors),
     )
 
 
-def _takes(key: str, by_pattern: ByPattern, pattern: str | None) -> Callable:
-    """params -> for each whether `pattern` is the first of `by_pattern` that its name matches; None: no one is."""
+def _decay(weight_decay: float, by_pattern: ByPattern, decays: Callable) -> optax.GradientTransformation:
+    """Adds the decay of each parameter."""
+    plain = optax.add_decayed_weights(weight_decay, mask=decays)
 
-    def mask(params):
-        def first(path, _):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return next((p for p, _ in by_pattern if re.search(p, name)), None)
+    def update(updates, state, params):
+        rates = _by_pattern("weight_decays", by_pattern, weight_decay, params)
+        decayed = jax.tree.map(lambda u, p, rate, on: u + rate * p if on else u, updates, params, rates, decays(params))
+        return decayed, state
 
-        firsts = jax.tree_util.tree_map_with_path(first, params)
-        found = set(jax.tree.leaves(firsts, is_leaf=lambda leaf: leaf is None))
-        for p, _ in by_pattern:
-            if p not in found:
-                names = sorted({jax.tree_util.keystr(path[:1], simple=True) for path, _ in jax.tree.leaves_with_path(params)})
-                raise UserError(
-                    f"no parameter of the network takes its {key} from {p!r}; parameters have names like "
-                    f"{', '.join(names[:4])}/..."
-                )
-        return jax.tree.map(lambda p: p == pattern, firsts, is_leaf=lambda leaf: leaf is None)
+    return _laid_out_as(plain, update, "weight_decays", by_pattern) if by_pattern else plain
 
-    return mask
+
+def _scaled(inner: optax.GradientTransformation, by_pattern: ByPattern) -> optax.GradientTransformation:
+    """The updates of `inner` times the factor of each parameter."""
+
+    def update(updates, state, params):
+        updates, state = inner.update(updates, state, params)
+        factors = _by_pattern("learning_rate_factors", by_pattern, 1.0, params)
+        return jax.tree.map(lambda value, factor: factor * value, updates, factors), state
+
+    return _laid_out_as(inner, update, "learning_rate_factors", by_pattern) if by_pattern else inner
+
+
+def _laid_out_as(plain: optax.GradientTransformation, update: Callable, key: str, by_pattern: ByPattern):
+    """`update` with the state of `plain`, so that patterns can be set or removed when a run goes on."""
+
+    def init(params):
+        _by_pattern(key, by_pattern, 1.0, params)  # a mistake is found before the first step
+        return plain.init(params)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _by_pattern(key: str, by_pattern: ByPattern, default: float, params):
+    """The number of every parameter. Raises UserError for an expression that matches none."""
+    names = jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
+    )
+    for pattern, _ in by_pattern:
+        if not any(re.search(pattern, name) for name in jax.tree.leaves(names)):
+            some = ", ".join(sorted(jax.tree.leaves(names))[:2])
+            raise UserError(f"{key} has {pattern!r}, which no parameter's name matches; names are like {some}")
+    return jax.tree.map(lambda name: next((v for p, v in by_pattern if re.search(p, name)), default), names)

@@ -14,9 +14,9 @@ from dynet_jax.data.cache import CachedSource
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model, list_models
-from dynet_jax.models.registry import task_of_model
+from dynet_jax.models.registry import default_arguments, task_of_model
 from dynet_jax.train.distributed import Layout
-from dynet_jax.train.optim import make_optimizer, make_schedule
+from dynet_jax.train.optim import make_optimizer, make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
 from dynet_jax.train.task import Task, make_task
 
@@ -31,6 +31,7 @@ class Run:
     model: nn.Module
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
+    temperature: optax.Schedule | None  # of annealed predictors
     steps_per_epoch: int
     total_steps: int
     corrupt: CorruptImages  # met so far, in training and in evaluation
@@ -69,7 +70,16 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     optimizer = make_run_optimizer(config, schedule)
     corrupt = CorruptImages(config.data.max_corrupt)
     model, task = build_model(config, layout), make_task(config)
-    return Run(config, layout, task, model, schedule, optimizer, steps_per_epoch, total_steps, corrupt)
+    temperature = make_temperature(config, steps_per_epoch)
+    return Run(config, layout, task, model, schedule, optimizer, temperature, steps_per_epoch, total_steps, corrupt)
+
+
+def make_temperature(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule | None:
+    """From `temperature_from` to the network's own temperature in `temperature_epochs`; None where it is constant."""
+    if config.temperature_from is None:
+        return None
+    end = config.model.get("temperature", default_arguments(config.model.name)["temperature"])
+    return make_temperature_schedule(config.temperature_from, end, round(config.temperature_epochs * steps_per_epoch))
 
 
 def count_steps(config: ml_collections.ConfigDict, train_examples: int) -> tuple[int, int]:
@@ -103,6 +113,10 @@ def build_model(config: ml_collections.ConfigDict, layout: Layout) -> nn.Module:
     if task_of_model(name) != task:
         others = ", ".join(list_models(task=task))
         raise UserError(f"{name} is a network for {task_of_model(name)}, not for {task}; those are {others}")
+    if config.temperature_from is not None:
+        if "temperature" not in default_arguments(name):
+            raise UserError(f"temperature_from is for networks with predictors, and {name} is static; leave it None")
+        arguments["annealed"] = True
     return create_model(
         name,
         **arguments,

@@ -9,12 +9,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
+
 
 @flax.struct.dataclass
 class TrainState:
     """Step count (int32), parameters, BatchNorm statistics and the optimiser's state (float32), on every device.
 
     `ema` holds moving averages of the parameters and statistics, laid out like `variables`; it is {} without them.
+    `coefficients` holds running means over the data of a dynamic network's coefficients, {layer: [group_size, features
+    or 1]}, to measure their movement from; 0 where none have been seen.
     """
 
     step: jax.Array
@@ -22,6 +26,7 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     ema: Any = flax.struct.field(default_factory=dict)
+    coefficients: Any = flax.struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -62,9 +67,15 @@ def state_shapes(
 
 def _initialiser(model, optimizer, image_size, with_ema):
     def initialise(key):
-        variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)), train=False)
+        with sown_coefficients():
+            variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)), train=False)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
-        state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+        coefficients = {
+            name: jnp.zeros(values.shape[1:]) for name, values in named_coefficients(variables.get(COLLECTION, {}))
+        }
+        state = TrainState(
+            jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), coefficients=coefficients
+        )
         return state.replace(ema=state.variables) if with_ema else state
 
     return initialise

@@ -11,9 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
+from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
+from dynet_jax.layers.dynamic import TEMPERATURE
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.distributed import AXES, BATCH, REPLICATED, Layout
+from dynet_jax.train.movement import KEY, movement_metrics, movement_sums
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.task import Batch, Task
 
@@ -29,6 +33,7 @@ def make_train_step(
     mean,
     std,
     ema_decay: float | None = None,
+    temperature: optax.Schedule | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """(state, batch) -> (new state, sums of 'loss', 'examples' and what the task reports over the batch).
 
@@ -38,19 +43,28 @@ def make_train_step(
     batch at once.
 
     'gradient_norm', 'statistics_norm' and 'parameter_norm' (both after the update) come times the batch size, like sums
-    over it. They are finite if no entry has become infinite or NaN.
+    over it. They are finite if no entry has become infinite or NaN. So do, of a dynamic network, the metrics of
+    `movement_metrics`.
 
     With `ema_decay` d, state.ema follows the parameters and statistics: d ema + (1 - d) new, where d is at most
     (1 + step) / (10 + step), so that the first steps are soon forgotten.
+
+    With `temperature` the annealed predictors have that temperature: the step at n trains with temperature(n).
     """
 
     def loss_and_gradients(params, batch_stats, images, labels):
         def mean_loss(params):
             variables = {"params": params, "batch_stats": batch_stats}
             images_ = normalize(images, mean, std)
-            outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats"])
+            with sown_coefficients():
+                outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats", COLLECTION])
             losses, sums = task.losses(outputs, labels)
-            return jnp.mean(losses), (updates["batch_stats"], {"loss": jnp.sum(losses), **sums})
+            sums = {
+                "loss": jnp.sum(losses),
+                **sums,
+                KEY: movement_sums(named_coefficients(updates.get(COLLECTION, {}))),
+            }
+            return jnp.mean(losses), (updates["batch_stats"], sums)
 
         gradients, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(params)
         return gradients, batch_stats, sums
@@ -58,7 +72,8 @@ def make_train_step(
     def step(state, batch):
         # Without this, shard_map sums the gradient of replicated parameters over the devices by itself, once for every
         # micro-batch; with it the gradients stay local until the one mean below.
-        params, batch_stats = lax.pcast((state.params, state.batch_stats), AXES, to="varying")
+        batch_stats = _at_temperature(state.batch_stats, temperature, state.step)
+        params, batch_stats = lax.pcast((state.params, batch_stats), AXES, to="varying")
         images, labels = (
             value.reshape(-1, layout.micro_batch, *value.shape[1:]) for value in (batch["image"], batch["label"])
         )
@@ -77,17 +92,19 @@ def make_train_step(
         gradients, batch_stats = jax.tree.map(lambda v: v / count, lax.pmean((gradients, batch_stats), AXES))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new_state = TrainState(state.step + 1, params, batch_stats, opt_state)
+        metrics = _sum_over_devices({**sums, "examples": jnp.float32(count * layout.micro_batch), **_votes(batch)})
+        examples = metrics["examples"]
+        movement, coefficients = movement_metrics(metrics.pop(KEY), examples, state.coefficients)
+        new_state = TrainState(state.step + 1, params, batch_stats, opt_state, coefficients=coefficients)
         if ema_decay is not None:
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-            new_state = new_state.replace(ema=optax.incremental_update(new_state.variables, state.ema, 1 - decay))
+            ema = optax.incremental_update(new_state.variables, state.ema, 1 - decay)
+            ema["batch_stats"] = _at_temperature(ema["batch_stats"], temperature, state.step)
+            new_state = new_state.replace(ema=ema)
 
-        sums |= {"examples": jnp.float32(count * layout.micro_batch), **_votes(batch)}
-        metrics = lax.psum(sums, AXES)
-        metrics["gradient_norm"] = optax.global_norm(gradients) * metrics["examples"]
-        metrics["statistics_norm"] = optax.global_norm(batch_stats) * metrics["examples"]
-        metrics["parameter_norm"] = optax.global_norm(params) * metrics["examples"]
-        return new_state, metrics
+        norms = {"gradient_norm": gradients, "statistics_norm": batch_stats, "parameter_norm": params}
+        metrics |= {name: optax.global_norm(tree) * examples for name, tree in norms.items()}
+        return new_state, metrics | {name: value * examples for name, value in movement.items()}
 
     sharded = jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED)
     return jax.jit(sharded, donate_argnums=0)
@@ -107,6 +124,22 @@ def make_eval_step(model: nn.Module, layout: Layout, task: Task, *, mean, std) -
         return lax.psum({**sums, "examples": jnp.sum(batch["mask"]), **_votes(batch)}, AXES)
 
     return jax.jit(jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED))
+
+
+def _sum_over_devices(sums):
+    """As one vector: a single collective, however many sums there are."""
+    vector, restore = ravel_pytree(sums)
+    return restore(lax.psum(vector, AXES))
+
+
+def _at_temperature(batch_stats, schedule: optax.Schedule | None, step: jax.Array):
+    """The statistics with the temperature of that step in every annealed predictor."""
+    if schedule is None:
+        return batch_stats
+    temperature = jnp.asarray(schedule(step), jnp.float32)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: temperature if path[-1].key == TEMPERATURE else leaf, batch_stats
+    )
 
 
 def _votes(batch: Batch) -> Metrics:

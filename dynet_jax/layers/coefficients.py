@@ -1,0 +1,102 @@
+"""The coefficients of a network seen, or replaced, from outside of it: the network's own code takes no part.
+
+Whether a predictor serves a block or one layer, coefficients are named by the convolution that uses them, such as
+'stage3_block1/spatial'; those of its second call in one pass are 'NAME (2)', and so on.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
+
+COLLECTION, _NAME = "coefficients", "of_this_layer"
+
+
+def sown_coefficients() -> contextlib.AbstractContextManager:
+    """Within it, `model.apply(..., mutable=[COLLECTION])` returns a collection for `named_coefficients`.
+
+    They are sown and not put aside, because they have to leave rematerialised blocks as results.
+    """
+    return nn.intercept_methods(_sow)
+
+
+def named_coefficients(collection: Mapping) -> Iterator[tuple[str, jax.Array]]:
+    """(name of the convolution, [batch, group_size, features or 1] float32), for each.
+
+    They come in the order in which they are computed, except that JAX sorts those of rematerialised blocks by name.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer, x = DynamicConv(8, (3, 3)), jnp.ones((2, 4, 4, 3))
+    >>> with sown_coefficients():
+    ...     _, variables = layer.init_with_output(jax.random.key(0), x)
+    >>> [(name, values.shape) for name, values in named_coefficients(variables[COLLECTION])]
+    [('network', (2, 6, 8))]
+    """
+    for (*path, _), calls in flatten_dict(dict(collection)).items():
+        for number, values in enumerate(calls, start=1):
+            yield _call("/".join(path), number), values.astype(jnp.float32)
+
+
+def replaced_coefficients(coefficients: Mapping[str, jax.Array]) -> contextlib.AbstractContextManager:
+    """Within it, one pass of a network takes these coefficients in place of those that it predicts.
+
+    coefficients: {name: what can be broadcast to [batch, group_size, features or 1]}; those without a name here stay.
+    """
+    calls: Counter = Counter()
+
+    def replaced(module, own):
+        name = "/".join(module.path)
+        calls[name] += 1
+        given = coefficients.get(_call(name, calls[name]))
+        return own if given is None else jnp.broadcast_to(given, own.shape).astype(own.dtype)
+
+    def intercept(call, arguments, keywords, context):
+        module = context.module
+        if context.method_name == "__call__" and isinstance(module, DynamicConv):
+            own, with_others = _given(arguments, keywords)
+            if own is not None:
+                arguments, keywords = with_others(replaced(module, own))
+        outputs = call(*arguments, **keywords)
+        if _serves_one_layer(context):
+            return (replaced(module.parent, outputs[0]),)
+        return outputs
+
+    return nn.intercept_methods(intercept)
+
+
+def _sow(call, arguments, keywords, context):
+    outputs = call(*arguments, **keywords)
+    if _serves_one_layer(context):
+        context.module.parent.sow(COLLECTION, _NAME, outputs[0])
+    elif context.method_name == "__call__" and isinstance(context.module, DynamicConv):
+        own, _ = _given(arguments, keywords)
+        if own is not None:
+            context.module.sow(COLLECTION, _NAME, own)
+    return outputs
+
+
+def _serves_one_layer(context) -> bool:
+    module = context.module
+    return (
+        context.method_name == "__call__"
+        and isinstance(module, CoefficientPredictor)
+        and isinstance(module.parent, DynamicConv)
+    )
+
+
+def _given(arguments, keywords):
+    """The coefficients that a DynamicConv is called with, or None, and how to call it with others."""
+    if len(arguments) > 1:
+        return arguments[1], lambda other: ((arguments[0], other, *arguments[2:]), keywords)
+    return keywords.get("coefficients"), lambda other: (arguments, {**keywords, "coefficients": other})
+
+
+def _call(name: str, number: int) -> str:
+    name = name or "network"
+    return name if number == 1 else f"{name} ({number})"

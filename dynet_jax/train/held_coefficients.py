@@ -1,0 +1,108 @@
+"""Evaluation of a dynamic network whose coefficients are not those that it predicts from the image at hand.
+
+It is the direct test of whether a network uses them: one whose accuracy stays has learnt nothing from the image that a
+static kernel could not hold.
+"""
+
+from collections.abc import Callable, Iterable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dynet_jax.data.record import Source
+from dynet_jax.data.subset import Subset, shuffled
+from dynet_jax.errors import UserError, suggest
+from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, replaced_coefficients, sown_coefficients
+from dynet_jax.ops.pixels import normalize
+from dynet_jax.train.distributed import AXES, BATCH, REPLICATED
+from dynet_jax.train.evaluate import device_batches, summarise
+from dynet_jax.train.setup import Run
+
+Coefficients = dict[str, jax.Array]
+
+HELD = {
+    "frozen": "each coefficient at its mean over the test images",
+    "shuffled": "all coefficients of another test image, chosen at random",
+    "half": "all coefficients at 0.5",
+}
+
+
+def evaluate_held(run: Run, variables: dict, source: Source, how: str, *, seed: int = 0) -> dict[str, float]:
+    """The metrics of `dynet_jax.train.evaluate.evaluate`, with coefficients as one of `HELD` says.
+
+    'frozen' reads the images twice, once for the means. With 'shuffled' the other image, whose coefficients are those of
+    an undisturbed pass, depends on `seed` alone; an image counts where both can be decoded.
+    Raises UserError for a static network, another `how`, or 'shuffled' with fewer than two images or sliding windows.
+    """
+    if how not in HELD:
+        raise UserError(f"coefficients cannot be {how!r}; {suggest(how, HELD)}")
+    layers = run.state_template().coefficients
+    if not layers:
+        raise UserError(f"{run.config.model.name} is static: it has no coefficients that could be {how}")
+    step = _make_step(run)
+    if how == "shuffled":
+        batches = _with_donors(run, source, seed)
+        sums = [step(variables, None, batch, donors) for batch, donors in batches]
+    else:
+        half = dict.fromkeys(layers, jnp.float32(0.5))
+        held = half if how == "half" else mean_coefficients(run, variables, source)
+        sums = [step(variables, held, batch, None) for batch in device_batches(run, source)]
+    return summarise(run, sums, source)
+
+
+def mean_coefficients(run: Run, variables: dict, source: Source) -> Coefficients:
+    """{layer: [group_size, features or 1]}, over the images of the source that can be decoded."""
+
+    def step(variables, batch):
+        coefficients = _predicted(run.model, variables, normalize(batch["image"], **run.pixels))
+        sums = {name: jnp.einsum("b,b...->...", batch["mask"], values) for name, values in coefficients.items()}
+        return lax.psum((sums, batch["mask"].sum()), AXES)
+
+    step, total = _compiled(run, step, (REPLICATED, BATCH)), None
+    for batch in device_batches(run, source):
+        sums = step(variables, batch)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    sums, examples = total
+    return jax.tree.map(lambda value: value / jnp.maximum(1.0, examples), sums)
+
+
+def _make_step(run: Run) -> Callable:
+    """(variables, held coefficients or None, batch, donors or None) -> the task's sums."""
+
+    def step(variables, held, batch, donors):
+        if held is None:
+            held = _predicted(run.model, variables, normalize(donors["image"], **run.pixels))
+            batch = {**batch, "mask": batch["mask"] * donors["mask"]}
+
+        def apply(images):
+            with replaced_coefficients(held):
+                return run.model.apply(variables, images, train=False)
+
+        sums = run.task.evaluate(apply, normalize(batch["image"], **run.pixels), batch)
+        return lax.psum({**sums, "examples": jnp.sum(batch["mask"])}, AXES)
+
+    return _compiled(run, step, (REPLICATED, REPLICATED, BATCH, BATCH))
+
+
+def _compiled(run: Run, step: Callable, in_specs) -> Callable:
+    return jax.jit(jax.shard_map(step, mesh=run.layout.mesh, in_specs=in_specs, out_specs=REPLICATED))
+
+
+def _predicted(model: nn.Module, variables: dict, images: jax.Array) -> Coefficients:
+    with sown_coefficients():
+        _, sown = model.apply(variables, images, train=False, mutable=[COLLECTION])
+    return dict(named_coefficients(sown[COLLECTION]))
+
+
+def _with_donors(run: Run, source: Source, seed: int) -> Iterable[tuple]:
+    """Batches in a random order, each with that of the images before it in that order: of any class, never itself."""
+    if run.config.get("inference") == "slide":
+        raise UserError("coefficients of another image do not fit windows; use --config.inference=whole")
+    if len(source) < 2:
+        raise UserError("coefficients of another image need two test images")
+    order = shuffled(source, seed).indices
+    streams = (device_batches(run, Subset(source, indices)) for indices in (order, np.roll(order, 1)))
+    return zip(*streams, strict=True)
