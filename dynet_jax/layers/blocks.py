@@ -69,7 +69,7 @@ class Dynamic:
             raise UserError(f"min_hidden_features must be a positive int, not {self.min_hidden_features!r}")
         if self.min_hidden_features > 1 and self.hidden_divisor is None:
             raise UserError(
-                f"min_hidden_features={self.min_hidden_features} is of predictors with a hidden layer; set hidden_divisor too"
+                f"min_hidden_features={self.min_hidden_features} is the width of a hidden layer; set hidden_divisor too"
             )
         for option in ("annealed", "normalize_pooled"):
             if type(getattr(self, option)) is not bool:

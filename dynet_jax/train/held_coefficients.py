@@ -33,8 +33,8 @@ HELD = {
 def evaluate_held(run: Run, variables: dict, source: Source, how: str, *, seed: int = 0) -> dict[str, float]:
     """The metrics of `dynet_jax.train.evaluate.evaluate`, with coefficients as one of `HELD` says.
 
-    'frozen' reads the images twice, once for the means. With 'shuffled' the other image, whose coefficients are those of
-    an undisturbed pass, depends on `seed` alone; an image counts where both can be decoded.
+    'frozen' reads the images twice, once for the means. With 'shuffled' the coefficients are those of an undisturbed
+    pass of the other image, which depends on `seed` alone; an image counts where both can be decoded.
     Raises UserError for a static network, another `how`, or 'shuffled' with fewer than two images or sliding windows.
     """
     if how not in HELD:

@@ -6,6 +6,7 @@ import jax
 import ml_collections
 
 from dynet_jax.errors import UserError
+from dynet_jax.layers.dynamic import TEMPERATURE
 from dynet_jax.train.integrity import named_leaves
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import Run
@@ -29,11 +30,13 @@ def initialise_from(workdir: Path, run: Run) -> tuple[TrainState, list[str]]:
     other, other_state = load_workdir(workdir)
     fresh = run.fresh_state()
     found, wanted = named_leaves(other_state.averaged_variables), named_leaves(fresh.variables)
+    found = {name: leaf for name, leaf in found.items() if not _is_temperature(name)}  # the schedule is the run's own
     into_backbone = run.config.task == "segmentation" and other.config.task == "classification"
     if into_backbone:
         found = dict(filter(None, map(_of_backbone, found.items())))
     _check_alike(workdir, other.config.model, run.config.model)
-    new = [name for name, leaf in wanted.items() if name not in found or found[name].shape != leaf.shape]
+    own = set(filter(_is_temperature, wanted))
+    new = [n for n, leaf in wanted.items() if n not in own and (n not in found or found[n].shape != leaf.shape)]
     extra = [name for name in found if name not in wanted]
     strange = [name for name in (*new, *extra) if not _may_be_new(name, into_backbone)]
     if strange:
@@ -45,7 +48,10 @@ def initialise_from(workdir: Path, run: Run) -> tuple[TrainState, list[str]]:
         )
     if new:
         new = [name for name in wanted if _may_be_new(name, into_backbone)]
-    leaves = [leaf if name in new else jax.device_put(found[name], leaf.sharding) for name, leaf in wanted.items()]
+    leaves = [
+        leaf if name in new or name in own else jax.device_put(found[name], leaf.sharding)
+        for name, leaf in wanted.items()
+    ]
     variables = jax.tree.unflatten(jax.tree.structure(fresh.variables), leaves)
     state = fresh.replace(params=variables["params"], batch_stats=variables["batch_stats"])
     return (state.replace(ema=jax.tree.map(lambda leaf: leaf.copy(), variables)) if fresh.ema else state), new
@@ -55,6 +61,10 @@ def _of_backbone(item: tuple[str, jax.Array]) -> tuple[str, jax.Array] | None:
     """An array of a classifier under its name in a network that has the classifier as its backbone."""
     (collection, _, name), leaf = item[0].partition("/"), item[1]
     return None if name.startswith(TOP) else (f"{collection}/{BACKBONE}{name}", leaf)
+
+
+def _is_temperature(name: str) -> bool:
+    return name.endswith(f"/{TEMPERATURE}")
 
 
 def _may_be_new(name: str, into_backbone: bool) -> bool:

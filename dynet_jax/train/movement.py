@@ -1,7 +1,7 @@
 """How far coefficients move while a network trains: by stage, between images, from their mean, and from one half.
 
-All three are root mean squares over the coefficients of a stage, made of sums over the batch, so that they are the same on
-any number of devices: the sum of every coefficient over the images, and for each stage the sum of squares.
+All three are root mean squares over the coefficients of a stage. They are made of sums over the batch, the sum of every
+coefficient and that of the squares of a layer's coefficients, and so they are the same on any number of devices.
 """
 
 import re
@@ -14,13 +14,17 @@ Arrays = dict[str, jax.Array]
 
 KEY = "coefficients"
 KEPT = 0.99  # of a running mean, at every step
-START = 0.5  # a sigmoid's; sums are of distances from it, which loses fewer digits while coefficients are near it
-DEAD = 0.01  # a deviation between images below which a network is as good as static
+DEAD, EARLY = 0.01, 300  # a deviation between images below which a network is as good as static, after so many steps
 
 
-def movement_sums(coefficients: Iterable[tuple[str, jax.Array]]) -> dict[str, Arrays]:
-    """(layer, [batch, group_size, features]) -> {'sums': {layer: [group_size, features]}, 'squares': {layer: []}}."""
-    distances = {name: jax.lax.stop_gradient(values) - START for name, values in coefficients}
+def movement_sums(coefficients: Iterable[tuple[str, jax.Array]], running: Arrays) -> dict[str, Arrays]:
+    """What `movement_metrics` needs of some images: sums over them that may be added up over devices.
+
+    coefficients: (layer, [batch, group_size, features]). running: {layer: [group_size, features]}, the running means.
+    Returns {'sums': {layer: [group_size, features]}, 'squares': {layer: []}} of distances from the running means: of
+    coefficients themselves, small deviations would be lost by rounding.
+    """
+    distances = {n: jax.lax.stop_gradient(values) - _center(running[n]) for n, values in coefficients}
     return {
         "sums": {name: values.sum(axis=0) for name, values in distances.items()},
         "squares": {name: jnp.square(values).sum() for name, values in distances.items()},
@@ -30,26 +34,32 @@ def movement_sums(coefficients: Iterable[tuple[str, jax.Array]]) -> dict[str, Ar
 def movement_metrics(
     sums: Mapping[str, Arrays], examples: jax.Array, running: Arrays
 ) -> tuple[dict[str, jax.Array], Arrays]:
-    """What `movement_sums` gives, summed over `examples` images, and the running means before this step.
+    """What `movement_sums` gives, added up over `examples` images, and the same running means.
 
-    Returns {'coefficients/stage1/deviation': ..., '.../from_mean', '.../from_half'} and the running means after it. A
-    running mean of 0, which no sigmoid or softmax has, is one that has yet to begin.
+    Returns {'coefficients/stage1/deviation': ..., '.../from_mean', '.../from_half'} and the running means after it.
     """
     parts: dict[str, list] = {}
-    means = {name: total / examples for name, total in sums["sums"].items()}
-    centers = {name: jnp.where(running[name] == 0, mean, running[name] - START) for name, mean in means.items()}
-    for name, mean in means.items():
-        from_half = sums["squares"][name] / examples
-        between_images = from_half - jnp.square(mean).sum()
-        from_mean = between_images + jnp.square(mean - centers[name]).sum()
+    after = {}
+    for name, total in sums["sums"].items():
+        mean = total / examples  # of distances
+        between_images = sums["squares"][name] / examples - jnp.square(mean).sum()
+        batch_mean = _center(running[name]) + mean
+        begun = running[name] != 0
+        from_mean = between_images + jnp.where(begun, jnp.square(mean), 0.0).sum()
+        from_half = between_images + jnp.square(batch_mean - 0.5).sum()
         parts.setdefault(stage_of(name), []).append((between_images, from_mean, from_half, float(mean.size)))
+        after[name] = jnp.where(begun, running[name] + (1 - KEPT) * mean, batch_mean)
     metrics = {}
     for stage, rows in parts.items():
         *squares, count = map(sum, zip(*rows))
         for key, square in zip(("deviation", "from_mean", "from_half"), squares):
             metrics[f"{KEY}/{stage}/{key}"] = jnp.sqrt(jnp.maximum(square, 0.0) / count)
-    after = {name: START + KEPT * centers[name] + (1 - KEPT) * mean for name, mean in means.items()}
     return metrics, after
+
+
+def _center(running: jax.Array) -> jax.Array:
+    """The running mean; where it is 0, which that of no sigmoid or softmax is, it has yet to begin."""
+    return jnp.where(running == 0, 0.5, running)
 
 
 def stage_of(name: str) -> str:
@@ -65,7 +75,8 @@ def stage_of(name: str) -> str:
 def of_stages(metrics: Mapping[str, float], key: str) -> dict[str, float]:
     """{stage: value} of one of the three, out of a row of metrics.
 
-    >>> of_stages({"loss": 1.0, "coefficients/stage2/deviation": 0.1, "coefficients/stage2/from_half": 0.2}, "deviation")
+    >>> row = {"loss": 1.0, "coefficients/stage2/deviation": 0.1, "coefficients/stage2/from_half": 0.2}
+    >>> of_stages(row, "deviation")
     {'stage2': 0.1}
     """
     found = (name.split("/") for name in metrics if name.startswith(f"{KEY}/") and name.endswith(f"/{key}"))
@@ -73,10 +84,13 @@ def of_stages(metrics: Mapping[str, float], key: str) -> dict[str, float]:
 
 
 class DeadCoefficients:
-    """Says once that coefficients hardly depend on the image, at the first report after a tenth of the steps."""
+    """Says once that coefficients hardly depend on the image: at the first report after a tenth of the steps.
+
+    Nothing is said of the first `EARLY` steps of a run, in which no network has got far.
+    """
 
     def __init__(self, total_steps: int, warn: Callable[[str], None]):
-        self._from, self._warn = total_steps / 10, warn
+        self._from, self._warn = max(EARLY, total_steps / 10), warn
 
     def look(self, step: int, metrics: Mapping[str, float]) -> None:
         """At a report's metrics."""
@@ -86,8 +100,8 @@ class DeadCoefficients:
         largest = max(deviations.values())
         if largest < DEAD:
             self._warn(
-                f"coefficients hardly depend on the image: at step {step} they deviate by {largest:.4f} between images in the "
-                "stage where they deviate most. So far the network is nearly static; predictors learn faster with "
+                f"coefficients hardly depend on the image: at step {step} they deviate by {largest:.4f} between images "
+                "in the stage where they deviate most, and the network is nearly static. Predictors learn faster with "
                 """--config.learning_rate_factors='[["predictor", 100]]' (docs/training.md)"""
             )
         self._warn = None

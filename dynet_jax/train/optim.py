@@ -3,7 +3,6 @@
 Parts of a network may have learning rates and decays of their own, by patterns on the names of parameters.
 """
 
-import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias

@@ -52,18 +52,15 @@ def make_train_step(
     With `temperature` the annealed predictors have that temperature: the step at n trains with temperature(n).
     """
 
-    def loss_and_gradients(params, batch_stats, images, labels):
+    def loss_and_gradients(params, batch_stats, coefficients, images, labels):
         def mean_loss(params):
             variables = {"params": params, "batch_stats": batch_stats}
             images_ = normalize(images, mean, std)
             with sown_coefficients():
                 outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats", COLLECTION])
             losses, sums = task.losses(outputs, labels)
-            sums = {
-                "loss": jnp.sum(losses),
-                **sums,
-                KEY: movement_sums(named_coefficients(updates.get(COLLECTION, {}))),
-            }
+            movement = movement_sums(named_coefficients(updates.get(COLLECTION, {})), coefficients)
+            sums = {"loss": jnp.sum(losses), **sums, KEY: movement}
             return jnp.mean(losses), (updates["batch_stats"], sums)
 
         gradients, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(params)
@@ -73,19 +70,19 @@ def make_train_step(
         # Without this, shard_map sums the gradient of replicated parameters over the devices by itself, once for every
         # micro-batch; with it the gradients stay local until the one mean below.
         batch_stats = _at_temperature(state.batch_stats, temperature, state.step)
-        params, batch_stats = lax.pcast((state.params, batch_stats), AXES, to="varying")
+        of_state = lax.pcast((state.params, batch_stats, state.coefficients), AXES, to="varying")
         images, labels = (
             value.reshape(-1, layout.micro_batch, *value.shape[1:]) for value in (batch["image"], batch["label"])
         )
         count = images.shape[0]
         if count == 1:
-            results = loss_and_gradients(params, batch_stats, images[0], labels[0])
+            results = loss_and_gradients(*of_state, images[0], labels[0])
         else:
 
             def accumulate(total, micro_batch):
-                return jax.tree.map(jnp.add, total, loss_and_gradients(params, batch_stats, *micro_batch)), None
+                return jax.tree.map(jnp.add, total, loss_and_gradients(*of_state, *micro_batch)), None
 
-            shapes = jax.eval_shape(loss_and_gradients, params, batch_stats, images[0], labels[0])
+            shapes = jax.eval_shape(loss_and_gradients, *of_state, images[0], labels[0])
             zeros = jax.tree.map(lambda s: lax.pcast(jnp.zeros(s.shape, s.dtype), AXES, to="varying"), shapes)
             results, _ = lax.scan(accumulate, zeros, (images, labels))
         gradients, batch_stats, sums = results

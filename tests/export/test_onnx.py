@@ -46,6 +46,12 @@ def test_every_network(name):
     assert_same(logits(session(name), images(*SHAPES[0])[1:2]), expected(name, *SHAPES[0])[1:2])
 
 
+@pytest.mark.parametrize("name", ["dy_mobile", "dy_cnn_resnet18"])
+def test_every_option_of_predictors(name):
+    options = {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "min_hidden_features": 3}
+    assert_same(logits(session(name, **options), images(3, 65, 96)), expected(name, 3, 65, 96, **options))
+
+
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_mobilenet_v3_small", "condconv_resnet18", "shufflenet_v2"])
 def test_valid_by_the_checker(name):
     onnx.checker.check_model(program_to_onnx(network(name)[2], **OPTIONS), full_check=True)

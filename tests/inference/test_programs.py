@@ -47,6 +47,18 @@ def test_every_network_natively(name, threads):
     assert_same(model.logits(images(3, 65, 96)[1:2]), expected(name, 3, 65, 96)[1:2])
 
 
+PREDICTORS = {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "min_hidden_features": 3}
+
+
+@pytest.mark.parametrize("runtime", ["jax", pytest.param("native", marks=needs_compiler)])
+@pytest.mark.parametrize("name", ["dy_mobile", "dy_cnn_resnet18"])  # a predictor for each block, and for each layer
+def test_every_option_of_predictors(name, runtime):
+    _, _, program = network(name, **PREDICTORS)
+    assert not {operation.name for operation in program.operations if "predictor/norm" in operation.name}
+    inference = InferenceModel(program, Preprocessing(SIZE, SIZE, **PIXELS), NAMES, runtime=runtime)
+    assert_same(inference.logits(images(3, 65, 96)), expected(name, 3, 65, 96, **PREDICTORS))
+
+
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_resnet18", "dy_shuffle", "dy_mobilenet_v3_small"])

@@ -56,6 +56,23 @@ def test_a_state_comes_back_on_any_number_of_devices(tmp_path, devices):
     assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(state))
 
 
+def test_a_state_of_before_coefficients_were_measured(tmp_path):
+    """Its running means begin anew; that of a network without coefficients is laid out as it always was."""
+    save(tmp_path, 7)
+    assert "coefficients" not in (tmp_path / "checkpoints/7/state/_METADATA").read_text()
+    coefficients = {"stage1_block1/conv1": jnp.ones((6, 4))}
+    wanted = jax.eval_shape(lambda: make_state(0).replace(coefficients=coefficients))
+    state = Checkpoints(tmp_path).restore(on_devices(wanted, 2))
+    assert not np.asarray(state.coefficients["stage1_block1/conv1"]).any()
+    chex.assert_trees_all_equal(jax.device_get(state.params), jax.device_get(make_state(7).params))
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state.replace(step=jnp.int32(8), coefficients=coefficients), wait=True)
+    checkpoints.close()
+    again = Checkpoints(tmp_path).restore(on_devices(wanted, 2))
+    assert np.asarray(again.coefficients["stage1_block1/conv1"]).all()
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, score in ((1, 0.3), (2, 0.9), (3, 0.5), (4, None), (5, 0.9 - 1e-9), (6, None), (7, None)):

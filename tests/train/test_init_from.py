@@ -44,6 +44,18 @@ def test_everything_but_another_classifier_is_taken_over(tiny_config, trained, n
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state.opt_state))
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, 30.0), (30.0, None), (30.0, 8.0)])
+def test_a_temperature_is_the_runs_own(tiny_config, tmp_path, before, after):
+    """All else is taken over, the classifier too."""
+    config = tiny_config.copy_and_resolve_references()
+    config.epochs, config.temperature_from = 4 / 22, before
+    assert loop.train(config, tmp_path / "trained") == 0
+    state, names = initialise_from(tmp_path / "trained", fresh_run(tiny_config, temperature_from=after))
+    assert names == []
+    before_params = load_workdir(tmp_path / "trained")[1].params
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.params, before_params)))
+
+
 def test_averages_begin_where_the_parameters_do(tiny_config, trained):
     state, _ = initialise_from(trained, fresh_run(tiny_config, ema_decay=0.9))
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.ema, state.variables)))

@@ -83,3 +83,61 @@ def test_poly_decay():
     assert float(make_schedule(0.01, 0, 100, decay="poly")(0)) == pytest.approx(0.01)
     with pytest.raises(UserError, match="unknown schedule 'cosin'; did you mean cosine"):
         make_schedule(0.1, 0, 10, decay="cosin")
+
+
+@pytest.mark.parametrize("decay_parameters", ["kernels", "all"])
+def test_parts_of_a_network_have_rates_and_decays_of_their_own(decay_parameters):
+    """v = momentum v + (gradient + decay w); w = w - factor rate v; the first pattern that matches counts."""
+    rate, momentum, decay = 0.1, 0.9, 0.05
+    factors, decays = [["dense/k", 100.0], ["den", 7.0], ["^norm", 0.0]], (("conv|dense", 0.3), ("dynamic/kernel$", 0))
+    optimizer = make_optimizer(
+        optax.constant_schedule(rate),
+        momentum=momentum,
+        weight_decay=decay,
+        decay_parameters=decay_parameters,
+        learning_rate_factors=factors,
+        weight_decays=decays,
+    )
+    start, gradients = drawn(0), [drawn(seed) for seed in (1, 2)]
+    params, state = jax.tree.map(jnp.asarray, start), optimizer.init(start)
+    for gradient in gradients:
+        updates, state = jax.jit(optimizer.update)(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+
+    factor = {"dense/kernel": 100.0, "dense/bias": 7.0, "norm/scale": 0.0, "norm/bias": 0.0}
+    own_decay = {"conv": 0.3, "dense": 0.3, "dynamic": 0.0, "norm": decay}
+    for layer, parameters in PARAMETERS.items():
+        for name in parameters:
+            decayed = own_decay[layer] if decay_parameters == "all" or name == "kernel" else 0.0
+            w, v = start[layer][name].astype(float), 0.0
+            for gradient in gradients:
+                v = momentum * v + gradient[layer][name] + decayed * w
+                w = w - factor.get(f"{layer}/{name}", 1.0) * rate * v
+            np.testing.assert_allclose(params[layer][name], w, rtol=1e-5, atol=1e-5, err_msg=f"{layer}/{name}")
+
+
+def test_patterns_leave_the_state_as_it_is_laid_out():
+    """So that they can be set, changed and removed when a run goes on."""
+    options = {"momentum": 0.9, "weight_decay": 0.1, "decay_parameters": "kernels"}
+    plain = make_optimizer(optax.constant_schedule(0.1), **options)
+    patterns = {"learning_rate_factors": [("conv", 2.0)], "weight_decays": [("conv", 0.0)]}
+    other = make_optimizer(optax.constant_schedule(0.1), **options, **patterns)
+    assert jax.tree.structure(plain.init(drawn(0))) == jax.tree.structure(other.init(drawn(0)))
+
+
+@pytest.mark.parametrize("key", ["learning_rate_factors", "weight_decays"])
+def test_a_pattern_that_matches_nothing_is_a_mistake(key):
+    options = {
+        "momentum": 0.9,
+        "weight_decay": 0.1,
+        "decay_parameters": "kernels",
+        key: [["conv", 1.0], ["predctor", 2.0]],
+    }
+    with pytest.raises(UserError, match=f"{key} has 'predctor', which no parameter's name matches; .*conv/bias"):
+        make_optimizer(optax.constant_schedule(0.1), **options).init(drawn(0))
+
+
+def drawn(seed):
+    rng = np.random.default_rng(seed)
+    is_shape = lambda leaf: isinstance(leaf, tuple)  # noqa: E731
+    return jax.tree.map(lambda shape: rng.normal(size=shape).astype(np.float32), PARAMETERS, is_leaf=is_shape)

@@ -44,6 +44,14 @@ def assert_same_states(actual, expected):
     jax.tree_util.tree_map_with_path(compare, actual, expected)
 
 
+def assert_same_metrics(actual, expected):
+    """To 1e-5; a deviation, which is a small difference of larger sums, to 1e-3."""
+    for a, b in zip(actual, expected, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_allclose(a[key], b[key], rtol=1e-3 if "coefficients/" in key else 1e-5, err_msg=key)
+
+
 def make_batch(size, seed=0):
     rng = np.random.default_rng(seed)
     return {
@@ -93,7 +101,7 @@ def test_one_device_equals_the_textbook_step():
         state, loss = jax.jit(plain_step, static_argnums=1)(state, model, make_batch(16, index))
         losses.append(loss)
     actual, metrics = run_steps(1, 8)
-    assert_same_states(actual, jax.device_get(state))
+    assert_same_states(actual.replace(coefficients={}), jax.device_get(state).replace(coefficients={}))
     np.testing.assert_allclose([m["loss"] / m["examples"] for m in metrics], losses, rtol=1e-5)
 
 
@@ -104,7 +112,7 @@ def test_eight_devices_equal_one(bn_batch_size):
     one, one_metrics = run_steps(1, bn_batch_size)
     eight, eight_metrics = run_steps(8, bn_batch_size)
     assert_same_states(eight, one)
-    chex.assert_trees_all_close(eight_metrics, one_metrics, rtol=1e-5)
+    assert_same_metrics(eight_metrics, one_metrics)
     assert one_metrics[0]["examples"] == 16
 
 
@@ -121,7 +129,7 @@ def test_accumulation_equals_one_pass(devices):
     whole, whole_metrics = run_steps(devices, 2)
     parts, parts_metrics = run_steps(devices, 2, accumulation_steps=2)
     assert_same_states(parts, whole)
-    chex.assert_trees_all_close(parts_metrics, whole_metrics, rtol=1e-5)
+    assert_same_metrics(parts_metrics, whole_metrics)
 
 
 @pytest.mark.parametrize(("bn_batch_size", "accumulation_steps"), [(2, 1), (8, 1), (None, 1), (1, 2)])
