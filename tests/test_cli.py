@@ -113,6 +113,22 @@ def test_summary_of_another_size(capfd):
     assert "129,262,392" not in out
 
 
+def test_summary_of_any_argument(capfd):
+    """As train.py takes them. Without its hidden layer, a predictor of 32 channels has 32 rows."""
+    arguments = [
+        "summary",
+        "dy_resnet18",
+        "--config.model.hidden_divisor=None",
+        "--config.model.zero_init_residual=false",
+    ]
+    code, out, err = run(main, arguments, capfd)
+    assert (code, err) == (0, "")
+    assert out.startswith("dy_resnet18, hidden_divisor=None, zero_init_residual=False, 224x224: ")
+    assert "predictor/hidden" not in out
+    for mistake in ("--config.model.hiden_divisor=4", "--config.epochs=3", "--model.width=2", "--config.model.name=x"):
+        assert_one_line(run(main, ["summary", "dy_resnet18", mistake], capfd), mistake.partition("=")[0].split(".")[-1])
+
+
 @pytest.mark.parametrize("command", [main, train_main])
 def test_help(command, capfd):
     code, out, err = run(command, ["--help"], capfd)
@@ -130,7 +146,7 @@ def test_help(command, capfd):
         (["summary", "dy_mobile", "--num-classes=0"], ["num_classes", "0"]),
         (["summary", "dy_mobile", "--width=-1"], ["width must be a positive number"]),
         (["summary", "dy_mobile", "--group-size=0"], ["group_size must be a positive int"]),
-        (["summary", "dy_mobile", "--colour"], ["unrecognized arguments: --colour", "--help"]),
+        (["summary", "dy_mobile", "--colour"], ["cannot read '--colour'", "--help"]),
         (["summary"], ["name one or more models, or --all; the models are condconv_mobilenet_v2, "]),
         (["summary", "--all", "resnet18"], ["name one or more models, or --all"]),
         (["summary", "--all", "--width=0.5"], ["--all shows the networks as the paper has them"]),

@@ -102,7 +102,8 @@ def _parse(key: str, text: str, present: Any, kind: type) -> Any:
         value = tuple(value)
     if type(value) is not kind:
         example = json.dumps(present) if kind is tuple else repr(present)
-        raise UserError(f"{key} must be {'list' if kind is tuple else kind.__name__}, like {example}, not {text!r}")
+        like = "" if present is None else f", like {example}"
+        raise UserError(f"{key} must be {'list' if kind is tuple else kind.__name__}{like}, not {text!r}")
     return value
 
 

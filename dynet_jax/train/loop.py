@@ -24,6 +24,7 @@ from dynet_jax.train.init_from import initialise_from
 from dynet_jax.train.interruption import Interruption, StopVote
 from dynet_jax.train.metrics import MetricWriter, means, read_metrics
 from dynet_jax.train.movement import DeadCoefficients
+from dynet_jax.train.optim import matches
 from dynet_jax.train.profile import Profile
 from dynet_jax.train.progress import Progress, warn
 from dynet_jax.train.startup import Start, start_up
@@ -143,6 +144,9 @@ class _Session:
             f"of {config.batch_size} images on {run.layout.mesh.size} {jax.default_backend()} device(s), {start}; "
             f"everything goes to {self.workdir}"
         )
+        for key in ("learning_rate_factors", "weight_decays"):
+            for pattern, number, arrays in matches(config[key], state.params):
+                self.progress.say(f"{key}: {number:g} for the {arrays} arrays that match {pattern!r}")
         return state
 
     def _steps(self, state: TrainState, first_step: int) -> int:

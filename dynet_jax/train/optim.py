@@ -14,6 +14,8 @@ from dynet_jax.errors import UserError, suggest
 
 ByPattern: TypeAlias = Sequence[tuple[str, float]]  # regular expressions on names of parameters, and a number for each
 
+PREDICTORS = "predictor"  # the pattern of all coefficient predictors, which have this name in every network
+
 DECAYED = {
     # "Weight decay 5e-5" says no more than that. Common practice spares one-dimensional parameters.
     "kernels": lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
@@ -77,7 +79,7 @@ def make_optimizer(
     with `decay_parameters`.
 
     Raises UserError if `decay_parameters` is not 'kernels' or 'all', and, when the optimiser is given parameters, if an
-    expression matches none of them.
+    expression matches none of them. Only `PREDICTORS` may: a static network can have the recipe of its dynamic twin.
     """
     if decay_parameters not in DECAYED:
         raise UserError(f"unknown decay_parameters {decay_parameters!r}; {suggest(decay_parameters, DECAYED)}")
@@ -122,13 +124,33 @@ def _laid_out_as(plain: optax.GradientTransformation, update: Callable, key: str
     return optax.GradientTransformation(init, update)
 
 
+def matches(by_pattern: ByPattern, params) -> list[tuple[str, float, int]]:
+    """(expression, number, how many parameters take it) of each pair.
+
+    >>> import jax.numpy as jnp
+    >>> matches([("kernel", 2.0), ("stem", 3.0)], {"stem": {"kernel": jnp.ones(1), "bias": jnp.ones(1)}})
+    [('kernel', 2.0, 1), ('stem', 3.0, 1)]
+    """
+    firsts = [_first_match(name, by_pattern) for name in jax.tree.leaves(_names(params))]
+    return [(pattern, number, firsts.count((pattern, number))) for pattern, number in map(tuple, by_pattern)]
+
+
 def _by_pattern(key: str, by_pattern: ByPattern, default: float, params):
     """The number of every parameter. Raises UserError for an expression that matches none."""
-    names = jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
-    )
+    names = _names(params)
     for pattern, _ in by_pattern:
-        if not any(re.search(pattern, name) for name in jax.tree.leaves(names)):
+        if pattern != PREDICTORS and not any(re.search(pattern, name) for name in jax.tree.leaves(names)):
             some = ", ".join(sorted(jax.tree.leaves(names))[:2])
             raise UserError(f"{key} has {pattern!r}, which no parameter's name matches; names are like {some}")
-    return jax.tree.map(lambda name: next((v for p, v in by_pattern if re.search(p, name)), default), names)
+    return jax.tree.map(lambda name: (_first_match(name, by_pattern) or (None, default))[1], names)
+
+
+def _first_match(name: str, by_pattern: ByPattern) -> tuple[str, float] | None:
+    return next((tuple(pair) for pair in by_pattern if re.search(pair[0], name)), None)
+
+
+def _names(params):
+    """The name of every parameter in its place, like 'stage1_block1/predictor/coefficients/kernel'."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
+    )

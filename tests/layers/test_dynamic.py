@@ -1,5 +1,7 @@
 """DynamicConv and CoefficientPredictor against `flax.linen.Conv` and a few lines of numpy."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -114,6 +116,47 @@ def test_predictor_with_hidden_layer():
     assert (hidden > 0).any()
     expected = sigmoid(dense(variables["params"]["coefficients"], hidden)).reshape(2, 4, 3)
     chex.assert_trees_all_close(predictor.apply(variables, x), (expected,), rtol=1e-5)
+
+
+def test_predictor_with_normalised_features():
+    """BatchNorm over the images' pooled features, before the first layer."""
+    x = normal(5, 6, 8)
+    norm = functools.partial(nn.BatchNorm, use_running_average=True)
+    predictor = CoefficientPredictor(features=(3,), group_size=4, hidden_features=5, norm=norm)
+    variables = init(predictor, x)
+    variables["batch_stats"]["norm"]["var"] = np.abs(variables["batch_stats"]["norm"]["var"])
+    params, stats = variables["params"], variables["batch_stats"]["norm"]
+    pooled = (x.mean(1) - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * params["norm"]["scale"] + params["norm"][
+        "bias"
+    ]
+    expected = sigmoid(dense(params["coefficients"], np.maximum(dense(params["hidden"], pooled), 0))).reshape(5, 4, 3)
+    chex.assert_trees_all_close(predictor.apply(variables, x), (expected,), rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_an_annealed_predictor_has_the_temperature_of_its_variables(activation):
+    x = normal(2, 4, 5, 8)
+    annealed = CoefficientPredictor((3,), group_size=4, activation=activation, temperature=30.0, annealed=True)
+    variables = annealed.init(jax.random.key(0), x)
+    assert variables["batch_stats"] == {"temperature": 30.0}
+    for temperature in (30.0, 2.5):
+        plain = annealed.clone(annealed=False, temperature=temperature)
+        stats = {"temperature": jnp.float32(temperature)}
+        found = annealed.apply({"params": variables["params"], "batch_stats": stats}, x)
+        chex.assert_trees_all_close(found, plain.apply({"params": variables["params"]}, x), rtol=1e-6)
+    half = annealed.clone(dtype=jnp.bfloat16).apply(variables, x)
+    assert half[0].dtype == jnp.bfloat16
+
+
+def test_a_layer_with_a_predictor_of_ones_own():
+    x = normal(2, 5, 5, 4)
+    make = functools.partial(
+        CoefficientPredictor, group_size=3, activation="softmax", temperature=2.0, hidden_features=5
+    )
+    layer = DynamicConv(6, (3, 3), group_size=3, make_predictor=make)
+    same = DynamicConv(6, (3, 3), group_size=3, activation="softmax", temperature=2.0, hidden_features=5)
+    variables = init(same, x)
+    chex.assert_trees_all_close(layer.apply(variables, x), same.apply(variables, x))
 
 
 def test_condconv():

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from dynet_jax import create_model, list_models
 from dynet_jax.analysis import count_macs
 from dynet_jax.errors import UserError
 from dynet_jax.layers.blocks import Dynamic
-from tests.models.smallest import smallest
+from tests.models.smallest import shallow, smallest
 
 # Parameters, and multiply-adds at 224x224 of convolutions, everything but the classifier, and everything, at width 1.0.
 # Static base networks: torchvision's parameters (ShuffleNetV2's, with the original blocks, are our own count; with
@@ -209,3 +210,63 @@ def test_rounding_of_widths_never_loses_a_tenth():
     assert (rounded % 8 == 0).all()
     assert (rounded >= 0.9 * widths).all()
     assert (rounded[widths >= 8] <= widths[widths >= 8] + 8).all()
+
+
+# Options of predictors and of residual branches
+
+
+@pytest.mark.parametrize("name", ["dy_resnet18", "dy_mobile", "dy_cnn_resnet18", "fcn_dy_resnet18"])
+def test_the_predictor_of_every_dynamic_network_can_be_changed(name):
+    """A hidden layer of C_in / 2, at least 12 wide, or none at all, by the shapes of the parameters."""
+
+    def hidden_layers(**options):
+        model = smallest(name, width=0.5, **options)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+        flat = flatten_dict(shapes, sep="/")
+        return [leaf.shape for key, leaf in flat.items() if key.endswith("predictor/hidden/kernel")]
+
+    widths = hidden_layers(hidden_divisor=2, min_hidden_features=12)
+    assert widths
+    assert all(hidden == max(12, channels // 2) for channels, hidden in widths)
+    assert len({hidden for _, hidden in widths}) > 1
+    assert hidden_layers(hidden_divisor=None) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_divisor": 0}, "hidden_divisor must be a positive int"),
+        ({"hidden_divisor": 2.0}, "hidden_divisor must be a positive int"),
+        ({"hidden_divisor": None, "min_hidden_features": 8}, "min_hidden_features=8 is the width of a hidden layer"),
+        ({"min_hidden_features": 0}, "min_hidden_features must be a positive int"),
+        ({"normalize_pooled": 1}, "normalize_pooled must be True or False"),
+        ({"annealed": "yes"}, "annealed must be True or False"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"group_size": True}, "group_size must be a positive int"),
+    ],
+)
+def test_options_of_predictors_are_checked(options, message):
+    with pytest.raises(UserError, match=message):
+        create_model("dy_resnet18", **options)
+
+
+@pytest.mark.parametrize("option", ["hidden_divisor", "min_hidden_features", "temperature", "normalize_pooled"])
+def test_a_static_network_has_no_predictor(option):
+    with pytest.raises(UserError, match=f"fix_resnet18 has no argument '{option}'"):
+        create_model("fix_resnet18", **{option: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "residual"), [("dy_resnet18", 5), ("resnet50", 5), ("mobilenet_v2", 2), ("dy_shuffle", 0)]
+)
+def test_residual_branches_begin_at_zero_or_not(name, residual):
+    """By the scales of BatchNorm in a fresh network; ShuffleNetV2 has no residual branches."""
+
+    def zeros(**options):
+        model = shallow(smallest(name, **options))
+        params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+        flat = flatten_dict(params, sep="/")
+        return sum(not np.asarray(leaf).any() for key, leaf in flat.items() if key.endswith("_norm/scale"))
+
+    assert zeros() == residual
+    assert zeros(zero_init_residual=False) == 0

@@ -170,6 +170,28 @@ def test_override(key, text, expected):
     assert {k: v for k, v in after.items() if k != key} == {k: v for k, v in before.items() if k != key}
 
 
+@pytest.mark.parametrize(
+    ("assignment", "key", "expected"),
+    [
+        ("model.padding=TORCH", "model.padding", "TORCH"),
+        ("model.bn_epsilon=0.001", "model.bn_epsilon", 0.001),
+        ("model.output_stride=8", "model.output_stride", 8),
+        ("model.hidden_divisor=4", "model.hidden_divisor", 4),
+        ("model.normalize_pooled=true", "model.normalize_pooled", True),
+        ("model.zero_init_residual=False", "model.zero_init_residual", False),
+        ("model.coefficients=condconv", "model.coefficients", "condconv"),
+        ('learning_rate_factors=[["predictor", 100]]', "learning_rate_factors", (["predictor", 100],)),
+        ('weight_decays=[["predictor/.*kernel", 0.0], ["head", 1e-4]]', "weight_decays", None),
+        ("temperature_from=30", "temperature_from", 30.0),
+    ],
+)
+def test_what_a_network_takes_can_be_set_though_no_file_names_it(assignment, key, expected):
+    config = changed(assignment)
+    check_config(config)
+    if expected is not None:
+        assert flatten(config)[key] == expected
+
+
 def test_keys_that_may_be_none_can_be_changed_twice():
     config = changed("data.data_dir=x", "bn_batch_size=None")
     override(config, ["--config.data.data_dir=None", "--config.bn_batch_size=8"])
@@ -197,6 +219,13 @@ def test_keys_that_may_be_none_can_be_changed_twice():
         ("learning_rate=true", "learning_rate must be float, like 0.8, not 'true'"),
         ("data.flip=1", "data.flip must be bool, like True, not '1'"),
         ("data.mean=5", "data.mean must be list, like [123.675, 116.28, 103.53], not '5'"),
+        ("model.paddin=SAME", "the configuration has no key 'model.paddin'; did you mean model.padding"),
+        ("model.annealed=true", "the configuration has no key 'model.annealed'"),  # temperature_from decides
+        ("model.bn_batch_size=8", "the configuration has no key 'model.bn_batch_size'; did you mean bn_batch_size"),
+        ("model.hidden_divisor=two", "model.hidden_divisor must be int, not 'two'"),
+        ("model.normalize_pooled=1", "model.normalize_pooled must be bool, like False, not '1'"),
+        ("learning_rate_factors=predictor", "learning_rate_factors must be list, like [], not 'predictor'"),
+        ("temperature_from=hot", "temperature_from must be float, not 'hot'"),
     ],
 )
 def test_override_refuses(assignment, message):
@@ -234,6 +263,14 @@ def test_override_refuses(assignment, message):
         ("data.mean=[1, 2]", "data.mean must be three numbers, of red, green and blue, not (1, 2)"),
         ('data.std=[1, "2", 3]', "data.std must be three numbers, of red, green and blue, not (1, '2', 3)"),
         ("data.std=[1, 0, 1]", "data.std must be positive, not (1, 0, 1)"),
+        ('learning_rate_factors=["predictor", 100]', "learning_rate_factors must be pairs of a pattern and a number"),
+        ('learning_rate_factors=[["(", 100]]', "learning_rate_factors has '(', which is no regular expression"),
+        ('learning_rate_factors=[["a", "b"]]', "learning_rate_factors must have numbers from 0 up, not 'b' for 'a'"),
+        ('learning_rate_factors=[["a", true]]', "learning_rate_factors must have numbers from 0 up, not True for 'a'"),
+        ('weight_decays=[["a", -1]]', "weight_decays must have numbers from 0 up, not -1 for 'a'"),
+        ('weight_decays=[["a", NaN]]', "weight_decays must have numbers from 0 up, not nan for 'a'"),
+        ("temperature_from=0", "temperature_from must be positive (30 in DY-CNN), or None, not 0"),
+        ("temperature_epochs=-1", "temperature_epochs must not be negative: -1"),
     ],
 )
 def test_values_out_of_range(assignment, message):

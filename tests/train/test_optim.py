@@ -137,6 +137,14 @@ def test_a_pattern_that_matches_nothing_is_a_mistake(key):
         make_optimizer(optax.constant_schedule(0.1), **options).init(drawn(0))
 
 
+def test_a_static_network_may_have_the_recipe_of_a_dynamic_one():
+    options = {"momentum": 0.9, "weight_decay": 0.1, "decay_parameters": "kernels"}
+    patterns = {"learning_rate_factors": [["predictor", 100.0]], "weight_decays": [["predictor", 0.0]]}
+    plain, other = (make_optimizer(optax.constant_schedule(0.1), **options, **more) for more in ({}, patterns))
+    (updates, _), (wanted, _) = (o.update(drawn(1), o.init(drawn(0)), drawn(0)) for o in (other, plain))
+    jax.tree.map(np.testing.assert_array_equal, updates, wanted)
+
+
 def drawn(seed):
     rng = np.random.default_rng(seed)
     is_shape = lambda leaf: isinstance(leaf, tuple)  # noqa: E731

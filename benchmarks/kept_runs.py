@@ -1,0 +1,146 @@
+"""The numbers of finished runs, kept small, so that they outlive the machine that made them.
+
+    python -m benchmarks.kept_runs runs/a runs/b --variant=cifar10 --out=docs/measured/cifar10
+
+writes OUT/NAME.json for every work directory that has been trained to its end: what its configuration changes in the
+variant, the rows of its metrics, and its test error with the coefficients that it predicts and with those of `dynet
+evaluate --coefficients`. A file that is there is not made again. `benchmarks.kept_tables` makes tables and figures of
+such files.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.arguments import make_parser
+from benchmarks.console import progress
+from dynet_jax.cli.parsing import report_mistakes
+from dynet_jax.errors import UserError
+from dynet_jax.models.registry import create_model, is_dynamic
+from dynet_jax.predict import evaluate_workdir
+from dynet_jax.train.config import flatten, load_config
+from dynet_jax.train.held_coefficients import HELD
+from dynet_jax.train.metrics import METRICS_FILE, read_metrics
+from dynet_jax.train.movement import KEY
+from dynet_jax.train.workdir import changed_keys, read_config, write_whole
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+KEPT = ("loss", "top1", "learning_rate")
+# Of the machine or of the files, not of what is trained.
+NOT_KEPT = {"data.name", "data.data_dir", "data.threads", "data.workers", "data.cache", "keep_checkpoints"}
+
+
+class KeptRun(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      name: of its work directory.
+      config: the configuration's file and variant, like 'configs/dy_resnet18.py:cifar10'.
+      changes: of keys of that configuration, as --config.KEY=VALUE without the prefix.
+      train, test: rows of its metrics, each with 'step', 'loss', 'top1'.
+      held: {'own', 'frozen', 'shuffled', 'half': {'top1', 'loss'}}; of a static network 'own' alone.
+    """
+
+    name: str
+    config: str
+    changes: list[str]
+    train: list[dict]
+    test: list[dict]
+    held: dict[str, dict[str, float]]
+
+    @property
+    def network(self) -> str:
+        return Path(self.config.partition(":")[0]).stem
+
+    @property
+    def seed(self) -> int:
+        return int(self.option("seed") or 0)
+
+    def option(self, key: str) -> str | None:
+        """The value of a key that the run changes."""
+        found = dict(change.split("=", 1) for change in self.changes)
+        return found.get(key)
+
+    def error(self, how: str = "own") -> float | None:
+        """Test error in percent."""
+        return 100 * (1 - self.held[how]["top1"]) if how in self.held else None
+
+    @property
+    def command(self) -> str:
+        changes = " ".join(f"'--config.{change}'" if '"' in change else f"--config.{change}" for change in self.changes)
+        return f"python train.py --config={self.config} {changes}".rstrip()
+
+
+def read_kept(paths: list[Path]) -> list[KeptRun]:
+    """Raises UserError for a file that is none."""
+    runs = []
+    for path in paths:
+        try:
+            runs.append(KeptRun(**json.loads(path.read_text())))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is no file of benchmarks.kept_runs: {error}") from error
+    return runs
+
+
+def keep(workdir: Path, variant: str) -> KeptRun:
+    """Raises UserError for a run that has not come to its end, or whose network has no file in configs/."""
+    rows = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "test")}
+    if not rows["test"] or not rows["train"] or rows["train"][-1]["learning_rate"] > 1e-6:
+        raise UserError(f"{workdir} has not been trained to its end")
+    config = read_config(workdir)
+    file, changes = _difference(config, variant)
+    held = {}
+    for how in (None, *(HELD if is_dynamic(create_model(**config.model.to_dict())) else ())):
+        progress(f"{workdir.name}: evaluating, coefficients {how or 'as predicted'} ...")
+        values = evaluate_workdir(workdir, coefficients=how)
+        held[how or "own"] = {key: _short(values[key]) for key in ("top1", "loss")}
+    train = [{"step": row["step"], **_of_row(row)} for row in rows["train"]]
+    test = [{"step": row["step"], **{key: _short(row[key]) for key in ("loss", "top1")}} for row in rows["test"]]
+    return KeptRun(workdir.name, file, changes, train, test, held)
+
+
+def _difference(config, variant: str) -> tuple[str, list[str]]:
+    """The file of the network, and what the configuration changes in it."""
+    candidates = []
+    for file in sorted(CONFIGS.glob("*.py")):
+        if file.stem.startswith(config.model.name):
+            before, now = flatten(load_config(f"{file}:{variant}")), flatten(config)
+            if before["model.name"] == config.model.name:
+                changed = [key for key in changed_keys(before, now) if key not in NOT_KEPT and key in now]
+                candidates.append((len(changed), file.stem, [f"{key}={_text(now[key])}" for key in changed]))
+    if not candidates:
+        raise UserError(f"no file of configs/ is of {config.model.name}")
+    _, stem, changes = min(candidates)
+    return f"configs/{stem}.py:{variant}", changes
+
+
+def _text(value) -> str:
+    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, tuple | list) else str(value)
+
+
+def _of_row(row: dict) -> dict[str, float]:
+    return {key: _short(value) for key, value in row.items() if key in KEPT or key.startswith(f"{KEY}/")}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser("kept_runs", __doc__)
+    parser.add_argument("workdirs", nargs="+", type=Path)
+    parser.add_argument("--variant", required=True, help="of the configuration, like cifar10")
+    parser.add_argument("--out", required=True, type=Path)
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for workdir in options.workdirs:
+        file = options.out / f"{workdir.name}.json"
+        if not file.exists():
+            write_whole(file, json.dumps(keep(workdir, options.variant)._asdict()))
+            progress(f"kept {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(report_mistakes("kept_runs", main))
