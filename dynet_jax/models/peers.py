@@ -12,7 +12,8 @@ def cond_conv(group_size: int = 8) -> Dynamic:
 def dy_cnn(group_size: int = 4, temperature: float = 30.0) -> Dynamic:
     """DY-CNN (Chen et al., 2020): two layers on each convolution's pooled input, softmax over its kernels.
 
-    The paper lowers the temperature from 30 to 1 over the first ten epochs; here it stays as given.
+    The paper lowers the temperature from 30 to 1 over the first ten epochs, which is `temperature_from=30.0` of a
+    run's configuration with the network's `temperature=1.0`. Without it the temperature stays as given.
     """
     return Dynamic(
         group_size,
