@@ -39,16 +39,14 @@ def evaluate_held(run: Run, variables: dict, source: Source, how: str, *, seed: 
     """
     if how not in HELD:
         raise UserError(f"coefficients cannot be {how!r}; {suggest(how, HELD)}")
-    layers = run.state_template().coefficients
-    if not layers:
+    if not run.state_template().coefficients:
         raise UserError(f"{run.config.model.name} is static: it has no coefficients that could be {how}")
     step = _make_step(run)
     if how == "shuffled":
         batches = _with_donors(run, source, seed)
         sums = [step(variables, None, batch, donors) for batch, donors in batches]
     else:
-        half = dict.fromkeys(layers, jnp.float32(0.5))
-        held = half if how == "half" else mean_coefficients(run, variables, source)
+        held = _half(run, variables) if how == "half" else mean_coefficients(run, variables, source)
         sums = [step(variables, held, batch, None) for batch in device_batches(run, source)]
     return summarise(run, sums, source)
 
@@ -67,6 +65,12 @@ def mean_coefficients(run: Run, variables: dict, source: Source) -> Coefficients
         total = sums if total is None else jax.tree.map(jnp.add, total, sums)
     sums, examples = total
     return jax.tree.map(lambda value: value / jnp.maximum(1.0, examples), sums)
+
+
+def _half(run: Run, variables: dict) -> Coefficients:
+    image = run.task.blank(training=False)["image"]
+    layers = jax.eval_shape(lambda images: _predicted(run.model, variables, images), jnp.zeros((1, *image.shape)))
+    return dict.fromkeys(layers, jnp.float32(0.5))
 
 
 def _make_step(run: Run) -> Callable:

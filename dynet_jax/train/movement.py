@@ -1,7 +1,7 @@
 """How far coefficients move while a network trains: by stage, between images, from their mean, and from one half.
 
-All three are root mean squares over the coefficients of a stage. They are made of sums over the batch, the sum of every
-coefficient and that of the squares of a layer's coefficients, and so they are the same on any number of devices.
+All three are root mean squares over the coefficients of a stage. They are made of sums over the batch, that of every
+coefficient and that of the squares of a stage's coefficients, and so they are the same on any number of devices.
 """
 
 import re
@@ -17,17 +17,28 @@ KEPT = 0.99  # of a running mean, at every step
 DEAD, EARLY = 0.01, 300  # a deviation between images below which a network is as good as static, after so many steps
 
 
-def movement_sums(coefficients: Iterable[tuple[str, jax.Array]], running: Arrays) -> dict[str, Arrays]:
+def by_stage(coefficients: Iterable[tuple[str, jax.Array]]) -> Arrays:
+    """(layer, [batch, group_size, features]) -> {stage: [batch, all coefficients of its layers, sorted by name]}.
+
+    One array for a stage, because an accelerator takes longer to begin fifty small sums than to make one.
+    """
+    layers: dict[str, list] = {}
+    for name, values in sorted(coefficients, key=lambda named: named[0]):
+        layers.setdefault(stage_of(name), []).append(values.reshape(values.shape[0], -1))
+    return {stage: jnp.concatenate(parts, axis=1) for stage, parts in layers.items()}
+
+
+def movement_sums(coefficients: Arrays, running: Arrays) -> dict[str, Arrays]:
     """What `movement_metrics` needs of some images: sums over them that may be added up over devices.
 
-    coefficients: (layer, [batch, group_size, features]). running: {layer: [group_size, features]}, the running means.
-    Returns {'sums': {layer: [group_size, features]}, 'squares': {layer: []}} of distances from the running means: of
-    coefficients themselves, small deviations would be lost by rounding.
+    coefficients: {stage: [batch, n]}. running: {stage: [n]}, the running means.
+    Returns {'sums': {stage: [n]}, 'squares': {stage: []}} of distances from the running means: of coefficients
+    themselves, small deviations would be lost by rounding.
     """
-    distances = {n: jax.lax.stop_gradient(values) - _center(running[n]) for n, values in coefficients}
+    distances = {n: jax.lax.stop_gradient(values) - _center(running[n]) for n, values in coefficients.items()}
     return {
-        "sums": {name: values.sum(axis=0) for name, values in distances.items()},
-        "squares": {name: jnp.square(values).sum() for name, values in distances.items()},
+        "sums": {stage: values.sum(axis=0) for stage, values in distances.items()},
+        "squares": {stage: jnp.square(values).sum() for stage, values in distances.items()},
     }
 
 
@@ -38,22 +49,19 @@ def movement_metrics(
 
     Returns {'coefficients/stage1/deviation': ..., '.../from_mean', '.../from_half'} and the running means after it.
     """
-    parts: dict[str, list] = {}
-    after = {}
-    for name, total in sums["sums"].items():
-        mean = total / examples  # of distances
-        between_images = sums["squares"][name] / examples - jnp.square(mean).sum()
-        batch_mean = _center(running[name]) + mean
-        begun = running[name] != 0
-        from_mean = between_images + jnp.where(begun, jnp.square(mean), 0.0).sum()
-        from_half = between_images + jnp.square(batch_mean - 0.5).sum()
-        parts.setdefault(stage_of(name), []).append((between_images, from_mean, from_half, float(mean.size)))
-        after[name] = jnp.where(begun, running[name] + (1 - KEPT) * mean, batch_mean)
-    metrics = {}
-    for stage, rows in parts.items():
-        *squares, count = map(sum, zip(*rows))
-        for key, square in zip(("deviation", "from_mean", "from_half"), squares):
-            metrics[f"{KEY}/{stage}/{key}"] = jnp.sqrt(jnp.maximum(square, 0.0) / count)
+    metrics, after = {}, {}
+    for stage, total in sums["sums"].items():
+        mean, begun = total / examples, running[stage] != 0  # the mean of distances
+        between_images = sums["squares"][stage] / examples - jnp.square(mean).sum()
+        batch_mean = _center(running[stage]) + mean
+        squares = {
+            "deviation": between_images,
+            "from_mean": between_images + jnp.where(begun, jnp.square(mean), 0.0).sum(),
+            "from_half": between_images + jnp.square(batch_mean - 0.5).sum(),
+        }
+        for key, square in squares.items():
+            metrics[f"{KEY}/{stage}/{key}"] = jnp.sqrt(jnp.maximum(square, 0.0) / mean.size)
+        after[stage] = jnp.where(begun, running[stage] + (1 - KEPT) * mean, batch_mean)
     return metrics, after
 
 

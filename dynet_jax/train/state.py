@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
+from dynet_jax.train.movement import by_stage
 
 
 @flax.struct.dataclass
@@ -17,8 +18,8 @@ class TrainState:
     """Step count (int32), parameters, BatchNorm statistics and the optimiser's state (float32), on every device.
 
     `ema` holds moving averages of the parameters and statistics, laid out like `variables`; it is {} without them.
-    `coefficients` holds running means over the data of a dynamic network's coefficients, {layer: [group_size, features
-    or 1]}, to measure their movement from; 0 where none have been seen.
+    `coefficients` holds running means over the data of a dynamic network's coefficients, {stage: [n]}, to measure their
+    movement from (see `dynet_jax.train.movement`); 0 where none have been seen.
     """
 
     step: jax.Array
@@ -70,9 +71,8 @@ def _initialiser(model, optimizer, image_size, with_ema):
         with sown_coefficients():
             variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)), train=False)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
-        coefficients = {
-            name: jnp.zeros(values.shape[1:]) for name, values in named_coefficients(variables.get(COLLECTION, {}))
-        }
+        coefficients = by_stage(named_coefficients(variables.get(COLLECTION, {})))
+        coefficients = {stage: jnp.zeros(values.shape[1:]) for stage, values in coefficients.items()}
         state = TrainState(
             jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), coefficients=coefficients
         )

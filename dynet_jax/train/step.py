@@ -17,7 +17,7 @@ from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_c
 from dynet_jax.layers.dynamic import TEMPERATURE
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.distributed import AXES, BATCH, REPLICATED, Layout
-from dynet_jax.train.movement import KEY, movement_metrics, movement_sums
+from dynet_jax.train.movement import KEY, by_stage, movement_metrics, movement_sums
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.task import Batch, Task
 
@@ -59,7 +59,7 @@ def make_train_step(
             with sown_coefficients():
                 outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats", COLLECTION])
             losses, sums = task.losses(outputs, labels)
-            movement = movement_sums(named_coefficients(updates.get(COLLECTION, {})), coefficients)
+            movement = movement_sums(by_stage(named_coefficients(updates.get(COLLECTION, {}))), coefficients)
             sums = {"loss": jnp.sum(losses), **sums, KEY: movement}
             return jnp.mean(losses), (updates["batch_stats"], sums)
 

@@ -11,7 +11,16 @@ from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_c
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train import loop
 from dynet_jax.train.distributed import make_layout, to_devices
-from dynet_jax.train.movement import DEAD, EARLY, KEPT, DeadCoefficients, movement_metrics, movement_sums, of_stages
+from dynet_jax.train.movement import (
+    DEAD,
+    EARLY,
+    KEPT,
+    DeadCoefficients,
+    by_stage,
+    movement_metrics,
+    movement_sums,
+    of_stages,
+)
 from dynet_jax.train.step import make_train_step
 from tests.train.tasks import classification
 from tests.train.test_step import OPTIMIZER, PIXELS, make_batch, make_state, tiny_model
@@ -20,49 +29,56 @@ KEYS = ("deviation", "from_mean", "from_half")
 
 
 def by_numpy(stages, running):
-    """stages: {stage: [values [images, g, c], ...]}, running: {stage: [[g, c], ...]}"""
+    """stages: {stage: [images, n]}, running: {stage: [n]}"""
     rows = {}
-    for stage, layers in stages.items():
-        flat = np.concatenate([values.reshape(len(values), -1) for values in layers], axis=1).astype(np.float64)
-        center = np.concatenate([mean.reshape(-1) for mean in running[stage]])
-        rows[f"coefficients/{stage}/deviation"] = np.sqrt(flat.var(axis=0).mean())
-        rows[f"coefficients/{stage}/from_mean"] = np.sqrt(((flat - center) ** 2).mean())
-        rows[f"coefficients/{stage}/from_half"] = np.sqrt(((flat - 0.5) ** 2).mean())
+    for stage, values in stages.items():
+        values = values.astype(np.float64)
+        rows[f"coefficients/{stage}/deviation"] = np.sqrt(values.var(axis=0).mean())
+        rows[f"coefficients/{stage}/from_mean"] = np.sqrt(((values - running[stage]) ** 2).mean())
+        rows[f"coefficients/{stage}/from_half"] = np.sqrt(((values - 0.5) ** 2).mean())
     return rows
+
+
+def flat(layers):
+    """[images, coefficients of all layers], layers sorted by name."""
+    return np.concatenate([layers[name].reshape(len(layers[name]), -1) for name in sorted(layers)], axis=1)
+
+
+def test_layers_of_a_stage_are_one_array():
+    rng = np.random.default_rng(0)
+    names = ("stage1_block2/conv1", "stage1_block1/conv2", "stage1_block1/conv1", "stage10_block1/conv1")
+    layers = {name: rng.uniform(size=(3, 2, 4)) for name in names}
+    found = by_stage((name, jnp.asarray(values, jnp.float32)) for name, values in layers.items())
+    assert found.keys() == {"stage1", "stage10"}
+    np.testing.assert_allclose(found["stage1"], flat({name: layers[name] for name in names[:3]}), rtol=1e-6)
+    np.testing.assert_allclose(found["stage10"], flat({names[3]: layers[names[3]]}), rtol=1e-6)
 
 
 def test_root_mean_squares_by_stage():
     rng = np.random.default_rng(0)
-    layers = {
-        "stage1_block1/conv1": rng.uniform(size=(9, 6, 4)),
-        "stage1_block2/conv1": rng.uniform(size=(9, 6, 8)),
-        "backbone/stage2_block1/conv1": 0.9 + 0.001 * rng.uniform(size=(9, 4, 1)),  # far from 0.5, hardly moving
+    stages = {
+        "stage1": rng.uniform(size=(9, 72)),
+        "stage2": 0.9 + 0.001 * rng.uniform(size=(9, 4)),  # far from 0.5, hardly moving
     }
-    running = {name: rng.uniform(size=values.shape[1:]) for name, values in layers.items()}
-    running["backbone/stage2_block1/conv1"] = layers["backbone/stage2_block1/conv1"].mean(axis=0) + 0.001
-    means = {name: jnp.asarray(values, jnp.float32) for name, values in running.items()}
-    sums = movement_sums(((name, jnp.asarray(values, jnp.float32)) for name, values in layers.items()), means)
+    running = {"stage1": rng.uniform(size=72), "stage2": stages["stage2"].mean(axis=0) + 0.001}
+    means = {stage: jnp.asarray(values, jnp.float32) for stage, values in running.items()}
+    sums = movement_sums({stage: jnp.asarray(values, jnp.float32) for stage, values in stages.items()}, means)
     metrics, after = movement_metrics(sums, jnp.float32(9), means)
-    first, second, third = layers
-    expected = by_numpy(
-        {"stage1": [layers[first], layers[second]], "stage2": [layers[third]]},
-        {"stage1": [running[first], running[second]], "stage2": [running[third]]},
-    )
+    expected = by_numpy(stages, running)
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         assert float(metrics[name]) == pytest.approx(value, rel=1e-3), name
-    for name, values in layers.items():
-        np.testing.assert_allclose(after[name], KEPT * running[name] + (1 - KEPT) * values.mean(axis=0), rtol=1e-5)
+    for stage, values in stages.items():
+        np.testing.assert_allclose(after[stage], KEPT * running[stage] + (1 - KEPT) * values.mean(axis=0), rtol=1e-5)
 
 
 def test_a_running_mean_begins_with_the_first_batch():
-    values = np.random.default_rng(0).uniform(size=(7, 3, 2))
-    zeros = {"conv": jnp.zeros((3, 2))}
-    sums = movement_sums([("conv", jnp.asarray(values, jnp.float32))], zeros)
+    values = np.random.default_rng(0).uniform(size=(7, 6))
+    zeros = {"conv": jnp.zeros(6)}
+    sums = movement_sums({"conv": jnp.asarray(values, jnp.float32)}, zeros)
     metrics, after = movement_metrics(sums, jnp.float32(7), zeros)
     np.testing.assert_allclose(after["conv"], values.mean(axis=0), rtol=1e-5)
-    expected = by_numpy({"conv": [values]}, {"conv": [values.mean(axis=0)]})
-    for name, value in expected.items():
+    for name, value in by_numpy({"conv": values}, {"conv": values.mean(axis=0)}).items():
         assert float(metrics[name]) == pytest.approx(value, rel=1e-4), name
 
 
@@ -79,16 +95,15 @@ def test_a_training_step_measures_the_coefficients_that_it_trains_with(devices, 
         with sown_coefficients():
             variables, images = jax.device_get(state.variables), normalize(jnp.asarray(batch["image"]), **PIXELS)
             _, updates = one.apply(variables, images, train=True, mutable=["batch_stats", COLLECTION])
-        layers = {name: np.asarray(values) for name, values in named_coefficients(updates[COLLECTION])}
-        means = {name: values.mean(axis=0) for name, values in layers.items()}
-        running = running or means
+        stages = {"stage1": flat({name: np.asarray(v) for name, v in named_coefficients(updates[COLLECTION])})}
+        mean = stages["stage1"].mean(axis=0)
+        running = mean if running is None else running
         state, metrics = step(state, to_devices(batch, layout))
-        expected = by_numpy({"stage1": list(layers.values())}, {"stage1": list(running.values())})
+        expected = by_numpy(stages, {"stage1": running})
         for name, value in expected.items():
             assert float(metrics[name] / metrics["examples"]) == pytest.approx(value, rel=1e-3), name
-        running = {name: KEPT * running[name] + (1 - KEPT) * means[name] for name in means}
-        for name, mean in running.items():
-            np.testing.assert_allclose(state.coefficients[name], mean, rtol=1e-5)
+        running = KEPT * running + (1 - KEPT) * mean
+        np.testing.assert_allclose(state.coefficients["stage1"], running, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dynamic", [True, False])
