@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from benchmarks.arguments import make_parser
 from benchmarks.console import progress
-from dynet_jax.cli.parsing import report_mistakes
+from dynet_jax.cli.parsing import FAILED, report_mistakes
 from dynet_jax.errors import UserError
 from dynet_jax.models.registry import create_model, is_dynamic
 from dynet_jax.predict import evaluate_workdir
@@ -23,7 +23,8 @@ from dynet_jax.train.config import flatten, load_config
 from dynet_jax.train.held_coefficients import HELD
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 from dynet_jax.train.movement import KEY
-from dynet_jax.train.workdir import changed_keys, read_config, write_whole
+from dynet_jax.train.setup import count_steps
+from dynet_jax.train.workdir import IMAGES_FILE, changed_keys, read_config, write_whole
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KEPT = ("loss", "top1", "learning_rate")
@@ -52,10 +53,6 @@ class KeptRun(NamedTuple):
     @property
     def network(self) -> str:
         return Path(self.config.partition(":")[0]).stem
-
-    @property
-    def seed(self) -> int:
-        return int(self.option("seed") or 0)
 
     def option(self, key: str) -> str | None:
         """The value of a key that the run changes."""
@@ -86,9 +83,9 @@ def read_kept(paths: list[Path]) -> list[KeptRun]:
 def keep(workdir: Path, variant: str) -> KeptRun:
     """Raises UserError for a run that has not come to its end, or whose network has no file in configs/."""
     rows = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "test")}
-    if not rows["test"] or not rows["train"] or rows["train"][-1]["learning_rate"] > 1e-6:
-        raise UserError(f"{workdir} has not been trained to its end")
     config = read_config(workdir)
+    if not rows["train"] or not rows["test"] or rows["test"][-1]["step"] < _last_step(workdir, config):
+        raise UserError(f"{workdir} has not been trained to its end")
     file, changes = _difference(config, variant)
     held = {}
     for how in (None, *(HELD if is_dynamic(create_model(**config.model.to_dict())) else ())):
@@ -98,6 +95,11 @@ def keep(workdir: Path, variant: str) -> KeptRun:
     train = [{"step": row["step"], **_of_row(row)} for row in rows["train"]]
     test = [{"step": row["step"], **{key: _short(row[key]) for key in ("loss", "top1")}} for row in rows["test"]]
     return KeptRun(workdir.name, file, changes, train, test, held)
+
+
+def _last_step(workdir: Path, config) -> int:
+    images = json.loads((workdir / IMAGES_FILE).read_text())
+    return count_steps(config, images["training images"])[1]
 
 
 def _difference(config, variant: str) -> tuple[str, list[str]]:
@@ -134,12 +136,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
     for workdir in options.workdirs:
         file = options.out / f"{workdir.name}.json"
-        if not file.exists():
+        if file.exists():
+            continue
+        try:
             write_whole(file, json.dumps(keep(workdir, options.variant)._asdict()))
+        except UserError as error:
+            progress(f"not kept: {error}")
+            failed = FAILED
+        else:
             progress(f"kept {file}")
-    return 0
+    return failed
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ deviation over steps, and over the distance that predictors can have gone: the s
 """
 
 import json
+import re
 import sys
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.kept_runs import KeptRun, read_kept
 from dynet_jax.analysis import figures
 from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import report_mistakes
+from dynet_jax.errors import UserError
 from dynet_jax.train.held_coefficients import HELD
 from dynet_jax.train.movement import of_stages
 
@@ -30,7 +32,7 @@ def in_common(runs: list[KeptRun]) -> list[str]:
 
 
 def scouting_table(runs: list[KeptRun]) -> Table:
-    """A row for each run."""
+    """A row for each run, as the module's docstring describes it."""
     common, rows = set(in_common(runs)), []
     for run in runs:
         changed = ", ".join(change for change in run.changes if change not in common)
@@ -45,6 +47,7 @@ def deviation(row: dict) -> float | None:
 
 
 def _end(run: KeptRun) -> str | None:
+    """The deviation at the run's last report; None for a static network."""
     last = deviation(run.train[-1])
     return None if last is None else f"{last:.3f}"
 
@@ -52,14 +55,17 @@ def _end(run: KeptRun) -> str | None:
 def predictor_factor(run: KeptRun) -> float:
     """By which the learning rate of its predictors is larger than that of the rest."""
     pairs = json.loads(run.option("learning_rate_factors") or "[]")
-    return next((float(factor) for pattern, factor in pairs if pattern == "predictor"), 1.0)
+    name = "stage1_block1/predictor/coefficients/kernel"
+    return next((float(factor) for pattern, factor in pairs if re.search(pattern, name)), 1.0)
 
 
 def plot_movement(runs: list[KeptRun], file: Path) -> None:
     """The deviation of coefficients over steps, and over the sum of the predictors' learning rates."""
+    runs = [run for run in runs if deviation(run.train[-1]) is not None]
+    if not runs:
+        raise UserError("none of the runs is of a dynamic network, so there is nothing to draw")
     pyplot = figures.pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    runs = [run for run in runs if deviation(run.train[-1]) is not None]
     common = set(in_common(runs))
     colors = pyplot.get_cmap("viridis")([index / max(1, len(runs) - 1) for index in range(len(runs))])
     for run, color in zip(sorted(runs, key=predictor_factor), colors):

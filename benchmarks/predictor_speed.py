@@ -26,6 +26,7 @@ from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.config import check_config, load_config, override
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.movement import stage_of
+from dynet_jax.train.optim import PREDICTORS
 from dynet_jax.train.setup import Run, make_run, open_data
 
 HEADER = ("stage", "factor for what images share", "factor for what differs between images")
@@ -50,7 +51,7 @@ def relative_speeds(run: Run, images: jax.Array, labels: jax.Array) -> dict[str,
     def speeds(params):
         gradient = jax.grad(lambda p: jnp.mean(run.task.losses(forward(p)[0], labels)[0]))(params)
         predictors = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: -leaf if any(key.key == "predictor" for key in path) else 0 * leaf, gradient
+            lambda path, leaf: -leaf if any(key.key == PREDICTORS for key in path) else 0 * leaf, gradient
         )
         coefficients, changes = jax.jvp(lambda p: forward(p)[1], (params,), (predictors,))
         return gradient, coefficients, changes
@@ -71,6 +72,7 @@ def relative_speeds(run: Run, images: jax.Array, labels: jax.Array) -> dict[str,
 
 
 def table(run: Run, images, labels) -> Table:
+    """The factors, a row for each stage."""
     rows = []
     for stage, (kernels, shared, differing) in relative_speeds(run, images, labels).items():
         rows.append((stage, f"{kernels / shared:.1f}", f"{kernels / differing:.0f}"))

@@ -58,11 +58,12 @@ def evaluate_workdir(
     labels = read_class_names(workdir)
     if source.class_names != labels:
         raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")
-    variables, step = state.averaged_variables, int(state.step)
+    of_step = {"step": int(state.step)}
     if coefficients is not None:
-        return {**evaluate_held(run, variables, source, coefficients), "step": step, "coefficients": coefficients}
+        values = evaluate_held(run, state.averaged_variables, source, coefficients)
+        return {**values, **of_step, "coefficients": coefficients}
     eval_step = make_eval_step(run.model, run.layout, run.task, **run.pixels)
-    return {**evaluate(run, eval_step, variables, source), "step": step}
+    return {**evaluate(run, eval_step, state.averaged_variables, source), **of_step}
 
 
 def predict_images(

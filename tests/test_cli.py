@@ -125,6 +125,10 @@ def test_summary_of_any_argument(capfd):
     assert (code, err) == (0, "")
     assert out.startswith("dy_resnet18, hidden_divisor=None, zero_init_residual=False, 224x224: ")
     assert "predictor/hidden" not in out
+    for twice in (["--width=0.5", "--config.model.width=0.25"], ["--group-size=2", "--config.model.group_size=4"]):
+        assert_one_line(run(main, ["summary", "dy_resnet18", *twice], capfd), "are the same; give one of them")
+    unknown = run(main, ["summary", "dy_resnt18", "--config.model.hidden_divisor=4"], capfd)
+    assert_one_line(unknown, "unknown model 'dy_resnt18'; did you mean")
     for mistake in ("--config.model.hiden_divisor=4", "--config.epochs=3", "--model.width=2", "--config.model.name=x"):
         assert_one_line(run(main, ["summary", "dy_resnet18", mistake], capfd), mistake.partition("=")[0].split(".")[-1])
 

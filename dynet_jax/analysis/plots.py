@@ -27,7 +27,8 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: 
       for a dynamic network, 'coefficients/STAGE/deviation' and so on (see `dynet_jax.train.movement`).
     """
     pyplot = figures.pyplot()
-    stages = sorted({name.split("/")[1] for row in rows["train"] for name in row if name.startswith("coefficients/")})
+    stages = {name.split("/")[1] for row in rows["train"] for name in row if name.startswith("coefficients/")}
+    stages = sorted(stages, key=lambda stage: (len(stage), stage))  # stage10 after stage2
     panels = 4 if stages else 3
     figure, all_axes = pyplot.subplots(1, panels, figsize=(4.35 * panels, 3.8), layout="constrained")
     loss, accuracy, rate = all_axes[:3]

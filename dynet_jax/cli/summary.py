@@ -37,6 +37,9 @@ def _summary(options) -> None:
         raise UserError(f"name one or more models, or --all; the models are {', '.join(list_models())}")
     if options.all and (arguments or changes or options.image_size is not None):
         raise UserError("--all shows the networks as the paper has them; name models to change their arguments")
+    for key in arguments:
+        if any(change.startswith(f"--config.model.{key}=") for change in changes):
+            raise UserError(f"--{key.replace('_', '-')} and --config.model.{key} are the same; give one of them")
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be positive, not {options.image_size}")
     subjects = [

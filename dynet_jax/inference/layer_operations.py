@@ -78,18 +78,22 @@ def _convolution_options(name, module):
 
 def _predictor(name, module, params, stats, inputs, ys):
     linear = {key: (params[key]["kernel"], params[key]["bias"]) for key in ("hidden", "coefficients") if key in params}
-    if "norm" in params:  # a scale and a shift of the pooled features, which its first layer can do as well
+    if module.norm is not None:  # a scale and a shift of the pooled features, which its first layer can do as well
         first = "hidden" if "hidden" in linear else "coefficients"
-        linear[first] = _after_norm(module, params["norm"], stats["norm"], *linear[first])
+        linear[first] = _after_norm(name, module.norm(parent=None), params, stats, *linear[first])
     temperature = stats[TEMPERATURE] if module.annealed else np.float32(module.temperature)
     output = tuple(array / temperature for array in linear["coefficients"])
     features = tuple(f if module.coefficient_scope == "channel" else 1 for f in module.features)
     return Predictor(name, *inputs, ys, linear.get("hidden"), output, module.group_size, features, module.activation)
 
 
-def _after_norm(module, params, stats, kernel, bias):
+def _after_norm(name, norm, params, stats, kernel, bias):
     """Kernel and bias of a linear layer with the BatchNorm before it folded in."""
-    scale, shift = _scale_and_shift(module.norm(parent=None), params, stats, kernel.shape[0])
+    if type(norm) not in (BatchNorm, nn.BatchNorm) or getattr(norm, "axis", -1) not in (-1, 1):
+        raise UserError(
+            f"{name} normalises pooled features by {type(norm).__name__}; programs have BatchNorm of channels alone"
+        )
+    scale, shift = _scale_and_shift(norm, params.get("norm", {}), stats["norm"], kernel.shape[0])
     return kernel * scale[:, None], bias + shift @ kernel
 
 

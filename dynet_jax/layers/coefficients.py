@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 
 from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
 
-COLLECTION, _NAME = "coefficients", "of_this_layer"
+COLLECTION, _NAME = "dynet_coefficients", "of_this_layer"
 
 
 def sown_coefficients() -> contextlib.AbstractContextManager:
@@ -43,18 +43,24 @@ def named_coefficients(collection: Mapping) -> Iterator[tuple[str, jax.Array]]:
             yield _call("/".join(path), number), values.astype(jnp.float32)
 
 
-def replaced_coefficients(coefficients: Mapping[str, jax.Array]) -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def replaced_coefficients(coefficients: Mapping[str, jax.Array]) -> Iterator[set[str]]:
     """Within it, one pass of a network takes these coefficients in place of those that it predicts.
 
     coefficients: {name: what can be broadcast to [batch, group_size, features or 1]}; those without a name here stay.
+    Yields a set, which holds the names that have been replaced when the pass is over.
     """
     calls: Counter = Counter()
+    done: set[str] = set()
 
     def replaced(module, own):
         name = "/".join(module.path)
         calls[name] += 1
-        given = coefficients.get(_call(name, calls[name]))
-        return own if given is None else jnp.broadcast_to(given, own.shape).astype(own.dtype)
+        name = _call(name, calls[name])
+        if name not in coefficients:
+            return own
+        done.add(name)
+        return jnp.broadcast_to(coefficients[name], own.shape).astype(own.dtype)
 
     def intercept(call, arguments, keywords, context):
         module = context.module
@@ -67,7 +73,8 @@ def replaced_coefficients(coefficients: Mapping[str, jax.Array]) -> contextlib.A
             return (replaced(module.parent, outputs[0]),)
         return outputs
 
-    return nn.intercept_methods(intercept)
+    with nn.intercept_methods(intercept):
+        yield done
 
 
 def _sow(call, arguments, keywords, context):

@@ -79,6 +79,8 @@ class Network(nn.Module):
             raise UserError(f"output_stride must be 8, 16, 32 or None, not {self.output_stride!r}")
         if self.output_stride is not None and self.stride != self.output_stride:
             raise UserError(f"output_stride={self.output_stride} is above the network's own stride of {self.stride}")
+        if type(self.zero_init_residual) is not bool:
+            raise UserError(f"zero_init_residual must be True or False, not {self.zero_init_residual!r}")
         if not self.bn_epsilon > 0:
             raise UserError(f"bn_epsilon must be positive, not {self.bn_epsilon!r}")
         if self.padding not in ("SAME", "TORCH"):

@@ -64,7 +64,7 @@ def create_model(name: str, **arguments) -> nn.Module:
     model = builder(**{key: value for key, value in arguments.items() if key in own})
     # What the builder does not decide (dtype, BatchNorm's groups, ...) are fields of the module with a default.
     backbone = getattr(model, "backbone", None)
-    options = sorted({*_defaults(model), *_defaults(backbone), *_predictor_options(model)} - {"parent", "name", *own})
+    options = sorted({*_defaults(model), *_defaults(backbone), *_predictor_options(model)} - {*own})
     for argument in arguments:
         if argument not in own and argument not in options:
             raise UserError(f"{name} has no argument {argument!r}; {suggest(argument, [*own, *options])}")
@@ -101,6 +101,7 @@ def default_arguments(name: str) -> dict[str, Any]:
 def _defaults(module: nn.Module | None) -> dict[str, Any]:
     """The fields of a module that have a default."""
     fields = () if module is None else dataclasses.fields(module)
+    fields = (field for field in fields if field.name not in ("parent", "name"))  # Flax's own
     return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from dynet_jax.errors import UserError, named
@@ -190,7 +191,9 @@ class Checkpoints:
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _on_disk(wanted))
             state = TrainState(**self._read(step, state=ocp.args.StandardRestore(abstract)))
             check_arrays(state, manifest)
-            if template.coefficients and not state.coefficients:
+            if not _fits(
+                state.coefficients, template.coefficients
+            ):  # measured from, not computed with: they begin anew
                 state = state.replace(coefficients=_zeros(template.coefficients))
             if int(state.step) != step:
                 raise Damaged(f"it is of step {int(state.step)}")
@@ -250,9 +253,18 @@ def _on_disk(state: TrainState) -> dict:
 
 
 def _as_it_was_kept(template: TrainState, manifest: Manifest) -> TrainState:
-    """Before version 0.2 a state had no running means of coefficients."""
-    kept = any(name.startswith("coefficients/") for name in manifest["arrays"])
-    return template if kept else template.replace(coefficients={})
+    """The template with the running means of coefficients that were saved: earlier versions had none, or others."""
+    sharding = getattr(jax.tree.leaves(template)[0], "sharding", None)
+    saved = {
+        name.removeprefix("coefficients/"): jax.ShapeDtypeStruct(shape, np.dtype(kind), sharding=sharding)
+        for name, (shape, kind, *_) in check_manifest(manifest).items()
+        if name.startswith("coefficients/")
+    }
+    return template.replace(coefficients=saved)
+
+
+def _fits(coefficients: dict, template: dict) -> bool:
+    return {k: v.shape for k, v in coefficients.items()} == {k: v.shape for k, v in template.items()}
 
 
 def _zeros(template):

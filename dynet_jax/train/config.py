@@ -59,7 +59,7 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
         key, separator, text = assignment.removeprefix("--config.").partition("=")
         if not separator:
             raise UserError(f"write {assignment}=VALUE")
-        known = _settable(config)
+        known = _settable(config, of_network=key.startswith("model.") and key not in flatten(config))
         if key not in known:
             raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
         if only is not None and key not in only:
@@ -74,13 +74,10 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
             section[last] = _parse(key, text, known[key], type(known[key]))
 
 
-def _settable(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The keys of the configuration, and what else its network takes, with their present values."""
+def _settable(config: ml_collections.ConfigDict, *, of_network: bool) -> dict[str, Any]:
+    """The keys of the configuration, with `of_network` those too that its network takes, with their present values."""
     flat = flatten(config)
-    try:
-        arguments = default_arguments(flat.get("model.name"))
-    except UserError:  # the check of the configuration says it better
-        arguments = {}
+    arguments = default_arguments(flat["model.name"]) if of_network else {}
     elsewhere = ("dtype", "bn_batch_size", "bn_axis_name", "annealed")  # what other keys, or the devices, decide
     return {f"model.{key}": value for key, value in arguments.items() if key not in elsewhere} | flat
 
@@ -93,7 +90,7 @@ def _parse(key: str, text: str, present: Any, kind: type) -> Any:
     if value is None and (present is None or key in OPTIONAL):
         return None
     if present is None:
-        kind = OPTIONAL[key]
+        kind = OPTIONAL.get(key, type(value))
     if kind is str:
         return text
     if kind is float and type(value) is int:

@@ -19,6 +19,7 @@ from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, replac
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.distributed import AXES, BATCH, REPLICATED
 from dynet_jax.train.evaluate import device_batches, summarise
+from dynet_jax.train.movement import per_image
 from dynet_jax.train.setup import Run
 
 Coefficients = dict[str, jax.Array]
@@ -40,7 +41,9 @@ def evaluate_held(run: Run, variables: dict, source: Source, how: str, *, seed: 
     if how not in HELD:
         raise UserError(f"coefficients cannot be {how!r}; {suggest(how, HELD)}")
     if not run.state_template().coefficients:
-        raise UserError(f"{run.config.model.name} is static: it has no coefficients that could be {how}")
+        raise UserError(f"{run.config.model.name} is static: it has no coefficients to be {how}")
+    if how != "half" and run.config.get("inference") == "slide":
+        raise UserError(f"{how} coefficients are of whole images, not of windows; use --config.inference=whole")
     step = _make_step(run)
     if how == "shuffled":
         batches = _with_donors(run, source, seed)
@@ -56,7 +59,8 @@ def mean_coefficients(run: Run, variables: dict, source: Source) -> Coefficients
 
     def step(variables, batch):
         coefficients = _predicted(run.model, variables, normalize(batch["image"], **run.pixels))
-        sums = {name: jnp.einsum("b,b...->...", batch["mask"], values) for name, values in coefficients.items()}
+        mask = batch["mask"]
+        sums = {n: jnp.einsum("b,b...->...", mask, per_image(v, len(mask))) for n, v in coefficients.items()}
         return lax.psum((sums, batch["mask"].sum()), AXES)
 
     step, total = _compiled(run, step, (REPLICATED, BATCH)), None
@@ -82,8 +86,13 @@ def _make_step(run: Run) -> Callable:
             batch = {**batch, "mask": batch["mask"] * donors["mask"]}
 
         def apply(images):
-            with replaced_coefficients(held):
-                return run.model.apply(variables, images, train=False)
+            with replaced_coefficients(held) as replaced:
+                outputs = run.model.apply(variables, images, train=False)
+            if left := sorted(held.keys() - replaced):
+                raise UserError(
+                    f"the coefficients of {', '.join(left[:3])} could not be replaced: is it within nn.scan?"
+                )
+            return outputs
 
         sums = run.task.evaluate(apply, normalize(batch["image"], **run.pixels), batch)
         return lax.psum({**sums, "examples": jnp.sum(batch["mask"])}, AXES)
@@ -103,8 +112,6 @@ def _predicted(model: nn.Module, variables: dict, images: jax.Array) -> Coeffici
 
 def _with_donors(run: Run, source: Source, seed: int) -> Iterable[tuple]:
     """Batches in a random order, each with that of the images before it in that order: of any class, never itself."""
-    if run.config.get("inference") == "slide":
-        raise UserError("coefficients of another image do not fit windows; use --config.inference=whole")
     if len(source) < 2:
         raise UserError("coefficients of another image need two test images")
     order = shuffled(source, seed).indices

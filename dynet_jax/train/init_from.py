@@ -64,7 +64,7 @@ def _of_backbone(item: tuple[str, jax.Array]) -> tuple[str, jax.Array] | None:
 
 
 def _is_temperature(name: str) -> bool:
-    return name.endswith(f"/{TEMPERATURE}")
+    return name.startswith("batch_stats/") and name.endswith(f"/{TEMPERATURE}")
 
 
 def _may_be_new(name: str, into_backbone: bool) -> bool:

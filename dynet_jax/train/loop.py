@@ -24,7 +24,7 @@ from dynet_jax.train.init_from import initialise_from
 from dynet_jax.train.interruption import Interruption, StopVote
 from dynet_jax.train.metrics import MetricWriter, means, read_metrics
 from dynet_jax.train.movement import DeadCoefficients
-from dynet_jax.train.optim import matches
+from dynet_jax.train.optim import explain_patterns
 from dynet_jax.train.profile import Profile
 from dynet_jax.train.progress import Progress, warn
 from dynet_jax.train.startup import Start, start_up
@@ -90,7 +90,8 @@ class _Session:
         self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
         self.profile = Profile(workdir, profile_steps, say=lambda line: self.progress.say(line))
         self.illustrate = self.run.task.illustrator(self.run.model, self.test_source, **self.run.pixels)
-        self.dead = DeadCoefficients(self.run.total_steps, warn if jax.process_index() == 0 else lambda line: None)
+        speak = warn if jax.process_index() == 0 else lambda line: None
+        self.dead = DeadCoefficients(self.run.total_steps, speak, self.run.annealed_at)
         self.window: list[dict] = []  # sums of the steps since the last report
         self.ready: tuple[int, list[dict]] | None = None  # a finished window, not yet reported
         for row in read_metrics(self.writer.path, "test"):
@@ -144,9 +145,11 @@ class _Session:
             f"of {config.batch_size} images on {run.layout.mesh.size} {jax.default_backend()} device(s), {start}; "
             f"everything goes to {self.workdir}"
         )
-        for key in ("learning_rate_factors", "weight_decays"):
-            for pattern, number, arrays in matches(config[key], state.params):
-                self.progress.say(f"{key}: {number:g} for the {arrays} arrays that match {pattern!r}")
+        for line in explain_patterns(config, state.params, is_dynamic=bool(state.coefficients)):
+            self.progress.say(line)
+        if run.temperature is not None:
+            start, end, last = config.temperature_from, float(run.temperature(run.annealed_at)), run.annealed_at
+            self.progress.say(f"temperature of the predictors: from {start:g} to {end:g} at step {last}")
         return state
 
     def _steps(self, state: TrainState, first_step: int) -> int:

@@ -17,15 +17,23 @@ KEPT = 0.99  # of a running mean, at every step
 DEAD, EARLY = 0.01, 300  # a deviation between images below which a network is as good as static, after so many steps
 
 
-def by_stage(coefficients: Iterable[tuple[str, jax.Array]]) -> Arrays:
-    """(layer, [batch, group_size, features]) -> {stage: [batch, all coefficients of its layers, sorted by name]}.
+def by_stage(coefficients: Iterable[tuple[str, jax.Array]], images: int) -> Arrays:
+    """(layer, [rows, group_size, features]) -> {stage: [images, all coefficients of its layers, sorted by name]}.
 
+    A network may fold an image's windows or frames into the batch of a layer, which then has several rows for each
+    image: it counts with their mean. A layer with fewer rows than images is left out.
     One array for a stage, because an accelerator takes longer to begin fifty small sums than to make one.
     """
     layers: dict[str, list] = {}
     for name, values in sorted(coefficients, key=lambda named: named[0]):
-        layers.setdefault(stage_of(name), []).append(values.reshape(values.shape[0], -1))
+        if values.shape[0] % images == 0:
+            layers.setdefault(stage_of(name), []).append(per_image(values, images).reshape(images, -1))
     return {stage: jnp.concatenate(parts, axis=1) for stage, parts in layers.items()}
+
+
+def per_image(values: jax.Array, images: int) -> jax.Array:
+    """[images x k, ...] -> [images, ...], the mean over the k rows of an image."""
+    return values.reshape(images, -1, *values.shape[1:]).mean(axis=1) if values.shape[0] != images else values
 
 
 def movement_sums(coefficients: Arrays, running: Arrays) -> dict[str, Arrays]:
@@ -73,11 +81,11 @@ def _center(running: jax.Array) -> jax.Array:
 def stage_of(name: str) -> str:
     """Of a convolution's name: its stage in this package's networks, and its first part in others.
 
-    >>> stage_of("backbone/stage3_block1/spatial"), stage_of("conv1"), stage_of("Block_0/conv1")
-    ('stage3', 'conv1', 'Block_0')
+    >>> stage_of("backbone/stage3_block1/spatial"), stage_of("conv1"), stage_of("Block_0/conv1"), stage_of("own (2)")
+    ('stage3', 'conv1', 'Block_0', 'own')
     """
     stage = re.search(r"(?:^|/)(stage\d+)(?=_|/|$)", name)
-    return stage.group(1) if stage else name.partition("/")[0]
+    return stage.group(1) if stage else name.partition("/")[0].partition(" (")[0]
 
 
 def of_stages(metrics: Mapping[str, float], key: str) -> dict[str, float]:
@@ -94,11 +102,12 @@ def of_stages(metrics: Mapping[str, float], key: str) -> dict[str, float]:
 class DeadCoefficients:
     """Says once that coefficients hardly depend on the image: at the first report after a tenth of the steps.
 
-    Nothing is said of the first `EARLY` steps of a run, in which no network has got far.
+    Nothing is said of the first `EARLY` steps of a run, in which no network has got far, nor before `annealed_at`, the
+    step from which on temperatures no longer hold coefficients together.
     """
 
-    def __init__(self, total_steps: int, warn: Callable[[str], None]):
-        self._from, self._warn = max(EARLY, total_steps / 10), warn
+    def __init__(self, total_steps: int, warn: Callable[[str], None], annealed_at: int = 0):
+        self._from, self._warn = max(EARLY, total_steps / 10, annealed_at), warn
 
     def look(self, step: int, metrics: Mapping[str, float]) -> None:
         """At a report's metrics."""

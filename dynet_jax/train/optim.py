@@ -4,17 +4,18 @@ Parts of a network may have learning rates and decays of their own, by patterns 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import jax
+import ml_collections
 import optax
 
 from dynet_jax.errors import UserError, suggest
 
 ByPattern: TypeAlias = Sequence[tuple[str, float]]  # regular expressions on names of parameters, and a number for each
 
-PREDICTORS = "predictor"  # the pattern of all coefficient predictors, which have this name in every network
+PREDICTORS = "predictor"  # the pattern of all coefficient predictors of this package's networks
 
 DECAYED = {
     # "Weight decay 5e-5" says no more than that. Common practice spares one-dimensional parameters.
@@ -124,15 +125,24 @@ def _laid_out_as(plain: optax.GradientTransformation, update: Callable, key: str
     return optax.GradientTransformation(init, update)
 
 
-def matches(by_pattern: ByPattern, params) -> list[tuple[str, float, int]]:
-    """(expression, number, how many parameters take it) of each pair.
+def explain_patterns(config: ml_collections.ConfigDict, params, *, is_dynamic: bool) -> Iterator[str]:
+    """A line for each pair of `learning_rate_factors` and `weight_decays`: how many parameters take its number.
 
-    >>> import jax.numpy as jnp
-    >>> matches([("kernel", 2.0), ("stem", 3.0)], {"stem": {"kernel": jnp.ones(1), "bias": jnp.ones(1)}})
-    [('kernel', 2.0, 1), ('stem', 3.0, 1)]
+    Raises UserError for a pair that none takes: because earlier pairs take all, or those that it matches do not decay,
+    or it is `PREDICTORS` and a dynamic network's predictors have another name.
     """
-    firsts = [_first_match(name, by_pattern) for name in jax.tree.leaves(_names(params))]
-    return [(pattern, number, firsts.count((pattern, number))) for pattern, number in map(tuple, by_pattern)]
+    names = _names(params)
+    for key in ("learning_rate_factors", "weight_decays"):
+        counts = DECAYED[config.decay_parameters](params) if key == "weight_decays" else jax.tree.map(bool, names)
+        firsts = jax.tree.map(lambda name, on, key=key: on and _first_match(name, config[key]), names, counts)
+        taken = jax.tree.leaves(firsts, is_leaf=lambda leaf: isinstance(leaf, tuple))
+        for pattern, number in config[key]:
+            arrays = taken.count((pattern, number))
+            if arrays == 0 and (pattern != PREDICTORS or is_dynamic):
+                what = "earlier patterns take all that it matches, or " if len(config[key]) > 1 else ""
+                what += f"what it matches does not decay with decay_parameters={config.decay_parameters!r}, or "
+                raise UserError(f"{key}: no parameter takes {number:g} from {pattern!r}; {what}it matches none")
+            yield f"{key}: {number:g} for {arrays} arrays, by {pattern!r}"
 
 
 def _by_pattern(key: str, by_pattern: ByPattern, default: float, params):

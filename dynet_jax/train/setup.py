@@ -41,6 +41,11 @@ class Run:
         """Mean and standard deviation of the images, for the steps."""
         return {"mean": tuple(self.config.data.mean), "std": tuple(self.config.data.std)}
 
+    @property
+    def annealed_at(self) -> int:
+        """The step from which on the temperature of predictors stays as it is; 0 where it always does."""
+        return 0 if self.temperature is None else round(self.config.temperature_epochs * self.steps_per_epoch)
+
     def initialiser(self) -> Callable[[int], TrainState]:
         """seed -> the state at step 0, on every device."""
         return make_initialiser(
@@ -79,6 +84,11 @@ def make_temperature(config: ml_collections.ConfigDict, steps_per_epoch: int) ->
     if config.temperature_from is None:
         return None
     end = config.model.get("temperature", default_arguments(config.model.name)["temperature"])
+    if end == config.temperature_from:
+        raise UserError(
+            f"temperature_from={end:g} is where the temperature of {config.model.name} ends, too; say where it ends by "
+            "--config.model.temperature=1"
+        )
     return make_temperature_schedule(config.temperature_from, end, round(config.temperature_epochs * steps_per_epoch))
 
 

@@ -71,7 +71,7 @@ def _initialiser(model, optimizer, image_size, with_ema):
         with sown_coefficients():
             variables = model.init(key, jnp.zeros((1, image_size, image_size, 3)), train=False)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
-        coefficients = by_stage(named_coefficients(variables.get(COLLECTION, {})))
+        coefficients = by_stage(named_coefficients(variables.get(COLLECTION, {})), images=1)
         coefficients = {stage: jnp.zeros(values.shape[1:]) for stage, values in coefficients.items()}
         state = TrainState(
             jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), coefficients=coefficients

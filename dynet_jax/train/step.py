@@ -59,7 +59,9 @@ def make_train_step(
             with sown_coefficients():
                 outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats", COLLECTION])
             losses, sums = task.losses(outputs, labels)
-            movement = movement_sums(by_stage(named_coefficients(updates.get(COLLECTION, {}))), coefficients)
+            movement = movement_sums(
+                by_stage(named_coefficients(updates.get(COLLECTION, {})), len(images)), coefficients
+            )
             sums = {"loss": jnp.sum(losses), **sums, KEY: movement}
             return jnp.mean(losses), (updates["batch_stats"], sums)
 

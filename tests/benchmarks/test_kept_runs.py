@@ -18,7 +18,9 @@ def write_run(folder, name, network="dy_resnet18", *, finished=True, **changes):
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps(config.to_dict()))
     rows = []
-    for step, rate in ((10, 0.05), (20, 0.0 if finished else 0.02)):
+    images = {"training images": 128 * 2, "test images": 10}  # 24 steps
+    (workdir / "images.json").write_text(json.dumps(images))
+    for step, rate in ((10, 0.05), (24 if finished else 20, 2e-4)):
         row = {"step": step, "kind": "train", "loss": 3.0 / step, "top1": 0.123456789, "learning_rate": rate}
         if network.startswith("dy"):
             row |= {
@@ -49,7 +51,7 @@ def test_what_is_kept(tmp_path, evaluations, capsys):
     assert run.config == "configs/dy_resnet18.py:cifar10"
     changes = ["epochs=12.0", 'learning_rate_factors=[["predictor", 100.0]]', "model.width=0.125", "seed=2"]
     assert run.changes == changes  # and not where the data lie
-    assert (run.network, run.seed) == ("dy_resnet18", 2)
+    assert (run.network, run.option("seed")) == ("dy_resnet18", "2")
     assert [run.error(how) for how in ("own", "frozen", "shuffled", "half")] == pytest.approx([30, 40, 50, 90])
     assert run.train[0] == {
         "step": 10,
@@ -79,6 +81,19 @@ def test_an_unfinished_run_is_refused(tmp_path):
         kept_runs.keep(write_run(tmp_path, "a", finished=False), "cifar10")
 
 
+def test_the_others_are_kept_all_the_same(tmp_path, evaluations, capsys):
+    workdirs = [write_run(tmp_path, "a", finished=False), write_run(tmp_path, "b")]
+    assert kept_runs.main([*map(str, workdirs), "--variant=cifar10", f"--out={tmp_path / 'kept'}"]) == 2
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["b.json"]
+    assert "not kept: " in capsys.readouterr().err
+
+
+def test_static_networks_have_no_movement_to_draw(tmp_path, evaluations):
+    run = kept_runs.keep(write_run(tmp_path, "fix", "fix_resnet18"), "cifar10")
+    with pytest.raises(UserError, match="nothing to draw"):
+        kept_tables.plot_movement([run], tmp_path / "x.png")
+
+
 def test_tables_and_figures(tmp_path, evaluations, capsys):
     folder = tmp_path / "runs"
     folder.mkdir()
@@ -96,17 +111,17 @@ def test_tables_and_figures(tmp_path, evaluations, capsys):
     assert "All runs: --config.epochs=12.0 --config.model.width=0.125" in out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("|")]
     assert rows[2:] == [
-        ["fix_resnet18", "", "0.150", "30.00", "", "", "", ""],
-        ["dy_resnet18", "", "0.150", "30.00", "40.00", "50.00", "90.00", "0.004"],
+        ["fix_resnet18", "", "0.125", "30.00", "", "", "", ""],
+        ["dy_resnet18", "", "0.125", "30.00", "40.00", "50.00", "90.00", "0.005"],
         [
             "dy_resnet18",
             'learning_rate_factors=[["predictor", 100.0]]',
-            "0.150",
+            "0.125",
             "30.00",
             "40.00",
             "50.00",
             "90.00",
-            "0.004",
+            "0.005",
         ],
     ]
     assert out.count("python train.py --config=configs/") == 3

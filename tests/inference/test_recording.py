@@ -1,5 +1,6 @@
 """A user's network is recorded right, in every runtime, or refused with a line that names what programs do not have."""
 
+import functools
 import shutil
 
 import flax.linen as nn
@@ -321,3 +322,25 @@ def test_what_programs_know_of_values():
     assert program.channels == {0: 3, 1: 3, 2: 2}
     assert program.vectors == frozenset()
     assert program.strides == (2, 2)
+
+
+def around_predictor(norm):
+    class Predicted(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            (coefficients,) = CoefficientPredictor((8,), group_size=2, norm=norm, name="predictor")(x)
+            return nn.Dense(5)(spatial_mean(DynamicConv(8, (3, 3), group_size=2)(x, coefficients)))
+
+    return Predicted()
+
+
+def test_a_pooled_batchnorm_without_parameters_is_folded_too():
+    norm = functools.partial(nn.BatchNorm, use_running_average=True, use_scale=False, use_bias=False)
+    model, variables, program = recorded(around_predictor(norm))
+    x = images(2, 19, 16)
+    assert_same(InferenceModel(program, UNIT, runtime="jax").logits(x), model.apply(variables, x / np.float32(255)))
+
+
+def test_another_norm_of_pooled_features_is_refused():
+    with pytest.raises(UserError, match="predictor normalises pooled features by LayerNorm; programs have BatchNorm"):
+        recorded(around_predictor(nn.LayerNorm))

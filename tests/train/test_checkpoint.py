@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, and that a damaged one is never taken for a whole one."""
 
 import collections
+import dataclasses
 import errno
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 
 import chex
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dynet_jax.errors import UserError
+from dynet_jax.train import checkpoint
 from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.state import TrainState
 
@@ -56,21 +59,50 @@ def test_a_state_comes_back_on_any_number_of_devices(tmp_path, devices):
     assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(state))
 
 
-def test_a_state_of_before_coefficients_were_measured(tmp_path):
-    """Its running means begin anew; that of a network without coefficients is laid out as it always was."""
-    save(tmp_path, 7)
-    assert "coefficients" not in (tmp_path / "checkpoints/7/state/_METADATA").read_text()
-    coefficients = {"stage1_block1/conv1": jnp.ones((6, 4))}
-    wanted = jax.eval_shape(lambda: make_state(0).replace(coefficients=coefficients))
-    state = Checkpoints(tmp_path).restore(on_devices(wanted, 2))
-    assert not np.asarray(state.coefficients["stage1_block1/conv1"]).any()
-    chex.assert_trees_all_equal(jax.device_get(state.params), jax.device_get(make_state(7).params))
+@flax.struct.dataclass
+class OldState:
+    """What was saved before coefficients were measured: the state itself, without a place for them."""
 
+    step: jax.Array
+    params: dict
+    batch_stats: dict
+    opt_state: tuple
+    ema: dict
+
+
+@pytest.mark.parametrize("with_ema", [True, False])
+def test_a_state_of_before_coefficients_were_measured(tmp_path, monkeypatch, with_ema):
+    """It comes back, for a static network and for a dynamic one, whose running means begin anew."""
+    state = make_state(7, with_ema=with_ema)
+    fields = [field.name for field in dataclasses.fields(OldState)]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_on_disk", lambda state: OldState(*(getattr(state, name) for name in fields)))
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(state, wait=True)
+        checkpoints.close()
+    assert "coefficients" not in (tmp_path / "checkpoints/7/state/_METADATA").read_text()
+    for coefficients in ({}, {"stage1": jnp.ones(24)}):
+        wanted = jax.eval_shape(lambda c=coefficients: make_state(0, with_ema=with_ema).replace(coefficients=c))
+        found = Checkpoints(tmp_path).restore(on_devices(wanted, 2))
+        assert all(not np.asarray(leaf).any() for leaf in found.coefficients.values())
+        assert found.coefficients.keys() == coefficients.keys()
+        chex.assert_trees_all_equal(jax.device_get(found.replace(coefficients={})), jax.device_get(state))
+
+
+def test_running_means_are_kept_and_others_begin_anew(tmp_path):
+    """They are measured from and not computed with: stages of other names or sizes make no other model."""
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state.replace(step=jnp.int32(8), coefficients=coefficients), wait=True)
+    checkpoints.save(make_state(8).replace(coefficients={"stage1": jnp.ones(24), "a/b": jnp.ones(3)}), wait=True)
     checkpoints.close()
-    again = Checkpoints(tmp_path).restore(on_devices(wanted, 2))
-    assert np.asarray(again.coefficients["stage1_block1/conv1"]).all()
+
+    def restored(coefficients):
+        wanted = jax.eval_shape(lambda: make_state(0).replace(coefficients=coefficients))
+        return jax.device_get(Checkpoints(tmp_path).restore(on_devices(wanted, 2)).coefficients)
+
+    same = {"stage1": jnp.zeros(24), "a/b": jnp.zeros(3)}
+    chex.assert_trees_all_equal(restored(same), jax.tree.map(lambda leaf: np.ones(leaf.shape), same))
+    for other in ({}, {"stage1": jnp.ones(25), "a/b": jnp.ones(3)}, {"stage2": jnp.ones(24)}):
+        chex.assert_trees_all_equal(restored(other), jax.tree.map(lambda leaf: np.zeros(leaf.shape), other))
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):

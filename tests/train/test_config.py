@@ -220,6 +220,7 @@ def test_keys_that_may_be_none_can_be_changed_twice():
         ("data.flip=1", "data.flip must be bool, like True, not '1'"),
         ("data.mean=5", "data.mean must be list, like [123.675, 116.28, 103.53], not '5'"),
         ("model.paddin=SAME", "the configuration has no key 'model.paddin'; did you mean model.padding"),
+        ("model.parent=1", "the configuration has no key 'model.parent'"),
         ("model.annealed=true", "the configuration has no key 'model.annealed'"),  # temperature_from decides
         ("model.bn_batch_size=8", "the configuration has no key 'model.bn_batch_size'; did you mean bn_batch_size"),
         ("model.hidden_divisor=two", "model.hidden_divisor must be int, not 'two'"),

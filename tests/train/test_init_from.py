@@ -52,6 +52,10 @@ def test_a_temperature_is_the_runs_own(tiny_config, tmp_path, before, after):
     assert loop.train(config, tmp_path / "trained") == 0
     state, names = initialise_from(tmp_path / "trained", fresh_run(tiny_config, temperature_from=after))
     assert names == []
+    temperatures = [
+        leaf for path, leaf in jax.tree.leaves_with_path(state.batch_stats) if "temperature" in str(path[-1])
+    ]
+    assert temperatures == ([] if after is None else [1.0])  # where every schedule's variable begins
     before_params = load_workdir(tmp_path / "trained")[1].params
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.params, before_params)))
 

@@ -289,3 +289,37 @@ def test_make_train_learns_the_digits(tmp_path):
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert read_metrics(tmp_path / "metrics.jsonl", "test")[-1]["top1"] >= 0.97
+
+
+def test_rates_of_parts_can_be_set_and_removed_when_a_run_goes_on(tiny_config, tmp_path, capsys):
+    """The optimiser's state is laid out alike; what takes a rate of its own is said."""
+    stopped = tiny_config.copy_and_resolve_references()
+    stopped.epochs = 8 / 22
+    assert loop.train(stopped, tmp_path) == 0
+    for epochs, factors, decays in ((12 / 22, (("predictor", 10.0),), (("head", 0.0),)), (16 / 22, (), ())):
+        changed = tiny_config.copy_and_resolve_references()
+        changed.update({"epochs": epochs, "learning_rate_factors": factors, "weight_decays": decays})
+        capsys.readouterr()
+        assert loop.train(changed, tmp_path, allow_config_change=True) == 0
+        out = capsys.readouterr().out
+        assert ("learning_rate_factors: 10 for 2 arrays, by 'predictor'" in out) == bool(factors)
+        assert ("weight_decays: 0 for 1 arrays, by 'head'" in out) == bool(decays)
+    assert int(load_workdir(tmp_path)[1].step) == 16
+
+
+@pytest.mark.parametrize(
+    ("key", "pairs", "message"),
+    [
+        ("learning_rate_factors", (("predictr", 10.0),), "'predictr', which no parameter's name matches"),
+        (
+            "learning_rate_factors",
+            (("kernel", 1.0), ("head/", 2.0)),
+            "no parameter takes 2 from 'head/'; earlier patterns",
+        ),
+        ("weight_decays", (("bias", 0.5),), "no parameter takes 0.5 from 'bias'; what it matches does not decay with"),
+    ],
+)
+def test_a_pattern_without_effect_is_refused(tiny_config, tmp_path, key, pairs, message):
+    tiny_config.update({key: pairs})
+    with pytest.raises(UserError, match=message):
+        loop.train(tiny_config, tmp_path)

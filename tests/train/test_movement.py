@@ -2,14 +2,16 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dynet_jax import DynamicConv
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
 from dynet_jax.ops.pixels import normalize
-from dynet_jax.train import loop
+from dynet_jax.train import loop, movement
 from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.movement import (
     DEAD,
@@ -21,6 +23,7 @@ from dynet_jax.train.movement import (
     movement_sums,
     of_stages,
 )
+from dynet_jax.train.state import make_initialiser
 from dynet_jax.train.step import make_train_step
 from tests.train.tasks import classification
 from tests.train.test_step import OPTIMIZER, PIXELS, make_batch, make_state, tiny_model
@@ -48,10 +51,46 @@ def test_layers_of_a_stage_are_one_array():
     rng = np.random.default_rng(0)
     names = ("stage1_block2/conv1", "stage1_block1/conv2", "stage1_block1/conv1", "stage10_block1/conv1")
     layers = {name: rng.uniform(size=(3, 2, 4)) for name in names}
-    found = by_stage((name, jnp.asarray(values, jnp.float32)) for name, values in layers.items())
+    found = by_stage(((name, jnp.asarray(values, jnp.float32)) for name, values in layers.items()), images=3)
     assert found.keys() == {"stage1", "stage10"}
     np.testing.assert_allclose(found["stage1"], flat({name: layers[name] for name in names[:3]}), rtol=1e-6)
     np.testing.assert_allclose(found["stage10"], flat({names[3]: layers[names[3]]}), rtol=1e-6)
+
+
+class Folded(nn.Module):
+    """A user's network, in which each image is cut into four parts for one layer, and three batch axes for another."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        y = DynamicConv(4, (3, 3), group_size=2, name="whole")(x)
+        parts = y.reshape(len(x), 2, 6, 2, 6, 4).swapaxes(2, 3)
+        parts = DynamicConv(4, (3, 3), group_size=2, name="parts")(parts)
+        few = DynamicConv(4, (1, 1), group_size=2, name="few")(y[:1])  # of the first image alone
+        return nn.Dense(5)(parts.mean((1, 2, 3, 4)) + few.mean((1, 2)))
+
+
+def test_rows_of_one_image_count_as_their_mean():
+    layout = make_layout(8, None, devices=jax.devices()[:2])
+    model = Folded()
+    state = jax.device_put(make_initialiser(model, OPTIMIZER, image_size=12)(1), layout.replicated)
+    assert {stage: mean.shape for stage, mean in state.coefficients.items()} == {
+        "few": (8,),
+        "parts": (8,),
+        "whole": (8,),
+    }
+    step = make_train_step(model, OPTIMIZER, layout, classification(), **PIXELS)
+    batch = make_batch(8)
+    images = normalize(jnp.asarray(batch["image"]), **PIXELS)
+    with sown_coefficients():
+        _, sown = model.apply(jax.device_get(state.variables), images, mutable=[COLLECTION])
+    parts = np.asarray(dict(named_coefficients(sown[COLLECTION]))["parts"])
+    assert len(parts) == 32
+    with pytest.raises(KeyError, match="few"):  # on a device it has fewer rows than there are images
+        step(state, to_devices(batch, layout))[1]["coefficients/few/deviation"]
+    state = jax.device_put(make_initialiser(model, OPTIMIZER, image_size=12)(1), layout.replicated)
+    _, metrics = step(state, to_devices(batch, layout))
+    wanted = parts.reshape(8, 4, -1).mean(axis=1).std(axis=0)
+    assert float(metrics["coefficients/parts/deviation"] / 8) == pytest.approx(np.sqrt((wanted**2).mean()), rel=1e-2)
 
 
 def test_root_mean_squares_by_stage():
@@ -162,3 +201,20 @@ def test_living_coefficients_are_not(total, row):
     for step in range(0, total + 1, total // 10):
         dead.look(step, row)
     assert said == []
+
+
+def test_nothing_is_said_before_temperatures_have_fallen():
+    said = []
+    dead = DeadCoefficients(10_000, said.append, annealed_at=4000)
+    for step in (1000, 3000, 5000):
+        dead.look(step, {"coefficients/stage1/deviation": DEAD / 2 if step < 4000 else 2 * DEAD})
+    assert said == []
+
+
+def test_a_run_looks(tiny_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(movement, "EARLY", 0)
+    monkeypatch.setattr(movement, "DEAD", 1.0)
+    assert loop.train(tiny_config, tmp_path) == 0
+    assert (
+        capsys.readouterr().err.count("WARNING: coefficients hardly depend on the image: at step 4 they deviate") == 1
+    )

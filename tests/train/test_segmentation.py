@@ -122,6 +122,32 @@ def test_any_number_of_devices_counts_the_same_pixels(trained, inference):
     assert values[0]["loss"] == pytest.approx(values[1]["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("inference", ["whole", "slide"])
+def test_half_coefficients_are_those_of_predictors_without_weights(trained, inference):
+    """A sigmoid of 0, in whole images and in windows."""
+    changes = [f"--config.inference={inference}"]
+    run, state = load_workdir(trained)
+    half = evaluate_workdir(trained, changes=changes, coefficients="half")
+    variables = jax.device_get(state.averaged_variables)
+    variables["params"] = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0 * leaf if "predictor" in jax.tree_util.keystr(path) else leaf, variables["params"]
+    )
+    config = run.config.copy_and_resolve_references().unlock()
+    config.inference = inference
+    other = make_run(config, 16, run.layout)
+    step = make_eval_step(other.model, run.layout, other.task, **other.pixels)
+    wanted = evaluate(other, step, variables, open_data(config, "test"))
+    assert half["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+    assert half["loss"] != evaluate_workdir(trained, changes=changes)["loss"]
+
+
+@pytest.mark.parametrize("how", ["frozen", "shuffled"])
+def test_coefficients_of_whole_images_are_none_of_windows(trained, how, capfd):
+    assert evaluate_workdir(trained, coefficients=how)["loss"] > 0
+    assert main(["evaluate", str(trained), f"--coefficients={how}", "--config.inference=slide"]) == 2
+    assert f"dynet: {how} coefficients are of whole images, not of windows" in capfd.readouterr().err
+
+
 def test_resuming_is_bitwise_the_same_run(segmentation_config, trained, tmp_path, monkeypatch):
     polls = iter([False] * 5 + [True])
     with monkeypatch.context() as patch:
