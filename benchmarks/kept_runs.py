@@ -19,7 +19,7 @@ from dynet_jax.cli.parsing import FAILED, report_mistakes
 from dynet_jax.errors import UserError
 from dynet_jax.models.registry import create_model, is_dynamic
 from dynet_jax.predict import evaluate_workdir
-from dynet_jax.train.config import flatten, load_config
+from dynet_jax.train.config import flatten_whole, load_config
 from dynet_jax.train.held_coefficients import HELD
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 from dynet_jax.train.movement import KEY
@@ -27,7 +27,7 @@ from dynet_jax.train.setup import count_steps
 from dynet_jax.train.workdir import IMAGES_FILE, changed_keys, read_config, write_whole
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-KEPT = ("loss", "top1", "learning_rate")
+KEPT, MOVEMENT = ("loss", "top1", "learning_rate"), ("/deviation", "/from_half")
 # Of the machine or of the files, not of what is trained.
 NOT_KEPT = {"data.name", "data.data_dir", "data.threads", "data.workers", "data.cache", "keep_checkpoints"}
 
@@ -107,7 +107,7 @@ def _difference(config, variant: str) -> tuple[str, list[str]]:
     candidates = []
     for file in sorted(CONFIGS.glob("*.py")):
         if file.stem.startswith(config.model.name):
-            before, now = flatten(load_config(f"{file}:{variant}")), flatten(config)
+            before, now = flatten_whole(load_config(f"{file}:{variant}")), flatten_whole(config)
             if before["model.name"] == config.model.name:
                 changed = [key for key in changed_keys(before, now) if key not in NOT_KEPT and key in now]
                 candidates.append((len(changed), file.stem, [f"{key}={_text(now[key])}" for key in changed]))
@@ -122,11 +122,12 @@ def _text(value) -> str:
 
 
 def _of_row(row: dict) -> dict[str, float]:
-    return {key: _short(value) for key, value in row.items() if key in KEPT or key.startswith(f"{KEY}/")}
+    movement = (key for key in row if key.startswith(f"{KEY}/") and key.endswith(MOVEMENT))
+    return {key: _short(row[key]) for key in (*KEPT, *movement)}
 
 
 def _short(value: float) -> float:
-    return float(f"{value:.5g}")
+    return float(f"{value:.4g}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -128,6 +128,20 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return flat
 
 
+def flatten_whole(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """`flatten`, and the arguments that its network has where it is not told: what a configuration means.
+
+    Without them an argument that is set to None would look like one that is not set. A network that is not registered
+    here has none.
+    """
+    flat = flatten(config)
+    try:
+        arguments = default_arguments(flat["model.name"])
+    except UserError:
+        arguments = {}
+    return {f"model.{key}": value for key, value in arguments.items() if key != "dtype"} | flat
+
+
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for a value out of its range."""
     flat = flatten(config)

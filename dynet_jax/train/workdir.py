@@ -11,7 +11,7 @@ from typing import IO, Any
 import ml_collections
 
 from dynet_jax.errors import UserError
-from dynet_jax.train.config import check_config, flatten
+from dynet_jax.train.config import check_config, flatten_whole
 from dynet_jax.train.recipe import RECIPES
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
@@ -71,7 +71,7 @@ def claim(
     """
     has_checkpoints = any(workdir.glob("checkpoints/*"))
     if (workdir / CONFIG_FILE).exists():
-        before, now = flatten(read_config(workdir)), flatten(config)
+        before, now = flatten_whole(read_config(workdir)), flatten_whole(config)
         if images is not None and (workdir / IMAGES_FILE).exists():
             before, now = before | _read(workdir / IMAGES_FILE), now | dict(images)
     if (workdir / CONFIG_FILE).exists() and has_checkpoints:

@@ -13,7 +13,8 @@ def write_run(folder, name, network="dy_resnet18", *, finished=True, **changes):
     """The small files of a finished run."""
     config = common.recipe(network, "cifar10", **({"group_size": 6} if network.startswith("dy") else {})).unlock()
     config.data.name, config.model.width, config.epochs = "packed:somewhere", 0.125, 12.0
-    config.update_from_flattened_dict(changes)
+    for key, value in changes.items():
+        config.update_from_flattened_dict({key: value})
     workdir = folder / name
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps(config.to_dict()))
@@ -45,18 +46,24 @@ def evaluations(monkeypatch):
 
 def test_what_is_kept(tmp_path, evaluations, capsys):
     pairs = [["predictor", 100.0]]
-    workdir = write_run(tmp_path, "a", seed=2, learning_rate_factors=pairs)
+    workdir = write_run(tmp_path, "a", seed=2, learning_rate_factors=pairs, **{"model.hidden_divisor": None})
     assert kept_runs.main([str(workdir), "--variant=cifar10", f"--out={tmp_path / 'kept'}"]) == 0
     (run,) = kept_runs.read_kept([tmp_path / "kept/a.json"])
     assert run.config == "configs/dy_resnet18.py:cifar10"
-    changes = ["epochs=12.0", 'learning_rate_factors=[["predictor", 100.0]]', "model.width=0.125", "seed=2"]
+    changes = [
+        "epochs=12.0",
+        'learning_rate_factors=[["predictor", 100.0]]',
+        "model.hidden_divisor=None",
+        "model.width=0.125",
+        "seed=2",
+    ]
     assert run.changes == changes  # and not where the data lie
     assert (run.network, run.option("seed")) == ("dy_resnet18", "2")
     assert [run.error(how) for how in ("own", "frozen", "shuffled", "half")] == pytest.approx([30, 40, 50, 90])
     assert run.train[0] == {
         "step": 10,
         "loss": 0.3,
-        "top1": 0.12346,
+        "top1": 0.1235,
         "learning_rate": 0.05,
         **{f"coefficients/stage{n}/{key}": n / 1000 for n in (1, 2) for key in ("deviation", "from_half")},
     }

@@ -317,3 +317,19 @@ def test_a_work_directory_of_before_a_key_was_there_has_its_default(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(saved))
     config = read_config(tmp_path)
     assert (config.model.remat, config.data.max_corrupt) == (False, paper_recipe("").data.max_corrupt)
+
+
+def test_an_argument_that_is_none_is_not_one_that_is_absent(tmp_path):
+    """Dy-ResNet18 has a hidden layer where it is not told; None means none."""
+    before = common.recipe("dy_resnet18", "cifar10", group_size=6)
+    claim(tmp_path, before, ["a"])
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    claim(tmp_path, changed_resnet("model.hidden_divisor=4"), ["a"])
+    with pytest.raises(UserError, match=r"was trained with model\.hidden_divisor=4, not None"):
+        claim(tmp_path, changed_resnet("model.hidden_divisor=None"), ["a"])
+
+
+def changed_resnet(assignment):
+    config = common.recipe("dy_resnet18", "cifar10", group_size=6)
+    override(config, [f"--config.{assignment}"])
+    return config
