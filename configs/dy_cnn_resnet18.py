@@ -3,7 +3,7 @@
     python train.py --config=configs/dy_cnn_resnet18.py --workdir=runs/dy_cnn_resnet18
 
 needs ImageNet prepared by TFDS (docs/data.md); the full run has not been made with this code yet. Variants: digits,
-fashion_mnist, cifar10, imagenette (see configs/common.py).
+fashion_mnist, cifar10, cifar100, imagenette (see configs/common.py).
 DY-CNN lowers the temperature from 30 to 1 over its first ten epochs; here it stays 30, unless one adds
 --config.temperature_from=30 --config.model.temperature=1 (docs/training.md).
 """

@@ -3,7 +3,7 @@
     python train.py --config=configs/dy_mobilenet_v2.py --workdir=runs/dy_mobilenet_v2
 
 needs ImageNet prepared by TFDS (docs/data.md); the full run has not been made with this code yet. Variants: digits,
-fashion_mnist, cifar10, imagenette (see configs/common.py).
+fashion_mnist, cifar10, cifar100, imagenette (see configs/common.py).
 Fig. 5 has it at several widths: set --config.model.width, from 0.35 to 1.4. Its values are not public.
 """
 

@@ -3,7 +3,7 @@
     python train.py --config=configs/dy_mobilenet_v3_small.py --workdir=runs/dy_mobilenet_v3_small
 
 needs ImageNet prepared by TFDS (docs/data.md); the full run has not been made with this code yet. Variants: digits,
-fashion_mnist, cifar10, imagenette (see configs/common.py).
+fashion_mnist, cifar10, cifar100, imagenette (see configs/common.py).
 Its recipe and details are not known; docs/design.md says what was chosen.
 """
 

@@ -3,7 +3,7 @@
     python train.py --config=configs/fix_shuffle_1_5.py --workdir=runs/fix_shuffle_1_5
 
 needs ImageNet prepared by TFDS (docs/data.md); the full run has not been made with this code yet. Variants: digits,
-fashion_mnist, cifar10, imagenette (see configs/common.py).
+fashion_mnist, cifar10, cifar100, imagenette (see configs/common.py).
 """
 
 from configs import common

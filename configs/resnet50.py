@@ -3,7 +3,7 @@
     python train.py --config=configs/resnet50.py --workdir=runs/resnet50
 
 needs ImageNet prepared by TFDS (docs/data.md); the full run has not been made with this code yet. Variants: digits,
-fashion_mnist, cifar10, imagenette (see configs/common.py).
+fashion_mnist, cifar10, cifar100, imagenette (see configs/common.py).
 """
 
 from configs import common

@@ -35,8 +35,10 @@ def test_every_file_and_variant(path, variant):
     assert path.stem.startswith(config.model.name)
     arguments = config.model.to_dict()
     model = create_model(arguments.pop("name"), **arguments)
-    assert model.num_classes == (1000 if variant == "imagenet2012" else 10)
-    assert config.data.name.startswith({"imagenette": "folder:"}.get(variant, variant))
+    assert model.num_classes == {"imagenet2012": 1000, "cifar100": 100}.get(variant, 10)
+    assert config.data.name.startswith({"imagenette": "folder:", "cifar100": "folder:"}.get(variant, variant))
+    fast = path.stem.startswith("dy_resnet") and variant.startswith("cifar")  # see SLOW_PREDICTORS
+    assert config.learning_rate_factors == ((("predictor", 10.0),) if fast else ())
 
 
 # By the rows of the paper's Tables 1 and 4.
