@@ -24,6 +24,7 @@ from dynet_jax.train.held_coefficients import HELD
 from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 from dynet_jax.train.movement import KEY
 from dynet_jax.train.setup import count_steps
+from dynet_jax.train.startup import use_compilation_cache
 from dynet_jax.train.workdir import IMAGES_FILE, changed_keys, read_config, write_whole
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -136,6 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--variant", required=True, help="of the configuration, like cifar10")
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args(arguments)
+    use_compilation_cache()  # runs that differ in a seed or a rate have the same programs
     options.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for workdir in options.workdirs:

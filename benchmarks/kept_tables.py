@@ -82,7 +82,8 @@ def plot_movement(runs: list[KeptRun], file: Path) -> None:
     axes[1].set(xlabel="sum of the predictors' learning rates over steps", xscale="log", yscale="log", title="the same")
     for panel in axes:
         figures.plain(panel)
-    axes[0].legend(frameon=False, fontsize=7)
+    lines, labels = axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, frameon=False, fontsize=8, ncols=2, loc="outside lower center")
     figures.save(figure, file)
 
 

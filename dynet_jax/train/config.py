@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 from dynet_jax.errors import UserError, one_line, suggest
-from dynet_jax.models.registry import default_arguments
+from dynet_jax.models.registry import PREDICTOR_OPTIONS, default_arguments
 from dynet_jax.train.recipe import RECIPES
 from dynet_jax.train.task import make_task
 
@@ -60,6 +60,8 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
         if not separator:
             raise UserError(f"write {assignment}=VALUE")
         known = _settable(config, of_network=key.startswith("model.") and key not in flatten(config))
+        if key.removeprefix("model.") in PREDICTOR_OPTIONS and "model.temperature" not in known:
+            raise UserError(f"{key} is of coefficient predictors, and {flatten(config)['model.name']} is static")
         if key not in known:
             raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
         if only is not None and key not in only:
@@ -98,12 +100,13 @@ def _parse(key: str, text: str, present: Any, kind: type) -> Any:
     if kind is tuple and type(value) is list:
         value = tuple(value)
     if type(value) is not kind:
-        example = json.dumps(present) if kind is tuple else repr(present)
+        example = json.dumps(present or PAIRS.get(key)) if kind is tuple else repr(present)
         like = "" if present is None else f", like {example}"
         raise UserError(f"{key} must be {'list' if kind is tuple else kind.__name__}{like}, not {text!r}")
     return value
 
 
+PAIRS = {"learning_rate_factors": [["predictor", 10.0]], "weight_decays": [["predictor", 0.0]]}  # examples
 # Keys that may be None, and what they are otherwise.
 OPTIONAL = {
     "bn_batch_size": int,
@@ -196,7 +199,8 @@ def _check_by_pattern(key: str, pairs: Any) -> None:
     """Raises UserError unless the value is pairs of a regular expression and a number from 0 up."""
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise UserError(f'{key} must be pairs of a pattern and a number, like [["predictor", 100.0]], not {pair!r}')
+            example = json.dumps(PAIRS[key])
+            raise UserError(f"{key} must be pairs of a pattern and a number, like {example}, not {pair!r}")
         pattern, number = pair
         try:
             re.compile(pattern)

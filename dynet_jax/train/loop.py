@@ -149,7 +149,8 @@ class _Session:
             self.progress.say(line)
         if run.temperature is not None:
             start, end, last = config.temperature_from, float(run.temperature(run.annealed_at)), run.annealed_at
-            self.progress.say(f"temperature of the predictors: from {start:g} to {end:g} at step {last}")
+            early = f", but the run ends before, at step {run.total_steps}" if last > run.total_steps else ""
+            self.progress.say(f"temperature of the predictors: from {start:g} to {end:g} at step {last}{early}")
         return state
 
     def _steps(self, state: TrainState, first_step: int) -> int:

@@ -39,11 +39,11 @@ def per_image(values: jax.Array, images: int) -> jax.Array:
 def movement_sums(coefficients: Arrays, running: Arrays) -> dict[str, Arrays]:
     """What `movement_metrics` needs of some images: sums over them that may be added up over devices.
 
-    coefficients: {stage: [batch, n]}. running: {stage: [n]}, the running means.
+    coefficients: {stage: [batch, n]}. running: {stage: [n]}, the running means; a stage without them is not measured.
     Returns {'sums': {stage: [n]}, 'squares': {stage: []}} of distances from the running means: of coefficients
     themselves, small deviations would be lost by rounding.
     """
-    distances = {n: jax.lax.stop_gradient(values) - _center(running[n]) for n, values in coefficients.items()}
+    distances = {n: jax.lax.stop_gradient(coefficients[n]) - _center(running[n]) for n in running if n in coefficients}
     return {
         "sums": {stage: values.sum(axis=0) for stage, values in distances.items()},
         "squares": {stage: jnp.square(values).sum() for stage, values in distances.items()},
@@ -57,7 +57,7 @@ def movement_metrics(
 
     Returns {'coefficients/stage1/deviation': ..., '.../from_mean', '.../from_half'} and the running means after it.
     """
-    metrics, after = {}, {}
+    metrics, after = {}, dict(running)
     for stage, total in sums["sums"].items():
         mean, begun = total / examples, running[stage] != 0  # the mean of distances
         between_images = sums["squares"][stage] / examples - jnp.square(mean).sum()

@@ -142,7 +142,10 @@ def explain_patterns(config: ml_collections.ConfigDict, params, *, is_dynamic: b
                 what = "earlier patterns take all that it matches, or " if len(config[key]) > 1 else ""
                 what += f"what it matches does not decay with decay_parameters={config.decay_parameters!r}, or "
                 raise UserError(f"{key}: no parameter takes {number:g} from {pattern!r}; {what}it matches none")
-            yield f"{key}: {number:g} for {arrays} arrays, by {pattern!r}"
+            which = (
+                f"{arrays} arrays, by {pattern!r}" if arrays else f"{pattern!r}, which a static network does not have"
+            )
+            yield f"{key}: {number:g} for {which}"
 
 
 def _by_pattern(key: str, by_pattern: ByPattern, default: float, params):
@@ -150,7 +153,7 @@ def _by_pattern(key: str, by_pattern: ByPattern, default: float, params):
     names = _names(params)
     for pattern, _ in by_pattern:
         if pattern != PREDICTORS and not any(re.search(pattern, name) for name in jax.tree.leaves(names)):
-            some = ", ".join(sorted(jax.tree.leaves(names))[:2])
+            some = ", ".join(sorted(jax.tree.leaves(names), key=lambda name: (PREDICTORS not in name, name))[:2])
             raise UserError(f"{key} has {pattern!r}, which no parameter's name matches; names are like {some}")
     return jax.tree.map(lambda name: (_first_match(name, by_pattern) or (None, default))[1], names)
 

@@ -223,11 +223,12 @@ def test_keys_that_may_be_none_can_be_changed_twice():
         ("data.mean=5", "data.mean must be list, like [123.675, 116.28, 103.53], not '5'"),
         ("model.paddin=SAME", "the configuration has no key 'model.paddin'; did you mean model.padding"),
         ("model.parent=1", "the configuration has no key 'model.parent'"),
+        ("weight_decays=0", 'weight_decays must be list, like [["predictor", 0.0]], not'),
         ("model.annealed=true", "the configuration has no key 'model.annealed'"),  # temperature_from decides
         ("model.bn_batch_size=8", "the configuration has no key 'model.bn_batch_size'; did you mean bn_batch_size"),
         ("model.hidden_divisor=two", "model.hidden_divisor must be int, not 'two'"),
         ("model.normalize_pooled=1", "model.normalize_pooled must be bool, like False, not '1'"),
-        ("learning_rate_factors=predictor", "learning_rate_factors must be list, like [], not 'predictor'"),
+        ("learning_rate_factors=predictor", 'learning_rate_factors must be list, like [["predictor", 10.0]], not'),
         ("temperature_from=hot", "temperature_from must be float, not 'hot'"),
     ],
 )
@@ -323,7 +324,7 @@ def test_a_work_directory_of_before_a_key_was_there_has_its_default(tmp_path):
 
 def test_an_argument_that_is_none_is_not_one_that_is_absent(tmp_path):
     """Dy-ResNet18 has a hidden layer where it is not told; None means none."""
-    before = common.recipe("dy_resnet18", "cifar10", group_size=6)
+    before = common.recipe("dy_resnet18", "fashion_mnist", group_size=6)
     claim(tmp_path, before, ["a"])
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     claim(tmp_path, changed_resnet("model.hidden_divisor=4"), ["a"])
@@ -332,6 +333,13 @@ def test_an_argument_that_is_none_is_not_one_that_is_absent(tmp_path):
 
 
 def changed_resnet(assignment):
-    config = common.recipe("dy_resnet18", "cifar10", group_size=6)
+    config = common.recipe("dy_resnet18", "fashion_mnist", group_size=6)
     override(config, [f"--config.{assignment}"])
     return config
+
+
+def test_an_option_of_predictors_for_a_static_network():
+    with pytest.raises(
+        UserError, match=r"model\.hidden_divisor is of coefficient predictors, and fix_mobile is static"
+    ):
+        override(common.recipe("fix_mobile"), ["--config.model.hidden_divisor=8"])

@@ -133,7 +133,7 @@ def test_a_pattern_that_matches_nothing_is_a_mistake(key):
         "decay_parameters": "kernels",
         key: [["conv", 1.0], ["predctor", 2.0]],
     }
-    with pytest.raises(UserError, match=f"{key} has 'predctor', which no parameter's name matches; .*conv/bias"):
+    with pytest.raises(UserError, match=f"{key} has 'predctor', which no parameter's name matches; .*like conv/bias"):
         make_optimizer(optax.constant_schedule(0.1), **options).init(drawn(0))
 
 
