@@ -42,7 +42,7 @@ def scouting_table(runs: list[KeptRun]) -> Table:
 
 
 def deviation(row: dict) -> float | None:
-    """Of a row of training metrics, in the stage where it is largest."""
+    """Returns the deviation of a row of training metrics, in the stage where it is largest; None without any."""
     return max(of_stages(row, "deviation").values(), default=None)
 
 
@@ -53,7 +53,7 @@ def _end(run: KeptRun) -> str | None:
 
 
 def predictor_factor(run: KeptRun) -> float:
-    """By which the learning rate of its predictors is larger than that of the rest."""
+    """Returns the factor by which the learning rate of the run's predictors is larger than that of the rest."""
     pairs = json.loads(run.option("learning_rate_factors") or "[]")
     name = "stage1_block1/predictor/coefficients/kernel"
     return next((float(factor) for pattern, factor in pairs if re.search(pattern, name)), 1.0)
