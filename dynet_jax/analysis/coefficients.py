@@ -11,7 +11,7 @@ import numpy as np
 
 from dynet_jax.analysis.trained import Say, Trained, open_trained
 from dynet_jax.errors import UserError
-from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
+from dynet_jax.layers.coefficients import predicted_coefficients
 
 HISTOGRAM_BINS = 200
 EDGES = np.linspace(0, 1, HISTOGRAM_BINS + 1)
@@ -93,10 +93,8 @@ def make_coefficients(model: nn.Module) -> Callable[[dict, jax.Array], dict[str,
 
     @jax.jit
     def coefficients(variables, images):
-        with sown_coefficients():
-            _, state = model.apply(variables, images, train=False, mutable=[COLLECTION])
         # A list keeps the order in which they are computed; JAX would sort a dictionary.
-        return [(_Name(name), value) for name, value in named_coefficients(state.get(COLLECTION, {}))]
+        return [(_Name(name), value) for name, value in predicted_coefficients(model, variables, images).items()]
 
     return lambda variables, images: {name.text: value for name, value in coefficients(variables, images)}
 

@@ -43,6 +43,13 @@ def named_coefficients(collection: Mapping) -> Iterator[tuple[str, jax.Array]]:
             yield _call("/".join(path), number), values.astype(jnp.float32)
 
 
+def predicted_coefficients(model: nn.Module, variables: Mapping, images: jax.Array) -> dict[str, jax.Array]:
+    """Returns those of a network in evaluation, by the names and in the order of `named_coefficients`; {} if static."""
+    with sown_coefficients():
+        _, sown = model.apply(variables, images, train=False, mutable=[COLLECTION])
+    return dict(named_coefficients(sown.get(COLLECTION, {})))
+
+
 @contextlib.contextmanager
 def replaced_coefficients(coefficients: Mapping[str, jax.Array]) -> Iterator[set[str]]:
     """Within it, one pass of a network takes these coefficients in place of those that it predicts.

@@ -6,7 +6,6 @@ static kernel could not hold.
 
 from collections.abc import Callable, Iterable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ from jax import lax
 from dynet_jax.data.record import Source
 from dynet_jax.data.subset import Subset, shuffled
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, replaced_coefficients, sown_coefficients
+from dynet_jax.layers.coefficients import predicted_coefficients, replaced_coefficients
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.distributed import AXES, BATCH, REPLICATED
 from dynet_jax.train.evaluate import device_batches, summarise
@@ -58,7 +57,7 @@ def mean_coefficients(run: Run, variables: dict, source: Source) -> Coefficients
     """{layer: [group_size, features or 1]}, over the images of the source that can be decoded."""
 
     def step(variables, batch):
-        coefficients = _predicted(run.model, variables, normalize(batch["image"], **run.pixels))
+        coefficients = predicted_coefficients(run.model, variables, normalize(batch["image"], **run.pixels))
         mask = batch["mask"]
         sums = {n: jnp.einsum("b,b...->...", mask, per_image(v, len(mask))) for n, v in coefficients.items()}
         return lax.psum((sums, batch["mask"].sum()), AXES)
@@ -73,7 +72,9 @@ def mean_coefficients(run: Run, variables: dict, source: Source) -> Coefficients
 
 def _half(run: Run, variables: dict) -> Coefficients:
     image = run.task.blank(training=False)["image"]
-    layers = jax.eval_shape(lambda images: _predicted(run.model, variables, images), jnp.zeros((1, *image.shape)))
+    layers = jax.eval_shape(
+        lambda images: predicted_coefficients(run.model, variables, images), jnp.zeros((1, *image.shape))
+    )
     return dict.fromkeys(layers, jnp.float32(0.5))
 
 
@@ -82,7 +83,7 @@ def _make_step(run: Run) -> Callable:
 
     def step(variables, held, batch, donors):
         if held is None:
-            held = _predicted(run.model, variables, normalize(donors["image"], **run.pixels))
+            held = predicted_coefficients(run.model, variables, normalize(donors["image"], **run.pixels))
             batch = {**batch, "mask": batch["mask"] * donors["mask"]}
 
         def apply(images):
@@ -102,12 +103,6 @@ def _make_step(run: Run) -> Callable:
 
 def _compiled(run: Run, step: Callable, in_specs) -> Callable:
     return jax.jit(jax.shard_map(step, mesh=run.layout.mesh, in_specs=in_specs, out_specs=REPLICATED))
-
-
-def _predicted(model: nn.Module, variables: dict, images: jax.Array) -> Coefficients:
-    with sown_coefficients():
-        _, sown = model.apply(variables, images, train=False, mutable=[COLLECTION])
-    return dict(named_coefficients(sown[COLLECTION]))
 
 
 def _with_donors(run: Run, source: Source, seed: int) -> Iterable[tuple]:

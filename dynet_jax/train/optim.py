@@ -140,7 +140,8 @@ def explain_patterns(config: ml_collections.ConfigDict, params, *, is_dynamic: b
             arrays = taken.count((pattern, number))
             if arrays == 0 and (pattern != PREDICTORS or is_dynamic):
                 what = "earlier patterns take all that it matches, or " if len(config[key]) > 1 else ""
-                what += f"what it matches does not decay with decay_parameters={config.decay_parameters!r}, or "
+                if key == "weight_decays":
+                    what += f"what it matches does not decay with decay_parameters={config.decay_parameters!r}, or "
                 raise UserError(f"{key}: no parameter takes {number:g} from {pattern!r}; {what}it matches none")
             which = (
                 f"{arrays} arrays, by {pattern!r}" if arrays else f"{pattern!r}, which a static network does not have"
