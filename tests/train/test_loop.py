@@ -103,7 +103,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_kept(tiny_config, tmp_path
     before = final_state(tiny_config, tmp_path)
     other = tiny_config.copy_and_resolve_references().unlock()
     other.model.features = 18
-    with pytest.raises(UserError, match=r"was trained with model\.features=None, not 18\. Use another"):
+    with pytest.raises(UserError, match=r"was trained with model\.features=12, not 18\. Use another"):
         loop.train(other, tmp_path)
     (tmp_path / "config.json").unlink()  # only the checkpoint itself is left to tell
     with pytest.raises(UserError, match=r"of another model: \d+ of \d+ entries differ: .*use another --workdir"):
