@@ -24,7 +24,7 @@ env-gpu: .venv-gpu/installed
 env-tpu: .venv-tpu/installed
 
 test-tpu: env-tpu
-	.venv-tpu/bin/python -m pytest tests/test_tpu.py tests/ops/pallas
+	.venv-tpu/bin/python -m pytest tests/test_tpu.py tests/ops/tpu
 
 # OpenVINO, a second runtime for exported files; ONNX Runtime is among the requirements of the tests.
 env-onnx: .venv-onnx/installed

@@ -14,7 +14,7 @@ from jax import lax
 
 from dynet_jax.ops import conv, dynamic_conv, fuse_kernels
 from dynet_jax.ops.backend import target_backend
-from dynet_jax.ops.window import make_window
+from dynet_jax.ops.window import make_window, pad_explicitly
 
 STATIC = ("static", "static_xla")
 
@@ -58,7 +58,7 @@ def block_diagonal(x, kernels, *, feature_group_count=1, **options):
 
 def _views(x, kernels, strides=1, padding="SAME", kernel_dilation=1) -> list[jax.Array]:
     """What each position of the kernel sees: [batch, height, width, C_in] each."""
-    x, window = make_window(x, kernels.shape[1:3], strides, padding, kernel_dilation)
+    x, window = pad_explicitly(x, make_window(x.shape, kernels.shape[1:3], strides, padding, kernel_dilation))
     height, width = window.output_shape(x.shape[1:3])
     x = jnp.pad(x, [(0, 0), *window.padding, (0, 0)])
     (down, right), (row_step, column_step) = window.strides, window.kernel_dilation

@@ -22,7 +22,8 @@ from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import overrides, report_mistakes
 from dynet_jax.errors import UserError
 from dynet_jax.tpu.chips import Slice, parse_topology
-from dynet_jax.tpu.compiler import TRAIN_EXAMPLES, compile_for, slice_devices
+from dynet_jax.tpu.compiler import TRAIN_EXAMPLES, compile_for
+from dynet_jax.tpu.devices import slice_devices
 from dynet_jax.tpu.roofline import estimate
 from dynet_jax.train.config import check_config, load_config, override
 

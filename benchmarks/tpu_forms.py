@@ -25,7 +25,7 @@ from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import report_mistakes
 from dynet_jax.errors import UserError
 from dynet_jax.tpu.chips import Slice
-from dynet_jax.tpu.compiler import slice_devices
+from dynet_jax.tpu.devices import slice_devices
 
 USUAL_NETWORKS = ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_resnet50"]
 USUAL_FORMS = ["static", "feature", BY_XLA, "auto"]

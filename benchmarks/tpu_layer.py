@@ -11,11 +11,11 @@ from benchmarks.forms import STATIC, form_function
 from benchmarks.layers import GROUP_SIZE, Layer
 from benchmarks.records import first_line
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.call import recording
 from dynet_jax.tpu.chips import Slice
-from dynet_jax.tpu.compiler import slice_devices
+from dynet_jax.tpu.devices import slice_devices
 from dynet_jax.tpu.kernels import kernel_cycles
-from dynet_jax.tpu.program import Program, read_program
+from dynet_jax.tpu.program import CompiledProgram, read_program
+from dynet_jax.tpu.traced import traced_kernels
 
 BY_XLA = "kernel_by_xla"  # `kernel` with DYNET_JAX_PALLAS=0
 
@@ -44,7 +44,7 @@ def why_not(error: Exception) -> str:
     return f"does not fit the fast memory: {text}" if "vmem" in str(error).lower() else f"does not fit: {text}"
 
 
-def compiled(form: str, layer: Layer, batch: int, slice: Slice) -> Program:
+def compiled(form: str, layer: Layer, batch: int, slice: Slice) -> CompiledProgram:
     """A forward pass and all gradients of a layer in bfloat16."""
     device = slice_devices(slice)[0]
     arrays = _shapes(form, layer, batch, jax.sharding.SingleDeviceSharding(device))
@@ -56,7 +56,7 @@ def compiled(form: str, layer: Layer, batch: int, slice: Slice) -> Program:
         return y, vjp(y)
 
     # By its kind, too: the kernels are not for all TPUs.
-    with tracing_for("tpu", device.device_kind), _pallas(form != BY_XLA), recording() as kernels:
+    with tracing_for("tpu", device.device_kind), _pallas(form != BY_XLA), traced_kernels() as kernels:
         program = jax.jit(both).lower(*arrays).compile()
     return read_program(program, kernel_cycles=kernel_cycles(program.as_text(), kernels, slice))
 

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib
 import time
 from collections.abc import Callable, Iterator
 from unittest import mock
@@ -15,6 +14,7 @@ from benchmarks.console import progress, table_head, table_row, three_digits
 from benchmarks.forms import PER_IMAGE, feature_conv
 from benchmarks.timing import failure, random_array, time_in_turns
 from dynet_jax import create_model
+from dynet_jax.ops import xla
 
 
 def step_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]:
@@ -93,5 +93,4 @@ def every_dynamic_conv_by(form: str) -> contextlib.AbstractContextManager:
         replacements["_fuse_features"] = lambda x, kernels, coefficients, options: feature_conv(
             x, kernels.astype(x.dtype), coefficients, **options
         )
-    # By its full name: as an attribute of `dynet_jax.ops`, `dynamic_conv` is the function.
-    return mock.patch.multiple(importlib.import_module("dynet_jax.ops.dynamic_conv"), **replacements)
+    return mock.patch.multiple(xla, **replacements)

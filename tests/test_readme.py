@@ -3,7 +3,13 @@
 import re
 from pathlib import Path
 
+import chex
+import jax
+import jax.numpy as jnp
 import pytest
+
+import dynet_jax
+from dynet_jax.ops.backend import tracing_for
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
 
@@ -30,3 +36,26 @@ def test_the_network_of_the_page_on_segmentation():
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(code, names)
     assert names["logits"].shape == (1, 12, 16, 11)
+
+
+@pytest.mark.slow
+def test_networks_and_layers_of_the_page_on_ones_own(monkeypatch):
+    from dynet_jax.models import registry
+
+    monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    page = (Path(__file__).parents[1] / "docs" / "own_networks.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"__name__": "own"}
+    exec(first, names)
+    exec(second, names)
+    assert names["y"].shape == (2, 16, 16, 8)
+    images = jnp.ones((4, 32, 32, 3))
+    for name, dynamic in (("dy_separable", True), ("separable", False)):
+        model = dynet_jax.create_model(name, num_classes=10, small_input=True)
+        shapes = jax.eval_shape(lambda x, m=model: m.init_with_output(jax.random.key(0), x, train=True), images)
+        assert shapes[0].shape == (4, 10)
+        assert ("predictor" in shapes[1]["params"]["stage1_block1"]) == dynamic
+        with tracing_for("tpu", "TPU v5 lite"):
+            again = jax.eval_shape(lambda x, m=model: m.init_with_output(jax.random.key(0), x, train=True), images)
+        chex.assert_trees_all_equal_shapes(again, shapes)

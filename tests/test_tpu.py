@@ -13,14 +13,14 @@ import pytest
 from dynet_jax.cli import main
 from dynet_jax.errors import UserError
 from dynet_jax.ops import backend, choose_fusion, dynamic_conv
-from dynet_jax.ops.pallas.call import recording
 from dynet_jax.tpu import kernels
 from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import CHIPS, parse_topology
 from dynet_jax.tpu.compiler import Steps
-from dynet_jax.tpu.program import Collective, Program, find_collectives, read_program
+from dynet_jax.tpu.program import Collective, CompiledProgram, find_collectives, read_program
 from dynet_jax.tpu.report import UNKNOWN, report
 from dynet_jax.tpu.roofline import HOP_SECONDS, estimate
+from dynet_jax.tpu.traced import traced_kernels
 
 HLO = """
   %all-reduce.1 = (f32[320]{0:T(512)S(1)}, bf16[8,4]{1,0:T(8,128)}) all-reduce(%a, %b), replica_groups={{0,1},{2,3}}
@@ -56,9 +56,9 @@ def test_bundles_are_counted_as_often_as_their_loops_run():
     assert count_cycles(BUNDLES) == outside + grid + first + inner + second
 
 
-def program(**values) -> Program:
-    defaults = dict.fromkeys(Program._fields, 0) | {"collectives": (), "rounds": 1}
-    return Program(**(defaults | values))
+def program(**values) -> CompiledProgram:
+    defaults = dict.fromkeys(CompiledProgram._fields, 0) | {"collectives": (), "rounds": 1}
+    return CompiledProgram(**(defaults | values))
 
 
 def test_collectives_are_found_with_their_sizes_and_groups():
@@ -220,7 +220,7 @@ def test_without_the_compiler_it_says_how_to_get_it(capsys):
 
 def kernels_of(x_shape, bank_shape, **options) -> list:
     shapes = x_shape, bank_shape, (x_shape[0], bank_shape[0], bank_shape[-1])
-    with backend.tracing_for("tpu", "TPU v5 lite"), recording() as traced:
+    with backend.tracing_for("tpu", "TPU v5 lite"), traced_kernels() as traced:
         arrays = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes]
         jax.make_jaxpr(functools.partial(dynamic_conv, **options))(*arrays)
     return traced
@@ -259,9 +259,9 @@ KERNELS = """
 import jax, jax.numpy as jnp
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.call import recording
+from dynet_jax.tpu.traced import traced_kernels
 from dynet_jax.tpu.chips import parse_topology
-from dynet_jax.tpu.compiler import slice_devices
+from dynet_jax.tpu.devices import slice_devices
 from dynet_jax.tpu.kernels import kernel_cycles
 
 def cycles(batch, size):
@@ -270,7 +270,7 @@ def cycles(batch, size):
     shapes = (batch, size, size, 128), (6, 3, 3, 128, 128), (batch, 6, 128)
     arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes]
     twice = lambda x, *rest: dynamic_conv(dynamic_conv(x, *rest), *rest)
-    with tracing_for("tpu"), recording() as kernels:
+    with tracing_for("tpu"), traced_kernels() as kernels:
         compiled = jax.jit(twice).lower(*arrays).compile()
     return kernel_cycles(compiled.as_text(), kernels, slice)
 

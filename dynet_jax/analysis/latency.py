@@ -68,7 +68,7 @@ class Parts(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class LatencyPlan:
     """What is measured: every network and its base, in every runtime, at all sizes and batches.
 
     runtimes: (runtime, numbers), in the order of the tables. runs: of each cell, after warming up.
@@ -115,7 +115,7 @@ class Plan:
         return 224 if 224 in self.image_sizes else self.image_sizes[0]
 
 
-def measure(plan: Plan, say: Callable[[str], None]) -> Iterator[tuple[list[Measurement], list[Parts]]]:
+def measure(plan: LatencyPlan, say: Callable[[str], None]) -> Iterator[tuple[list[Measurement], list[Parts]]]:
     """The measurements of one group after the other, with the parts of its networks in the native engine.
 
     say: is given lines about the progress.

@@ -43,7 +43,7 @@ def add_benchmark(commands) -> None:
 
 
 def _benchmark(options) -> None:
-    from dynet_jax.analysis.latency import OF_THE_PAPER, Plan, measure
+    from dynet_jax.analysis.latency import OF_THE_PAPER, LatencyPlan, measure
     from dynet_jax.analysis.latency_compare import csv_of
     from dynet_jax.analysis.latency_report import disturbance, document, machine_lines
     from dynet_jax.machine import cores
@@ -55,7 +55,9 @@ def _benchmark(options) -> None:
     threads = _threads(options.threads, cores())
     runtimes, missing = _runtimes(options.runtimes, options.numbers)
     sizes = {"image_sizes": options.image_sizes, "batches": options.batch}
-    plan = Plan(options.networks or OF_THE_PAPER, runtimes, threads, **sizes, runs=options.runs, width=options.width)
+    plan = LatencyPlan(
+        options.networks or OF_THE_PAPER, runtimes, threads, **sizes, runs=options.runs, width=options.width
+    )
     _claim(options.out, options.overwrite)
     for line in missing:
         say(line)

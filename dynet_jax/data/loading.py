@@ -38,7 +38,7 @@ class TrainingLoader:
         damages = []
         length = len(self._source)
         for candidate in range(index, index + length):
-            record = read(self._source, candidate % length)
+            record = read_record(self._source, candidate % length)
             if isinstance(record, Record):
                 return Example(self._transform(record, rng), candidate % length, record.name, tuple(damages))
             damages.append(record)
@@ -59,14 +59,14 @@ class EvaluationLoader:
     def __call__(self, index: int) -> Example:
         if index >= len(self._source):
             return Example(self._blank, index, "")
-        record = read(self._source, index)
+        record = read_record(self._source, index)
         if isinstance(record, Record):
             return Example({**self._transform(record), "mask": np.float32(1)}, index, record.name)
         return Example(self._blank, index, record.name, (record,))
 
 
-def read(source: Source, index: int) -> Record | Damage:
-    """A record with its image and its map of classes decoded, or why there is none."""
+def read_record(source: Source, index: int) -> Record | Damage:
+    """Returns a record with its image and its map of classes decoded, or why there is none."""
     try:
         record = source[index]
     except (OSError, UserError) as error:

@@ -11,7 +11,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import Convolution, Dense, Normalization, Operation, Predictor
 from dynet_jax.layers import BatchNorm, CoefficientPredictor, Conv, DynamicConv
-from dynet_jax.layers.dynamic import TEMPERATURE
+from dynet_jax.layers.predictor import TEMPERATURE
 from dynet_jax.ops.window import per_dimension
 
 CONVOLUTIONS = (Conv, nn.Conv, DynamicConv)
@@ -78,13 +78,14 @@ def _convolution_options(name, module):
 
 def _predictor(name, module, params, stats, inputs, ys):
     linear = {key: (params[key]["kernel"], params[key]["bias"]) for key in ("hidden", "coefficients") if key in params}
-    if module.norm is not None:  # a scale and a shift of the pooled features, which its first layer can do as well
+    spec = module.resolved
+    if spec.normalize_pooled:  # a scale and a shift of the pooled features, which its first layer can do as well
         first = "hidden" if "hidden" in linear else "coefficients"
         linear[first] = _after_norm(name, module.norm(parent=None), params, stats, *linear[first])
-    temperature = stats[TEMPERATURE] if module.annealed else np.float32(module.temperature)
+    temperature = stats[TEMPERATURE] if spec.annealed else np.float32(spec.temperature)
     output = tuple(array / temperature for array in linear["coefficients"])
-    features = tuple(f if module.coefficient_scope == "channel" else 1 for f in module.features)
-    return Predictor(name, *inputs, ys, linear.get("hidden"), output, module.group_size, features, module.activation)
+    features = tuple(map(spec.channels, module.features))
+    return Predictor(name, *inputs, ys, linear.get("hidden"), output, spec.group_size, features, spec.activation)
 
 
 def _after_norm(name, norm, params, stats, kernel, bias):

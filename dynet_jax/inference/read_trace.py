@@ -67,8 +67,8 @@ class _Unknown(NamedTuple):
     y: int
 
 
-def read(closed) -> Program:
-    """The program of a traced network, without operations that the result does not need.
+def program_of_trace(closed) -> Program:
+    """Returns the program of a traced network, without operations that the result does not need.
 
     Raises UserError for what programs do not have.
     """

@@ -17,7 +17,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference.layer_operations import LAYERS, Maker, maker_of
 from dynet_jax.inference.program import Channels, MaxPool, Mean, Program, outputs
-from dynet_jax.inference.read_trace import BATCH, read, whole_p
+from dynet_jax.inference.read_trace import BATCH, program_of_trace, whole_p
 from dynet_jax.layers import CoefficientPredictor, DynamicConv
 from dynet_jax.layers.whole import channel_shuffle, recorded_by
 
@@ -68,7 +68,7 @@ def _recorded(model, variables, image_size) -> Program:
         if whole_p.name not in str(error):
             raise
         raise UserError("the network has a layer within jax.vmap or jax.grad, which programs do not have") from error
-    return read(traced)
+    return program_of_trace(traced)
 
 
 def _form(program: Program) -> list:

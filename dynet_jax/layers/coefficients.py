@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from dynet_jax.layers.dynamic import CoefficientPredictor, DynamicConv
+from dynet_jax.layers.dynamic import DynamicConv
+from dynet_jax.layers.predictor import CoefficientPredictor
 
 COLLECTION, _NAME = "dynet_coefficients", "of_this_layer"
 

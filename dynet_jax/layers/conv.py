@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
 
 from dynet_jax import ops
+from dynet_jax.ops.maps import Map, add, promote
 from dynet_jax.ops.window import Padding
 
 
@@ -39,14 +38,14 @@ class Conv(nn.Module):
     bias_init: Callable = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, x: jax.Array, coefficients: None = None) -> jax.Array:
+    def __call__(self, x: Map, coefficients: None = None) -> Map:
         """[batch, *spatial, C_in] -> [batch, *output_spatial, features]."""
         if coefficients is not None:
             raise ValueError("a static convolution takes no coefficients; use DynamicConv")
         shape = kernel_shape(x, self.features, self.kernel_size, self.feature_group_count)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote(self.dtype, x, kernel, bias)
         y = ops.conv(
             x,
             kernel,
@@ -56,12 +55,10 @@ class Conv(nn.Module):
             feature_group_count=self.feature_group_count,
             precision=self.precision,
         )
-        return y if bias is None else y + bias
+        return y if bias is None else add(y, bias)
 
 
-def kernel_shape(
-    x: jax.Array, features: int, kernel_size: int | Sequence[int], feature_group_count: int
-) -> tuple[int, ...]:
+def kernel_shape(x: Map, features: int, kernel_size: int | Sequence[int], feature_group_count: int) -> tuple[int, ...]:
     """[*kernel_size, C_in / groups, features]. Raises ValueError if the groups do not divide the channels."""
     kernel_size = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
     if x.shape[-1] % feature_group_count or features % feature_group_count:

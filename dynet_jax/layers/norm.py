@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dynet_jax.ops.normalized import Normalized
+from dynet_jax.ops.maps import Map, moments, normalize
 
 
 class BatchNorm(nn.Module):
@@ -26,7 +25,6 @@ class BatchNorm(nn.Module):
       axis_name: mesh axis (or axes) of `shard_map` over which a group is spread, or None.
       momentum, epsilon, scale_init, dtype, param_dtype: as in `flax.linen.BatchNorm` (momentum 0.9 is PyTorch's 0.1).
       unbiased: keep Bessel's correction of the variance in the running average, as PyTorch does and Flax does not.
-      deferred: in training, return a `dynet_jax.ops.Normalized` map, which whoever reads it normalises.
 
     Parameters `scale`, `bias` [features]; statistics `mean`, `var` [features] in the collection batch_stats, always
     float32. The running variance is that of the batch, averaged over the groups.
@@ -47,14 +45,10 @@ class BatchNorm(nn.Module):
     scale_init: Callable = nn.initializers.ones_init()
     dtype: Any = None
     param_dtype: Any = jnp.float32
-    deferred: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, sums: jax.Array | None = None) -> jax.Array | Normalized:
-        """[batch, *spatial, features] -> the same. Raises ValueError if groups do not divide a larger batch.
-
-        sums: of x, `dynet_jax.ops.channel_sums`, if they are known; then x is not read for its statistics.
-        """
+    def __call__(self, x: Map) -> Map:
+        """[batch, *spatial, features] -> the same. Raises ValueError if groups do not divide a larger batch."""
         features = x.shape[-1]
         scale = self.param("scale", self.scale_init, (features,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (features,), self.param_dtype)
@@ -62,18 +56,19 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
 
         if self.use_running_average:
-            return self._normalize(x, running_mean.value, running_var.value, scale, bias)
+            return normalize(x, running_mean.value, running_var.value, scale, bias, self.epsilon, self.dtype)
 
-        grouped = x.reshape(self._group_count(x.shape[0]), -1, *x.shape[1:])
-        mean, var = self._statistics(grouped, sums)
+        groups = self._group_count(x.shape[0])
+        mean, mean_of_squares = moments(x, groups)
+        if self.axis_name is not None and not self.is_initializing():
+            mean, mean_of_squares = lax.pmean((mean, mean_of_squares), self.axis_name)
+        var = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
         if not self.is_initializing():
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean(axis=0)
-            running_var.value = keep * running_var.value + (1 - keep) * self._bessel(grouped) * var.mean(axis=0)
-        if self.deferred:
-            return self._defer(x, mean, var, scale, bias, sums)
-        per_group = (mean.shape[0], *(1,) * (grouped.ndim - 2), features)
-        return self._normalize(grouped, mean.reshape(per_group), var.reshape(per_group), scale, bias).reshape(x.shape)
+            bessel = self._bessel(math.prod(x.shape[:-1]) // groups)
+            running_var.value = keep * running_var.value + (1 - keep) * bessel * var.mean(axis=0)
+        return normalize(x, mean, var, scale, bias, self.epsilon, self.dtype)
 
     def _group_count(self, batch: int) -> int:
         if self.bn_batch_size is None or batch <= self.bn_batch_size:
@@ -84,33 +79,9 @@ class BatchNorm(nn.Module):
             )
         return batch // self.bn_batch_size
 
-    def _statistics(self, grouped, sums):
-        """Mean and variance of each group, [groups, features] in float32."""
-        if sums is None:
-            values = grouped.astype(jnp.float32)
-            axes = tuple(range(1, values.ndim - 1))
-            mean, mean_of_squares = values.mean(axes), jnp.square(values).mean(axes)
-        else:
-            sums = sums.reshape(2, *grouped.shape[:2], -1).sum(axis=2)
-            mean, mean_of_squares = sums / math.prod(grouped.shape[1:-1])
-        if self.axis_name is not None and not self.is_initializing():
-            mean, mean_of_squares = lax.pmean((mean, mean_of_squares), self.axis_name)
-        return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
-
-    def _bessel(self, grouped):
-        """n / (n - 1) for the n values behind one variance."""
+    def _bessel(self, count: int) -> float:
+        """Returns n / (n - 1) for the n values behind one variance, of which a device has `count`."""
         if not self.unbiased:
             return 1.0
-        count = math.prod(grouped.shape[1:-1]) * (lax.psum(1, self.axis_name) if self.axis_name is not None else 1)
+        count *= lax.psum(1, self.axis_name) if self.axis_name is not None else 1
         return count / max(1, count - 1)
-
-    def _defer(self, x, mean, var, scale, bias, sums):
-        multiplier = scale.astype(jnp.float32) * lax.rsqrt(var + self.epsilon)
-        offset = bias - mean * multiplier
-        multiplier, offset = (jnp.repeat(v, x.shape[0] // v.shape[0], axis=0) for v in (multiplier, offset))
-        return Normalized(x.astype(self.dtype or x.dtype), multiplier, offset, sums=sums)
-
-    def _normalize(self, x, mean, var, scale, bias):
-        multiplier = scale.astype(jnp.float32) * lax.rsqrt(var + self.epsilon)
-        y = (x.astype(jnp.float32) - mean) * multiplier + bias
-        return y.astype(self.dtype or x.dtype)

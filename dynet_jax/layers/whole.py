@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dynet_jax.ops.normalized import Normalized, mean_over_positions
+from dynet_jax.ops.maps import FeatureMap, Map, on_arrays
 from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("recorder", default=None)
@@ -49,25 +49,26 @@ def _whole(function):
 
 
 @_whole
-def spatial_mean(x: jax.Array | Normalized, keepdims: bool = False) -> jax.Array:
+def spatial_mean(x: Map, keepdims: bool = False) -> jax.Array:
     """Over all positions, computed in float32 at least: [batch, *spatial, channels] -> [batch, channels] in x's dtype.
 
-    With keepdims [batch, 1, ..., 1, channels]. Of a `Normalized` map the sums may be enough.
+    With keepdims [batch, 1, ..., 1, channels].
 
     >>> import jax.numpy as jnp
     >>> spatial_mean(jnp.ones((2, 4, 4, 3))).shape
     (2, 3)
     """
     axes = tuple(range(1, x.ndim - 1))
-    if isinstance(x, Normalized):
-        mean = mean_over_positions(x)
+    if isinstance(x, FeatureMap):
+        mean = x.spatial_mean()
         return jnp.expand_dims(mean, axes) if keepdims else mean
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # the mean of a large map needs it
     return jnp.mean(wide, axis=axes, keepdims=keepdims).astype(x.dtype)
 
 
 @_whole
-def max_pool(x: jax.Array, size: int, strides: int, padding: Padding) -> jax.Array:
+@on_arrays
+def max_pool(x: Map, size: int, strides: int, padding: Padding) -> Map:
     """The largest of each window of size x size; 'TORCH' is the same padding on both sides."""
     pads = pool_padding(padding, size)
     pads = pads if isinstance(pads, str) else fixed_padding(pads, (size, size))
@@ -75,7 +76,8 @@ def max_pool(x: jax.Array, size: int, strides: int, padding: Padding) -> jax.Arr
 
 
 @_whole
-def channel_shuffle(x: jax.Array, groups: int = 2) -> jax.Array:
+@on_arrays
+def channel_shuffle(x: Map, groups: int = 2) -> Map:
     """Interleave `groups` blocks of channels, so that the next split mixes them (ShuffleNet; Zhang et al., 2018).
 
     Raises ValueError unless groups divides the channels.

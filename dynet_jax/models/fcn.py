@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
-from dynet_jax.layers.blocks import ConvSpec, activate
+from dynet_jax.layers.blocks import ConvSpec
 from dynet_jax.models import mobilenet, resnet
 from dynet_jax.models.network import Network
 from dynet_jax.models.registry import create_model, register_model
-from dynet_jax.ops.normalized import as_array
+from dynet_jax.ops.maps import to_array
 
 AUXILIARY_FEATURES = 256
 
@@ -48,7 +48,7 @@ class FCN(nn.Module):
         layers = self.backbone.layers(train)
 
         def head(x, features, prefix=""):
-            x = as_array(activate("relu", layers.conv_norm(f"{prefix}head", x, ConvSpec(features, 3))))
+            x = to_array(layers.unit(f"{prefix}head", x, ConvSpec(features, 3), "relu"))
             initializer = nn.initializers.normal(0.01)
             classifier = nn.Conv(self.num_classes, (1, 1), kernel_init=initializer, name=f"{prefix}classifier")
             return classifier(x.astype(jnp.float32))

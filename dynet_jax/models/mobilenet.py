@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import flax.linen as nn
 
-from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, Map, SqueezeExcite, activate
+from dynet_jax.layers.blocks import Block, ConvSpec, Dynamic, SqueezeExcite
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn, with_coefficients
 from dynet_jax.models.registry import register_model
-from dynet_jax.ops.normalized import as_array
+from dynet_jax.ops.maps import Map, add
 
 # MobileNetV2, Table 2: expansion, features, repeats, strides.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -29,12 +29,10 @@ class BlockSpec(NamedTuple):
     dilations: tuple[int, int] = (1, 1)
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Block):
     """The block of MobileNetV2 and V3, and Dy-mobile's (Fig. 4a), by its spec."""
 
-    takes_normalized = True
     spec: BlockSpec
-    layers: Layers
 
     @nn.compact
     def __call__(self, x: Map) -> Map:
@@ -44,17 +42,16 @@ class InvertedResidual(nn.Module):
             spec.hidden_features, spec.kernel_size, spec.strides, spec.feature_group_count, spec.dilations[0]
         )
         specs["project"] = ConvSpec(spec.features)
-        conv_norm = self.layers.for_block(x, specs)
-
-        y = activate(activation, conv_norm("expand", x)) if spec.expand else x
-        y = activate(activation, conv_norm("spatial", y))
+        unit = self.layers.units(x, specs)
+        y = unit("expand", x, activation) if spec.expand else x
+        y = unit("spatial", y, activation)
         if spec.squeeze_features is not None:
-            y = SqueezeExcite(spec.squeeze_features, self.layers.dtype, name="squeeze_excite")(as_array(y))
+            y = SqueezeExcite(spec.squeeze_features, self.layers.dtype, name="squeeze_excite")(y)
         # A stride that dilation replaces is a stride still: the block has no residual at any resolution.
         residual = spec.strides == 1 and spec.dilations[0] == spec.dilations[1] and x.shape[-1] == spec.features
         # Residual blocks begin as the identity (Goyal et al., 2017), which helps such narrow, deep networks to train.
-        y = conv_norm("project", y, zero_scale=residual)
-        return as_array(x) + as_array(y) if residual else y
+        y = unit("project", y, zero_scale=residual)
+        return add(x, y) if residual else y
 
 
 @register_model

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers import BatchNorm
-from dynet_jax.layers.blocks import ACTIVATIONS, ConvSpec, Dynamic, Layers, activate
+from dynet_jax.layers.blocks import Block, ConvSpec, Dynamic, Layers
 from dynet_jax.layers.whole import max_pool, spatial_mean
-from dynet_jax.ops.dynamic_conv import has_pallas_kernels
-from dynet_jax.ops.normalized import READ_ACTIVATIONS, as_array
+from dynet_jax.ops.maps import activate, to_array
 from dynet_jax.ops.window import Padding
 
 
@@ -27,14 +26,14 @@ class Network(nn.Module):
     made by the family's builders; the others are options that every network takes.
 
     Attributes:
-      block: the module of one block, called as `block(spec, layers)(x)`. With the class attribute
-        `takes_normalized = True` its maps may be `dynet_jax.ops.Normalized` in training on TPUs (see `Layers`).
+      block: the module of one block, called as `block(spec, layers)(x)`: a `dynet_jax.layers.blocks.Block`, or any
+        module of arrays.
       stages: for every stage, the specs of its blocks. A spec has `strides` and `dilations`.
       stem: the first convolutions; static, like head and classifier.
       stem_pool: whether a 3x3 max-pool with stride 2 follows.
       head: the last convolution, or None.
       hidden_features: width of the classifier's hidden layer, or None.
-      activation: of stem, head and hidden layer; a key of `ACTIVATIONS`.
+      activation: of stem, head and hidden layer; a key of `dynet_jax.ops.maps.ACTIVATIONS`.
       num_classes: outputs of the classifier.
       dynamic: how the blocks' convolutions are dynamic, or None for static ones.
       small_input: for images of about 32x32: the first two reductions of the resolution are left out (and the stem's
@@ -99,30 +98,28 @@ class Network(nn.Module):
         if images.ndim != 4:
             raise UserError(f"images must be [batch, height, width, channels], not of shape {images.shape}")
         self._check_size(images.shape[1:3])
-        layers = self.layers(train)
-        x, features = images.astype(self.dtype), OrderedDict()  # JAX sorts the keys of a plain dict
+        layers, features = self.layers(train), OrderedDict()  # JAX sorts the keys of a plain dict
         pool = self.stem_pool and not self.small_input
-        blocks_follow = not pool and self.activation in READ_ACTIVATIONS
+        x = images.astype(self.dtype)
+        x = x if pool else layers.feature_map(x)
         for index, spec in enumerate(self.planned_stem, start=1):
-            name = "stem" if len(self.stem) == 1 else f"stem{index}"
-            conv_norm = layers.stem if blocks_follow and index == len(self.stem) else layers.conv_norm
-            x = activate(self.activation, conv_norm(name, as_array(x), spec))
+            x = layers.unit("stem" if len(self.stem) == 1 else f"stem{index}", x, spec, self.activation)
         features["stem"] = x
-        if pool:
-            x = max_pool(as_array(x), 3, 2, self.padding)
+        x = layers.feature_map(max_pool(x, 3, 2, self.padding)) if pool else x
         block = nn.remat(self.block) if self.remat else self.block
         for stage, specs in enumerate(self.planned_stages, start=1):
             for index, spec in enumerate(specs, start=1):
+                x = x if issubclass(self.block, Block) else to_array(x)
                 x = block(spec, layers, name=f"stage{stage}_block{index}")(x)
             features[f"stage{stage}"] = x
         if features_only:
-            return OrderedDict((name, as_array(x)) for name, x in features.items())
+            return OrderedDict((name, to_array(x)) for name, x in features.items())
 
         if self.head is not None:
-            x = activate(self.activation, layers.conv_norm("head", x, self.head))
-        x = spatial_mean(as_array(x).astype(jnp.float32))
+            x = layers.unit("head", x, self.head, self.activation)
+        x = spatial_mean(to_array(x).astype(jnp.float32))
         if self.hidden_features is not None:
-            x = ACTIVATIONS[self.activation](nn.Dense(self.hidden_features, name="hidden")(x))
+            x = activate(nn.Dense(self.hidden_features, name="hidden")(x), self.activation)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")(x)
 
     @property
@@ -164,9 +161,6 @@ class Network(nn.Module):
 
     def layers(self, train: bool) -> Layers:
         """What the network's blocks are made of; a head on a backbone takes them too."""
-        # Only Pallas kernels read what is still to be normalised: for XLA an array is the same, and simpler.
-        takes_normalized = getattr(self.block, "takes_normalized", False)
-        deferred = train and self.dynamic is not None and takes_normalized and has_pallas_kernels()
         norm = functools.partial(
             BatchNorm,
             use_running_average=not train,
@@ -175,12 +169,11 @@ class Network(nn.Module):
             momentum=self.bn_momentum,
             epsilon=self.bn_epsilon,
             unbiased=self.bn_unbiased,
-            deferred=deferred,
             dtype=self.dtype,
         )
         return Layers(
             norm=norm,
-            deferred=deferred,
+            train=train,
             dynamic=self.dynamic,
             padding=self.padding,
             zero_init_residual=self.zero_init_residual,

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 
 from dynet_jax.errors import UserError
-from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, Map, activate
+from dynet_jax.layers.blocks import Block, ConvSpec, Dynamic
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn
 from dynet_jax.models.registry import register_model
-from dynet_jax.ops.normalized import as_array
+from dynet_jax.ops.maps import Map, activate, add
 
 WIDTHS, STRIDES = (64, 128, 256, 512), (1, 2, 2, 2)  # of the four stages
 REPEATS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
@@ -33,15 +32,13 @@ class BlockSpec(NamedTuple):
     dilations: tuple[int, int] = (1, 1)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """ResNet's block, v1.5, and Dy-ResNet's (Fig. 4c, 4d), by its spec. The shortcut is static."""
 
-    takes_normalized = True
     spec: BlockSpec
-    layers: Layers
 
     @nn.compact
-    def __call__(self, x: Map) -> jax.Array:
+    def __call__(self, x: Map) -> Map:
         features, strides, hidden, (before, after) = self.spec
         if hidden is None:
             specs = {
@@ -54,15 +51,15 @@ class ResidualBlock(nn.Module):
                 "conv2": ConvSpec(hidden, 3, strides, kernel_dilation=before),
                 "conv3": ConvSpec(features),
             }
-        conv_norm = self.layers.for_block(x, specs)
+        unit = self.layers.units(x, specs)
         *inner, last = specs
         y = x
         for name in inner:
-            y = activate("relu", conv_norm(name, y))
-        y = conv_norm(last, y, zero_scale=True)  # a block begins as its shortcut (Goyal et al., 2017)
+            y = unit(name, y, "relu")
+        y = unit(last, y, zero_scale=True)  # a block begins as its shortcut (Goyal et al., 2017)
         if strides != 1 or before != after or x.shape[-1] != features:
-            x = self.layers.conv_norm("shortcut", x, ConvSpec(features, strides=strides))
-        return nn.relu(as_array(x) + as_array(y))
+            x = self.layers.unit("shortcut", x, ConvSpec(features, strides=strides))
+        return activate(add(x, y), "relu")
 
 
 @register_model

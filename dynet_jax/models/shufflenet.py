@@ -3,15 +3,13 @@
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
-from dynet_jax.layers.blocks import ConvSpec, Dynamic, Layers, Map, activate
+from dynet_jax.layers.blocks import Block, ConvSpec, Dynamic
 from dynet_jax.layers.whole import channel_shuffle
 from dynet_jax.models.network import Network
 from dynet_jax.models.registry import register_model
-from dynet_jax.ops.normalized import as_array
+from dynet_jax.ops.maps import Map, concatenate, split
 
 # Ma et al. (2018), Table 5: features of the three stages, and of the last convolution.
 WIDTHS = {
@@ -35,22 +33,19 @@ class BlockSpec(NamedTuple):
     dilations: tuple[int, int] = (1, 1)
 
 
-class ShuffleBlock(nn.Module):
+class ShuffleBlock(Block):
     """ShuffleNetV2's blocks and Dy-shuffle's (Fig. 4b), by the spec. The projection branch is static."""
 
-    takes_normalized = True
     spec: BlockSpec
-    layers: Layers
 
     @nn.compact
-    def __call__(self, x: Map) -> jax.Array:
+    def __call__(self, x: Map) -> Map:
         """[..., C_in] -> [..., left_features + right_features]. Raises ValueError if the split does not fit."""
-        x = as_array(x)
-        left_features, hidden, right_features, strides, groups, split, dilations = self.spec
-        if split and x.shape[-1] != left_features + right_features:
+        left_features, hidden, right_features, strides, groups, splits, dilations = self.spec
+        if splits and x.shape[-1] != left_features + right_features:
             raise ValueError(f"{x.shape[-1]} channels cannot be split in {left_features} and {right_features}")
-        left, right = (x[..., :left_features], x[..., left_features:]) if split else (self._project(x), x)
-        conv_norm = self.layers.for_block(
+        left, right = split(x, left_features) if splits else (self._project(x), x)
+        unit = self.layers.units(
             right,
             {
                 "conv1": ConvSpec(hidden),
@@ -58,15 +53,13 @@ class ShuffleBlock(nn.Module):
                 "conv3": ConvSpec(right_features),
             },
         )
-        right = activate("relu", conv_norm("conv1", right))
-        right = activate("relu", conv_norm("conv3", conv_norm("conv2", right)))
-        return channel_shuffle(jnp.concatenate([left, as_array(right)], axis=-1))
+        right = unit("conv3", unit("conv2", unit("conv1", right, "relu")), "relu")
+        return channel_shuffle(concatenate(left, right))
 
     def _project(self, x):
         c_in, spec = x.shape[-1], self.spec
-        depthwise = ConvSpec(c_in, 3, spec.strides, c_in, spec.dilations[0])
-        x = self.layers.conv_norm("project1", x, depthwise)
-        return as_array(activate("relu", self.layers.conv_norm("project2", x, ConvSpec(spec.left_features))))
+        x = self.layers.unit("project1", x, ConvSpec(c_in, 3, spec.strides, c_in, spec.dilations[0]))
+        return self.layers.unit("project2", x, ConvSpec(spec.left_features), "relu")
 
 
 @register_model

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from dynet_jax.ops.backend import target_backend
-from dynet_jax.ops.window import Padding, Window, make_window
+from dynet_jax.ops.maps import FeatureMap, Map
+from dynet_jax.ops.partition import over_images
+from dynet_jax.ops.window import Padding, Window, make_window, pad_explicitly
 
 # Up to so many positions of its result, XLA's dense convolution is slow on a CPU: at 2x2 up to 30 times slower than a
 # matrix product.
@@ -25,7 +27,7 @@ CACHE_BYTES = 2**20
 
 
 def conv(
-    x: jax.Array,
+    x: Map,
     kernel: jax.Array,
     *,
     strides: int | Sequence[int] = 1,
@@ -33,7 +35,7 @@ def conv(
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
     precision=None,
-) -> jax.Array:
+) -> Map:
     """A plain convolution: one kernel, shared by all examples.
 
     Args:
@@ -54,22 +56,30 @@ def conv(
     (2, 4, 4, 6)
     """
     check_channels(x, kernel.shape, feature_group_count)
-    x, window = make_window(x, kernel.shape[:-2], strides, padding, kernel_dilation)
+    if isinstance(x, FeatureMap):
+        options = dict(strides=strides, padding=padding, kernel_dilation=kernel_dilation)
+        return x.conv(kernel, options | dict(feature_group_count=feature_group_count, precision=precision))
+    x, window = pad_explicitly(x, make_window(x.shape, kernel.shape[:-2], strides, padding, kernel_dilation))
     positions = window.positions(x.shape[1:-1])
     few = positions is not None and positions <= FEW_POSITIONS
     # Only here does the backend matter: on a CPU, XLA's grouped convolution and its gradient are the slow ones.
     if target_backend() == "cpu" and (feature_group_count > 1 or window.is_pointwise or few):
         return _over_examples(_matrix_form(window, feature_group_count, precision), x, kernel, window, shared=True)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window.strides,
-        window.padding,
-        rhs_dilation=window.kernel_dilation,
-        dimension_numbers=_dimension_numbers(len(window.kernel_size)),
-        feature_group_count=feature_group_count,
-        precision=precision,
-    )
+
+    def convolve(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window.strides,
+            window.padding,
+            rhs_dilation=window.kernel_dilation,
+            dimension_numbers=_dimension_numbers(len(window.kernel_size)),
+            feature_group_count=feature_group_count,
+            precision=precision,
+        )
+
+    # The partitioner splits a dense convolution well; the gradient of a grouped one, not.
+    return over_images(convolve, (0, None), 0)(x, kernel) if feature_group_count > 1 else convolve(x, kernel)
 
 
 def conv_per_example(
@@ -103,7 +113,7 @@ def conv_per_example(
     check_channels(x, kernels.shape[1:], feature_group_count)
     if kernels.shape[0] != x.shape[0]:
         raise ValueError(f"x has {x.shape[0]} examples but kernels has {kernels.shape[0]}")
-    x, window = make_window(x, kernels.shape[1:-2], strides, padding, kernel_dilation)
+    x, window = pad_explicitly(x, make_window(x.shape, kernels.shape[1:-2], strides, padding, kernel_dilation))
     return _over_examples(_matrix_form(window, feature_group_count, precision), x, kernels, window, shared=False)
 
 
@@ -141,13 +151,17 @@ def _over_examples(one_example, x, kernels, window, shared):
     The chunks make large layers 2 to 5 times faster there, and recomputing their patches in the backward pass, instead
     of keeping prod(kernel_size) copies of x, does the same for the gradient.
     """
-    any_size = not all(isinstance(size, int) for size in x.shape)  # symbols of `jax.export`
-    if any_size or window.is_pointwise or target_backend() != "cpu" or _chunk(x, window) >= x.shape[0]:
-        return jax.vmap(one_example, in_axes=(0, None if shared else 0))(x, kernels)
-    chunk = _chunk(x, window)
-    if shared:
-        return lax.map(jax.checkpoint(lambda image: one_example(image, kernels)), x, batch_size=chunk)
-    return lax.map(jax.checkpoint(lambda pair: one_example(*pair)), (x, kernels), batch_size=chunk)
+
+    def run(x, kernels):
+        any_size = not all(isinstance(size, int) for size in x.shape)  # symbols of `jax.export`
+        if any_size or window.is_pointwise or target_backend() != "cpu" or _chunk(x, window) >= x.shape[0]:
+            return jax.vmap(one_example, in_axes=(0, None if shared else 0))(x, kernels)
+        chunk = _chunk(x, window)
+        if shared:
+            return lax.map(jax.checkpoint(lambda image: one_example(image, kernels)), x, batch_size=chunk)
+        return lax.map(jax.checkpoint(lambda pair: one_example(*pair)), (x, kernels), batch_size=chunk)
+
+    return over_images(run, (0, None if shared else 0), 0)(x, kernels)
 
 
 def _chunk(x, window):

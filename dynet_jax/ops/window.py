@@ -1,13 +1,15 @@
-"""What a convolution's window is: every argument a user may write, made explicit once."""
+"""The geometry of a convolution: every argument a user may write, made explicit once."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 Padding = str | int | Sequence[int | tuple[int, int]]
+_PADDING_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}  # of `jax.numpy.pad`
 
 
 class Window(NamedTuple):
@@ -17,6 +19,7 @@ class Window(NamedTuple):
     strides: tuple[int, ...]
     kernel_dilation: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
+    padding_mode: str = "constant"  # zeros; or 'wrap' or 'reflect', as in `jax.numpy.pad`
 
     @property
     def is_pointwise(self) -> bool:
@@ -55,30 +58,47 @@ def per_dimension(value: int | Sequence[int] | None, rank: int, name: str) -> tu
 
 
 def make_window(
-    x: jnp.ndarray,
+    x_shape: Sequence[int],
     kernel_size: Sequence[int],
     strides: int | Sequence[int],
     padding: Padding,
     kernel_dilation: int | Sequence[int],
-) -> tuple[jnp.ndarray, Window]:
-    """Make the geometry explicit, for `x` of shape [batch, *spatial, channels].
+) -> Window:
+    """Returns the geometry of a convolution of an array of shape [batch, *spatial, channels].
 
-    Returns x too, because 'CIRCULAR', 'REFLECT' and 'CAUSAL' pad with something other than zeros
-    or on one side only, and SAME of symbolic sizes by symbols: that is done here, and what follows sees a plain window.
+    >>> make_window((1, 8, 3), (3,), 2, "SAME", 1)
+    Window(kernel_size=(3,), strides=(2,), kernel_dilation=(1,), padding=((0, 1),), padding_mode='constant')
     """
     kernel_size = tuple(kernel_size)
     rank = len(kernel_size)
     strides = per_dimension(strides, rank, "strides")
     dilation = per_dimension(kernel_dilation, rank, "kernel_dilation")
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel_size)]
-    if isinstance(padding, str):
-        x, pads = _named_padding(x, padding, reach, strides)
+    if not isinstance(padding, str):
+        return Window(kernel_size, strides, dilation, _numeric_padding(padding, rank))
+    pads = tuple(_named_padding(x_shape[1:-1], padding, reach, strides))
+    return Window(kernel_size, strides, dilation, pads, _PADDING_MODES.get(padding, "constant"))
+
+
+def pad_explicitly(x: jax.Array, window: Window) -> tuple[jax.Array, Window]:
+    """Returns x padded by what XLA's convolutions do not take, and the window that is left for them.
+
+    They pad with zeros, by numbers that are known: 'CIRCULAR' and 'REFLECT' pad with other positions of x, and SAME of
+    a symbolic size of `jax.export` pads by a symbol.
+
+    >>> x = jnp.arange(4).reshape(1, 4, 1)
+    >>> x, window = pad_explicitly(x, make_window(x.shape, (3,), 1, "CIRCULAR", 1))
+    >>> x.ravel().tolist(), window.padding
+    ([3, 0, 1, 2, 3, 0], ((0, 0),))
+    """
+    if window.padding_mode != "constant":
+        x = jnp.pad(x, [(0, 0), *window.padding, (0, 0)], mode=window.padding_mode)
+    elif not all(isinstance(side, int) for pair in window.padding for side in pair):
+        pads = [(low, high, 0) for low, high in window.padding]
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
     else:
-        pads = _numeric_padding(padding, rank)
-    if not all(isinstance(side, int) for pair in pads for side in pair):  # symbols of `jax.export`, for any size
-        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
-        pads = [(0, 0)] * rank
-    return x, Window(kernel_size, strides, dilation, tuple(pads))
+        return x, window
+    return x, window._replace(padding=((0, 0),) * len(window.padding), padding_mode="constant")
 
 
 def fixed_padding(padding: Padding, reach: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -110,20 +130,17 @@ def pool_padding(padding: Padding, size: int) -> Padding:
     return size // 2 if padding == "TORCH" else padding
 
 
-def _named_padding(x, padding, reach, strides):
-    zero = [(0, 0)] * len(reach)
-    if padding == "SAME" and not all(isinstance(size, int) for size in x.shape[1:-1]):
-        return x, [_same_of_symbol(*dimension) for dimension in zip(x.shape[1:-1], reach, strides)]
+def _named_padding(spatial_shape, padding, reach, strides):
+    if padding == "SAME" and not all(isinstance(size, int) for size in spatial_shape):
+        return [_same_of_symbol(*dimension) for dimension in zip(spatial_shape, reach, strides)]
     if padding in ("SAME", "SAME_LOWER", "VALID"):
-        return x, lax.padtype_to_pads(x.shape[1:-1], reach, strides, padding)
-    if padding in ("CIRCULAR", "REFLECT"):
-        sides = [((r - 1) // 2, r // 2) for r in reach]
-        mode = "wrap" if padding == "CIRCULAR" else "reflect"
-        return jnp.pad(x, [(0, 0), *sides, (0, 0)], mode=mode), zero
+        return lax.padtype_to_pads(spatial_shape, reach, strides, padding)
+    if padding in _PADDING_MODES:
+        return [((r - 1) // 2, r // 2) for r in reach]
     if padding == "TORCH":
-        return x, fixed_padding(padding, reach)
+        return fixed_padding(padding, reach)
     if padding == "CAUSAL" and len(reach) == 1:
-        return x, [(reach[0] - 1, 0)]
+        return [(reach[0] - 1, 0)]
     raise ValueError(
         f"padding {padding!r} is not one of 'SAME', 'SAME_LOWER', 'TORCH', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL' "
         "(1-D only), an int, or a sequence of ints or (low, high) pairs"

@@ -4,7 +4,7 @@ from dynet_jax.analysis.correlation import Correlation
 from dynet_jax.analysis.latency import Measurement
 from dynet_jax.analysis.latency_compare import read_csv
 from dynet_jax.reproduce.arms import Arm
-from dynet_jax.reproduce.measurements import FOLDER, correlated_arms, read
+from dynet_jax.reproduce.measurements import FOLDER, correlated_arms, read_measurement
 from dynet_jax.reproduce.plan import Plan
 
 ByArm = dict[Arm, dict[int, Correlation]]
@@ -21,7 +21,7 @@ def correlations(plan: Plan) -> tuple[ByArm, ByArm]:
 
 
 def _correlation(plan: Plan, arm: Arm, seed: int) -> Correlation | None:
-    found = read(plan, f"correlation/{arm.name}-s{seed}")
+    found = read_measurement(plan, f"correlation/{arm.name}-s{seed}")
     return None if found is None else Correlation.from_dict(next(iter(found.values())))
 
 
@@ -33,19 +33,19 @@ def latencies(plan: Plan) -> list[Measurement]:
 
 def arm_latencies(plan: Plan) -> dict[Arm, tuple[float, float, float]]:
     """Quartiles of the milliseconds for one image, by arm."""
-    found = (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
+    found = (read_measurement(plan, "arm_latency") or {}).get("quartiles_ms", {})
     return {arm: tuple(found[arm.name]) for arm in plan.arms if arm.name in found}
 
 
 def how_arm_latencies(plan: Plan) -> tuple[str, float | None]:
     """By which runtime they were measured, and how busy others kept the machine before."""
-    found = read(plan, "arm_latency") or {}
+    found = read_measurement(plan, "arm_latency") or {}
     return found.get("runtime", "native"), found.get("busy")
 
 
 def latency_busy(plan: Plan) -> float | None:
     """How busy others kept the machine before Table 2 and Fig. 7 were measured."""
-    return (read(plan, "latency_machine") or {}).get("busy")
+    return (read_measurement(plan, "latency_machine") or {}).get("busy")
 
 
 def busy_warning(busy: float | None) -> list[str]:

@@ -13,7 +13,7 @@ from dynet_jax.analysis.table import Table
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.document import Figure, Section
 from dynet_jax.reproduce.measured import busy_warning, correlations, latencies, latency_busy
-from dynet_jax.reproduce.measurements import FOLDER, coefficient_arms, read
+from dynet_jax.reproduce.measurements import FOLDER, coefficient_arms, read_measurement
 from dynet_jax.reproduce.plan import Plan
 from dynet_jax.reproduce.statistics import Sample
 
@@ -69,7 +69,8 @@ def _correlation_row(arm: Arm, found: list[Correlation]) -> tuple:
 
 def coefficient_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
     """What coefficients do: their distribution, what they vary with, and which images they find alike."""
-    found = {arm: values for arm, _ in coefficient_arms(plan) if (values := read(plan, f"coefficients/{arm.name}"))}
+    arms = (arm for arm, _ in coefficient_arms(plan))
+    found = {arm: values for arm in arms if (values := read_measurement(plan, f"coefficients/{arm.name}"))}
     if not found:
         return None
     blocks: list = [
@@ -143,7 +144,7 @@ def _layers_table(layers: dict[str, CoefficientSummary]) -> Table:
 def rank_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
     """Effective ranks of fused kernels beside those of the fixed twin."""
     pairs = [
-        {a.title: _ranks(values) for a in pair if (values := read(plan, f"coefficients/{a.name}"))}
+        {a.title: _ranks(values) for a in pair if (values := read_measurement(plan, f"coefficients/{a.name}"))}
         for pair in coefficient_arms(plan)
     ]
     pairs = [pair for pair in pairs if pair]
@@ -189,7 +190,7 @@ def latency_section(plan: Plan, folder: Path) -> Section | None:
     what = (
         f"Fig. 7: the share of latency saved, by size of the image; medians of {runs} runs, budget {plan.budget_name}"
     )
-    found = read(plan, "latency_machine") or {}
+    found = read_measurement(plan, "latency_machine") or {}
     figure = Figure(folder / "figure7.png", f"{what}; {found.get('machine', 'machine not known')}.")
     blocks = [words, *busy_warning(latency_busy(plan)), *disturbance(measured), table]
     blocks += [reduction_table(measured, None), figure]

@@ -55,8 +55,8 @@ def measure_plan(plan: Plan, say: Say) -> dict[Path, str]:
     return failed
 
 
-def read(plan: Plan, name: str) -> dict | None:
-    """The content of OUT/measured/NAME.json; None if it is not there."""
+def read_measurement(plan: Plan, name: str) -> dict | None:
+    """Returns the content of OUT/measured/NAME.json; None if it is not there."""
     file = plan.out / FOLDER / f"{name}.json"
     return read_json(file) if file.exists() else None
 
@@ -98,7 +98,7 @@ def _tasks(plan: Plan, results: Results, say: Say) -> Iterator[tuple[Path, Calla
         yield folder / LATENCY_FILE, lambda: _latency(plan, say)
 
     timed = [plan.job(arm, seed) for arm in plan.arms for seed in results.seeds(arm)[:1]]
-    file, known = folder / ARM_LATENCY_FILE, (read(plan, "arm_latency") or {}).get("quartiles_ms", {})
+    file, known = folder / ARM_LATENCY_FILE, (read_measurement(plan, "arm_latency") or {}).get("quartiles_ms", {})
     if timed and (is_due(file, timed) or any(job.arm.name not in known for job in timed)):
         yield file, lambda: _arm_latency(plan, timed)  # all of them again, because they have to take turns
 
@@ -185,7 +185,7 @@ def _latency(plan: Plan, say: Say) -> str:
 
     budget = plan.budget
     runtimes = [(name, "float32") for name in _latency_runtimes()]
-    wanted = latency.Plan(
+    wanted = latency.LatencyPlan(
         budget.latency_networks, runtimes, [len(cores())], budget.latency_sizes, runs=budget.latency_runs
     )
     busy = share_of_others()

@@ -1,6 +1,5 @@
 """The real training and evaluation steps, compiled for a slice of TPUs."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,10 +9,11 @@ import ml_collections
 
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.call import recording
 from dynet_jax.tpu.chips import Slice
+from dynet_jax.tpu.devices import slice_devices
 from dynet_jax.tpu.kernels import kernel_cycles
-from dynet_jax.tpu.program import Program, read_program
+from dynet_jax.tpu.program import CompiledProgram, read_program
+from dynet_jax.tpu.traced import traced_kernels
 from dynet_jax.train.compilation import steps_and_arguments
 from dynet_jax.train.config import check_config
 from dynet_jax.train.distributed import make_layout
@@ -26,8 +26,8 @@ TRAIN_EXAMPLES, TEST_EXAMPLES = 1_281_167, 50_000
 class Steps(NamedTuple):
     """Both programs of a run, and what they work on."""
 
-    training: Program
-    evaluation: Program
+    training: CompiledProgram
+    evaluation: CompiledProgram
     batch_size: int
     images_per_device: int  # at once: of a micro-batch
     hosts: int
@@ -46,41 +46,10 @@ class Steps(NamedTuple):
         return max(0, summed - self.gradients - 3 * self.statistics - self.coefficients)
 
 
-def slice_devices(slice: Slice) -> list:
-    """The slice's devices, for which programs can be compiled but not run.
-
-    Raises UserError without libtpu, or for a shape that it does not know.
-    """
-    # What a machine of such a slice would find in its environment; the compiler asks for it, and would else look for
-    # such a machine on the network.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", slice.chip.accelerator_type)
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_WORKER_ID", "0")
-    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no device is held: others may compile at the same time
-    try:
-        import libtpu  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "TPU programs are compiled by libtpu, which is not installed; `make env-tpu` makes an environment with it: "
-            ".venv-tpu/bin/dynet compile-tpu ..."
-        ) from error
-    from jax.experimental import topologies
-
-    # A host has four chips unless something else is said: a single chip is no part of one then, and eight are two.
-    options = {"chips_per_host_bounds": (*slice.host_shape, 1, 1)[:3]} if slice.host_shape else {}
-    options |= {"chip_config_name": slice.chip.configuration} if slice.chip.configuration else {}
-    try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=slice.name, **options).devices)
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"{slice.name} is not a slice that libtpu knows: {one_line(error)}") from error
-
-
 def compile_for(
     config: ml_collections.ConfigDict, slice: Slice, progress: Callable[[str], None] = lambda line: None
 ) -> Steps:
-    """Both steps of a configuration, which `progress` is told of as they begin.
+    """Compiles both steps of a configuration, and calls `progress` as each begins.
 
     Raises UserError if its batch does not fit the slice's devices or memory.
     """
@@ -105,14 +74,14 @@ def compile_for(
     return Steps(training, evaluation, config.batch_size, layout.micro_batch, hosts, *summed)
 
 
-def _compile(step, arguments, devices: int, slice: Slice) -> Program:
+def _compile(step, arguments, devices: int, slice: Slice) -> CompiledProgram:
     start = time.perf_counter()
     try:
-        with recording() as kernels:
+        with traced_kernels() as kernels:
             lowered = step.lower(*arguments)
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) or "vmem" in str(error):  # the fast memory is not the user's to mend
+        if "RESOURCE_EXHAUSTED" not in str(error) or "vmem" in str(error):  # VMEM is not the user's to mend
             raise
         raise UserError(
             f"it does not fit in the {slice.chip.hbm_bytes / 1e9:.0f} GB of a device of {slice.name} "

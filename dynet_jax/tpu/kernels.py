@@ -17,9 +17,10 @@ import jax
 from jax import export
 
 from dynet_jax.errors import one_line
-from dynet_jax.ops.pallas.call import Kernel
 from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import Slice, parse_topology
+from dynet_jax.tpu.devices import slice_devices
+from dynet_jax.tpu.traced import TracedKernel
 
 DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final_bundles"
 _CALL = re.compile(r"%([a-z0-9_]+)[\w.-]* = (.*?) custom-call\(.*operand_layout_constraints=\{(.*?)\}, [a-z_]+=")
@@ -28,7 +29,7 @@ _HLO_NAMES = {"bfloat16": "bf16", "float32": "f32"}
 
 
 def find_kernels(hlo: str) -> list[str]:
-    """The calls of Pallas kernels in the text of a compiled program: name, operands and results.
+    """Returns the calls of Pallas kernels in the text of a compiled program: name, operands and results.
 
     >>> find_kernels('%conv.2 = f32[2] custom-call(%a), custom_call_target="tpu_custom_call", '
     ...              'operand_layout_constraints={f32[2]{0:T(128)}, bf16[]}, metadata={}')
@@ -46,24 +47,24 @@ def _key(name: str, operands: Iterable[str], results: Iterable[str]) -> str:
     return f"{name}({' '.join(operands)} -> {' '.join(results)})"
 
 
-def _key_of(kernel: Kernel) -> str:
+def _key_of(kernel: TracedKernel) -> str:
     shapes = (
-        [f"{_HLO_NAMES[str(a.dtype)]}[{','.join(map(str, a.shape))}]" for a in arrays]
+        [f"{_HLO_NAMES.get(str(a.dtype), a.dtype)}[{','.join(map(str, a.shape))}]" for a in arrays]
         for arrays in (kernel.arrays, kernel.outputs)
     )
     return _key(kernel.name, *shapes)
 
 
-def kernel_cycles(hlo: str, kernels: Iterable[Kernel], slice: Slice) -> int | None:
-    """Of all Pallas kernels in the text of a compiled program, if nothing has to wait; None if that is not found out.
+def kernel_cycles(hlo: str, kernels: Iterable[TracedKernel], slice: Slice) -> int | None:
+    """Returns the cycles of all Pallas kernels in a compiled program if nothing waits; None if they are not known.
 
-    kernels: what was traced for it (`dynet_jax.ops.pallas.call.recording`).
+    hlo: the text of the program. kernels: those found when it was traced (`dynet_jax.tpu.traced`).
     """
     calls = find_kernels(hlo)
     programs = programs_by_call(kernels, calls)
     for call in calls:
         if call not in programs:
-            return _left_out(f"{call} is not one of this package")
+            return _left_out(f"{call} has not been traced")
     counted = _count([program for alike in programs.values() for program in alike], slice) if calls else iter(())
     if counted is None:
         return None
@@ -76,8 +77,8 @@ def kernel_cycles(hlo: str, kernels: Iterable[Kernel], slice: Slice) -> int | No
     return total
 
 
-def programs_by_call(kernels: Iterable[Kernel], calls: Iterable[str]) -> dict[str, list[bytes]]:
-    """The distinct kernels that a call may be of: of the same shapes, they may differ in padding or window."""
+def programs_by_call(kernels: Iterable[TracedKernel], calls: Iterable[str]) -> dict[str, list[bytes]]:
+    """Returns the distinct kernels that a call may be of: of the same shapes, they may differ in padding or window."""
     found: dict[str, dict[bytes, None]] = {}
     for kernel in kernels:
         if (call := _key_of(kernel)) in calls:
@@ -102,15 +103,13 @@ def _left_out(why: str) -> None:
     print(f"kernels are left out of the schedule: {why}", file=sys.stderr)
 
 
-def _export(kernel: Kernel) -> bytes:
+def _export(kernel: TracedKernel) -> bytes:
     checks = [export.DisabledSafetyCheck.custom_call("tpu_custom_call")]
-    program = jax.jit(kernel.program(out_shape=kernel.outputs))
-    return bytes(export.export(program, platforms=["tpu"], disabled_checks=checks)(*kernel.arrays).serialize())
+    exporter = export.export(jax.jit(kernel.program), platforms=["tpu"], disabled_checks=checks)
+    return bytes(exporter(*kernel.arrays).serialize())
 
 
 def _cycles_of_files(folder: Path, slice: Slice) -> list[int]:
-    from dynet_jax.tpu.compiler import slice_devices
-
     sharding = jax.sharding.SingleDeviceSharding(slice_devices(slice)[0])
     cycles = []
     for path in sorted(folder.glob("*.exported"), key=lambda path: int(path.stem)):

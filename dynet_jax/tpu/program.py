@@ -21,7 +21,7 @@ class Collective(NamedTuple):
     participants: int
 
 
-class Program(NamedTuple):
+class CompiledProgram(NamedTuple):
     """One device's part of a compiled step. The compiler's own counts; `flops` are 2 per multiply-add."""
 
     flops: float
@@ -53,10 +53,10 @@ class Program(NamedTuple):
         return {kind: (numbers[kind], sizes[kind]) for kind in numbers}
 
 
-def read_program(compiled, seconds: float = 0.0, devices: int = 1, kernel_cycles: int | None = 0) -> Program:
-    """The facts of a `jax.stages.Compiled` for a number of devices."""
+def read_program(compiled, seconds: float = 0.0, devices: int = 1, kernel_cycles: int | None = 0) -> CompiledProgram:
+    """Returns the facts of a `jax.stages.Compiled` for a number of devices."""
     cost, memory, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
-    return Program(
+    return CompiledProgram(
         flops=cost.get("flops", 0.0),
         bytes=cost.get("bytes accessed", 0.0),
         cycles=sum(int(cycles) for cycles in _CYCLES.findall(text)),
@@ -73,7 +73,7 @@ def read_program(compiled, seconds: float = 0.0, devices: int = 1, kernel_cycles
 
 
 def find_collectives(hlo: str, devices: int) -> tuple[Collective, ...]:
-    """All exchanges between devices in the text of a compiled program.
+    """Returns all exchanges between devices in the text of a compiled program.
 
     >>> find_collectives("%sum = (f32[2,3]{1,0}, bf16[]) all-reduce(%a, %b), replica_groups={{0,1},{2,3}}", devices=4)
     (Collective(kind='all-reduce', bytes=26, participants=2),)

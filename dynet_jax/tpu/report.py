@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dynet_jax.analysis.table import Table
 from dynet_jax.tpu.chips import Slice
 from dynet_jax.tpu.compiler import Steps
-from dynet_jax.tpu.program import Program
+from dynet_jax.tpu.program import CompiledProgram
 from dynet_jax.tpu.roofline import Estimate, estimate
 
 UNKNOWN = "?: how long the Pallas kernels take is not known; such a step counts computing, memory and exchanges alone."
@@ -59,18 +59,18 @@ def _estimates(results: Sequence[Steps], slice: Slice) -> Iterator[Estimate]:
     return (estimate(program, slice) for steps in results for program in (steps.training, steps.evaluation))
 
 
-def _exchanges(program: Program) -> str:
+def _exchanges(program: CompiledProgram) -> str:
     kinds = program.collectives_by_kind.items()
     return ", ".join(f"{number} {kind} of {size / 1e6:.2f} MB" for kind, (number, size) in kinds) or "none"
 
 
-def _kernels(program: Program, times: Estimate) -> float | str:
+def _kernels(program: CompiledProgram, times: Estimate) -> float | str:
     if times.kernels is None:
         return _unknown(program)
     return "-" if times.schedule is None else 1e3 * times.kernels
 
 
-def _unknown(program: Program) -> str:
+def _unknown(program: CompiledProgram) -> str:
     """A kernel's cycles that should be known and are not; or a chip whose clock is not published."""
     return "?" if program.kernel_cycles is None else "-"
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from dynet_jax.tpu.chips import Slice
-from dynet_jax.tpu.program import Program
+from dynet_jax.tpu.program import CompiledProgram
 
 HOP_SECONDS = 1e-6  # assumed time from chip to chip, which is what small sums cost
 
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
         return max(names, key=names.get)
 
 
-def estimate(program: Program, slice: Slice) -> Estimate:
+def estimate(program: CompiledProgram, slice: Slice) -> Estimate:
     """The roofline of a program compiled for the slice."""
     chip, clock = slice.chip, slice.chip.clock
     known = clock and program.kernel_cycles is not None
@@ -44,7 +44,7 @@ def estimate(program: Program, slice: Slice) -> Estimate:
     )
 
 
-def _kernels(program: Program, clock: float | None) -> float | None:
+def _kernels(program: CompiledProgram, clock: float | None) -> float | None:
     if program.kernel_cycles == 0:
         return 0.0
     return program.rounds * program.kernel_cycles / clock if clock and program.kernel_cycles is not None else None

@@ -6,7 +6,7 @@ import jax
 import ml_collections
 
 from dynet_jax.errors import UserError
-from dynet_jax.layers.dynamic import TEMPERATURE
+from dynet_jax.layers.predictor import TEMPERATURE
 from dynet_jax.train.integrity import named_leaves
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import Run

@@ -10,7 +10,7 @@ import numpy as np
 from dynet_jax.analysis.overlay import overlay
 from dynet_jax.data.augment import resize
 from dynet_jax.data.corrupt import Damage
-from dynet_jax.data.loading import read
+from dynet_jax.data.loading import read_record
 from dynet_jax.data.record import Source
 from dynet_jax.ops.pixels import normalize
 
@@ -48,7 +48,7 @@ def illustrate(
     """Pictures of the first images of a source, {name: the prediction above the label}, for those that can be read."""
     pictures = {}
     for index in range(min(count, len(source))):
-        record = read(source, index)
+        record = read_record(source, index)
         if isinstance(record, Damage):
             continue
         predicted = overlay(record.image, segment(variables, record.image), class_names)

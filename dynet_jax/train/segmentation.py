@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from dynet_jax.data.corrupt import Damage
-from dynet_jax.data.loading import read
+from dynet_jax.data.loading import read_record
 from dynet_jax.data.record import IGNORED, Source
 from dynet_jax.data.segmentation import load_segmentation_source
 from dynet_jax.data.segmentation_augment import make_test_transform, make_training_transform
@@ -66,7 +66,7 @@ class Segmentation:
     def open_source(self, split: str) -> Source:
         source = load_segmentation_source(self.config.data.name, split, self.config.data.data_dir)
         if split != "train":
-            record = read(source, 0)  # too large a label should not be found after hours of training
+            record = read_record(source, 0)  # too large a label should not be found after hours of training
             if not isinstance(record, Damage):
                 self.evaluation_transform()(record)
         return source

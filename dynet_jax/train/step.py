@@ -14,7 +14,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
-from dynet_jax.layers.dynamic import TEMPERATURE
+from dynet_jax.layers.predictor import TEMPERATURE
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.distributed import AXES, BATCH, REPLICATED, Layout
 from dynet_jax.train.movement import KEY, by_stage, movement_metrics, movement_sums

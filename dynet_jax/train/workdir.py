@@ -73,7 +73,7 @@ def claim(
     if (workdir / CONFIG_FILE).exists():
         before, now = flatten_whole(read_config(workdir)), flatten_whole(config)
         if images is not None and (workdir / IMAGES_FILE).exists():
-            before, now = before | _read(workdir / IMAGES_FILE), now | dict(images)
+            before, now = before | _read_json(workdir / IMAGES_FILE), now | dict(images)
     if (workdir / CONFIG_FILE).exists() and has_checkpoints:
         changed = changed_keys(before, now)
         texts = [f"{key}={before.get(key)!r}, not {now.get(key)!r}" for key in changed if key not in FREE]
@@ -127,10 +127,10 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
 
 def read_class_names(workdir: Path) -> list[str]:
     """Names of the classes, in the order of the network's outputs. Raises UserError if they are not there."""
-    return _read(workdir / LABELS_FILE)
+    return _read_json(workdir / LABELS_FILE)
 
 
-def _read(path: Path) -> list | dict:
+def _read_json(path: Path) -> list | dict:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynet_jax import CoefficientPredictor, DynamicConv
+from dynet_jax import CoefficientPredictor, CoefficientSpec, DynamicConv
 from dynet_jax.analysis.coefficient_plots import plot_coefficients, plot_variation
 from dynet_jax.analysis.coefficients import (
     Coefficients,
@@ -43,7 +43,8 @@ class Known(nn.Module):
         first, second = CoefficientPredictor((4, 2), group_size=3, name="predictor")(x)
         y = DynamicConv(4, (3, 3), group_size=3, name="first")(x, first)
         y = DynamicConv(2, (1, 1), group_size=3, name="second")(y, coefficients=second)
-        own = DynamicConv(5, (1, 1), group_size=2, coefficient_scope="layer", activation="softmax", name="own")(x)
+        spec = CoefficientSpec(2, coefficient_scope="layer", activation="softmax")
+        own = DynamicConv(5, (1, 1), spec=spec, name="own")(x)
         return y.mean((1, 2)), own.mean((1, 2))
 
 

@@ -19,7 +19,16 @@ from dynet_jax.analysis import (
     latency_runtimes,
     latency_worker,
 )
-from dynet_jax.analysis.latency import BASES, Measurement, Parts, Plan, failure, measure_group, runs_of, takes_part
+from dynet_jax.analysis.latency import (
+    BASES,
+    LatencyPlan,
+    Measurement,
+    Parts,
+    failure,
+    measure_group,
+    runs_of,
+    takes_part,
+)
 from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
 from dynet_jax.analysis.latency_worker import Ready, Workers
 from dynet_jax.cli import main
@@ -195,7 +204,7 @@ def test_threads_that_spin_are_waited_for(monkeypatch):
 
 def test_plan():
     assert set(BASES) | set(BASES.values()) <= set(list_models())
-    plan = Plan(
+    plan = LatencyPlan(
         ["dy_mobile", "dy_resnet18"], [("native", "int8-banks"), ("torch", "float32")], [1, 2], [224, 64], runs=2
     )
     groups = plan.groups()

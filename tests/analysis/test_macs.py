@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dynet_jax import BatchNorm, CoefficientPredictor, DynamicConv, create_model, list_models
+from dynet_jax import BatchNorm, CoefficientPredictor, CoefficientSpec, DynamicConv, create_model, list_models
 from dynet_jax.analysis import count_macs
 from dynet_jax.layers import Conv
 from tests.models.smallest import smallest
@@ -17,11 +17,11 @@ class Tiny(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         x = BatchNorm(use_running_average=not train)(Conv(8, (3, 3), strides=2, name="stem")(x))
-        coefficients = CoefficientPredictor((8,), group_size=3, hidden_features=2, name="predictor")(x)[0]
+        coefficients = CoefficientPredictor((8,), 3, CoefficientSpec(hidden_features=2), name="predictor")(x)[0]
         x = DynamicConv(8, (3, 3), 2, feature_group_count=4, group_size=3, use_bias=False, name="grouped")(
             x, coefficients
         )
-        x = DynamicConv(6, (1, 1), group_size=2, coefficient_scope="layer", name="pointwise")(x)
+        x = DynamicConv(6, (1, 1), spec=CoefficientSpec(2, coefficient_scope="layer"), name="pointwise")(x)
         return nn.Dense(5, name="classifier")(x.mean((1, 2)))
 
 

@@ -47,6 +47,7 @@ def test_every_network_natively(name, threads):
     assert_same(model.logits(images(3, 65, 96)[1:2]), expected(name, 3, 65, 96)[1:2])
 
 
+SOFTMAX = dynet_jax.CoefficientSpec(group_size=3, activation="softmax", hidden_features=4)
 PREDICTORS = {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "min_hidden_features": 3}
 
 
@@ -123,7 +124,7 @@ class Own(nn.Module):
     def __call__(self, x, train=False):
         x = nn.BatchNorm(use_running_average=not train)(x)  # before any convolution
         x = nn.relu(nn.Conv(8, (3, 3), strides=2, padding="VALID")(x))
-        y = dynet_jax.DynamicConv(8, (3, 3), group_size=3, activation="softmax", hidden_features=4)(x)
+        y = dynet_jax.DynamicConv(8, (3, 3), spec=SOFTMAX)(x)
         x = nn.silu(x + dynet_jax.BatchNorm(use_running_average=not train)(y))
         x = jnp.concatenate([x[..., :3], nn.hard_sigmoid(x)], axis=-1)
         x = x * x[..., 2:3] if self.gate else x * x

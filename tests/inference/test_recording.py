@@ -14,7 +14,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.export.onnx import program_to_onnx
 from dynet_jax.inference import InferenceModel, Preprocessing, program_of
 from dynet_jax.inference.program import Channels, Convolution, Dense, MaxPool, Program
-from dynet_jax.layers import CoefficientPredictor, DynamicConv, channel_shuffle, max_pool, spatial_mean
+from dynet_jax.layers import CoefficientPredictor, CoefficientSpec, DynamicConv, channel_shuffle, max_pool, spatial_mean
 from tests.export.test_onnx import in_runtime
 from tests.export.test_onnx import logits as onnx_logits
 from tests.inference.networks import assert_same, images
@@ -328,7 +328,9 @@ def around_predictor(norm):
     class Predicted(nn.Module):
         @nn.compact
         def __call__(self, x, train=False):
-            (coefficients,) = CoefficientPredictor((8,), group_size=2, norm=norm, name="predictor")(x)
+            (coefficients,) = CoefficientPredictor(
+                (8,), 2, CoefficientSpec(normalize_pooled=True), norm, name="predictor"
+            )(x)
             return nn.Dense(5)(spatial_mean(DynamicConv(8, (3, 3), group_size=2)(x, coefficients)))
 
     return Predicted()

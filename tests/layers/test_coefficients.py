@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynet_jax import CoefficientPredictor, DynamicConv
+from dynet_jax import CoefficientPredictor, CoefficientSpec, DynamicConv
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, replaced_coefficients, sown_coefficients
 
 
@@ -24,7 +24,7 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.remat(Block)(name="block")(x)
-        own = DynamicConv(3, (1, 1), group_size=2, coefficient_scope="layer", name="own")
+        own = DynamicConv(3, (1, 1), spec=CoefficientSpec(2, coefficient_scope="layer"), name="own")
         return own(own(x))
 
 

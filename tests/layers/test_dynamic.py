@@ -1,5 +1,6 @@
 """DynamicConv and CoefficientPredictor against `flax.linen.Conv` and a few lines of numpy."""
 
+import dataclasses
 import functools
 
 import chex
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dynet_jax import CoefficientPredictor, DynamicConv
+from dynet_jax import CoefficientPredictor, CoefficientSpec, DynamicConv
 from tests import reference
 
 
@@ -61,7 +62,7 @@ def test_equal_kernels_make_it_a_static_convolution(shape, options):
     x = normal(*shape)
     static = nn.Conv(features=8, **options)
     static_variables = init(static, x)
-    layer = DynamicConv(features=8, group_size=3, activation="softmax", **options)
+    layer = DynamicConv(features=8, spec=CoefficientSpec(3, activation="softmax"), **options)
     variables = init(layer, x)
     variables["params"]["kernels"] = np.stack([static_variables["params"]["kernel"]] * 3)
     if "bias" in variables["params"]:
@@ -109,7 +110,7 @@ def test_predictor_serves_each_layer_in_turn():
 
 def test_predictor_with_hidden_layer():
     x = normal(2, 6, 8)
-    predictor = CoefficientPredictor(features=(3,), group_size=4, hidden_features=5)
+    predictor = CoefficientPredictor(features=(3,), spec=CoefficientSpec(4, hidden_features=5))
     variables = init(predictor, x)
     hidden = np.maximum(dense(variables["params"]["hidden"], x.mean(1)), 0)
     assert (hidden == 0).any()
@@ -122,7 +123,10 @@ def test_predictor_with_normalised_features():
     """BatchNorm over the images' pooled features, before the first layer."""
     x = normal(5, 6, 8)
     norm = functools.partial(nn.BatchNorm, use_running_average=True)
-    predictor = CoefficientPredictor(features=(3,), group_size=4, hidden_features=5, norm=norm)
+    spec = CoefficientSpec(4, hidden_features=5, normalize_pooled=True)
+    predictor = CoefficientPredictor(features=(3,), spec=spec, norm=norm)
+    with pytest.raises(ValueError, match="normalize_pooled needs a BatchNorm; give norm="):
+        predictor.clone(norm=None).init(jax.random.key(0), x)
     variables = init(predictor, x)
     variables["batch_stats"]["norm"]["var"] = np.abs(variables["batch_stats"]["norm"]["var"])
     params, stats = variables["params"], variables["batch_stats"]["norm"]
@@ -136,11 +140,12 @@ def test_predictor_with_normalised_features():
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_an_annealed_predictor_has_the_temperature_of_its_variables(activation):
     x = normal(2, 4, 5, 8)
-    annealed = CoefficientPredictor((3,), group_size=4, activation=activation, temperature=30.0, annealed=True)
+    spec = CoefficientSpec(4, activation=activation, temperature=30.0, annealed=True)
+    annealed = CoefficientPredictor((3,), spec=spec)
     variables = annealed.init(jax.random.key(0), x)
     assert variables["batch_stats"] == {"temperature": 30.0}
     for temperature in (30.0, 2.5):
-        plain = annealed.clone(annealed=False, temperature=temperature)
+        plain = annealed.clone(spec=dataclasses.replace(spec, annealed=False, temperature=temperature))
         stats = {"temperature": jnp.float32(temperature)}
         found = annealed.apply({"params": variables["params"], "batch_stats": stats}, x)
         chex.assert_trees_all_close(found, plain.apply({"params": variables["params"]}, x), rtol=1e-6)
@@ -148,21 +153,10 @@ def test_an_annealed_predictor_has_the_temperature_of_its_variables(activation):
     assert half[0].dtype == jnp.bfloat16
 
 
-def test_a_layer_with_a_predictor_of_ones_own():
-    x = normal(2, 5, 5, 4)
-    make = functools.partial(
-        CoefficientPredictor, group_size=3, activation="softmax", temperature=2.0, hidden_features=5
-    )
-    layer = DynamicConv(6, (3, 3), group_size=3, make_predictor=make)
-    same = DynamicConv(6, (3, 3), group_size=3, activation="softmax", temperature=2.0, hidden_features=5)
-    variables = init(same, x)
-    chex.assert_trees_all_close(layer.apply(variables, x), same.apply(variables, x))
-
-
 def test_condconv():
     """One sigmoid per kernel and layer, shared by all output channels."""
     x = normal(2, 5, 5, 4)
-    layer = DynamicConv(6, (3, 3), group_size=3, coefficient_scope="layer", use_bias=False)
+    layer = DynamicConv(6, (3, 3), group_size=3, spec=CoefficientSpec(coefficient_scope="layer"), use_bias=False)
     variables = init(layer, x)
     routing = sigmoid(dense(variables["params"]["predictor"]["coefficients"], x.mean((1, 2))))
     assert routing.shape == (2, 3)
@@ -174,13 +168,8 @@ def test_condconv():
 def test_dynamic_convolution_over_kernels_dy_cnn(temperature):
     """A softmax over the kernels, behind a hidden layer of C_in / 4."""
     x = normal(2, 5, 5, 8)
-    attention = {
-        "coefficient_scope": "layer",
-        "activation": "softmax",
-        "temperature": temperature,
-        "hidden_features": 2,
-    }
-    layer = DynamicConv(6, (3, 3), group_size=4, use_bias=False, **attention)
+    spec = CoefficientSpec(4, None, 4, coefficient_scope="layer", activation="softmax", temperature=temperature)
+    layer = DynamicConv(6, (3, 3), spec=spec, use_bias=False)
     variables = init(layer, x)
     params = variables["params"]["predictor"]
     logits = dense(params["coefficients"], np.maximum(dense(params["hidden"], x.mean((1, 2))), 0)) / temperature
@@ -193,9 +182,8 @@ def test_dynamic_convolution_over_kernels_dy_cnn(temperature):
 def test_softmax_sums_to_one_over_the_kernels_and_temperature_flattens_it(coefficient_scope):
     x, spread = normal(2, 5, 5, 8), {}
     for temperature in (1.0, 30.0):
-        predictor = CoefficientPredictor(
-            (3, 5), 4, coefficient_scope=coefficient_scope, activation="softmax", temperature=temperature
-        )
+        spec = CoefficientSpec(coefficient_scope=coefficient_scope, activation="softmax", temperature=temperature)
+        predictor = CoefficientPredictor((3, 5), 4, spec)
         coefficients = predictor.apply(init(predictor, x), x)
         for part in coefficients:
             np.testing.assert_allclose(part.sum(axis=1), 1, rtol=1e-5)
@@ -232,7 +220,7 @@ def test_every_kernel_of_the_bank_is_initialised_as_a_kernel_of_its_own():
 @pytest.mark.parametrize("fusion", ["kernel", "feature"])
 def test_bfloat16_computes_near_float32_and_keeps_parameters_in_float32(fusion):
     x = normal(2, 6, 6, 4)
-    layer = DynamicConv(8, (3, 3), hidden_features=4, fusion=fusion, dtype=jnp.bfloat16)
+    layer = DynamicConv(8, (3, 3), spec=CoefficientSpec(hidden_features=4), fusion=fusion, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(layer.init, jax.random.key(0), x))} == {
         jnp.dtype("float32")
     }
@@ -246,7 +234,8 @@ def test_bfloat16_computes_near_float32_and_keeps_parameters_in_float32(fusion):
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_every_parameter_learns(activation, scope):
     x = normal(2, 6, 6, 8)
-    layer = DynamicConv(6, (3, 3), activation=activation, coefficient_scope=scope, hidden_features=4)
+    spec = CoefficientSpec(hidden_features=4, coefficient_scope=scope, activation=activation)
+    layer = DynamicConv(6, (3, 3), spec=spec)
     gradients = reference.jit(jax.grad(lambda v: jnp.sum(jnp.sin(layer.apply(v, x)))))(init(layer, x))
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert jnp.abs(gradient).max() > 1e-6, jax.tree_util.keystr(path)
@@ -285,6 +274,27 @@ def test_works_inside_nnx():
     [
         ({"coefficient_scope": "image"}, "coefficient_scope must be 'channel' or 'layer', not 'image'"),
         ({"activation": "relu"}, "activation must be 'sigmoid' or 'softmax', not 'relu'"),
+        ({"group_size": 0}, "group_size must be a positive int"),
+        ({"hidden_features": 4, "hidden_divisor": 2}, "both give the hidden layer's width"),
+        ({"hidden_features": 0}, "hidden_features must be a positive int, or None"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+    ],
+)
+def test_mistakes_about_coefficients_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        CoefficientSpec(**options)
+
+
+def test_group_size_is_that_of_the_bank_and_of_its_predictor():
+    for layer in (DynamicConv(6, (3, 3), group_size=2), DynamicConv(6, (3, 3), spec=CoefficientSpec(2))):
+        shapes = jax.eval_shape(layer.init, jax.random.key(0), jnp.ones((2, 5, 5, 4)))["params"]
+        assert shapes["kernels"].shape[0] == 2
+        assert shapes["predictor"]["coefficients"]["bias"].shape == (12,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"fusion": "both"}, "fusion must be one of"),
         ({"feature_group_count": 4}, "feature_group_count=4 must divide both the 4 input channels and features=6"),
         ({"kernel_size": (3, 3, 3)}, "x must be .batch, .spatial, channels"),

@@ -11,7 +11,9 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from dynet_jax import BatchNorm
-from dynet_jax.ops import Normalized, as_array, channel_sums
+from dynet_jax.ops.maps import to_array
+from dynet_jax.ops.tpu.feature_map import DeferredMap
+from dynet_jax.ops.tpu.strips import channel_sums
 
 FEATURES = 5
 
@@ -55,14 +57,13 @@ def test_every_group_has_its_own_statistics(batch, bn_batch_size, groups):
         np.testing.assert_allclose(updates["batch_stats"][name], 0.8 * old[name] + 0.2 * value, rtol=1e-5)
 
 
-def loss_and_gradients(norm, x, axis_name=None, with_sums=False):
+def loss_and_gradients(norm, x, axis_name=None, form=lambda x: x):
     """What training needs of a layer: outputs, running statistics, gradients of parameters and input."""
     targets = jnp.cos(jnp.arange(x[0].size, dtype=jnp.float32)).reshape(x[0].shape)
 
     def loss(params, x):
-        sums = channel_sums(x) if with_sums else None
-        y, updates = norm.apply({**variables(), "params": params}, x, sums, mutable=["batch_stats"])
-        y = as_array(y)
+        y, updates = norm.apply({**variables(), "params": params}, form(x), mutable=["batch_stats"])
+        y = to_array(y)
         value = jnp.mean(y**2 * targets)  # a plain mean of y would have no gradient
         return (value if axis_name is None else lax.pmean(value, axis_name)), (y, updates)
 
@@ -96,8 +97,8 @@ def test_eight_devices_compute_what_one_does(bn_batch_size, axis_name, differ_al
     expected = jax.jit(lambda x: loss_and_gradients(BatchNorm(False, bn_batch_size, unbiased=True), x))(x)
 
     def on_a_device(x):
-        norm = BatchNorm(False, bn_batch_size, axis_name, unbiased=True, deferred=deferred)
-        y, stats, *gradients = loss_and_gradients(norm, x, everywhere, with_sums=deferred)
+        norm = BatchNorm(False, bn_batch_size, axis_name, unbiased=True)
+        y, stats, *gradients = loss_and_gradients(norm, x, everywhere, with_sums if deferred else lambda x: x)
         return y, lax.pmean(stats, differ_along), *gradients
 
     spread = jax.shard_map(on_a_device, mesh=mesh, in_specs=batch, out_specs=(batch, P(), P(), batch))
@@ -125,25 +126,42 @@ def test_evaluation_uses_and_keeps_the_running_statistics():
     chex.assert_trees_all_equal(updates["batch_stats"], stats)
 
 
-@pytest.mark.parametrize("with_sums", [True, False])
+def with_sums(x):
+    return DeferredMap(jnp.asarray(x), sums=channel_sums(x))
+
+
+def in_strips(x):
+    return DeferredMap(jnp.asarray(x)).in_strips(3)
+
+
+@pytest.mark.parametrize("form", [DeferredMap, with_sums, in_strips])
 @pytest.mark.parametrize("bn_batch_size", [2, None])
-def test_deferred_is_the_same_for_whoever_reads_it(bn_batch_size, with_sums):
+def test_an_opaque_map_is_normalised_alike(bn_batch_size, form):
     x = images(6)
 
     def both(x):
         norm = BatchNorm(False, bn_batch_size, unbiased=True)
-        return loss_and_gradients(norm, x), loss_and_gradients(norm.clone(deferred=True), x, with_sums=with_sums)
+        return loss_and_gradients(norm, x), loss_and_gradients(norm, x, form=form)
 
-    plain, deferred = jax.jit(both)(x)
-    chex.assert_trees_all_close(deferred, plain, rtol=1e-4, atol=1e-5)
-    result, _ = train(BatchNorm(False, bn_batch_size, deferred=True), x)
-    assert isinstance(result, Normalized)
-    np.testing.assert_array_equal(result.x, x)
+    plain, opaque = jax.jit(both)(x)
+    chex.assert_trees_all_close(opaque, plain, rtol=1e-4, atol=1e-5)
+    result, _ = train(BatchNorm(False, bn_batch_size), form(x))
+    assert isinstance(result, DeferredMap)
+    np.testing.assert_array_equal(result.x, form(x).x)  # it has not been written
 
 
-def test_deferred_is_for_training():
-    result, _ = train(BatchNorm(use_running_average=True, deferred=True), images(3))
-    assert isinstance(result, jax.Array)
+def test_a_map_is_normalised_twice():
+    """As after an activation that is computed at once, or by a network that does it."""
+    x = images(6)
+    norm = BatchNorm(False)
+    twice = [train(norm, train(norm, form(x))[0])[0] for form in (lambda x: x, DeferredMap)]
+    np.testing.assert_allclose(to_array(twice[1]), twice[0], rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_normalises_opaque_maps_too():
+    norm, x = BatchNorm(use_running_average=True), images(3)
+    (expected, _), (opaque, _) = train(norm, x), train(norm, DeferredMap(x))
+    np.testing.assert_allclose(to_array(opaque), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_init_neither_needs_the_mesh_nor_moves_the_statistics():

@@ -1,6 +1,5 @@
 """Networks whose layers hand on maps to be normalised, as the kernels of TPUs want them: all else stays the same."""
 
-import importlib
 from typing import NamedTuple
 
 import chex
@@ -10,34 +9,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynet_jax.layers.blocks import ConvSpec, Layers
-from dynet_jax.models import network
+from dynet_jax.layers import add
+from dynet_jax.layers.blocks import Block, ConvSpec, Layers
+from dynet_jax.ops import tpu
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.call import recording
-from dynet_jax.ops.pallas.plan import PointwisePlan, make_dense_plan, make_plan
-from dynet_jax.ops.strips import strips_of
+from dynet_jax.ops.tpu import dynamic as tpu_dynamic
+from dynet_jax.ops.tpu.dense_plan import make_dense_plan
+from dynet_jax.ops.tpu.grouped_plan import make_grouped_plan
+from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan
+from dynet_jax.ops.tpu.strips import strips_of
 from dynet_jax.ops.window import make_window
+from dynet_jax.tpu.traced import traced_kernels
 from tests.models.smallest import random_variables, shallow, smallest
 
 
-def interpreted_plan(x, kernels, options):
+def interpreted_plan(x, kernels, fusion, options):
     """As `_plan` has them for TPUs, with kernels that any machine runs, however few the images.
 
     32 strips of 4 images fill the lanes of a map with 32 rows, of one with 16 a half.
     """
     groups, kernel_size = options["feature_group_count"], kernels.shape[1:-2]
-    _, window = make_window(x, kernel_size, options["strides"], options["padding"], options["kernel_dilation"])
+    window = make_window(x.shape, kernel_size, options["strides"], options["padding"], options["kernel_dilation"])
     if window.is_pointwise:
         strips = strips_of(x.shape) or 1
         return PointwisePlan(x.shape[1] // strips, x.shape[0] * strips, strips, interpret=True)
-    plan = make_plan(x.shape, kernels.shape[-1], groups, window, interpret=True)
-    return plan or make_dense_plan(x, kernels, groups, window, interpret=True)
+    layer = x, kernels, groups, window
+    return make_grouped_plan(*layer, interpret=True) or make_dense_plan(*layer, interpret=True)
 
 
 def training_step(name, deferred, monkeypatch, plan=lambda *_: None, **arguments):
     """Logits, statistics and gradients of a small network."""
-    monkeypatch.setattr(network, "has_pallas_kernels", lambda: deferred)
-    monkeypatch.setattr(importlib.import_module("dynet_jax.ops.dynamic_conv"), "_plan", plan)
+    monkeypatch.setattr(tpu, "serves", lambda: deferred)
+    monkeypatch.setattr(tpu_dynamic, "_plan", plan)
     size = 32
     model = smallest(name, **{"small_input": True, "bn_batch_size": 2, **arguments})
     model = shallow(model) if hasattr(model, "stages") else model.clone(backbone=shallow(model.backbone))
@@ -89,26 +92,37 @@ class OwnSpec(NamedTuple):
     dilations: tuple[int, int] = (1, 1)
 
 
-class OwnBlock(nn.Module):
-    """Of a user, who knows nothing of maps to be normalised."""
+class OwnBlock(Block):
+    """A block of a user's own, in the operations of `dynet_jax.layers`."""
+
+    @nn.compact
+    def __call__(self, x):
+        unit = self.layers.units(x, {"conv": ConvSpec(*self.spec[:5])})
+        return add(x, unit("conv", x, "relu"))
+
+
+class PlainBlock(nn.Module):
+    """The same in JAX's own functions, by somebody who has not read about maps."""
 
     spec: OwnSpec
     layers: Layers
 
     @nn.compact
     def __call__(self, x):
-        return x + nn.relu(self.layers.for_block(x, {"conv": ConvSpec(*self.spec[:5])})("conv", x))
+        return x + nn.relu(self.layers.units(x, {"conv": ConvSpec(*self.spec[:5])})("conv", x))
 
 
-def test_blocks_of_users_get_arrays():
-    own = smallest("dy_mobile", small_input=True)
-    channels = own.stem[0].features
-    spec = OwnSpec(channels, 3)
-    model = own.clone(block=OwnBlock, stages=((spec,),), output_stride=None)
-    images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
-    with tracing_for("tpu", "TPU v5 lite"):
-        logits, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=True), images)
-    assert logits.shape == (4, 5)
+def test_blocks_of_users_are_trained_alike(monkeypatch):
+    def step(block, deferred):
+        own = smallest("dy_mobile", small_input=True)
+        model = own.clone(block=block, stages=((OwnSpec(own.stem[0].features, 3),),), output_stride=None)
+        monkeypatch.setattr("tests.models.test_deferred.smallest", lambda *_, **__: model)
+        monkeypatch.setattr("tests.models.test_deferred.shallow", lambda model: model)
+        return training_step("own", deferred, monkeypatch)
+
+    expected = step(PlainBlock, False)
+    for block, deferred in ((OwnBlock, False), (OwnBlock, True), (PlainBlock, True)):
+        assert_alike(step(block, deferred), expected)
 
 
 def traced_for(backend, kind, dynamic=True, train=True):
@@ -116,7 +130,7 @@ def traced_for(backend, kind, dynamic=True, train=True):
     model = smallest("dy_mobile", small_input=True)
     model = model if dynamic else model.clone(dynamic=None)
     images = jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32)
-    with tracing_for(backend, kind), recording() as kernels:
+    with tracing_for(backend, kind), traced_kernels() as kernels:
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
         kernels.clear()
         program = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))

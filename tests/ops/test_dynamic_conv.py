@@ -107,7 +107,7 @@ def test_bfloat16_stays_within_rounding(name, fusion):
 )
 def test_auto_equals_numpy_in_the_forms_of_an_accelerator(name, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    monkeypatch.setenv("DYNET_JAX_PALLAS", "0")  # tested in tests/ops/pallas
+    monkeypatch.setenv("DYNET_JAX_PALLAS", "0")  # tested in tests/ops/tpu
     assert_equals_numpy(CASES[name], "auto")
 
 

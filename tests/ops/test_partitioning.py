@@ -1,4 +1,4 @@
-"""What becomes of per-example convolutions when the batch is spread over 8 devices."""
+"""Convolutions of a batch that is spread over 8 devices: by `shard_map`, or by the partitioner of a plain `jit`."""
 
 import importlib
 import re
@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dynet_jax.ops import dynamic_conv
+from dynet_jax.ops import conv, dynamic_conv
 
 # One layer of each kind: (channels, kernel size, groups).
 LAYERS = {"pointwise": (12, 1, 1), "dense": (4, 3, 1), "grouped": (12, 3, 2), "depthwise": (8, 3, 8)}
@@ -129,3 +129,106 @@ def test_the_search_for_collectives_can_find_one(mesh):
     gather = jax.jit(lambda x: x * 2, out_shardings=NamedSharding(mesh, P()))
     x = jax.device_put(normal(16, 4), NamedSharding(mesh, P("data")))
     assert data_moving_collectives(gather.lower(x)) == {"all-gather"}
+
+
+# Plain jit ------------------------------------------------------------------------------------------------------------
+
+
+def all_collectives(program):
+    kinds = r"\b(all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter)(?:-start)?\("
+    return set(re.findall(kinds, program.compile().as_text()))
+
+
+@pytest.fixture(params=[AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def axis_type(request):
+    return request.param
+
+
+def on_mesh(axis_type, *operands, shape=(8,), names=("data",)):
+    """A batch and coefficients over the first axis of a mesh, and the bank on every device."""
+    mesh = jax.make_mesh(shape, names, axis_types=(axis_type,) * len(names))
+    batch, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    return [jax.device_put(a, s) for a, s in zip(operands, (batch, everywhere, batch))]
+
+
+@pytest.mark.parametrize("fusion", ["kernel", "feature", "auto"])
+def test_plain_jit_moves_no_examples(layer, fusion, axis_type, monkeypatch):
+    """Values and gradients, in chunks for the cache too, whatever the kind of the mesh's axes."""
+    monkeypatch.setattr(importlib.import_module("dynet_jax.ops.conv"), "CACHE_BYTES", 1)
+    operands, groups, expected = layer
+    operands = on_mesh(axis_type, *operands)
+    program = jax.jit(value_and_gradients(fusion, groups))
+    chex.assert_trees_all_close(program(*operands), expected, rtol=1e-4, atol=1e-5)
+    assert all_collectives(program.lower(*operands)) == {"all-reduce"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_static_convolutions_move_no_examples(name, axis_type):
+    channels, size, groups = LAYERS[name]
+    x, kernel = normal(16, 5, 5, channels), normal(size, size, channels // groups, channels)
+
+    def loss(x, kernel):
+        return jnp.mean(jnp.sin(conv(x, kernel, strides=2, feature_group_count=groups)))
+
+    program = jax.jit(jax.grad(loss, (0, 1)))
+    expected, operands = program(x, kernel), on_mesh(axis_type, x, kernel)
+    chex.assert_trees_all_close(program(*operands), expected, rtol=1e-4, atol=1e-5)
+    assert all_collectives(program.lower(*operands)) == {"all-reduce"}
+
+
+def test_a_mesh_with_an_axis_for_the_model(layer, axis_type):
+    operands, groups, expected = layer
+    operands = on_mesh(axis_type, *operands, shape=(4, 2), names=("data", "model"))
+    got = jax.jit(value_and_gradients("kernel", groups))(*operands)
+    chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("images", [1, 6])
+def test_a_batch_that_devices_do_not_divide_is_computed_all_the_same(layer, images):
+    (x, kernels, coefficients), groups, _ = layer
+    operands = x[:images], kernels, coefficients[:images]
+    run = jax.jit(value_and_gradients("kernel", groups))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    got = run(*(jax.device_put(a, NamedSharding(mesh, P())) for a in operands))
+    chex.assert_trees_all_close(got, run(*operands), rtol=1e-4, atol=1e-5)
+
+
+def test_the_mesh_may_be_the_ambient_one(layer, mesh):
+    """Arguments that are not committed get their shardings after the program is traced."""
+    operands, groups, expected = layer
+    batch, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    program = jax.jit(value_and_gradients("kernel", groups), in_shardings=(batch, everywhere, batch))
+    with jax.set_mesh(mesh):
+        chex.assert_trees_all_close(program(*operands), expected, rtol=1e-4, atol=1e-5)
+        assert all_collectives(program.lower(*operands)) == {"all-reduce"}
+
+
+@pytest.mark.parametrize("transform", ["vmap", "jvp", "hessian"])
+def test_transformations_go_on(transform):
+    def loss(scale, x, kernels, coefficients):
+        return jnp.mean(jnp.sin(scale * dynamic_conv(x, kernels, coefficients, feature_group_count=2)))
+
+    run = {
+        "vmap": jax.vmap(loss, (0, None, None, None)),
+        "jvp": lambda scales, *a: jax.jvp(lambda s: loss(s, *a), (scales[0],), (scales[1],)),
+        "hessian": lambda scales, x, *a: jax.hessian(lambda x: loss(scales[0], x, *a))(x),
+    }[transform]
+    scales, operands = jnp.asarray([0.5, 2.0]), (normal(16, 2, 1, 4), normal(3, 3, 3, 2, 4), normal(16, 3, 4))
+    expected = jax.jit(run)(scales, *operands)
+    got = jax.jit(run)(scales, *on_mesh(AxisType.Auto, *operands))
+    chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_parameters_may_be_constants_of_the_program(layer, spread, mesh):
+    """As of a function of images alone; it may run on one device, although they lie on eight."""
+    (x, kernels, coefficients), groups, (expected, _) = layer
+    kernels = jax.device_put(kernels, NamedSharding(mesh, P()))
+    arguments = [jax.device_put(a, NamedSharding(mesh, P("data"))) if spread else a for a in (x, coefficients)]
+
+    @jax.jit
+    def run(x, coefficients):
+        x = x + kernels.sum() - kernels.sum()  # its type has the mesh, too
+        return dynamic_conv(x, kernels, coefficients, strides=2, feature_group_count=groups)
+
+    np.testing.assert_allclose(run(*arguments), expected, rtol=1e-3, atol=1e-3)

@@ -6,22 +6,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynet_jax.ops import Normalized, as_array, dynamic_conv
+from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.call import recording
-from dynet_jax.ops.pallas.dynamic import dense_dynamic_conv, grouped_dynamic_conv, pointwise_dynamic_conv
-from dynet_jax.ops.pallas.plan import PointwisePlan, make_dense_plan, make_plan
+from dynet_jax.ops.maps import to_array
+from dynet_jax.ops.tpu.dense_plan import make_dense_plan
+from dynet_jax.ops.tpu.dynamic import dense_dynamic_conv, grouped_dynamic_conv, pointwise_dynamic_conv
+from dynet_jax.ops.tpu.feature_map import DeferredMap
+from dynet_jax.ops.tpu.grouped_plan import make_grouped_plan
+from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan
 from dynet_jax.ops.window import make_window
+from dynet_jax.tpu.traced import traced_kernels
 from tests import reference
-from tests.ops.pallas.compiled import bytes_of, needs_libtpu
+from tests.ops.tpu.compiled import bytes_of, needs_libtpu
 
 
 def grouped(shape, strides=1, members=3, **changes):
     channels = shape[-1]
-    _, window = make_window(jax.ShapeDtypeStruct(shape, jnp.float32), (3, 3), strides, "SAME", 1)
-    plan = make_plan(shape, channels, channels // members, window, interpret=True)._replace(**changes)
+    window = make_window(shape, (3, 3), strides, "SAME", 1)
+    x, bank = (jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, (4, 3, 3, members, channels)))
+    plan = make_grouped_plan(x, bank, channels // members, window, interpret=True)._replace(**changes)
     options = {"strides": strides, "feature_group_count": channels // members}
-    return grouped_dynamic_conv, plan, shape, (4, 3, 3, members, channels), options
+    return grouped_dynamic_conv, plan, shape, bank.shape, options
 
 
 def pointwise(shape, c_out, **plan):
@@ -30,7 +35,7 @@ def pointwise(shape, c_out, **plan):
 
 def dense(shape, c_out, strides=1, **changes):
     x, bank_shape = jax.ShapeDtypeStruct(shape, jnp.float32), (4, 3, 3, shape[-1], c_out)
-    _, window = make_window(x, (3, 3), strides, "SAME", 1)
+    window = make_window(shape, (3, 3), strides, "SAME", 1)
     plan = make_dense_plan(x, jax.ShapeDtypeStruct(bank_shape, jnp.float32), 1, window, interpret=True)
     return dense_dynamic_conv, plan._replace(**changes), shape, bank_shape, {"strides": strides}
 
@@ -62,7 +67,7 @@ def operands(shape, bank_shape, dtype=jnp.float32):
         for s in (shape, per_image, per_image, bank_shape, (shape[0], bank_shape[0], bank_shape[-1]))
     )
     # Outside the image a convolution sees zeros, which are not what an offset makes of zeros.
-    return Normalized(x.astype(dtype), multiplier, offset + 1), bank.astype(dtype), coefficients.astype(dtype)
+    return DeferredMap(x.astype(dtype), multiplier, offset + 1), bank.astype(dtype), coefficients.astype(dtype)
 
 
 def assert_close(actual, expected):
@@ -82,14 +87,14 @@ KERNELS = ("grouped", "pointwise", "dense")
 def test_values_sums_and_gradients(name, activation):
     form, plan, shape, bank_shape, options = LAYERS[name]()
     x, bank, coefficients = operands(shape, bank_shape)
-    x = Normalized(x.x * 3, x.multiplier, x.offset, activation).in_strips(getattr(plan, "strips", 1))
+    x = DeferredMap(x.x * 3, x.multiplier, x.offset, activation).in_strips(getattr(plan, "strips", 1))
     y, sums = form(x, bank, coefficients, plan, with_sums=True)
-    expected = reference.dynamic_conv(as_array(x), bank, coefficients, **options)
+    expected = reference.dynamic_conv(to_array(x), bank, coefficients, **options)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(sums, [expected.sum((1, 2)), (expected**2).sum((1, 2))], rtol=1e-3, atol=1e-2)
 
     def plain(x, bank, coefficients):
-        y = dynamic_conv(as_array(x), bank, coefficients, fusion="kernel", **options)
+        y = dynamic_conv(to_array(x), bank, coefficients, fusion="kernel", **options)
         return y, jnp.stack([y.sum((1, 2)), (y**2).sum((1, 2))])
 
     def gradients(form):
@@ -116,7 +121,7 @@ def test_either_without_the_other(name):
         return jax.grad(loss, argnums=(0, 1))(x, bank)
 
     def plain(x, bank):
-        return (dynamic_conv(as_array(x), bank, coefficients, fusion="kernel", **options),)
+        return (dynamic_conv(to_array(x), bank, coefficients, fusion="kernel", **options),)
 
     def summed(x, bank):
         (y,) = plain(x, bank)
@@ -134,7 +139,7 @@ def test_what_is_normalised_is_not_rounded(name):
     """200.5 - 200, where bfloat16 would have 0 or 1. (Dense kernels round, for the matrix unit.)"""
     form, plan, shape, bank_shape, _ = LAYERS[name]()
     x, per_image = jnp.ones(shape, jnp.bfloat16), (shape[0], shape[-1])
-    x = Normalized(x, jnp.full(per_image, 200.5), jnp.full(per_image, -200.0))
+    x = DeferredMap(x, jnp.full(per_image, 200.5), jnp.full(per_image, -200.0))
     bank = jnp.zeros(bank_shape, jnp.bfloat16).at[0, bank_shape[1] // 2, bank_shape[2] // 2].set(1)
     y = form(x, bank, jnp.ones((shape[0], bank_shape[0], bank_shape[-1]), jnp.bfloat16), plan)
     np.testing.assert_array_equal(y.astype(jnp.float32), bank_shape[-2] / 2)
@@ -146,8 +151,8 @@ def test_half_precision(name):
     form, plan, shape, bank_shape, options = LAYERS[name]()
     x, bank, coefficients = operands(shape, bank_shape, jnp.bfloat16)
     y, sums = form(x, bank, coefficients, plan, with_sums=True)
-    wide = Normalized(x.x.astype(jnp.float32), x.multiplier, x.offset)
-    exact = reference.dynamic_conv(as_array(wide), *(a.astype(jnp.float32) for a in (bank, coefficients)), **options)
+    wide = DeferredMap(x.x.astype(jnp.float32), x.multiplier, x.offset)
+    exact = reference.dynamic_conv(to_array(wide), *(a.astype(jnp.float32) for a in (bank, coefficients)), **options)
     assert (y.dtype, sums.dtype) == (jnp.bfloat16, jnp.float32)
     assert np.abs(y.astype(jnp.float32) - exact).max() < 0.01 * np.abs(exact).max()
     np.testing.assert_allclose(sums[0], y.astype(jnp.float32).sum((1, 2)), rtol=1e-4, atol=1e-3)
@@ -166,13 +171,13 @@ def test_half_precision(name):
 def test_on_tpus_the_map_itself_is_never_made(shape, bank_shape, options, name):
     """Kernels take x as it is, and are told apart by what they do to it: their time differs."""
     x, bank, coefficients = operands(shape, bank_shape)
-    x = Normalized(x.x, x.multiplier, x.offset, "relu6")
+    x = DeferredMap(x.x, x.multiplier, x.offset, "relu6")
 
     def loss(x):
-        y, sums = dynamic_conv(x, bank, coefficients, with_sums=True, **options)
-        return jnp.sum(y) + jnp.sum(sums)
+        y = dynamic_conv(x, bank, coefficients, **options)
+        return jnp.sum(y.x) + jnp.sum(y.sums)
 
-    with tracing_for("tpu", "TPU v5 lite"), recording() as kernels:
+    with tracing_for("tpu", "TPU v5 lite"), traced_kernels() as kernels:
         program = str(jax.make_jaxpr(jax.grad(loss))(x))
     assert [kernel.name for kernel in kernels] == [f"{name}_relu6", f"{name}_gradients_relu6"]
     assert "relu" not in program.replace(f"{name}_relu6", "").replace(f"{name}_gradients_relu6", "")

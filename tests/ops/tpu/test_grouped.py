@@ -8,11 +8,12 @@ import pytest
 
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.dynamic import grouped_dynamic_conv
-from dynet_jax.ops.pallas.plan import hbm_bytes, make_plan, padded_bytes
+from dynet_jax.ops.tpu.dynamic import grouped_dynamic_conv
+from dynet_jax.ops.tpu.grouped_plan import GROUPED_BYTES, make_grouped_plan
+from dynet_jax.ops.tpu.tiles import hbm_bytes, vmem_bytes
 from dynet_jax.ops.window import make_window
 from tests import reference
-from tests.ops.pallas.compiled import moved, needs_libtpu
+from tests.ops.tpu.compiled import moved, needs_libtpu
 
 
 def arrays(spatial, channels, members, batch=2, kernel_size=(3, 3), group_size=4, shared=False, dtype=jnp.float32):
@@ -27,8 +28,8 @@ def arrays(spatial, channels, members, batch=2, kernel_size=(3, 3), group_size=4
 
 
 def plan_of(x, kernels, groups, strides=1, padding="SAME", **changes):
-    _, window = make_window(x, kernels.shape[1:-2], strides, padding, 1)
-    plan = make_plan(x.shape, kernels.shape[-1], groups, window, interpret=True)
+    window = make_window(x.shape, kernels.shape[1:-2], strides, padding, 1)
+    plan = make_grouped_plan(x, kernels, groups, window, interpret=True)
     return plan._replace(**changes)
 
 
@@ -101,8 +102,10 @@ def test_half_precision_is_summed_in_float32():
     assert gradient.dtype == jnp.bfloat16
 
 
-def window(spatial, kernel_size=(3, 3), strides=1, padding="SAME", dilation=1):
-    return make_window(jnp.zeros((1, *spatial, 1)), kernel_size, strides, padding, dilation)[1]
+def plan_for_tpus(shape, c_out, groups, kernel_size=(3, 3), strides=1, padding="SAME", dilation=1, dtype=jnp.float32):
+    window = make_window(shape, kernel_size, strides, padding, dilation)
+    x, kernels = (jax.ShapeDtypeStruct(s, dtype) for s in (shape, (6, *kernel_size, shape[-1] // groups, c_out)))
+    return make_grouped_plan(x, kernels, groups, window)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def window(spatial, kernel_size=(3, 3), strides=1, padding="SAME", dilation=1):
     ],
 )
 def test_other_layers_are_left_to_the_plain_forms(shape, c_out, groups, geometry):
-    assert make_plan(shape, c_out, groups, window(shape[1:-1], **geometry)) is None
+    assert plan_for_tpus(shape, c_out, groups, **geometry) is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_other_layers_are_left_to_the_plain_forms(shape, c_out, groups, geometry
     ],
 )
 def test_images_fill_the_lanes_where_there_are_few_channels(shape, channel_axis, images, strips):
-    plan = make_plan(shape, shape[-1], shape[-1] // 6, window(shape[1:-1]))
+    plan = plan_for_tpus(shape, shape[-1], shape[-1] // 6)
     assert (plan.channel_axis, plan.images, plan.strips) == (channel_axis, images, strips)
     assert strips * shape[0] % plan.images == 0
     assert shape[1] % (strips * plan.rows) == 0
@@ -149,21 +152,22 @@ def test_images_fill_the_lanes_where_there_are_few_channels(shape, channel_axis,
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize(("size", "channels", "strides"), [(112, 18, 1), (112, 48, 2), (160, 24, 1), (7, 648, 1)])
-def test_blocks_fit_in_the_fast_memory(size, channels, strides, dtype):
+def test_blocks_fit_in_vmem(size, channels, strides, dtype):
     """As large as possible: one with twice the rows would not fit, or is all of the image."""
     shape = (64, size, size, channels)
-    plan = make_plan(shape, channels, channels // 6, window(shape[1:-1], strides=strides), dtype=dtype)
+    plan = plan_for_tpus(shape, channels, channels // 6, strides=strides, dtype=dtype)
     tile = (plan.images, channels) if plan.channel_axis == 1 else (channels, plan.images)
-    assert plan.bytes(size, tile, dtype) <= 60 * 2**20
+    operands = [jax.ShapeDtypeStruct((*major, *tile), dtype) for major in ((size, size), (9 * 6,))]
+    assert plan.bytes(*operands) <= GROUPED_BYTES
     all_rows = size // strides // plan.strips
     if plan.rows < all_rows:
         larger = min(rows for rows in range(plan.rows + 1, size + 1) if all_rows % rows == 0)
-        assert plan._replace(rows=larger).bytes(size, tile, dtype) > 60 * 2**20
+        assert plan._replace(rows=larger).bytes(*operands) > GROUPED_BYTES
 
 
 def test_padding_of_tiles():
-    assert padded_bytes((3, 10, 96), jnp.bfloat16) == 3 * 16 * 128 * 2
-    assert padded_bytes((3, 10, 130), jnp.float32) == 3 * 16 * 256 * 4
+    assert vmem_bytes((3, 10, 96), jnp.bfloat16) == 3 * 16 * 128 * 2
+    assert vmem_bytes((3, 10, 130), jnp.float32) == 3 * 16 * 256 * 4
     assert hbm_bytes((3, 18, 96), jnp.bfloat16) == 3 * 24 * 128 * 2
 
 
@@ -181,7 +185,7 @@ def test_it_is_chosen_for_tpus_and_for_many_images(monkeypatch):
     assert "grouped_conv" not in program(x[:1], coefficients[:1])
     assert "grouped_conv" not in program(x, coefficients, backend="cpu")
     assert "grouped_conv" not in program(x, coefficients, backend="gpu")
-    assert "grouped_conv" not in program(x, coefficients, kind="TPU v4")  # whose fast memory is a quarter of others'
+    assert "grouped_conv" not in program(x, coefficients, kind="TPU v4")  # whose VMEM is a quarter of others'
     exact = program(x, coefficients, precision="highest")  # what fuses the kernels, outside
     assert "grouped_conv" in exact
     assert "HIGHEST" in exact

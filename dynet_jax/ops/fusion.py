@@ -13,6 +13,28 @@ from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.conv import accumulator_dtype
 
 
+def fuse_kernels(kernels: jax.Array, coefficients: jax.Array, *, precision=None) -> jax.Array:
+    r"""Eq. 1: the dynamic kernel of every example, $\tilde w_t = \sum_{i=1}^{g_t} \eta_t^i w_t^i$.
+
+    Args:
+      kernels: the bank, [group_size, *kernel_size, C_in / groups, C_out]: a stack of ordinary kernels.
+      coefficients: [batch, group_size, C_out], or [batch, group_size, 1] when all output channels share them (one
+        matrix product then fuses the whole bank, as in CondConv and DY-CNN).
+      precision: as in `jax.lax.dot_general`.
+    Returns:
+      [batch, *kernel_size, C_in / groups, C_out], in the bank's dtype.
+    Raises:
+      ValueError: if the shapes do not fit one another.
+
+    >>> import jax.numpy as jnp
+    >>> fuse_kernels(jnp.ones((6, 3, 3, 8, 16)), jnp.full((2, 6, 16), 0.5))[0, 0, 0, 0, 0].item()
+    3.0
+    """
+    check_coefficients(kernels, coefficients)
+    coefficients = coefficients.astype(kernels.dtype)
+    return weighted_kernels(kernels, coefficients, precision).astype(kernels.dtype)
+
+
 def weighted_kernels(kernels: jax.Array, coefficients: jax.Array, precision=None) -> jax.Array:
     """[g, ..., C_out] and [batch, g, C_out or 1] -> [batch, ..., C_out], summed in float32 or more.
 
@@ -54,6 +76,15 @@ def weighted_features(features: jax.Array, coefficients: jax.Array, precision=No
 
     summed = _bilinear(multiply_add, "b...ngo,bngo->b...no", precision)(features, coefficients)
     return summed.reshape(*batch_and_spatial, groups * channels)
+
+
+def check_coefficients(kernels, coefficients):
+    group_size, c_out = kernels.shape[0], kernels.shape[-1]
+    if coefficients.ndim != 3 or coefficients.shape[1] != group_size or coefficients.shape[2] not in (1, c_out):
+        raise ValueError(
+            f"coefficients must be [batch, group_size={group_size}, features={c_out}] (or 1 feature) for a bank of "
+            f"shape {kernels.shape}, not {coefficients.shape}"
+        )
 
 
 def _bilinear(multiply_add, equation: str, precision):

@@ -10,10 +10,11 @@ import pytest
 CODE = """
 import json, sys
 import jax, jax.numpy as jnp
-from dynet_jax.ops import Normalized, dynamic_conv
+from dynet_jax.ops import dynamic_conv
+from dynet_jax.ops.tpu.feature_map import DeferredMap
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.tpu.chips import parse_topology
-from dynet_jax.tpu.compiler import slice_devices
+from dynet_jax.tpu.devices import slice_devices
 
 layer, topology, kernel_size, dtype, normalizing, fusions = json.loads(sys.argv[1])
 size, c_in, members, c_out, strides, batch = layer
@@ -23,8 +24,8 @@ shapes = (batch, size, size, c_in), (6, *kernel_size, members, c_out), (batch, 6
 x, *others = [jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for shape in shapes]
 if normalizing:
     affine = jax.ShapeDtypeStruct((batch, c_in), "float32", sharding=sharding)
-    x = Normalized(x, affine, affine, "relu6")
-options = dict(strides=strides, feature_group_count=c_in // members, with_sums=normalizing)
+    x = DeferredMap(x, affine, affine, "relu6")
+options = dict(strides=strides, feature_group_count=c_in // members)
 
 def moved(fusion):
     def gradients(*arrays):

@@ -68,6 +68,18 @@ def sum_of_strips(values: jax.Array, strips: int, axis: int = 0) -> jax.Array:
     return values.reshape(*values.shape[:axis], strips, -1, *values.shape[axis + 1 :]).sum(axis)
 
 
+def channel_sums(x: jax.Array, strips: int = 1) -> jax.Array:
+    """Returns the sums of x and of its squares over all positions of each image: [2, batch, channels], float32.
+
+    x: [batch, *spatial, channels], or cut into strips.
+
+    >>> channel_sums(jnp.full((1, 2, 2, 1), 3.0)).ravel().tolist()
+    [12.0, 36.0]
+    """
+    values, axes = x.astype(jnp.float32), tuple(range(1, x.ndim - 1))
+    return sum_of_strips(jnp.stack([values.sum(axes), jnp.square(values).sum(axes)]), strips, 1)
+
+
 def cut_with_margins(x: jax.Array, window: Window, strips: int) -> jax.Array:
     """What the strips of a convolution's result see of x, [strips x batch, rows that a strip needs, ...].
 

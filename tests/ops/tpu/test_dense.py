@@ -12,11 +12,11 @@ from jax.sharding import PartitionSpec as P
 
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.dynamic import dense_dynamic_conv
-from dynet_jax.ops.pallas.plan import DENSE_BYTES, make_dense_plan
+from dynet_jax.ops.tpu.dense_plan import DENSE_BYTES, make_dense_plan
+from dynet_jax.ops.tpu.dynamic import dense_dynamic_conv
 from dynet_jax.ops.window import make_window
 from tests import reference
-from tests.ops.pallas.compiled import moved, needs_libtpu
+from tests.ops.tpu.compiled import moved, needs_libtpu
 
 
 def arrays(shape, c_out, kernel_size=(3, 3), group_size=4, shared=False, dtype=jnp.float32):
@@ -28,7 +28,7 @@ def arrays(shape, c_out, kernel_size=(3, 3), group_size=4, shared=False, dtype=j
 
 def plan_of(x, kernels, changes=None, **geometry):
     geometry = {"strides": 1, "padding": "SAME", "kernel_dilation": 1, **geometry}
-    _, window = make_window(x, kernels.shape[1:-2], *geometry.values())
+    window = make_window(x.shape, kernels.shape[1:-2], *geometry.values())
     plan = make_dense_plan(x, kernels, 1, window, interpret=True)
     return plan and plan._replace(**(changes or {}))
 
@@ -141,7 +141,7 @@ def test_other_layers_are_left_to_the_plain_forms(shape, kernel_shape, geometry)
 
 def test_groups_are_left_to_other_forms():
     x, kernels, _ = arrays((2, 4, 4, 6), 6)
-    _, window = make_window(x, (3, 3), 1, "SAME", 1)
+    window = make_window(x.shape, (3, 3), 1, "SAME", 1)
     assert make_dense_plan(x, kernels, 2, window) is None
 
 
@@ -151,7 +151,7 @@ def test_the_layers_of_dy_resnets_fit(size, channels):
     kernels = jax.ShapeDtypeStruct((6, 3, 3, channels, channels), jnp.bfloat16)
     plan = plan_of(x, kernels)
     bank = jax.ShapeDtypeStruct((6, 3, 3 * channels, channels), jnp.bfloat16)
-    assert plan.bytes(bank, x.dtype) <= DENSE_BYTES
+    assert plan.bytes(x, bank) <= DENSE_BYTES
     assert 64 % plan.images == size % plan.rows == 3 * channels % plan.chunk == plan.chunk % 16 == 0
 
 

@@ -8,22 +8,24 @@ import numpy as np
 import pytest
 
 from dynet_jax.ops import dynamic_conv
-from dynet_jax.ops.pallas.dynamic import dense_dynamic_conv, grouped_dynamic_conv, pointwise_dynamic_conv
-from dynet_jax.ops.pallas.plan import PointwisePlan, make_dense_plan, make_plan
+from dynet_jax.ops.tpu.dense_plan import make_dense_plan
+from dynet_jax.ops.tpu.dynamic import dense_dynamic_conv, grouped_dynamic_conv, pointwise_dynamic_conv
+from dynet_jax.ops.tpu.grouped_plan import make_grouped_plan
+from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan
 from dynet_jax.ops.window import make_window
 
 NAMES = ("x", "kernels", "coefficients")
 
 
 def dense(strides, x, kernels, _):
-    _, window = make_window(x, (3, 3), strides, "SAME", 1)
+    window = make_window(x.shape, (3, 3), strides, "SAME", 1)
     plan = make_dense_plan(x, kernels, 1, window, interpret=True)
     return functools.partial(dense_dynamic_conv, plan=plan)
 
 
 def grouped(strides, x, kernels, groups, channel_axis=1, strips=1):
-    _, window = make_window(x, (3, 3), strides, "SAME", 1)
-    plan = make_plan(x.shape, kernels.shape[-1], groups, window, interpret=True)
+    window = make_window(x.shape, (3, 3), strides, "SAME", 1)
+    plan = make_grouped_plan(x, kernels, groups, window, interpret=True)
     rows, images = x.shape[1] // strides // strips, x.shape[0] * strips
     plan = plan._replace(channel_axis=channel_axis, images=images, rows=rows, strips=strips)
     return functools.partial(grouped_dynamic_conv, plan=plan)

@@ -8,11 +8,11 @@ import pytest
 
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.ops.pallas.dynamic import pointwise_dynamic_conv
-from dynet_jax.ops.pallas.plan import PointwisePlan, make_pointwise_plan
+from dynet_jax.ops.tpu.dynamic import pointwise_dynamic_conv
+from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan, make_pointwise_plan
 from dynet_jax.ops.window import make_window
 from tests import reference
-from tests.ops.pallas.compiled import moved, needs_libtpu
+from tests.ops.tpu.compiled import moved, needs_libtpu
 
 
 def arrays(batch, spatial, c_in, c_out, shared=False, dtype=jnp.float32):
@@ -69,8 +69,9 @@ def test_half_precision_is_summed_in_float32():
 )
 def test_which_layers_it_does(shape, c_out, options, planned):
     kernel_size, strides = options.get("kernel_size", (1, 1)), options.get("strides", 1)
-    window = make_window(jax.ShapeDtypeStruct(shape, jnp.float32), kernel_size, strides, "SAME", 1)[1]
-    plan = make_pointwise_plan(shape, c_out, options.get("groups", 1), window)
+    window = make_window(shape, kernel_size, strides, "SAME", 1)
+    x, kernels = (jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, (4, *kernel_size, shape[-1], c_out)))
+    plan = make_pointwise_plan(x, kernels, options.get("groups", 1), window)
     assert (plan is not None) == planned
     if planned:
         assert shape[1] % (plan.strips * plan.rows) == plan.strips * shape[0] % plan.images == 0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dynet_jax.ops import conv
-from dynet_jax.ops.strips import cut, cut_with_margins, for_strips, join, strips_of, sum_of_strips
+from dynet_jax.ops.tpu.strips import cut, cut_with_margins, for_strips, join, strips_of, sum_of_strips
 from dynet_jax.ops.window import make_window
 
 
@@ -64,7 +64,7 @@ def test_a_convolution_of_strips(geometry, padding):
     x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, height, 6, 3), (size, size, 3, 4)))
     options = {"strides": strides, "kernel_dilation": dilation}
     whole = conv(x, kernel, padding=padding, **options)
-    _, window = make_window(x, kernel.shape[:2], strides, padding, dilation)
+    window = make_window(x.shape, kernel.shape[:2], strides, padding, dilation)
     strips = cut_with_margins(x, window, strips=4)
     y = conv(strips, kernel, padding=((0, 0), window.padding[1]), **options)
     np.testing.assert_allclose(join(y, 4), whole, rtol=1e-5, atol=1e-5)

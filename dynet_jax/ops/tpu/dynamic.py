@@ -1,33 +1,88 @@
 """Dynamic convolution with the kernels of this package."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from dynet_jax.ops.normalized import Normalized
-from dynet_jax.ops.pallas import dense, grouped
-from dynet_jax.ops.pallas.call import vary_alike
-from dynet_jax.ops.pallas.plan import DensePlan, Plan, PointwisePlan, fold_shape
-from dynet_jax.ops.pallas.pointwise import pointwise
-from dynet_jax.ops.strips import cut, for_strips, join, sum_of_strips
+from dynet_jax.ops import xla
+from dynet_jax.ops.maps import FeatureMap, Map, to_array
+from dynet_jax.ops.partition import is_partitioned
+from dynet_jax.ops.tpu import dense, grouped
+from dynet_jax.ops.tpu.call import vary_alike
+from dynet_jax.ops.tpu.dense_plan import DensePlan, fold_shape, make_dense_plan
+from dynet_jax.ops.tpu.grouped_plan import GroupedPlan, make_grouped_plan
+from dynet_jax.ops.tpu.pointwise import pointwise
+from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan, make_pointwise_plan
+from dynet_jax.ops.tpu.strips import channel_sums, cut, for_strips, join, sum_of_strips
+from dynet_jax.ops.window import make_window
+
+
+def dynamic_conv(
+    x: jax.Array, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict[str, Any]
+) -> jax.Array:
+    """Returns `dynet_jax.ops.dynamic_conv` of checked operands: by a kernel if the layer has one, else XLA's."""
+    plan = _plan(x, kernels, fusion, options)
+    if plan is None:
+        return xla.dynamic_conv(x, kernels, coefficients, fusion, options)
+    return _by_kernel(x, kernels, coefficients, plan, options, with_sums=False)
+
+
+def dynamic_conv_and_sums(
+    x: Map, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict[str, Any]
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the same of a map that may be deferred, and `channel_sums` of the result for a BatchNorm."""
+    plan = _plan(x, kernels, fusion, options)
+    if plan is None:
+        y = xla.dynamic_conv(to_array(x), kernels, coefficients, fusion, options)
+        return y, channel_sums(y)
+    return _by_kernel(x, kernels, coefficients, plan, options, with_sums=True)
+
+
+def _by_kernel(x, kernels, coefficients, plan, options, with_sums):
+    with jax.named_scope("dynamic_conv_kernel_fusion"):
+        if isinstance(plan, DensePlan):
+            return dense_dynamic_conv(x, kernels, coefficients, plan, with_sums=with_sums)
+        convolve = grouped_dynamic_conv if isinstance(plan, GroupedPlan) else pointwise_dynamic_conv
+        return convolve(x, kernels, coefficients, plan, precision=options["precision"], with_sums=with_sums)
+
+
+def _plan(x, kernels, fusion, options):
+    """Returns the plan of the kernel for a layer; None if it has none, or XLA's form is asked for."""
+    sizes_known = all(isinstance(size, int) for size in x.shape)  # and no symbols of `jax.export`
+    if fusion == "feature" or not sizes_known or x.shape[0] < 2 or x.dtype not in (jnp.float32, jnp.bfloat16):
+        return None
+    if options["padding"] in ("CIRCULAR", "REFLECT") or is_partitioned(jax.tree.leaves(x)[0]):
+        return None
+    geometry = options["strides"], options["padding"], options["kernel_dilation"]
+    window = make_window(x.shape, kernels.shape[1:-2], *geometry)
+    layer = x, kernels, options["feature_group_count"], window
+    plan = make_pointwise_plan(*layer) or make_grouped_plan(*layer)
+    ambient = jax.config.jax_default_matmul_precision
+    if plan is None and options["precision"] in (None, lax.Precision.DEFAULT) and ambient in (None, "default"):
+        plan = make_dense_plan(*layer)
+    return plan
 
 
 def grouped_dynamic_conv(
-    x: jax.Array | Normalized,
+    x: Map,
     kernels: jax.Array,
     coefficients: jax.Array,
-    plan: Plan,
+    plan: GroupedPlan,
     *,
     precision=None,
     with_sums: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """What `dynet_jax.ops.dynamic_conv` computes, for a layer that `make_plan` has a plan for.
+    """What `dynet_jax.ops.dynamic_conv` computes, for a layer that `make_grouped_plan` has a plan for.
 
-    >>> from dynet_jax.ops.pallas.plan import make_plan
-    >>> from dynet_jax.ops.window import Window
-    >>> window = Window((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
-    >>> plan = make_plan((2, 4, 4, 6), 6, groups=2, window=window, interpret=True)
-    >>> grouped_dynamic_conv(jnp.ones((2, 4, 4, 6)), jnp.ones((5, 3, 3, 3, 6)), jnp.ones((2, 5, 6)), plan).shape
+    >>> from dynet_jax.ops.tpu.grouped_plan import make_grouped_plan
+    >>> from dynet_jax.ops.window import make_window
+    >>> x, kernels = jnp.ones((2, 4, 4, 6)), jnp.ones((5, 3, 3, 3, 6))
+    >>> window = make_window(x.shape, (3, 3), 1, "SAME", 1)
+    >>> plan = make_grouped_plan(x, kernels, groups=2, window=window, interpret=True)
+    >>> grouped_dynamic_conv(x, kernels, jnp.ones((2, 5, 6)), plan).shape
     (2, 4, 4, 6)
     """
     with jax.named_scope("fusion"):
@@ -39,7 +94,7 @@ def grouped_dynamic_conv(
 
 
 def pointwise_dynamic_conv(
-    x: jax.Array | Normalized,
+    x: Map,
     kernels: jax.Array,
     coefficients: jax.Array,
     plan: PointwisePlan,
@@ -72,7 +127,7 @@ def _convolve(kernel, x, weights, plan, axes, with_sums):
 
 
 def dense_dynamic_conv(
-    x: jax.Array | Normalized,
+    x: Map,
     kernels: jax.Array,
     coefficients: jax.Array,
     plan: DensePlan,
@@ -81,7 +136,7 @@ def dense_dynamic_conv(
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """The same for a layer over all channels that `make_dense_plan` has a plan for.
 
-    >>> from dynet_jax.ops.pallas.plan import make_dense_plan
+    >>> from dynet_jax.ops.tpu.dense_plan import make_dense_plan
     >>> from dynet_jax.ops.window import Window
     >>> x, kernels = jnp.ones((2, 4, 4, 6)), jnp.ones((5, 3, 3, 6, 8))
     >>> window = Window((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
@@ -103,12 +158,8 @@ def dense_dynamic_conv(
     return (y, jnp.swapaxes(sums, 0, 1)) if with_sums else y
 
 
-def _opened(x: jax.Array | Normalized, strips: int = 1):
-    """The map in strips, its multiplier and offset [2, strips x batch, channels] or None, its activation or None."""
-    if not isinstance(x, Normalized):
-        return cut(x, strips), None, None
-    affine = for_strips(jnp.stack([x.multiplier, x.offset]), strips, 1)
-    return x.in_strips(strips).x, affine, x.activation
+def _opened(x: Map, strips: int = 1):
+    return x.opened(strips) if isinstance(x, FeatureMap) else (cut(x, strips), None, None)
 
 
 def _per_channel(coefficients, channels):
@@ -125,7 +176,7 @@ def order_members(kernels: jax.Array, members: int) -> jax.Array:
     """[group_size, *kernel_size, members, channels] -> [group_size, taps x members, channels].
 
     Entry k of a tap and channel c, which is member o of its group, is the weight of member (o + k) mod members: what
-    `turn` by k places puts there.
+    `roll_within_groups` by k puts there.
     """
     group_size, channels = kernels.shape[0], kernels.shape[-1]
     member = np.arange(channels) % members

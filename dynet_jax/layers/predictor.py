@@ -1,0 +1,164 @@
+"""How the coefficients of dynamic convolutions are predicted from an image (DyNet, section 3.2, Fig. 1 and 3)."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dynet_jax.errors import UserError
+from dynet_jax.layers.whole import spatial_mean
+from dynet_jax.ops.maps import Map
+
+TEMPERATURE = "temperature"  # the variable of an annealed predictor
+
+
+@dataclasses.dataclass(frozen=True)
+class CoefficientSpec:
+    """How many coefficients there are for an output channel, and what predicts them.
+
+    CondConv is `coefficient_scope='layer'`; DY-CNN is `coefficient_scope='layer', activation='softmax'` with a
+    temperature and, in its paper, `hidden_divisor=4`.
+
+    Attributes:
+      group_size: g_t, the number of fixed kernels behind one dynamic kernel; 1 is channel attention.
+      hidden_features: width of the predictor's hidden layer, or None for a single layer.
+      hidden_divisor: the same by the width of the input, C_in / hidden_divisor (4 in Dy-ResNet).
+      min_hidden_features: the least that this gives; narrow networks would have a unit or two.
+      coefficient_scope: 'channel' gives every output channel its own g_t coefficients (DyNet); 'layer' gives one per
+        kernel, shared by all channels, as in CondConv and DY-CNN.
+      activation: 'sigmoid' (DyNet, CondConv), or 'softmax' over the g_t kernels (DY-CNN).
+      temperature: divides the logits before the activation. DyNet has none.
+      annealed: whether the temperature is a variable, `temperature` [] in batch_stats, which begins at `temperature`
+        and which training lowers or raises (DY-CNN lowers it from 30 to 1).
+      normalize_pooled: whether a BatchNorm normalises the pooled features before the predictor's layers.
+
+    Raises UserError (a ValueError) for a value that is none of these.
+
+    >>> CoefficientSpec(hidden_divisor=4, min_hidden_features=8).hidden_width(16)
+    8
+    """
+
+    group_size: int = 6
+    hidden_features: int | None = None
+    hidden_divisor: int | None = None
+    min_hidden_features: int = 1
+    coefficient_scope: Literal["channel", "layer"] = "channel"
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    temperature: float = 1.0
+    annealed: bool = False
+    normalize_pooled: bool = False
+
+    def __post_init__(self):
+        _check(self, "group_size", _is_positive_int, "a positive int (6 in the paper)")
+        _check(self, "hidden_features", _is_none_or_positive_int, "a positive int, or None for no hidden layer")
+        divisor = "a positive int (4 in Dy-ResNet), or None for no hidden layer"
+        _check(self, "hidden_divisor", _is_none_or_positive_int, divisor)
+        _check(self, "min_hidden_features", _is_positive_int, "a positive int")
+        if self.min_hidden_features > 1 and self.hidden_divisor is None:
+            raise UserError(
+                f"min_hidden_features={self.min_hidden_features} is the width of a hidden layer; set hidden_divisor too"
+            )
+        if self.hidden_features is not None and self.hidden_divisor is not None:
+            raise UserError("hidden_features and hidden_divisor both give the hidden layer's width; set one of them")
+        _check(self, "coefficient_scope", ("channel", "layer").__contains__, "'channel' or 'layer'")
+        _check(self, "activation", ("sigmoid", "softmax").__contains__, "'sigmoid' or 'softmax'")
+        _check(self, "temperature", lambda value: value > 0, "positive (30 in DY-CNN's first epoch)")
+        for option in ("annealed", "normalize_pooled"):
+            _check(self, option, lambda value: type(value) is bool, "True or False")
+
+    def hidden_width(self, c_in: int) -> int | None:
+        """Returns the width of the hidden layer for a map of `c_in` channels, or None."""
+        if self.hidden_divisor is None:
+            return self.hidden_features
+        return max(self.min_hidden_features, c_in // self.hidden_divisor)
+
+    def channels(self, features: int) -> int:
+        """Returns how many of a layer's `features` output channels have coefficients of their own: all, or one."""
+        return features if self.coefficient_scope == "channel" else 1
+
+
+def _check(spec: Any, option: str, is_right: Callable[[Any], bool], right: str) -> None:
+    if not is_right(getattr(spec, option)):
+        raise UserError(f"{option} must be {right}, not {getattr(spec, option)!r}")
+
+
+def _is_positive_int(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_none_or_positive_int(value: Any) -> bool:
+    return value is None or _is_positive_int(value)
+
+
+class CoefficientPredictor(nn.Module):
+    """Global average pool -> one or two fully connected layers -> sigmoid; one predictor may serve several layers.
+
+    Attributes:
+      features: output channels of each dynamic convolution that it serves.
+      group_size: g_t; None is that of `spec`.
+      spec: everything else, see `CoefficientSpec`.
+      norm: makes the BatchNorm of `spec.normalize_pooled`; it is called with `name` alone.
+
+    >>> import jax, jax.numpy as jnp
+    >>> predictor = CoefficientPredictor(features=(24, 24, 36), group_size=6)
+    >>> coefficients, _ = predictor.init_with_output(jax.random.key(0), jnp.ones((2, 14, 14, 16)))
+    >>> [c.shape for c in coefficients]
+    [(2, 6, 24), (2, 6, 24), (2, 6, 36)]
+    """
+
+    features: Sequence[int]
+    group_size: int | None = None
+    spec: CoefficientSpec = CoefficientSpec()
+    norm: Callable[..., nn.Module] | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @property
+    def resolved(self) -> CoefficientSpec:
+        """The spec with `group_size` in it."""
+        return with_group_size(self.spec, self.group_size)
+
+    @nn.compact
+    def __call__(self, x: Map) -> tuple[jax.Array, ...]:
+        """x: [batch, *spatial, C_in] -> one [batch, group_size, features[i]] per layer served.
+
+        With coefficient_scope='layer' the last axis has length 1. Raises ValueError if a BatchNorm is asked for and
+        `norm` is None.
+        """
+        spec, hidden_features = self.resolved, self.resolved.hidden_width(x.shape[-1])
+        if spec.normalize_pooled and self.norm is None:
+            raise ValueError("normalize_pooled needs a BatchNorm; give norm=functools.partial(BatchNorm, ...)")
+        channels = [spec.channels(features) for features in self.features]
+        dense = functools.partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
+        with jax.named_scope("predictor"):
+            y = spatial_mean(x)
+            if spec.normalize_pooled:
+                y = self.norm(name="norm")(y)
+            if hidden_features is not None:
+                y = nn.relu(dense(hidden_features, name="hidden")(y))
+            # Nearly equal coefficients for all images to begin with: the network starts static, and trains better.
+            dense = functools.partial(dense, kernel_init=nn.initializers.normal(0.01))
+            logits = dense(spec.group_size * sum(channels), name="coefficients")(y)
+            logits = logits / self._temperature(logits.dtype)
+            offsets = [spec.group_size * sum(channels[:i]) for i in range(1, len(channels))]
+            logits = [
+                part.reshape(part.shape[0], spec.group_size, c)
+                for part, c in zip(jnp.split(logits, offsets, -1), channels)
+            ]
+            activate = nn.sigmoid if spec.activation == "sigmoid" else lambda v: nn.softmax(v, axis=1)
+            return tuple(activate(part) for part in logits)
+
+    def _temperature(self, dtype):
+        if not self.spec.annealed:
+            return self.spec.temperature
+        start = functools.partial(jnp.asarray, self.spec.temperature, jnp.float32)
+        return self.variable("batch_stats", TEMPERATURE, start).value.astype(dtype)
+
+
+def with_group_size(spec: CoefficientSpec, group_size: int | None) -> CoefficientSpec:
+    """Returns the spec with another number of kernels; None leaves it as it is."""
+    return spec if group_size is None else dataclasses.replace(spec, group_size=group_size)

@@ -1,0 +1,71 @@
+"""What all kernels of this package tell Pallas and XLA alike."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from dynet_jax.ops.tpu.tiles import hbm_bytes
+
+VMEM_BYTES = 64 * 2**20  # that a call may take of the VMEM of a core: 128 MiB, 64 in v5p
+
+
+def call(
+    kernel: Callable,
+    name: str,
+    inputs: tuple[Any, ...],
+    outputs: tuple[jax.ShapeDtypeStruct | None, ...],
+    scratch: tuple[jax.ShapeDtypeStruct, ...],
+    *,
+    grid: tuple[int, ...],
+    in_specs: tuple[Any, ...],
+    out_specs: tuple[pl.BlockSpec | None, ...],
+    activation: str | None,
+    flops: int,
+    bytes_accessed: int | None = None,
+    interpret: bool,
+    dimension_semantics: tuple[str, ...] = ("parallel", "arbitrary"),
+) -> tuple[jax.Array | None, ...]:
+    """Runs `kernel(*inputs, *outputs, scratch, activation=activation)` over a grid, and returns the outputs.
+
+    The grid is (images, rows) if nothing else is said, rows one after another. The kernel gets references in the
+    structure of what is given here: an input or output that is None is None to it, and `scratch`, a named tuple, is one
+    of references. Its name says the activation, because tools tell kernels of the same shapes apart by their names.
+    `flops` (2 per multiply-add) and `bytes_accessed` (with the padding of tiles; by default that of every array once)
+    are what XLA counts for the kernel, into which it cannot look.
+    """
+    if bytes_accessed is None:
+        bytes_accessed = sum(hbm_bytes(array.shape, array.dtype) for array in jax.tree.leaves((inputs, outputs)))
+    return pl.pallas_call(
+        functools.partial(kernel, activation=activation),
+        out_shape=outputs,
+        grid=grid,
+        in_specs=in_specs,
+        out_specs=out_specs,
+        scratch_shapes=(jax.tree.map(lambda array: pltpu.VMEM(array.shape, array.dtype), scratch),),
+        interpret=interpret,
+        name=name if activation is None else f"{name}_{activation}",
+        compiler_params=pltpu.CompilerParams(dimension_semantics=dimension_semantics, vmem_limit_bytes=VMEM_BYTES),
+        cost_estimate=pl.CostEstimate(flops=flops, bytes_accessed=bytes_accessed, transcendentals=0),
+    )(*inputs)
+
+
+def like(x: jax.Array, shape: tuple[int, ...], dtype=None) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of an output that varies, inside `shard_map`, over the devices that x varies over.
+
+    How it says so changes with JAX, so it is asked of JAX.
+    """
+    return jax.eval_shape(lambda x: jnp.broadcast_to(x.ravel()[0], shape).astype(dtype or x.dtype), x)
+
+
+def vary_alike(*arrays: jax.Array | None) -> list[jax.Array | None]:
+    """Returns the arrays as ones that all vary over devices, inside `shard_map`, if one of them does.
+
+    The gradient of one that did not vary is then summed over devices, as it has to be.
+    """
+    zeros = [jnp.zeros_like(array.ravel()[0], dtype=jnp.float32) for array in arrays if array is not None]
+    return [None if array is None else array + sum(zeros).astype(array.dtype) for array in arrays]
