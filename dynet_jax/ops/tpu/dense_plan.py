@@ -21,25 +21,15 @@ CHUNK_BYTES = 2**17  # of a kernel in float32 that is fused at once: 32 vectors
 
 
 class DenseScratch(NamedTuple):
-    """Scratch of the forward kernel."""
+    """Scratch of the forward kernel, and of that for gradients, which has more."""
 
     bank: jax.ShapeDtypeStruct  # in float32
     image: jax.ShapeDtypeStruct  # normalised and padded: [tiles of channels, rows, columns, lanes]
     patches: jax.ShapeDtypeStruct  # by rows of the window: [rows / stride, stride, columns, kernel columns x C_in]
     kernel: jax.ShapeDtypeStruct  # the image's, in x's dtype
-    rows: jax.ShapeDtypeStruct  # of y, whose columns are not folded
-
-
-class DenseGradientScratch(NamedTuple):
-    """Scratch of the kernel for gradients; the first five as above, with rows of y's gradient."""
-
-    bank: jax.ShapeDtypeStruct
-    image: jax.ShapeDtypeStruct
-    patches: jax.ShapeDtypeStruct
-    kernel: jax.ShapeDtypeStruct
-    rows: jax.ShapeDtypeStruct
-    dpatches: jax.ShapeDtypeStruct
-    dkernel: jax.ShapeDtypeStruct
+    rows: jax.ShapeDtypeStruct  # of y, or of its gradient, whose columns are not folded
+    dpatches: jax.ShapeDtypeStruct | None = None
+    dkernel: jax.ShapeDtypeStruct | None = None
 
 
 class DensePlan(NamedTuple):
@@ -77,10 +67,10 @@ class DensePlan(NamedTuple):
             rows=jax.ShapeDtypeStruct((self.rows, columns, bank.shape[-1]), jnp.float32),
         )
 
-    def gradient_scratch(self, x, bank) -> DenseGradientScratch:
-        forward = self.scratch(x, bank)
-        gradients = (jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in (forward.patches, forward.kernel))
-        return DenseGradientScratch(*forward, *gradients)
+    def gradient_scratch(self, x, bank) -> DenseScratch:
+        scratch = self.scratch(x, bank)
+        dpatches, dkernel = (jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in (scratch.patches, scratch.kernel))
+        return scratch._replace(dpatches=dpatches, dkernel=dkernel)
 
     def bytes(self, x, bank) -> int:
         """Returns what the gradient takes of VMEM: blocks of x, y and their gradients twice, banks, and its scratch."""
