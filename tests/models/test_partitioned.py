@@ -1,6 +1,5 @@
 """All networks under a plain `jit`, with a batch that is spread over 8 devices: nobody needs to know of `shard_map`."""
 
-import os
 import re
 import subprocess
 import sys
@@ -21,17 +20,6 @@ COLLECTIVES = (
     r"\b(all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter)(?:-start)?\("
 )
 
-# One network for every kind of block and predictor; DYNET_JAX_ALL_NETWORKS=1 takes all, for half an hour.
-KINDS = [
-    "dy_mobile",
-    "dy_shuffle",
-    "dy_resnet50",
-    "dy_mobilenet_v3_small",
-    "dy_cnn_resnet18",
-    "fcn_dy_resnet18",
-    "mobilenet_v2",
-]
-
 
 def training(model):
     """Logits, statistics and gradients."""
@@ -44,7 +32,7 @@ def training(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_models() if os.environ.get("DYNET_JAX_ALL_NETWORKS") == "1" else KINDS)
+@pytest.mark.parametrize("name", list_models())
 def test_training_under_a_plain_jit(name):
     options = {} if name.startswith("fcn_") else {"small_input": True}
     model = smallest(name, bn_batch_size=4, **options)
