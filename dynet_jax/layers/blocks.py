@@ -62,7 +62,7 @@ class Layers:
     Attributes:
       norm: makes a BatchNorm.
       dynamic, padding, dtype, zero_init_residual: as in `Network`.
-      train: whether maps are for training; then those of dynamic networks may be opaque.
+      opaque: whether the maps that blocks exchange may be opaque.
     """
 
     norm: Callable[..., nn.Module]
@@ -70,11 +70,11 @@ class Layers:
     padding: Padding = "SAME"
     zero_init_residual: bool = True
     dtype: Any = None
-    train: bool = False
+    opaque: bool = False
 
     def feature_map(self, x: Map) -> Map:
         """Returns a map in the form that the network's blocks exchange."""
-        return feature_map(x) if self.train and self.dynamic is not None else x
+        return feature_map(x) if self.opaque else x
 
     def unit(
         self, name: str, x: Map, spec: ConvSpec, activation: str | None = None, *, zero_scale: bool = False

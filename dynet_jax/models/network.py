@@ -109,7 +109,6 @@ class Network(nn.Module):
         block = nn.remat(self.block) if self.remat else self.block
         for stage, specs in enumerate(self.planned_stages, start=1):
             for index, spec in enumerate(specs, start=1):
-                x = x if issubclass(self.block, Block) else to_array(x)
                 x = block(spec, layers, name=f"stage{stage}_block{index}")(x)
             features[f"stage{stage}"] = x
         if features_only:
@@ -173,7 +172,7 @@ class Network(nn.Module):
         )
         return Layers(
             norm=norm,
-            train=train,
+            opaque=train and self.dynamic is not None and issubclass(self.block, Block),
             dynamic=self.dynamic,
             padding=self.padding,
             zero_init_residual=self.zero_init_residual,

@@ -20,7 +20,7 @@ class FeatureMap(abc.ABC):
     """A map [batch, *spatial, channels] in a form that belongs to one kind of hardware.
 
     It has `shape`, `ndim` and `dtype`, and is a pytree. An implementation (`dynet_jax.ops.implementation`) has at most
-    one class of them. JAX's own functions take it as an array.
+    one class of them. JAX's own functions take `to_array` of it.
     """
 
     shape: tuple[int, ...]
@@ -65,9 +65,6 @@ class FeatureMap(abc.ABC):
     @abc.abstractmethod
     def spatial_mean(self) -> jax.Array:
         """Returns the mean over all positions, [batch, channels]."""
-
-    def __jax_array__(self) -> jax.Array:
-        return self.to_array()
 
 
 Map = jax.Array | FeatureMap

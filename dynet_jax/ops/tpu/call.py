@@ -62,6 +62,19 @@ def like(x: jax.Array, shape: tuple[int, ...], dtype=None) -> jax.ShapeDtypeStru
     return jax.eval_shape(lambda x: jnp.broadcast_to(x.ravel()[0], shape).astype(dtype or x.dtype), x)
 
 
+def forward_rule(convolve: Callable) -> Callable:
+    """Returns the forward rule of the custom VJP of `convolve(*operands, activation, with_sums, plan)` -> (y, sums).
+
+    It saves the operands, and y if its sums are asked for: their gradient needs it.
+    """
+
+    def forward(*arguments):
+        (*operands, _, with_sums, _), (y, sums) = arguments, convolve(*arguments)
+        return (y, sums), (*operands, y if with_sums else None)
+
+    return forward
+
+
 def vary_alike(*arrays: jax.Array | None) -> list[jax.Array | None]:
     """Returns the arrays as ones that all vary over devices, inside `shard_map`, if one of them does.
 

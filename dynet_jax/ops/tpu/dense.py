@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dynet_jax.ops.tpu.call import call, like
+from dynet_jax.ops.tpu.call import call, forward_rule, like
 from dynet_jax.ops.tpu.dense_plan import DensePlan, fold_shape
 from dynet_jax.ops.tpu.normalizing import add_gradient_of_sums, gradient_like
 from dynet_jax.ops.tpu.patches import col2im, im2col, unfold_columns
@@ -211,11 +211,6 @@ def convolve(
     return _call(_forward_kernel, "dense_conv", inputs, in_specs, outputs, out_specs, scratch, 1, plan, activation)
 
 
-def _forward(x, bank, coefficients, affine, activation, with_sums, plan):
-    y, sums = convolve(x, bank, coefficients, affine, activation, with_sums, plan)
-    return (y, sums), (x, bank, coefficients, affine, y if with_sums else None)
-
-
 def _backward(activation, with_sums, plan, saved, gradients):
     (x, bank, coefficients, affine, y), (dy, dsums) = saved, gradients
     maps, others = (x, dy, y), (coefficients, affine, dsums)
@@ -230,4 +225,4 @@ def _backward(activation, with_sums, plan, saved, gradients):
     return dx, dbank.astype(bank.dtype), dcoefficients, daffine
 
 
-convolve.defvjp(_forward, _backward)
+convolve.defvjp(forward_rule(convolve), _backward)

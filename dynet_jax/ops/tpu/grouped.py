@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dynet_jax.ops.tpu.call import call, like
+from dynet_jax.ops.tpu.call import call, forward_rule, like
 from dynet_jax.ops.tpu.grouped_plan import GroupedPlan
 from dynet_jax.ops.tpu.normalizing import (
     add_gradient_of_sums,
@@ -236,11 +236,6 @@ def convolve(
     return _call(_forward_kernel, "grouped_conv", (x,), others, outputs, scratch, flops, plan, activation)
 
 
-def _forward(x, weights, affine, activation, with_sums, plan):
-    y, sums = convolve(x, weights, affine, activation, with_sums, plan)
-    return (y, sums), (x, weights, affine, y if with_sums else None)
-
-
 def _backward(activation, with_sums, plan, saved, gradients):
     (x, weights, affine, y), (dy, dsums) = saved, gradients
     maps, others = (x, dy, y), (weights, affine, dsums)
@@ -251,4 +246,4 @@ def _backward(activation, with_sums, plan, saved, gradients):
     return dx, dweights.astype(weights.dtype), daffine
 
 
-convolve.defvjp(_forward, _backward)
+convolve.defvjp(forward_rule(convolve), _backward)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dynet_jax.ops.tpu.call import call, like
+from dynet_jax.ops.tpu.call import call, forward_rule, like
 from dynet_jax.ops.tpu.normalizing import (
     add_gradient_of_sums,
     gradient_like,
@@ -126,11 +126,6 @@ def pointwise(
     return _call(_forward_kernel, "pointwise_conv", inputs, outputs, scratch, flops, plan, activation)
 
 
-def _forward(x, weights, affine, activation, with_sums, plan):
-    y, sums = pointwise(x, weights, affine, activation, with_sums, plan)
-    return (y, sums), (x, weights, affine, y if with_sums else None)
-
-
 def _backward(activation, with_sums, plan, saved, gradients):
     (x, weights, affine, y), (dy, dsums) = saved, gradients
     inputs = (x, dy, y, affine, dsums, weights.transpose(1, 0, 2))
@@ -141,4 +136,4 @@ def _backward(activation, with_sums, plan, saved, gradients):
     return dx, dweights.astype(weights.dtype), daffine
 
 
-pointwise.defvjp(_forward, _backward)
+pointwise.defvjp(forward_rule(pointwise), _backward)
