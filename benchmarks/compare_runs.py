@@ -14,9 +14,9 @@ from typing import NamedTuple
 from benchmarks.arguments import make_parser, output_file
 from dynet_jax.analysis.plots import plot_comparison
 from dynet_jax.analysis.table import Table
-from dynet_jax.train.config import flatten
-from dynet_jax.train.metrics import read_metrics
-from dynet_jax.train.workdir import read_config
+from dynet_jax.config.load import flatten
+from dynet_jax.workdir.files import read_config
+from dynet_jax.workdir.metrics import read_metrics
 
 MAY_DIFFER = {"seed", "model.name", "model.group_size"}
 

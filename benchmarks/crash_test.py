@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.arguments import make_parser, positive
-from dynet_jax.train.checkpoint import Checkpoints
+from dynet_jax.workdir.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "configs/dy_mobile.py:digits"

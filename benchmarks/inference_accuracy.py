@@ -13,9 +13,9 @@ from dynet_jax.analysis.table import Table
 from dynet_jax.data import evaluation_batches
 from dynet_jax.errors import UserError
 from dynet_jax.inference import load
+from dynet_jax.tasks.task import make_task
 from dynet_jax.train.setup import open_data
-from dynet_jax.train.task import make_task
-from dynet_jax.train.workdir import read_config
+from dynet_jax.workdir.files import read_config
 
 VARIANTS = (  # runtime, storage of the banks, arithmetic; the first is what the others are compared with
     ("jax", "float32", "float32"),

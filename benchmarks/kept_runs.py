@@ -16,16 +16,16 @@ from typing import NamedTuple
 from benchmarks.arguments import make_parser
 from benchmarks.console import progress
 from dynet_jax.cli.parsing import FAILED, report_mistakes
+from dynet_jax.config.load import flatten_whole, load_config
 from dynet_jax.errors import UserError
 from dynet_jax.models.registry import create_model, is_dynamic
 from dynet_jax.predict import evaluate_workdir
-from dynet_jax.train.config import flatten_whole, load_config
 from dynet_jax.train.held_coefficients import HELD
-from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 from dynet_jax.train.movement import KEY
 from dynet_jax.train.setup import count_steps
 from dynet_jax.train.startup import use_compilation_cache
-from dynet_jax.train.workdir import IMAGES_FILE, changed_keys, read_config, write_whole
+from dynet_jax.workdir.files import IMAGES_FILE, changed_keys, read_config, write_whole
+from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KEPT, MOVEMENT = ("loss", "top1", "learning_rate"), ("/deviation", "/from_half")

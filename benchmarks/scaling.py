@@ -20,12 +20,12 @@ from benchmarks.records import Records
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import overrides, report_mistakes
+from dynet_jax.config.load import check_config, load_config, override
 from dynet_jax.errors import UserError
 from dynet_jax.tpu.chips import Slice, parse_topology
 from dynet_jax.tpu.compiler import TRAIN_EXAMPLES, compile_for
 from dynet_jax.tpu.devices import slice_devices
 from dynet_jax.tpu.roofline import estimate
-from dynet_jax.train.config import check_config, load_config, override
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 USUAL_TOPOLOGIES = "v5e:2x4,v5e:8x8,v5e:16x16,v5p:4x8x8"

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.compiling import compile_all
 from benchmarks.worker import Call, Programs, serve
+from dynet_jax.config.load import load_config
 from dynet_jax.train.compilation import steps_and_arguments
-from dynet_jax.train.config import load_config
 from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.setup import Run, make_run
 from dynet_jax.train.state import TrainState

@@ -1,13 +1,13 @@
-"""What every file here is made by: the recipe of its task (`dynet_jax.train.recipe`), and a variant of it.
+"""What every file here is made by: the recipe of its task (`dynet_jax.config.recipe`), and a variant of it.
 
-The variants for classification are in `dynet_jax.train.variants`.
+The variants for classification are in `dynet_jax.config.variants`.
 """
 
 import ml_collections
 
+from dynet_jax.config.recipe import paper_recipe, segmentation_recipe
+from dynet_jax.config.variants import VARIANTS
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.train.recipe import paper_recipe, segmentation_recipe
-from dynet_jax.train.variants import VARIANTS
 
 
 def recipe(model: str, variant: str = "imagenet2012", **model_arguments) -> ml_collections.ConfigDict:

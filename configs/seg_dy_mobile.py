@@ -3,7 +3,7 @@ r"""FCN on Dy-mobile, dilated to stride 8, on Cityscapes: not in the paper.
     python train.py --config=configs/seg_dy_mobile.py --workdir=runs/seg_dy_mobile
 
 needs Cityscapes prepared by TFDS (docs/data.md); the full run has not been made with this code yet. The recipe is
-mmsegmentation's (dynet_jax/train/recipe.py).
+mmsegmentation's (dynet_jax/config/recipe.py).
 With CamVid, or folders like its own:
 
     python train.py --config=configs/seg_dy_mobile.py:camvid --workdir=runs/camvid_dy_mobile \

@@ -3,7 +3,7 @@ r"""FCN on Dy-ResNet50, dilated to stride 8, on Cityscapes: 70.48 mIoU in the pa
     python train.py --config=configs/seg_dy_resnet50.py --workdir=runs/seg_dy_resnet50
 
 needs Cityscapes prepared by TFDS (docs/data.md); the full run has not been made with this code yet. The recipe is
-mmsegmentation's (dynet_jax/train/recipe.py).
+mmsegmentation's (dynet_jax/config/recipe.py).
 With CamVid, or folders like its own:
 
     python train.py --config=configs/seg_dy_resnet50.py:camvid --workdir=runs/camvid_dy_resnet50 \

@@ -3,7 +3,7 @@ r"""FCN on ResNet50, dilated to stride 8, on Cityscapes: 70.03 mIoU in the paper
     python train.py --config=configs/seg_resnet50.py --workdir=runs/seg_resnet50
 
 needs Cityscapes prepared by TFDS (docs/data.md); the full run has not been made with this code yet. The recipe is
-mmsegmentation's (dynet_jax/train/recipe.py).
+mmsegmentation's (dynet_jax/config/recipe.py).
 Its stem is three 3x3 convolutions, with which it has Table 3's FLOPs. To begin with torchvision's weights
 (`dynet import-torch resnet50 FILE runs/resnet50`), it needs torchvision's stem and padding:
 --init_from=runs/resnet50 --config.model.stem=[64] --config.model.padding=TORCH

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
 from dynet_jax.models.torch_weights import load_torch_weights, read_state_dict, torch_arguments
-from dynet_jax.train.checkpoint import Checkpoints
-from dynet_jax.train.recipe import paper_recipe
 from dynet_jax.train.setup import make_run_optimizer
 from dynet_jax.train.state import TrainState
-from dynet_jax.train.workdir import claim
+from dynet_jax.workdir.checkpoint import Checkpoints
+from dynet_jax.workdir.files import claim
 
 IMAGENET_CLASSES = 1000
 

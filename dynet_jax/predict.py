@@ -8,17 +8,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from dynet_jax.config.load import check_config, override
 from dynet_jax.data import CorruptImages
 from dynet_jax.data.augment import center_crop, decode
 from dynet_jax.data.files import list_images
 from dynet_jax.errors import UserError
-from dynet_jax.train.config import check_config, override
+from dynet_jax.tasks.task import make_task
 from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.held_coefficients import evaluate_held
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.step import make_eval_step, make_predict_step
-from dynet_jax.train.task import make_task
-from dynet_jax.train.workdir import FREE_IN_EVALUATION, read_class_names
+from dynet_jax.workdir.files import FREE_IN_EVALUATION, read_class_names
 
 IMAGES_AT_ONCE = 32
 

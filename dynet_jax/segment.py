@@ -13,9 +13,9 @@ from dynet_jax.analysis.overlay import overlay
 from dynet_jax.data.decode import decode
 from dynet_jax.errors import UserError
 from dynet_jax.predict import expand
-from dynet_jax.train.pictures import make_segmenter
+from dynet_jax.tasks.pictures import make_segmenter
 from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.workdir import read_class_names
+from dynet_jax.workdir.files import read_class_names
 
 
 class Segmented(NamedTuple):

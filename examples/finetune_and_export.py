@@ -25,9 +25,9 @@ def leave(number, frame):
 
 def configuration(folder: Path, init_from: Path | None, epochs: float):
     """The paper's recipe at the size of a small data set. The network and its images are those of `init_from`."""
+    from dynet_jax.config.recipe import paper_recipe
     from dynet_jax.data import load_source
-    from dynet_jax.train.recipe import paper_recipe
-    from dynet_jax.train.workdir import read_config
+    from dynet_jax.workdir.files import read_config
 
     config = paper_recipe("dy_mobile", width=0.5, group_size=6)
     config.data.update({"image_size": 96, "resize_to": 112})
@@ -73,9 +73,9 @@ def main() -> int:
     from dynet_jax.errors import UserError
     from dynet_jax.export.files import export_workdir
     from dynet_jax.predict import evaluate_workdir
-    from dynet_jax.train.checkpoint import report_failures_once
     from dynet_jax.train.loop import train
     from dynet_jax.train.startup import use_compilation_cache
+    from dynet_jax.workdir.checkpoint import report_failures_once
 
     parser = Parser(prog="finetune_and_export.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=path_argument, metavar="FOLDER")

@@ -279,8 +279,8 @@ def test_not_a_work_directory(command, tmp_path, capfd):
 
 
 def test_a_work_directory_that_has_no_checkpoint(tmp_path, capfd):
-    from dynet_jax.train.config import load_config
-    from dynet_jax.train.workdir import claim
+    from dynet_jax.config.load import load_config
+    from dynet_jax.workdir.files import claim
 
     claim(tmp_path, load_config(f"{CONFIG.removeprefix('--config=')}:digits"), [str(digit) for digit in range(10)])
     (tmp_path / "labels.json").write_text(json.dumps([str(digit) for digit in range(10)]))

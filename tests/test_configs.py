@@ -10,11 +10,11 @@ import pytest
 from dynet_jax import list_models
 from dynet_jax.analysis.paper import ROWS
 from dynet_jax.analysis.subject import Subject
-from dynet_jax.train.config import load_config, override
+from dynet_jax.config.load import load_config, override
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.loop import train
-from dynet_jax.train.metrics import read_metrics
 from dynet_jax.train.setup import build_model
+from dynet_jax.workdir.metrics import read_metrics
 
 CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.py") if path.stem != "common")
 # Batch, learning rate and type of a recipe, and the shape of its networks' logits at 224x224.

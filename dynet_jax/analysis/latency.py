@@ -10,9 +10,9 @@ import numpy as np
 
 from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
 from dynet_jax.analysis.latency_worker import Ready, Workers
+from dynet_jax.console import duration
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.models import create_model
-from dynet_jax.train.progress import duration
 
 BASES = {
     "dy_mobile": "mobilenet_v2",

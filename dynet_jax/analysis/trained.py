@@ -13,9 +13,9 @@ from dynet_jax.data import evaluation_batches
 from dynet_jax.data.subset import Subset, spread
 from dynet_jax.errors import UserError
 from dynet_jax.ops.pixels import normalize
+from dynet_jax.tasks.task import make_task
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import Run
-from dynet_jax.train.task import make_task
 
 IMAGES_AT_ONCE = 64
 SECONDS_BETWEEN_LINES = 5

@@ -23,11 +23,11 @@ def add_compile_tpu(commands) -> None:
 
 
 def _compile_tpu(options) -> None:
+    from dynet_jax.config.load import load_config, override
     from dynet_jax.tpu.chips import parse_topology
     from dynet_jax.tpu.compiler import compile_for
     from dynet_jax.tpu.devices import slice_devices
     from dynet_jax.tpu.report import report
-    from dynet_jax.train.config import load_config, override
 
     slice, files = parse_topology(options.topology), [options.config, *filter(None, [options.compare])]
     configs = [load_config(file) for file in files]

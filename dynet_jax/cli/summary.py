@@ -58,7 +58,7 @@ def _changed(name: str, changes: list[str]) -> dict[str, Any]:
     """Arguments of the network, of --config.model.KEY=VALUE as train.py takes them."""
     import ml_collections
 
-    from dynet_jax.train.config import override
+    from dynet_jax.config.load import override
 
     config = ml_collections.ConfigDict({"model": {"name": name}})
     override(config, changes)

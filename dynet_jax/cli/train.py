@@ -30,11 +30,11 @@ def train_main(arguments: list[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
 
     def run():
-        from dynet_jax.train.checkpoint import report_failures_once
-        from dynet_jax.train.config import load_config, override
-        from dynet_jax.train.hosts import leave
+        from dynet_jax.config.load import load_config, override
+        from dynet_jax.hosts import leave
         from dynet_jax.train.loop import train
         from dynet_jax.train.startup import use_compilation_cache
+        from dynet_jax.workdir.checkpoint import report_failures_once
 
         if options.workdir is not None and not options.workdir.name:
             raise UserError("--workdir must name a directory for this run alone, like runs/digits")
@@ -66,7 +66,7 @@ def _add_hosts(parser) -> None:
 
 
 def _join_hosts(options) -> None:
-    from dynet_jax.train import hosts
+    from dynet_jax import hosts
 
     if options.heartbeat_timeout < 1:
         raise UserError(f"--heartbeat_timeout must be positive, not {options.heartbeat_timeout}")

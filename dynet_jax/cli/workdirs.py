@@ -46,9 +46,9 @@ def add_evaluate(commands) -> None:
 
 def _evaluate(options) -> None:
     from dynet_jax.predict import evaluate_workdir
-    from dynet_jax.train.checkpoint import report_failures_once
-    from dynet_jax.train.task import make_task
-    from dynet_jax.train.workdir import read_config
+    from dynet_jax.tasks.task import make_task
+    from dynet_jax.workdir.checkpoint import report_failures_once
+    from dynet_jax.workdir.files import read_config
 
     report_failures_once()
     values = evaluate_workdir(
@@ -76,7 +76,7 @@ def _show_confusion(workdir: Path, values: dict, name: str) -> None:
 
     from dynet_jax.analysis.plots import plot_confusion
     from dynet_jax.analysis.table import Table
-    from dynet_jax.train.workdir import read_class_names
+    from dynet_jax.workdir.files import read_class_names
 
     names, confusion = read_class_names(workdir), np.asarray(values["confusion"])
     pixels = confusion.sum(axis=1) / max(1, confusion.sum())
@@ -110,8 +110,8 @@ def add_predict(commands) -> None:
 
 def _predict(options) -> int:
     from dynet_jax.predict import expand, predict_images
-    from dynet_jax.train.checkpoint import report_failures_once
-    from dynet_jax.train.workdir import read_config
+    from dynet_jax.workdir.checkpoint import report_failures_once
+    from dynet_jax.workdir.files import read_config
 
     report_failures_once()
     for path in options.images:

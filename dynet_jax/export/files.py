@@ -9,7 +9,7 @@ from dynet_jax.errors import UserError, suggest
 from dynet_jax.export.onnx import program_to_onnx
 from dynet_jax.export.stablehlo import to_stablehlo
 from dynet_jax.inference import InferenceModel, load
-from dynet_jax.train.workdir import read_config
+from dynet_jax.workdir.files import read_config
 
 
 def export_workdir(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dynet_jax.console import warn
 from dynet_jax.errors import UserError, one_line, suggest
 from dynet_jax.inference import run_jax
 from dynet_jax.inference.bank import Bank
@@ -18,9 +19,8 @@ from dynet_jax.inference.program import Convolution, Dense, Operation, Predictor
 from dynet_jax.inference.record import record
 from dynet_jax.machine import cores
 from dynet_jax.ops.pixels import normalize
-from dynet_jax.train.progress import warn
 from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.workdir import read_class_names
+from dynet_jax.workdir.files import read_class_names
 
 Runtime = Literal["auto", "native", "jax"]
 RUNTIMES = ("auto", "native", "jax")

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import ml_collections
 
+from dynet_jax.config.recipe import paper_recipe
+from dynet_jax.config.variants import VARIANTS
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.train.recipe import paper_recipe
-from dynet_jax.train.variants import VARIANTS
 
 
 class Budget(NamedTuple):

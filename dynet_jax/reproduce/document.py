@@ -9,7 +9,7 @@ from string import Template
 from typing import NamedTuple
 
 from dynet_jax.analysis.table import Table
-from dynet_jax.train.workdir import write_whole
+from dynet_jax.workdir.files import write_whole
 
 FIGURES = "figures"
 

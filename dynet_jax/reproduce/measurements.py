@@ -18,7 +18,7 @@ from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Job, Plan, read_json
 from dynet_jax.reproduce.results import Results
 from dynet_jax.reproduce.training import Interrupted
-from dynet_jax.train.workdir import write_whole
+from dynet_jax.workdir.files import write_whole
 
 FOLDER, ERRORS_FILE = "measured", "errors.log"
 ROUNDS, SECONDS_OF_WARMING = 15, 0.03

@@ -8,6 +8,7 @@ from typing import IO, NamedTuple
 
 import ml_collections
 
+from dynet_jax.config.load import check_config, flatten, override
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import cores
@@ -15,12 +16,11 @@ from dynet_jax.models import create_model
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
 from dynet_jax.reproduce.experiments import Experiment, experiments
-from dynet_jax.train.config import check_config, flatten, override
-from dynet_jax.train.metrics import METRICS_FILE, read_metrics
+from dynet_jax.tasks.task import make_task
 from dynet_jax.train.optim import make_schedule
 from dynet_jax.train.setup import count_steps, make_run_optimizer
-from dynet_jax.train.task import make_task
-from dynet_jax.train.workdir import FREE, IMAGES_FILE, LOCK_FILE, changed_keys, lock, read_config, write_whole
+from dynet_jax.workdir.files import FREE, IMAGES_FILE, LOCK_FILE, changed_keys, lock, read_config, write_whole
+from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
 # Keys of the configuration that make an arm or a seed.

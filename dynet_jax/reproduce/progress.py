@@ -4,8 +4,8 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from dynet_jax.console import duration
 from dynet_jax.reproduce.plan import Job, Plan
-from dynet_jax.train.progress import duration
 
 SECONDS_BETWEEN_LINES = 15
 # What compiling an arm's programs costs, in training steps: for the estimate of the remaining time alone.

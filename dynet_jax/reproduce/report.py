@@ -13,7 +13,7 @@ from dynet_jax.reproduce import measured_sections, sections
 from dynet_jax.reproduce.document import FIGURES, Document, write_html, write_markdown
 from dynet_jax.reproduce.plan import Plan, read_json
 from dynet_jax.reproduce.results import Results
-from dynet_jax.train.workdir import write_whole
+from dynet_jax.workdir.files import write_whole
 
 DEVICES_FILE, FAILURES_FILE, UNMEASURED_FILE = "devices.json", "failures.json", "not_measured.json"
 

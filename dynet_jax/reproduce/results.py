@@ -7,7 +7,7 @@ import numpy as np
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Job, Plan, last_evaluation
 from dynet_jax.reproduce.statistics import Sample
-from dynet_jax.train.metrics import METRICS_FILE, read_metrics
+from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 
 class Results:

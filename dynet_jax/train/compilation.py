@@ -7,9 +7,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from dynet_jax.console import duration
 from dynet_jax.train.evaluate import evaluation_batch_size
 from dynet_jax.train.interruption import StopVote
-from dynet_jax.train.progress import duration
 from dynet_jax.train.setup import Run
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_eval_step, make_train_step

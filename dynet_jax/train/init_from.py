@@ -7,10 +7,10 @@ import ml_collections
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.predictor import TEMPERATURE
-from dynet_jax.train.integrity import named_leaves
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import Run
 from dynet_jax.train.state import TrainState
+from dynet_jax.workdir.integrity import named_leaves
 
 CLASSIFIER = "params/classifier/"
 BACKBONE = "backbone/"

@@ -13,23 +13,26 @@ import jax
 import ml_collections
 
 from dynet_jax.analysis.plots import plot_training_curves
+from dynet_jax.console import warn
 from dynet_jax.data import training_batches
 from dynet_jax.errors import HostLost, UserError, one_line
-from dynet_jax.train.checkpoint import Checkpoints
+from dynet_jax.tasks.sums import means
 from dynet_jax.train.compilation import Programs
 from dynet_jax.train.distributed import to_devices
 from dynet_jax.train.divergence import diverged, first_bad_step
 from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.init_from import initialise_from
 from dynet_jax.train.interruption import Interruption, StopVote
-from dynet_jax.train.metrics import MetricWriter, means, read_metrics
+from dynet_jax.train.metrics import MetricWriter
 from dynet_jax.train.movement import DeadCoefficients
 from dynet_jax.train.optim import explain_patterns
 from dynet_jax.train.profile import Profile
-from dynet_jax.train.progress import Progress, warn
+from dynet_jax.train.progress import Progress
 from dynet_jax.train.startup import Start, start_up
 from dynet_jax.train.state import TrainState
-from dynet_jax.train.workdir import record
+from dynet_jax.workdir.checkpoint import Checkpoints
+from dynet_jax.workdir.files import record
+from dynet_jax.workdir.metrics import read_metrics
 
 INTERRUPTED = 75  # EX_TEMPFAIL: "start me again"
 # What is in an error when the connection to another host breaks: by Gloo, NCCL, gRPC.

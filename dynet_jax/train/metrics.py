@@ -1,4 +1,4 @@
-"""Metrics: sums on the devices, means in `metrics.jsonl` and TensorBoard."""
+"""Metrics written while training: `metrics.jsonl` and TensorBoard."""
 
 import contextlib
 import json
@@ -6,22 +6,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from dynet_jax.train.progress import warn
-
-METRICS_FILE = "metrics.jsonl"
-
-
-def means(sums: list[dict]) -> dict[str, float]:
-    """Sums of several batches (with 'examples') -> means over their examples. This waits for the devices."""
-    totals: dict[str, float] = {}
-    for batch in jax.device_get(sums):
-        for key, value in batch.items():
-            totals[key] = totals.get(key, 0.0) + float(value)
-    examples = totals.pop("examples")
-    return {key: value / examples for key, value in totals.items()}
+from dynet_jax.console import warn
+from dynet_jax.workdir.metrics import METRICS_FILE
 
 
 class MetricWriter:
@@ -95,21 +83,3 @@ class _Events:
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
-
-
-def read_metrics(path: Path, kind: str) -> list[dict]:
-    """The rows of one kind by step. Where a resumed run went back, what an earlier attempt wrote from there on is out.
-
-    A line cut short by a crash is passed over.
-    """
-    rows: list[dict] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if row["kind"] == kind:
-            while rows and rows[-1]["step"] >= row["step"]:
-                rows.pop()
-            rows.append(row)
-    return rows

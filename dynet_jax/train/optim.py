@@ -11,11 +11,10 @@ import jax
 import ml_collections
 import optax
 
+from dynet_jax.config.variants import PREDICTORS
 from dynet_jax.errors import UserError, suggest
 
 ByPattern: TypeAlias = Sequence[tuple[str, float]]  # regular expressions on names of parameters, and a number for each
-
-PREDICTORS = "predictor"  # the pattern of all coefficient predictors of this package's networks
 
 DECAYED = {
     # "Weight decay 5e-5" says no more than that. Common practice spares one-dimensional parameters.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from dynet_jax.train.progress import warn
+from dynet_jax.console import warn
 
 WARM_UP_STEPS = 3  # the first ones fill the pipeline
 

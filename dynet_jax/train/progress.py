@@ -6,6 +6,8 @@ import time
 
 import jax
 
+from dynet_jax.console import duration
+
 
 class Progress:
     """`step 120/330 36.4% | loss 0.71 | top-1 93.1 | 812 img/s | ETA 1m05s`, with pauses left out of the rate."""
@@ -46,19 +48,3 @@ class Progress:
         if not self._silent:
             with contextlib.suppress(OSError):  # a log on a full disk, a pipe that nobody reads: no reason to stop
                 print(line, file=self._out, flush=True)
-
-
-def warn(line: str) -> None:
-    """A loud line: on stderr, at once."""
-    with contextlib.suppress(OSError):
-        print(f"WARNING: {line}", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(65), duration(7384), duration(4.2)
-    ('1m05s', '2h03m', '4s')
-    """
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"

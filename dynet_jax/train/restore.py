@@ -6,12 +6,12 @@ from pathlib import Path
 import jax
 
 from dynet_jax.errors import UserError
-from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.distributed import make_layout
-from dynet_jax.train.metrics import METRICS_FILE, read_metrics
 from dynet_jax.train.setup import Run, make_run
 from dynet_jax.train.state import TrainState
-from dynet_jax.train.workdir import read_config
+from dynet_jax.workdir.checkpoint import Checkpoints
+from dynet_jax.workdir.files import read_config
+from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 
 def load_workdir(

@@ -15,10 +15,10 @@ from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model, list_models
 from dynet_jax.models.registry import default_arguments, task_of_model
+from dynet_jax.tasks.task import Task, make_task
 from dynet_jax.train.distributed import Layout
 from dynet_jax.train.optim import make_optimizer, make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
-from dynet_jax.train.task import Task, make_task
 
 
 @dataclasses.dataclass(frozen=True)

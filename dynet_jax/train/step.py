@@ -16,10 +16,10 @@ from jax.flatten_util import ravel_pytree
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
 from dynet_jax.layers.predictor import TEMPERATURE
 from dynet_jax.ops.pixels import normalize
+from dynet_jax.tasks.task import Batch, Task
 from dynet_jax.train.distributed import AXES, BATCH, REPLICATED, Layout
 from dynet_jax.train.movement import KEY, by_stage, movement_metrics, movement_sums
 from dynet_jax.train.state import TrainState
-from dynet_jax.train.task import Batch, Task
 
 Metrics = dict[str, jax.Array]
 

@@ -3,14 +3,14 @@
 import jax
 import numpy as np
 
+from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.data import load_source
 from dynet_jax.data.augment import make_test_transform
 from dynet_jax.models import registry
-from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.distributed import make_layout
-from dynet_jax.train.recipe import paper_recipe
 from dynet_jax.train.setup import make_run
-from dynet_jax.train.workdir import claim
+from dynet_jax.workdir.checkpoint import Checkpoints
+from dynet_jax.workdir.files import claim
 from tests.train.tiny import tiny_network
 
 DIGITS = [str(digit) for digit in range(10)]

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import optax
 
 from dynet_jax import create_model
-from dynet_jax.train.checkpoint import Checkpoints
-from dynet_jax.train.recipe import paper_recipe
+from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.train.setup import make_run_optimizer
 from dynet_jax.train.state import TrainState
-from dynet_jax.train.workdir import claim
+from dynet_jax.workdir.checkpoint import Checkpoints
+from dynet_jax.workdir.files import claim
 from tests.models.trained import trained_variables
 
 

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.loop import INTERRUPTED
 from dynet_jax.train.restore import load_workdir
+from dynet_jax.workdir.checkpoint import Checkpoints
 from tests.train import tiny_run
 from tests.train.processes import Run, free_port
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import FINISHED_FILE, Plan
-from dynet_jax.train.workdir import record
+from dynet_jax.workdir.files import record
 
 
 def make_plan(out: Path, **options) -> Plan:

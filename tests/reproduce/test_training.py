@@ -16,7 +16,7 @@ from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.experiments import Experiment
 from dynet_jax.reproduce.plan import Plan, last_evaluation
 from dynet_jax.reproduce.training import Arrangement, arrange, train_plan
-from dynet_jax.train.metrics import METRICS_FILE, read_metrics
+from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 ARM = Arm("resnet18", 0.0625)
 

@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from dynet_jax.train.classification import Classification
+from dynet_jax.tasks.classification import Classification
 
 
 def classification(label_smoothing: float = 0.0) -> Classification:

@@ -19,9 +19,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dynet_jax.errors import UserError
-from dynet_jax.train import checkpoint
-from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.state import TrainState
+from dynet_jax.workdir import checkpoint
+from dynet_jax.workdir.checkpoint import Checkpoints
 
 
 def make_state(step: int, features: int = 5, with_ema: bool = True) -> TrainState:
@@ -326,7 +326,7 @@ def test_an_error_in_the_background_is_reported_and_survived(tmp_path, monkeypat
 
 SAVE_FOREVER = """
 import sys, jax.numpy as jnp
-from dynet_jax.train.checkpoint import Checkpoints
+from dynet_jax.workdir.checkpoint import Checkpoints
 from tests.train.test_checkpoint import make_state
 checkpoints = Checkpoints(sys.argv[1], keep=2)
 for step in range(1, 1000):

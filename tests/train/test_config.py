@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from configs import common
+from dynet_jax.config.load import check_config, flatten, load_config, override
+from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
-from dynet_jax.train.config import check_config, flatten, load_config, override
-from dynet_jax.train.recipe import paper_recipe
-from dynet_jax.train.workdir import claim, read_config
+from dynet_jax.workdir.files import claim, read_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*.py") if path.stem != "common" and not path.stem.startswith("seg_"))

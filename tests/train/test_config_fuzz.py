@@ -6,9 +6,9 @@ import ml_collections
 import pytest
 
 from dynet_jax import cli
+from dynet_jax.config.load import flatten
 from dynet_jax.errors import UserError
 from dynet_jax.train import loop
-from dynet_jax.train.config import flatten
 from tests.train import tiny_run
 from tests.train.processes import CONFIG
 

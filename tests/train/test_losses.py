@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynet_jax.train.losses import count_correct, cross_entropy
+from dynet_jax.tasks.losses import count_correct, cross_entropy
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])

@@ -6,7 +6,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from dynet_jax.train.metrics import MetricWriter, means, read_metrics
+from dynet_jax.tasks.sums import means
+from dynet_jax.train.metrics import MetricWriter
+from dynet_jax.workdir.metrics import read_metrics
 
 
 def test_means_weigh_batches_by_their_examples():

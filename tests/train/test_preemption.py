@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.crash_test import crash_test
-from dynet_jax.train.checkpoint import Checkpoints
 from dynet_jax.train.loop import INTERRUPTED
+from dynet_jax.workdir.checkpoint import Checkpoints
 from tests.train.processes import CONFIG, Run
 
 pytestmark = pytest.mark.slow

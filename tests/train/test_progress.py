@@ -4,8 +4,9 @@ import io
 
 import pytest
 
+from dynet_jax.console import duration
 from dynet_jax.train import progress
-from dynet_jax.train.progress import Progress, duration
+from dynet_jax.train.progress import Progress
 
 
 @pytest.fixture

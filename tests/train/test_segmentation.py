@@ -16,14 +16,14 @@ from dynet_jax.data.decode import decode
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.ops.segmentation import resize_maps
 from dynet_jax.predict import evaluate_workdir
+from dynet_jax.tasks.segmentation import Segmentation
 from dynet_jax.train import loop
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.evaluate import evaluate
-from dynet_jax.train.metrics import read_metrics
 from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.segmentation import Segmentation
 from dynet_jax.train.setup import make_run, open_data
 from dynet_jax.train.step import make_eval_step
+from dynet_jax.workdir.metrics import read_metrics
 from tests.data.maps import CLASSES, IGNORED, write_maps
 from tests.train import tiny_segmentation
 from tests.train.processes import two_hosts

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dynet_jax.cli import train_main
+from dynet_jax.tasks.segmentation import Segmentation
 from dynet_jax.train import loop
 from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.segmentation import Segmentation
 from dynet_jax.train.setup import make_run
 from dynet_jax.train.step import make_train_step
 from tests.data.maps import write_maps

@@ -10,10 +10,10 @@ import pytest
 
 from dynet_jax.data import load_source, training_batches
 from dynet_jax.errors import UserError
+from dynet_jax.tasks.task import make_task
 from dynet_jax.train import compilation, loop, startup
 from dynet_jax.train.divergence import first_bad_step
 from dynet_jax.train.startup import use_compilation_cache
-from dynet_jax.train.task import make_task
 
 Usage = collections.namedtuple("Usage", "total used free")
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from dynet_jax.config.load import check_config
 from dynet_jax.errors import UserError
 from dynet_jax.train import loop
-from dynet_jax.train.config import check_config
 from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import make_run

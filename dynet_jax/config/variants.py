@@ -5,7 +5,7 @@ Learning rates are the paper's by batch size, or found by trying.
 
 import ml_collections
 
-from dynet_jax.train.optim import PREDICTORS
+PREDICTORS = "predictor"  # the pattern of all coefficient predictors of this package's networks
 
 # Networks whose coefficients, by the paper's recipe, change more slowly between images than kernels change: 5 to 25
 # times at widths of 1.0 to 0.125 (`benchmarks.predictor_speed`). With a factor of that size, and without the hidden

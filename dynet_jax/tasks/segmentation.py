@@ -23,8 +23,8 @@ from dynet_jax.ops.segmentation import (
     resize_maps,
     sliding_windows,
 )
-from dynet_jax.train.metrics import means
-from dynet_jax.train.pictures import illustrate, make_segmenter
+from dynet_jax.tasks.pictures import illustrate, make_segmenter
+from dynet_jax.tasks.sums import means
 
 PICTURES = 4  # of the test set, after every evaluation
 MAX_CLASSES = 254  # a label is a byte, and 255 does not count

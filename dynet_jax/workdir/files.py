@@ -10,9 +10,9 @@ from typing import IO, Any
 
 import ml_collections
 
+from dynet_jax.config.load import check_config, flatten_whole
+from dynet_jax.config.recipe import RECIPES
 from dynet_jax.errors import UserError
-from dynet_jax.train.config import check_config, flatten_whole
-from dynet_jax.train.recipe import RECIPES
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
 # What may change when a run goes on without being asked: it does not change what is trained. Scores before and after a

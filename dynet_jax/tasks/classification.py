@@ -13,8 +13,8 @@ from dynet_jax.data import load_source
 from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
-from dynet_jax.train.losses import count_correct, cross_entropy
-from dynet_jax.train.metrics import means
+from dynet_jax.tasks.losses import count_correct, cross_entropy
+from dynet_jax.tasks.sums import means
 
 
 @dataclasses.dataclass(frozen=True)

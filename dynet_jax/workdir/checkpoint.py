@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dynet_jax.console import warn
 from dynet_jax.errors import UserError, named
-from dynet_jax.train.hosts import all_hosts, together
-from dynet_jax.train.integrity import Damaged, Manifest, check_arrays, check_manifest, differences, make_manifest
-from dynet_jax.train.progress import warn
-from dynet_jax.train.save_barrier import SaveBarrier
+from dynet_jax.hosts import all_hosts, together
 from dynet_jax.train.state import TrainState
+from dynet_jax.workdir.integrity import Damaged, Manifest, check_arrays, check_manifest, differences, make_manifest
+from dynet_jax.workdir.save_barrier import SaveBarrier
 
 SHOWN_DIFFERENCES = 10
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from dynet_jax.data.record import Record, Source
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.train.classification import Classification
-from dynet_jax.train.segmentation import Segmentation
+from dynet_jax.tasks.classification import Classification
+from dynet_jax.tasks.segmentation import Segmentation
 
 Arrays = dict[str, np.ndarray]
 Batch = dict[str, jax.Array]

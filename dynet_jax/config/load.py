@@ -11,10 +11,10 @@ from typing import Any
 
 import ml_collections
 
+from dynet_jax.config.recipe import RECIPES
 from dynet_jax.errors import UserError, one_line, suggest
 from dynet_jax.models.registry import PREDICTOR_OPTIONS, default_arguments
-from dynet_jax.train.recipe import RECIPES
-from dynet_jax.train.task import make_task
+from dynet_jax.tasks.task import make_task
 
 
 def load_config(argument: str) -> ml_collections.ConfigDict:

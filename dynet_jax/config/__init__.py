@@ -1,0 +1,1 @@
+"""What a run needs to know: keys and their rules, recipes, variants."""

@@ -1,0 +1,13 @@
+"""Sums over examples, as steps give them."""
+
+import jax
+
+
+def means(sums: list[dict]) -> dict[str, float]:
+    """Sums of several batches (with 'examples') -> means over their examples. This waits for the devices."""
+    totals: dict[str, float] = {}
+    for batch in jax.device_get(sums):
+        for key, value in batch.items():
+            totals[key] = totals.get(key, 0.0) + float(value)
+    examples = totals.pop("examples")
+    return {key: value / examples for key, value in totals.items()}
