@@ -76,7 +76,7 @@ class _Translation:
 
     def __init__(self, graph: Graph, program: Program, batch: int | str):
         self.graph, self.program, self.batch = graph, program, batch
-        self.scales, self.channels_of = scales(program), program.channels
+        self.scales = scales(program)
 
     def run(self, images: str) -> str:
         self.forms = forms = Forms(self.graph, images)
@@ -89,7 +89,7 @@ class _Translation:
             rank, inputs = forms.inputs(operation)
             results = translate(self, operation, *inputs)
             forms.add(outputs(operation), (results,) if isinstance(results, str) else results, rank)
-        return forms.of_rank(self.program.result, 2 if self.program.result in self.program.vectors else 4)
+        return forms.of_rank(self.program.result, 2 if self.program.is_vector(self.program.result) else 4)
 
     def convolution(self, operation: Convolution, x: str, *rest: str) -> str:
         graph, name, window = self.graph, operation.name, window_of(operation)
@@ -201,7 +201,8 @@ class _Translation:
         if operation.permutation is not None:
             order = graph.constant(operation.start + np.asarray(operation.permutation, np.int64), f"{name}/order")
             return graph.node("Gather", x, order, name=name, axis=1)
-        if operation.start == 0 and operation.stop == sum(self.channels_of[value] for value in operation.inputs):
+        channels = sum(self.program.values[value].channels for value in operation.inputs)
+        if (operation.start, operation.stop) == (0, channels):
             return x
         bounds = (graph.constant([n], str(n)) for n in (operation.start, operation.stop, 1))
         return graph.node("Slice", x, *bounds, name=name)

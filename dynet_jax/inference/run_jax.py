@@ -23,9 +23,9 @@ from dynet_jax.inference.program import (
     Program,
 )
 from dynet_jax.layers.whole import max_pool, spatial_mean
+from dynet_jax.ops.maps import activate
 
 Arrays = list[dict[str, jax.Array]]
-ACTIVATIONS = {name: getattr(nn, name) for name in ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")}
 
 
 def arrays_of(program: Program) -> Arrays:
@@ -45,7 +45,7 @@ def run(program: Program, arrays: Arrays, images: jax.Array) -> jax.Array:
         else:
             values[operation.y] = results
     result = values[program.result]
-    return _vector(result) if program.result in program.vectors else result
+    return _vector(result) if program.is_vector(program.result) else result
 
 
 def _arrays(operation: Operation) -> dict[str, np.ndarray]:
@@ -94,7 +94,7 @@ def _convolution(operation: Convolution, weights, x, *rest):
         y = ops.dynamic_conv(x, kernel.astype(x.dtype), coefficients, fusion="kernel", **options)
     y = y + weights["bias"]
     y = y if residual is None else y + residual
-    return _activate(operation.activation, y)
+    return activate(y, operation.activation)
 
 
 def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
@@ -113,7 +113,7 @@ def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
 def _elementwise(operation: Elementwise, weights, *inputs):
     if operation.function in ("add", "multiply"):
         return getattr(jnp, operation.function)(*_alike(inputs))
-    return _activate(operation.function, *inputs)
+    return activate(*inputs, operation.function)
 
 
 def _channels(operation: Channels, weights, *inputs):
@@ -122,14 +122,10 @@ def _channels(operation: Channels, weights, *inputs):
     return x if operation.permutation is None else x[..., np.asarray(operation.permutation)]
 
 
-def _activate(name: str | None, x: jax.Array) -> jax.Array:
-    return x if name is None else ACTIVATIONS[name](x)
-
-
 _RUN: dict[type, Any] = {
     Convolution: _convolution,
     Predictor: _predictor,
-    Dense: lambda op, weights, x: _activate(op.activation, _vector(x) @ weights["kernel"] + weights["bias"]),
+    Dense: lambda op, weights, x: activate(_vector(x) @ weights["kernel"] + weights["bias"], op.activation),
     Elementwise: _elementwise,
     MaxPool: lambda op, weights, x: max_pool(x, op.size, op.strides, op.padding),
     Mean: lambda op, weights, x: spatial_mean(x, keepdims=op.keep_positions),
