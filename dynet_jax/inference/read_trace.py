@@ -8,12 +8,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend import core
 
 from dynet_jax.errors import UserError
+from dynet_jax.inference.activations import activation_of, called
 from dynet_jax.inference.program import (
     IMAGES,
     MAP,
@@ -32,11 +31,6 @@ from dynet_jax.inference.value_kinds import UNKNOWN, common, kind_of_layer, of_r
 from dynet_jax.ops.maps import ACTIVATIONS
 
 BATCH = 2  # of the trace: with 1, it would be taken for an axis that may go
-# Primitives that call a function once, and their parameter that has it. Loops and conditions are none of them.
-CALLS = {
-    **dict.fromkeys(("jit", "pjit", "remat", "remat2", "checkpoint"), "jaxpr"),
-    **dict.fromkeys(("core_call", "closed_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
-}
 RESHAPES = ("squeeze", "reshape", "broadcast_in_dim")
 BETWEEN_LAYERS = ("add", "mul", "add_any", "logistic", "concatenate", "slice", "split", *RESHAPES)
 
@@ -126,8 +120,8 @@ class _Reader:
             results = self._whole(equation, inputs) if equation.primitive is whole_p else self._plain(equation, inputs)
             if results is not None:
                 return results
-        function = _called(equation)
-        if function is None or _activation(equation):
+        function = called(equation)
+        if function is None or activation_of(equation):
             return self._unknown(equation, inputs)
         return self.call(function, inputs)
 
@@ -180,7 +174,7 @@ class _Reader:
             return kind and self._add(lambda xs, y: Elementwise(function, xs, y, function), inputs, kind, after[-1])
         if kind is None:
             return None
-        function = "sigmoid" if name == "logistic" else _activation(equation)
+        function = "sigmoid" if name == "logistic" else activation_of(equation)
         if function is not None:
             return self._add(lambda xs, y: Elementwise(function, xs, y, function), inputs, kind, after[-1])
         last = len(before) - 1
@@ -204,14 +198,14 @@ class _Reader:
 def _name(equation) -> str:
     if equation.primitive is whole_p:
         return equation.params["maker"].name
-    return _activation(equation) or equation.primitive.name
+    return activation_of(equation) or equation.primitive.name
 
 
 def _circumstances(equation, inputs: Sequence[Traced | None]) -> str:
     """What is unknown in an operation that programs have for other values."""
     kinds = [value.kind for value in inputs if value is not None]
     name = equation.primitive.name
-    known = equation.primitive is whole_p or name in BETWEEN_LAYERS or _activation(equation)
+    known = equation.primitive is whole_p or name in BETWEEN_LAYERS or activation_of(equation)
     if UNKNOWN in kinds or not known:
         return ""
     if None in inputs:
@@ -222,53 +216,3 @@ def _circumstances(equation, inputs: Sequence[Traced | None]) -> str:
 def _are_floats(equation) -> bool:
     """Not so for a rounding to integers, which changes values."""
     return all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (*equation.invars, *equation.outvars))
-
-
-def _called(equation):
-    """The function that is called, or None."""
-    function = equation.params.get(CALLS.get(equation.primitive.name))
-    return getattr(function, "jaxpr", function)
-
-
-def _activation(equation) -> str | None:
-    """Which of `ACTIVATIONS` a called function computes, by its primitives: its name could be that of another one.
-
-    `activate` is an operation of its own. What is found here are functions of `jax.nn` that a user's network calls.
-    """
-    function = _called(equation)
-    if function is None or len(equation.invars) != 1:
-        return None
-    steps = _steps(function)
-    return next((name for name in ACTIVATIONS if _steps_of(name) == steps), None)
-
-
-@functools.cache
-def _steps_of(name: str) -> list[tuple]:
-    return _steps(jax.make_jaxpr(ACTIVATIONS[name])(jax.ShapeDtypeStruct((), jnp.float32)).jaxpr)
-
-
-def _steps(function) -> list[tuple]:
-    """The primitives of a function and of what it calls, with their operands, and at last the function's results.
-
-    An operand is a constant, or the number of the step that gives it; 0 is the function's argument.
-    """
-    steps: list[tuple] = []
-
-    def follow(jaxpr, arguments):
-        known = dict(zip(jaxpr.invars, arguments))
-
-        def operand(variable):
-            if isinstance(variable, core.Literal):
-                return "constant", np.asarray(variable.val).tolist()
-            return known.get(variable)
-
-        for equation in jaxpr.eqns:
-            operands, inner = list(map(operand, equation.invars)), _called(equation)
-            if inner is None:
-                steps.append((equation.primitive.name, *operands))
-            results = [("step", len(steps))] if inner is None else follow(inner, operands)
-            known.update(zip(equation.outvars, results))
-        return list(map(operand, jaxpr.outvars))
-
-    results = follow(function, [("step", 0)])
-    return [*steps, *results]

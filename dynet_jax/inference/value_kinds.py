@@ -6,16 +6,7 @@ the values of programs have, a trace has two that no operation of a program give
 
 from collections.abc import Sequence
 
-from dynet_jax.inference.program import (
-    COEFFICIENTS,
-    MAP,
-    VECTOR,
-    Convolution,
-    MaxPool,
-    Mean,
-    Operation,
-    Predictor,
-)
+from dynet_jax.inference.program import COEFFICIENTS, MAP, VECTOR, Convolution, MaxPool, Mean, Operation, Predictor
 
 SPREAD = "repeated vector"  # at every position, which is of use beside a map only
 UNKNOWN = "unknown"

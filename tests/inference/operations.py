@@ -49,7 +49,7 @@ def program_of_operations(operations, result):
         if isinstance(operation, Predictor):
             values |= {y: Value(COEFFICIENTS, n) for y, n in zip(outputs(operation), operation.features)}
             continue
-        inputs = [values[value] for value in operation.inputs if values[value].kind != COEFFICIENTS]
+        inputs = [values[value] for value in operation.inputs]
         channels = max(value.channels for value in inputs)
         if isinstance(operation, Convolution | Dense):
             channels = operation.bias.size

@@ -101,8 +101,9 @@ def shared(x):
 
 def every_activation(x):
     """By the functions of Flax and of JAX, in a function of one's own, and by this package's."""
-    x = conv()(nn.sigmoid(conv()(nn.hard_swish(conv()(nn.swish(conv()(jax.nn.relu6(x))))))))
-    x = conv()(jax.jit(lambda x: jax.nn.silu(x))(conv()(jax.nn.hard_sigmoid(x))))
+    own = jax.jit(lambda x: jax.nn.silu(x))
+    for function in (jax.nn.relu6, nn.swish, nn.hard_swish, nn.sigmoid, jax.nn.hard_sigmoid, own):
+        x = function(conv()(x))
     for name in ACTIVATIONS:
         x = activate(conv()(x), name)
     return activate(x, None)
