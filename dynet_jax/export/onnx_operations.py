@@ -147,6 +147,11 @@ class _Translation:
         graph, name, group_size = self.graph, operation.name, operation.group_size
         if self.forms.rank(operation.x) == 4:
             x = self.mean(Mean(f"{name}/mean", operation.x, operation.y, keep_positions=False), x)
+        if operation.limits is not None:
+            lower, upper = (
+                graph.constant(limit[None], f"{name}/{i}") for i, limit in zip(("lower", "upper"), operation.limits)
+            )
+            x = graph.node("Min", graph.node("Max", x, lower, name=f"{name}/at_least"), upper, name=f"{name}/at_most")
         if operation.hidden is not None:
             x = self.activate("relu", self.linear(f"{name}/hidden", x, *operation.hidden), name)
         order, start = [], 0

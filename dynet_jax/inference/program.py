@@ -51,7 +51,7 @@ class Convolution(NamedTuple):
 
 
 class Predictor(NamedTuple):
-    """Mean over positions -> one or two linear layers -> coefficients of several dynamic convolutions."""
+    """Mean over positions -> limits -> one or two linear layers -> coefficients of several dynamic convolutions."""
 
     name: str
     x: int
@@ -61,6 +61,7 @@ class Predictor(NamedTuple):
     group_size: int
     features: tuple[int, ...]  # coefficients per kernel of each output: C_out, or 1
     activation: str  # sigmoid, or softmax over the kernels
+    limits: tuple[np.ndarray, np.ndarray] | None = None  # the least and the greatest mean of each channel, [C_in]
 
     @property
     def inputs(self) -> tuple[int, ...]:

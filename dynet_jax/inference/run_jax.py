@@ -51,8 +51,8 @@ def run(program: Program, arrays: Arrays, images: jax.Array) -> jax.Array:
 def _arrays(operation: Operation) -> dict[str, np.ndarray]:
     if isinstance(operation, Predictor):
         arrays = {"kernel": operation.output[0], "bias": operation.output[1]}
-        hidden = operation.hidden or ()
-        return arrays | dict(zip(("hidden_kernel", "hidden_bias"), hidden))
+        arrays |= dict(zip(("hidden_kernel", "hidden_bias"), operation.hidden or ()))
+        return arrays | dict(zip(("lower", "upper"), operation.limits or ()))
     if isinstance(operation, Convolution) and isinstance(operation.kernel, Bank):
         scales = {} if operation.kernel.scales is None else {"scales": operation.kernel.scales}
         return {"kernel": operation.kernel.kernels, "bias": operation.bias, **scales}
@@ -99,6 +99,8 @@ def _convolution(operation: Convolution, weights, x, *rest):
 
 def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
     y = spatial_mean(x)
+    if operation.limits is not None:
+        y = jnp.clip(y, weights["lower"], weights["upper"])
     if operation.hidden is not None:
         y = nn.relu(y @ weights["hidden_kernel"] + weights["hidden_bias"])
     logits = y @ weights["kernel"] + weights["bias"]

@@ -48,8 +48,14 @@ def test_every_network(name):
 
 
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_cnn_resnet18"])
-def test_every_option_of_predictors(name):
-    options = {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "min_hidden_features": 3}
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "min_hidden_features": 3},
+        {"pooled_limit": 0.5},  # random statistics: most pooled features exceed it
+    ],
+)
+def test_every_option_of_predictors(name, options):
     assert_same(logits(session(name, **options), images(3, 65, 96)), expected(name, 3, 65, 96, **options))
 
 

@@ -134,8 +134,10 @@ class Engine:
         hidden = None if op.hidden is None else self._linear(*op.hidden)
         ys, features = self._numbers(op.ys), self._numbers(op.features)
         softmax = op.activation == "softmax"
+        limits = None if op.limits is None else self._pointer(np.stack(op.limits).astype(np.float32))
+        output = self._linear(*op.output)
         return self._library.dynet_predictor(
-            self._engine, op.x, ys, features, len(op.ys), op.group_size, softmax, hidden, self._linear(*op.output)
+            self._engine, op.x, ys, features, len(op.ys), op.group_size, softmax, hidden, output, limits
         )
 
     def _dense(self, op: Dense) -> int:
