@@ -35,6 +35,7 @@ test-onnx: env-onnx
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

@@ -9,10 +9,10 @@ import cv2
 import jax
 import numpy as np
 
-from dynet_jax.analysis.overlay import overlay
 from dynet_jax.data.decode import decode
 from dynet_jax.errors import UserError
 from dynet_jax.predict import expand
+from dynet_jax.tasks.overlay import overlay
 from dynet_jax.tasks.pictures import make_segmenter
 from dynet_jax.train.restore import load_workdir
 from dynet_jax.workdir.files import read_class_names

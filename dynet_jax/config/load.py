@@ -116,6 +116,7 @@ OPTIONAL = {
     "init_from": str,
     "temperature_from": float,
     "model.hidden_divisor": int,
+    "model.pooled_limit": float,
     "model.output_stride": int,
 }
 

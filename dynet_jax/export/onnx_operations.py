@@ -76,7 +76,7 @@ class _Translation:
 
     def __init__(self, graph: Graph, program: Program, batch: int | str):
         self.graph, self.program, self.batch = graph, program, batch
-        self.scales, self.channels_of = scales(program), program.channels
+        self.scales = scales(program)
 
     def run(self, images: str) -> str:
         self.forms = forms = Forms(self.graph, images)
@@ -89,7 +89,7 @@ class _Translation:
             rank, inputs = forms.inputs(operation)
             results = translate(self, operation, *inputs)
             forms.add(outputs(operation), (results,) if isinstance(results, str) else results, rank)
-        return forms.of_rank(self.program.result, 2 if self.program.result in self.program.vectors else 4)
+        return forms.of_rank(self.program.result, 2 if self.program.is_vector(self.program.result) else 4)
 
     def convolution(self, operation: Convolution, x: str, *rest: str) -> str:
         graph, name, window = self.graph, operation.name, window_of(operation)
@@ -147,6 +147,11 @@ class _Translation:
         graph, name, group_size = self.graph, operation.name, operation.group_size
         if self.forms.rank(operation.x) == 4:
             x = self.mean(Mean(f"{name}/mean", operation.x, operation.y, keep_positions=False), x)
+        if operation.limits is not None:
+            lower, upper = (
+                graph.constant(limit[None], f"{name}/{i}") for i, limit in zip(("lower", "upper"), operation.limits)
+            )
+            x = graph.node("Min", graph.node("Max", x, lower, name=f"{name}/at_least"), upper, name=f"{name}/at_most")
         if operation.hidden is not None:
             x = self.activate("relu", self.linear(f"{name}/hidden", x, *operation.hidden), name)
         order, start = [], 0
@@ -201,7 +206,8 @@ class _Translation:
         if operation.permutation is not None:
             order = graph.constant(operation.start + np.asarray(operation.permutation, np.int64), f"{name}/order")
             return graph.node("Gather", x, order, name=name, axis=1)
-        if operation.start == 0 and operation.stop == sum(self.channels_of[value] for value in operation.inputs):
+        channels = sum(self.program.values[value].channels for value in operation.inputs)
+        if (operation.start, operation.stop) == (0, channels):
             return x
         bounds = (graph.constant([n], str(n)) for n in (operation.start, operation.stop, 1))
         return graph.node("Slice", x, *bounds, name=name)

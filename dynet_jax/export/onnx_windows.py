@@ -75,7 +75,7 @@ def scales(program: Program) -> dict[int, Scale | None]:
     """The scale of every value that is a map of known scale, and None for others.
 
     >>> from dynet_jax.inference.program import MaxPool
-    >>> scales(Program((MaxPool("pool", 0, 1, size=3, strides=2, padding="SAME"),), result=1))
+    >>> scales(Program((MaxPool("pool", 0, 1, size=3, strides=2, padding="SAME"),), result=1, values={}))
     {0: (1, 1), 1: (2, 2)}
     """
     known: dict[int, Scale | None] = {IMAGES: (1, 1)}

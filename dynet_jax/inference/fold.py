@@ -11,6 +11,7 @@ import numpy as np
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import (
     IMAGES,
+    MAP,
     Convolution,
     Dense,
     Elementwise,
@@ -28,8 +29,7 @@ def fold(program: Program) -> Program:
     `residual` of a convolution, and activations its `activation`.
     """
     program = _into_producer(program, _normalized)
-    vectors = program.vectors
-    program = program._replace(operations=tuple(_linear(operation, vectors) for operation in program.operations))
+    program = program._replace(operations=tuple(_linear(operation, program) for operation in program.operations))
     program = _into_producer(program, _activated)
     program = _residuals(program)
     return _into_producer(program, _activated)
@@ -67,13 +67,13 @@ def _does_more(operation: Convolution | Dense) -> bool:
     return operation.activation is not None or getattr(operation, "residual", None) is not None
 
 
-def _linear(operation: Operation, vectors: frozenset[int]) -> Operation:
+def _linear(operation: Operation, program: Program) -> Operation:
     """A normalisation that is left is a depthwise convolution of one position; of a vector, a diagonal linear layer."""
     if not isinstance(operation, Normalization):
         return operation
     name, x, y, scale, shift = operation
     scale, shift = scale.astype(np.float32), shift.astype(np.float32)
-    if x in vectors:
+    if program.is_vector(x):
         return Dense(name, x, y, np.diag(scale), shift)
     return Convolution(name, x, y, scale.reshape(1, 1, 1, -1), shift, feature_group_count=scale.size)
 
@@ -89,12 +89,11 @@ def _activated(before: Operation, operation: Operation) -> Operation | None:
 def _residuals(program: Program) -> Program:
     """A sum of which one part comes straight from a convolution, after the other part: the convolution adds it."""
     uses, kept = program.uses(), []
-    channels, vectors = program.channels, program.vectors
     place = {IMAGES: -1}
     for operation in program.operations:
         target = None
         is_sum = isinstance(operation, Elementwise) and operation.function == "add" and len(operation.inputs) == 2
-        if is_sum and not vectors.intersection(operation.inputs) and len({channels[n] for n in operation.inputs}) == 1:
+        if is_sum and all(program.values[n] == (MAP, program.values[operation.y].channels) for n in operation.inputs):
             target = _adding(operation.inputs, kept, place, uses)
         if target is None:
             place.update(dict.fromkeys(outputs(operation), len(kept)))

@@ -11,7 +11,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import Convolution, Dense, Normalization, Operation, Predictor
 from dynet_jax.layers import BatchNorm, CoefficientPredictor, Conv, DynamicConv
-from dynet_jax.layers.predictor import TEMPERATURE
+from dynet_jax.layers.predictor import LIMIT, TEMPERATURE, pooled_range
 from dynet_jax.ops.window import per_dimension
 
 CONVOLUTIONS = (Conv, nn.Conv, DynamicConv)
@@ -85,7 +85,12 @@ def _predictor(name, module, params, stats, inputs, ys):
     temperature = stats[TEMPERATURE] if spec.annealed else np.float32(spec.temperature)
     output = tuple(array / temperature for array in linear["coefficients"])
     features = tuple(map(spec.channels, module.features))
-    return Predictor(name, *inputs, ys, linear.get("hidden"), output, spec.group_size, features, spec.activation)
+    limits = None
+    if spec.pooled_limit is not None:
+        limits = pooled_range(stats[LIMIT]["mean"], stats[LIMIT]["var"], spec.pooled_limit)
+    return Predictor(
+        name, *inputs, ys, linear.get("hidden"), output, spec.group_size, features, spec.activation, limits
+    )
 
 
 def _after_norm(name, norm, params, stats, kernel, bias):

@@ -71,7 +71,7 @@ class InferenceModel:
             raise UserError(f"unknown arithmetic {arithmetic!r}; {suggest(arithmetic, ARITHMETIC)}")
         if threads is not None and threads < 1:
             raise UserError(f"threads must be positive, not {threads}")
-        outputs = program.channels[program.result]
+        outputs = program.values[program.result].channels
         if len(class_names) not in (0, outputs):
             raise UserError(f"there are {len(class_names)} class names for a network of {outputs} outputs")
         self.program = stored_as(program, storage)

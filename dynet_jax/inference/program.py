@@ -3,12 +3,12 @@
 Values are numbered; value 0 is the batch of normalised images, [batch, height, width, channels]. Nothing in a program
 depends on the batch or on the size of the images. Arrays are numpy's, float32 but for banks stored in less.
 
-A value is a map, or a vector (see `vectors`), or the coefficients that a predictor gives. [batch, channels] and
+A value is a map, or a vector, or the coefficients that a predictor gives (see `Value`). [batch, channels] and
 [batch, 1, 1, channels] are the same vector: every operation takes either, and beside a map it is repeated at every
 position of the map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +17,16 @@ from dynet_jax.inference.bank import Bank
 from dynet_jax.ops.window import Padding
 
 IMAGES = 0
+MAP = "map"  # [batch, height, width, channels]
+VECTOR = "vector"  # [batch, channels] or [batch, 1, 1, channels], without positions whatever the size of the images
+COEFFICIENTS = "coefficients"  # [batch, group_size, channels]
+
+
+class Value(NamedTuple):
+    """What a value of a program is. Its shape does not say it: a map may have one position for some size of images."""
+
+    kind: str  # MAP, VECTOR or COEFFICIENTS
+    channels: int  # of coefficients, how many each kernel has: those of the convolution, or 1
 
 
 class Convolution(NamedTuple):
@@ -41,7 +51,7 @@ class Convolution(NamedTuple):
 
 
 class Predictor(NamedTuple):
-    """Mean over positions -> one or two linear layers -> coefficients of several dynamic convolutions."""
+    """Mean over positions -> limits -> one or two linear layers -> coefficients of several dynamic convolutions."""
 
     name: str
     x: int
@@ -51,6 +61,7 @@ class Predictor(NamedTuple):
     group_size: int
     features: tuple[int, ...]  # coefficients per kernel of each output: C_out, or 1
     activation: str  # sigmoid, or softmax over the kernels
+    limits: tuple[np.ndarray, np.ndarray] | None = None  # the least and the greatest mean of each channel, [C_in]
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -143,10 +154,15 @@ Operation: TypeAlias = Convolution | Predictor | Dense | Normalization | Element
 
 
 class Program(NamedTuple):
-    """Operations in an order in which they can be run, and the value that is the result."""
+    """Operations in an order in which they can be run, the value that is the result, and what all values are."""
 
     operations: tuple[Operation, ...]
     result: int
+    values: Mapping[int, Value]
+
+    def is_vector(self, value: int) -> bool:
+        """Returns whether a value has no positions, whatever the size of the images."""
+        return self.values[value].kind == VECTOR
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -160,30 +176,6 @@ class Program(NamedTuple):
             known.update(dict.fromkeys(outputs(operation), before))
         rows, columns = zip(*known.values())
         return max(rows), max(columns)
-
-    @property
-    def vectors(self) -> frozenset[int]:
-        """The values that have no positions, whatever the size of the images."""
-        found: set[int] = set()
-        for operation in self.operations:
-            if isinstance(operation, Mean | Dense) or (
-                not isinstance(operation, Predictor) and found.issuperset(operation.inputs)
-            ):
-                found.add(operation.y)
-        return frozenset(found)
-
-    @property
-    def channels(self) -> dict[int, int]:
-        """How many channels every value has, but for coefficients."""
-        known = {IMAGES: 3}
-        for operation in self.operations:
-            if isinstance(operation, Convolution | Dense):
-                known[operation.y] = operation.bias.size
-            elif isinstance(operation, Channels):
-                known[operation.y] = operation.stop - operation.start
-            elif not isinstance(operation, Predictor):
-                known[operation.y] = max(known[value] for value in operation.inputs)
-        return known
 
     def uses(self) -> dict[int, int]:
         """How often each value is needed."""

@@ -16,10 +16,11 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference.layer_operations import LAYERS, Maker, maker_of
-from dynet_jax.inference.program import Channels, MaxPool, Mean, Program, outputs
+from dynet_jax.inference.program import Channels, Elementwise, MaxPool, Mean, Program, outputs
 from dynet_jax.inference.read_trace import BATCH, program_of_trace, whole_p
 from dynet_jax.layers import CoefficientPredictor, DynamicConv
-from dynet_jax.layers.whole import channel_shuffle, recorded_by
+from dynet_jax.layers.whole import channel_shuffle
+from dynet_jax.ops.whole import recorded_by
 
 VALUES = ("x", "y", "ys", "inputs", "coefficients", "residual")  # fields of operations that are numbers of values
 
@@ -118,7 +119,10 @@ class _Recorder:
         return results if isinstance(y, tuple) else results[0]
 
     def function(self, name, x, options, y):
+        if name == "activate" and options["activation"] is None:
+            return y
         makers = {
+            "activate": lambda inputs, ys: Elementwise(options["activation"], inputs, *ys, options["activation"]),
             "max_pool": lambda inputs, ys: MaxPool("max_pool", *inputs, *ys, **options),
             "spatial_mean": lambda inputs, ys: Mean("mean", *inputs, *ys, keep_positions=options["keepdims"]),
             "channel_shuffle": lambda inputs, ys: Channels("shuffle", inputs, *ys, 0, x.shape[-1], permutation),

@@ -23,9 +23,9 @@ from dynet_jax.inference.program import (
     Program,
 )
 from dynet_jax.layers.whole import max_pool, spatial_mean
+from dynet_jax.ops.maps import activate
 
 Arrays = list[dict[str, jax.Array]]
-ACTIVATIONS = {name: getattr(nn, name) for name in ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")}
 
 
 def arrays_of(program: Program) -> Arrays:
@@ -45,14 +45,14 @@ def run(program: Program, arrays: Arrays, images: jax.Array) -> jax.Array:
         else:
             values[operation.y] = results
     result = values[program.result]
-    return _vector(result) if program.result in program.vectors else result
+    return _vector(result) if program.is_vector(program.result) else result
 
 
 def _arrays(operation: Operation) -> dict[str, np.ndarray]:
     if isinstance(operation, Predictor):
         arrays = {"kernel": operation.output[0], "bias": operation.output[1]}
-        hidden = operation.hidden or ()
-        return arrays | dict(zip(("hidden_kernel", "hidden_bias"), hidden))
+        arrays |= dict(zip(("hidden_kernel", "hidden_bias"), operation.hidden or ()))
+        return arrays | dict(zip(("lower", "upper"), operation.limits or ()))
     if isinstance(operation, Convolution) and isinstance(operation.kernel, Bank):
         scales = {} if operation.kernel.scales is None else {"scales": operation.kernel.scales}
         return {"kernel": operation.kernel.kernels, "bias": operation.bias, **scales}
@@ -94,11 +94,13 @@ def _convolution(operation: Convolution, weights, x, *rest):
         y = ops.dynamic_conv(x, kernel.astype(x.dtype), coefficients, fusion="kernel", **options)
     y = y + weights["bias"]
     y = y if residual is None else y + residual
-    return _activate(operation.activation, y)
+    return activate(y, operation.activation)
 
 
 def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
     y = spatial_mean(x)
+    if operation.limits is not None:
+        y = jnp.clip(y, weights["lower"], weights["upper"])
     if operation.hidden is not None:
         y = nn.relu(y @ weights["hidden_kernel"] + weights["hidden_bias"])
     logits = y @ weights["kernel"] + weights["bias"]
@@ -113,7 +115,7 @@ def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
 def _elementwise(operation: Elementwise, weights, *inputs):
     if operation.function in ("add", "multiply"):
         return getattr(jnp, operation.function)(*_alike(inputs))
-    return _activate(operation.function, *inputs)
+    return activate(*inputs, operation.function)
 
 
 def _channels(operation: Channels, weights, *inputs):
@@ -122,14 +124,10 @@ def _channels(operation: Channels, weights, *inputs):
     return x if operation.permutation is None else x[..., np.asarray(operation.permutation)]
 
 
-def _activate(name: str | None, x: jax.Array) -> jax.Array:
-    return x if name is None else ACTIVATIONS[name](x)
-
-
 _RUN: dict[type, Any] = {
     Convolution: _convolution,
     Predictor: _predictor,
-    Dense: lambda op, weights, x: _activate(op.activation, _vector(x) @ weights["kernel"] + weights["bias"]),
+    Dense: lambda op, weights, x: activate(_vector(x) @ weights["kernel"] + weights["bias"], op.activation),
     Elementwise: _elementwise,
     MaxPool: lambda op, weights, x: max_pool(x, op.size, op.strides, op.padding),
     Mean: lambda op, weights, x: spatial_mean(x, keepdims=op.keep_positions),

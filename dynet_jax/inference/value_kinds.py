@@ -1,16 +1,14 @@
 """What the values of a traced network are, by what they are made of: shapes do not say it.
 
-A map may have one position in the trace, and more for another size of images; a vector never has.
+A map may have one position in the trace, and more for another size of images; a vector never has. Beside the kinds that
+the values of programs have, a trace has two that no operation of a program gives.
 """
 
 from collections.abc import Sequence
 
-from dynet_jax.inference.program import Convolution, MaxPool, Mean, Operation, Predictor
+from dynet_jax.inference.program import COEFFICIENTS, MAP, VECTOR, Convolution, MaxPool, Mean, Operation, Predictor
 
-MAP = "map"  # [batch, height, width, channels]
-VECTOR = "vector"  # [batch, channels] or [batch, 1, 1, channels]
 SPREAD = "repeated vector"  # at every position, which is of use beside a map only
-COEFFICIENTS = "coefficients"
 UNKNOWN = "unknown"
 
 

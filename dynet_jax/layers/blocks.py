@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
-import jax
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.conv import Conv
@@ -142,6 +141,6 @@ class SqueezeExcite(nn.Module):
     def __call__(self, x: Map) -> Map:
         """[batch, height, width, channels] -> the same."""
         mean = spatial_mean(x, keepdims=True)
-        gate = nn.relu(Conv(self.hidden_features, (1, 1), dtype=self.dtype, name="reduce")(mean))
+        gate = activate(Conv(self.hidden_features, (1, 1), dtype=self.dtype, name="reduce")(mean), "relu")
         gate = Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="expand")(gate)
-        return scale(x, jax.nn.hard_sigmoid(gate))
+        return scale(x, activate(gate, "hard_sigmoid"))

@@ -13,7 +13,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.layers.whole import spatial_mean
 from dynet_jax.ops.maps import Map
 
-TEMPERATURE = "temperature"  # the variable of an annealed predictor
+TEMPERATURE, LIMIT = "temperature", "limit"  # in batch_stats: an annealed predictor's, and its `PooledLimit`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,10 @@ class CoefficientSpec:
       annealed: whether the temperature is a variable, `temperature` [] in batch_stats, which begins at `temperature`
         and which training lowers or raises (DY-CNN lowers it from 30 to 1).
       normalize_pooled: whether a BatchNorm normalises the pooled features before the predictor's layers.
+      pooled_limit: in evaluation, how many standard deviations a pooled feature may be away from its mean over the
+        training images; what is further away is clipped. None for no limit. Without one, an unusual image can drive
+        coefficients and maps apart from block to block, which BatchNorm prevents in training alone. It does not change
+        what is trained; networks with unbounded activations and no residual sums need it (Dy-shuffle; 4 is ample).
 
     Raises UserError (a ValueError) for a value that is none of these.
 
@@ -51,6 +55,7 @@ class CoefficientSpec:
     temperature: float = 1.0
     annealed: bool = False
     normalize_pooled: bool = False
+    pooled_limit: float | None = None
 
     def __post_init__(self):
         _check(self, "group_size", _is_positive_int, "a positive int (6 in the paper)")
@@ -67,6 +72,8 @@ class CoefficientSpec:
         _check(self, "coefficient_scope", ("channel", "layer").__contains__, "'channel' or 'layer'")
         _check(self, "activation", ("sigmoid", "softmax").__contains__, "'sigmoid' or 'softmax'")
         _check(self, "temperature", lambda value: value > 0, "positive (30 in DY-CNN's first epoch)")
+        limit = "a positive number of standard deviations, or None for no limit"
+        _check(self, "pooled_limit", lambda value: value is None or value > 0, limit)
         for option in ("annealed", "normalize_pooled"):
             _check(self, option, lambda value: type(value) is bool, "True or False")
 
@@ -101,7 +108,8 @@ class CoefficientPredictor(nn.Module):
       features: output channels of each dynamic convolution that it serves.
       group_size: g_t; None is that of `spec`.
       spec: everything else, see `CoefficientSpec`.
-      norm: makes the BatchNorm of `spec.normalize_pooled`; it is called with `name` alone.
+      norm: makes the BatchNorm of `spec.normalize_pooled`; it is called with `name` alone. `spec.pooled_limit` takes
+        from it whether the network is in evaluation, and the momentum of running averages.
 
     >>> import jax, jax.numpy as jnp
     >>> predictor = CoefficientPredictor(features=(24, 24, 36), group_size=6)
@@ -130,12 +138,16 @@ class CoefficientPredictor(nn.Module):
         `norm` is None.
         """
         spec, hidden_features = self.resolved, self.resolved.hidden_width(x.shape[-1])
-        if spec.normalize_pooled and self.norm is None:
-            raise ValueError("normalize_pooled needs a BatchNorm; give norm=functools.partial(BatchNorm, ...)")
+        for option in ("normalize_pooled", "pooled_limit"):
+            if getattr(spec, option) and self.norm is None:
+                raise ValueError(f"{option} needs a BatchNorm; give norm=functools.partial(BatchNorm, ...)")
         channels = [spec.channels(features) for features in self.features]
         dense = functools.partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
         with jax.named_scope("predictor"):
             y = spatial_mean(x)
+            if spec.pooled_limit is not None:
+                norm = self.norm(parent=None)
+                y = PooledLimit(spec.pooled_limit, norm.use_running_average, norm.momentum, name=LIMIT)(y)
             if spec.normalize_pooled:
                 y = self.norm(name="norm")(y)
             if hidden_features is not None:
@@ -157,6 +169,37 @@ class CoefficientPredictor(nn.Module):
             return self.spec.temperature
         start = functools.partial(jnp.asarray, self.spec.temperature, jnp.float32)
         return self.variable("batch_stats", TEMPERATURE, start).value.astype(dtype)
+
+
+class PooledLimit(nn.Module):
+    """Clips pooled features in evaluation to `limit` standard deviations around their mean over the training images.
+
+    In training it returns them as they are, and keeps running averages of their mean and variance over the batch:
+    `mean`, `var` [features] float32 in batch_stats.
+    """
+
+    limit: float
+    use_running_average: bool
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, y: jax.Array) -> jax.Array:
+        """[batch, features] -> the same."""
+        mean = self.variable("batch_stats", "mean", jnp.zeros, y.shape[-1:], jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, y.shape[-1:], jnp.float32)
+        if self.use_running_average:
+            lower, upper = pooled_range(mean.value, var.value, self.limit)
+            return jnp.clip(y, lower.astype(y.dtype), upper.astype(y.dtype))
+        if not self.is_initializing():
+            values, keep = jax.lax.stop_gradient(y).astype(jnp.float32), self.momentum
+            mean.value = keep * mean.value + (1 - keep) * values.mean(axis=0)
+            var.value = keep * var.value + (1 - keep) * values.var(axis=0)
+        return y
+
+
+def pooled_range(mean, var, limit: float):
+    """Returns the least and the greatest pooled features, [features] each, of `PooledLimit`."""
+    return mean - limit * var**0.5, mean + limit * var**0.5
 
 
 def with_group_size(spec: CoefficientSpec, group_size: int | None) -> CoefficientSpec:

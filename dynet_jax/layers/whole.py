@@ -1,54 +1,15 @@
-"""Small functions of networks that a recorder of programs (`dynet_jax.inference.record`) sees as one operation each.
-
-Traced through, they would depend on the size of the images (a mean divides by it), or be many small operations.
-"""
-
-import contextlib
-import contextvars
-import functools
-import inspect
-from collections.abc import Callable, Iterator
+"""Small functions of networks that programs have as one operation each (see `dynet_jax.ops.whole`)."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dynet_jax.ops.maps import FeatureMap, Map, on_arrays
+from dynet_jax.ops.whole import whole
 from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
-_recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("recorder", default=None)
 
-
-@contextlib.contextmanager
-def recorded_by(recorder: Callable) -> Iterator[None]:
-    """Inside, recorder(name, x, options, y) is asked for the result of every such function instead of y.
-
-    options: all arguments but x, by their names.
-    """
-    token = _recorder.set(recorder)
-    try:
-        yield
-    finally:
-        _recorder.reset(token)
-
-
-def _whole(function):
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def call(*args, **kwargs):
-        y, recorder = function(*args, **kwargs), _recorder.get()
-        if recorder is None:
-            return y
-        given = signature.bind(*args, **kwargs)
-        given.apply_defaults()
-        x, *_ = given.arguments.values()
-        return recorder(function.__name__, x, {k: v for k, v in given.arguments.items() if k != "x"}, y)
-
-    return call
-
-
-@_whole
+@whole
 def spatial_mean(x: Map, keepdims: bool = False) -> jax.Array:
     """Over all positions, computed in float32 at least: [batch, *spatial, channels] -> [batch, channels] in x's dtype.
 
@@ -66,7 +27,7 @@ def spatial_mean(x: Map, keepdims: bool = False) -> jax.Array:
     return jnp.mean(wide, axis=axes, keepdims=keepdims).astype(x.dtype)
 
 
-@_whole
+@whole
 @on_arrays
 def max_pool(x: Map, size: int, strides: int, padding: Padding) -> Map:
     """The largest of each window of size x size; 'TORCH' is the same padding on both sides."""
@@ -75,7 +36,7 @@ def max_pool(x: Map, size: int, strides: int, padding: Padding) -> Map:
     return nn.max_pool(x, (size, size), (strides, strides), pads)
 
 
-@_whole
+@whole
 @on_arrays
 def channel_shuffle(x: Map, groups: int = 2) -> Map:
     """Interleave `groups` blocks of channels, so that the next split mixes them (ShuffleNet; Zhang et al., 2018).

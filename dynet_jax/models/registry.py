@@ -13,7 +13,14 @@ from dynet_jax.errors import UserError, suggest
 from dynet_jax.layers.blocks import Dynamic
 
 # Fields of `dynet_jax.layers.blocks.Dynamic` that every dynamic network takes; the others are its builder's affair.
-PREDICTOR_OPTIONS = ("hidden_divisor", "min_hidden_features", "temperature", "annealed", "normalize_pooled")
+PREDICTOR_OPTIONS = (
+    "hidden_divisor",
+    "min_hidden_features",
+    "temperature",
+    "annealed",
+    "normalize_pooled",
+    "pooled_limit",
+)
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 _TASKS: dict[str, str] = {}
@@ -50,7 +57,7 @@ def create_model(name: str, **arguments) -> nn.Module:
       **arguments: of the network's builder (`num_classes`, `width`, `group_size`, ...) or options of its module
         (`small_input`, `output_stride`, `remat`, `padding`, `dtype`, `bn_batch_size`, `bn_axis_name`, `bn_momentum`,
         `bn_epsilon`, `bn_unbiased`, `zero_init_residual`); of dynamic networks also how coefficients are predicted
-        (`hidden_divisor`, `min_hidden_features`, `temperature`, `annealed`, `normalize_pooled`).
+        (`hidden_divisor`, `min_hidden_features`, `temperature`, `annealed`, `normalize_pooled`, `pooled_limit`).
     Raises:
       UserError (a ValueError): for an unknown name or argument, with the close matches, or a value out of range.
 

@@ -13,7 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-ACTIVATIONS = {"relu": jax.nn.relu, "relu6": jax.nn.relu6, "hard_swish": jax.nn.hard_swish}
+from dynet_jax.ops.whole import whole
+
+ACTIVATIONS = {
+    name: getattr(jax.nn, name) for name in ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")
+}
 
 
 class FeatureMap(abc.ABC):
@@ -92,6 +96,7 @@ def on_arrays(function: Callable) -> Callable:
     return call
 
 
+@whole
 def activate(x: Map, activation: str | None) -> Map:
     """Returns one of `ACTIVATIONS` of a map; the map itself for None."""
     if activation is None:

@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from dynet_jax.analysis.overlay import overlay
 from dynet_jax.data.augment import resize
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.loading import read_record
 from dynet_jax.data.record import Source
 from dynet_jax.ops.pixels import normalize
+from dynet_jax.tasks.overlay import overlay
 
 Segmenter = Callable[[dict, np.ndarray], np.ndarray]
 

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 
 import jax
 
@@ -12,23 +13,22 @@ from dynet_jax.console import duration
 class Progress:
     """`step 120/330 36.4% | loss 0.71 | top-1 93.1 | 812 img/s | ETA 1m05s`, with pauses left out of the rate."""
 
-    def __init__(self, total_steps: int, start_step: int, batch_size: int, out=None):
+    def __init__(self, total_steps: int, batch_size: int, out=None):
         self._total, self._batch_size, self._out = total_steps, batch_size, out or sys.stdout
         self._silent = jax.process_index() > 0  # of several hosts the first one speaks
         self._steps, self._seconds = 0, 0.0
-        self._last_step, self._last_time = start_step, time.perf_counter()
+        self._last_step, self._last_time = 0, 0.0
 
-    def restart(self) -> None:
-        """The clock starts here: what came before was not training."""
-        self._last_time = time.perf_counter()
+    def start(self, step: int) -> None:
+        """The clock starts here, after this step: what came before was not training."""
+        self._last_step, self._last_time = step, time.perf_counter()
 
-    def pause(self) -> None:
-        """Start of something that is not training, such as an evaluation."""
-        self._paused_at = time.perf_counter()
-
-    def resume(self) -> None:
-        """Training goes on."""
-        self._last_time += time.perf_counter() - self._paused_at
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it is something that is not training, such as an evaluation."""
+        began = time.perf_counter()
+        yield
+        self._last_time += time.perf_counter() - began
 
     def report(self, step: int, loss: float, accuracy: str, learning_rate: float) -> float:
         """Print the line for the steps since the last report; returns images per second."""

@@ -52,42 +52,18 @@ def make_train_step(
     With `temperature` the annealed predictors have that temperature: the step at n trains with temperature(n).
     """
 
-    def loss_and_gradients(params, batch_stats, coefficients, images, labels):
-        def mean_loss(params):
-            variables = {"params": params, "batch_stats": batch_stats}
-            images_ = normalize(images, mean, std)
-            with sown_coefficients():
-                outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats", COLLECTION])
-            losses, sums = task.losses(outputs, labels)
-            movement = movement_sums(
-                by_stage(named_coefficients(updates.get(COLLECTION, {})), len(images)), coefficients
-            )
-            sums = {"loss": jnp.sum(losses), **sums, KEY: movement}
-            return jnp.mean(losses), (updates["batch_stats"], sums)
-
-        gradients, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(params)
-        return gradients, batch_stats, sums
+    loss_and_gradients = _loss_and_gradients(model, task, mean, std)
 
     def step(state, batch):
+        batch_stats = _at_temperature(state.batch_stats, temperature, state.step)
         # Without this, shard_map sums the gradient of replicated parameters over the devices by itself, once for every
         # micro-batch; with it the gradients stay local until the one mean below.
-        batch_stats = _at_temperature(state.batch_stats, temperature, state.step)
         of_state = lax.pcast((state.params, batch_stats, state.coefficients), AXES, to="varying")
         images, labels = (
             value.reshape(-1, layout.micro_batch, *value.shape[1:]) for value in (batch["image"], batch["label"])
         )
-        count = images.shape[0]
-        if count == 1:
-            results = loss_and_gradients(*of_state, images[0], labels[0])
-        else:
-
-            def accumulate(total, micro_batch):
-                return jax.tree.map(jnp.add, total, loss_and_gradients(*of_state, *micro_batch)), None
-
-            shapes = jax.eval_shape(loss_and_gradients, *of_state, images[0], labels[0])
-            zeros = jax.tree.map(lambda s: lax.pcast(jnp.zeros(s.shape, s.dtype), AXES, to="varying"), shapes)
-            results, _ = lax.scan(accumulate, zeros, (images, labels))
-        gradients, batch_stats, sums = results
+        count = len(images)
+        gradients, batch_stats, sums = _sum_over_micro_batches(loss_and_gradients, of_state, images, labels)
         gradients, batch_stats = jax.tree.map(lambda v: v / count, lax.pmean((gradients, batch_stats), AXES))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -96,10 +72,7 @@ def make_train_step(
         movement, coefficients = movement_metrics(metrics.pop(KEY), examples, state.coefficients)
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, coefficients=coefficients)
         if ema_decay is not None:
-            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-            ema = optax.incremental_update(new_state.variables, state.ema, 1 - decay)
-            ema["batch_stats"] = _at_temperature(ema["batch_stats"], temperature, state.step)
-            new_state = new_state.replace(ema=ema)
+            new_state = new_state.replace(ema=_averages(state, new_state.variables, ema_decay, temperature))
 
         norms = {"gradient_norm": gradients, "statistics_norm": batch_stats, "parameter_norm": params}
         metrics |= {name: optax.global_norm(tree) * examples for name, tree in norms.items()}
@@ -107,6 +80,48 @@ def make_train_step(
 
     sharded = jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED)
     return jax.jit(sharded, donate_argnums=0)
+
+
+def _loss_and_gradients(model: nn.Module, task: Task, mean, std) -> Callable:
+    """(params, batch_stats, running means of coefficients, images, labels) -> (gradients, batch_stats, sums)"""
+
+    def mean_loss(params, batch_stats, coefficients, images, labels):
+        variables = {"params": params, "batch_stats": batch_stats}
+        images_ = normalize(images, mean, std)
+        with sown_coefficients():
+            outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats", COLLECTION])
+        losses, sums = task.losses(outputs, labels)
+        movement = movement_sums(by_stage(named_coefficients(updates.get(COLLECTION, {})), len(images)), coefficients)
+        sums = {"loss": jnp.sum(losses), **sums, KEY: movement}
+        return jnp.mean(losses), (updates["batch_stats"], sums)
+
+    def loss_and_gradients(*operands):
+        gradients, (batch_stats, sums) = jax.grad(mean_loss, has_aux=True)(*operands)
+        return gradients, batch_stats, sums
+
+    return loss_and_gradients
+
+
+def _sum_over_micro_batches(function: Callable, of_state: tuple, images: jax.Array, labels: jax.Array):
+    """The sums of what a function gives for each micro-batch: images [micro-batches, micro_batch, ...]."""
+    if len(images) == 1:
+        return function(*of_state, images[0], labels[0])
+
+    def accumulate(total, micro_batch):
+        return jax.tree.map(jnp.add, total, function(*of_state, *micro_batch)), None
+
+    shapes = jax.eval_shape(function, *of_state, images[0], labels[0])
+    zeros = jax.tree.map(lambda s: lax.pcast(jnp.zeros(s.shape, s.dtype), AXES, to="varying"), shapes)
+    total, _ = lax.scan(accumulate, zeros, (images, labels))
+    return total
+
+
+def _averages(state: TrainState, variables: dict, ema_decay: float, temperature: optax.Schedule | None) -> dict:
+    """The moving averages after a step that has given these variables."""
+    decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+    ema = optax.incremental_update(variables, state.ema, 1 - decay)
+    ema["batch_stats"] = _at_temperature(ema["batch_stats"], temperature, state.step)
+    return ema
 
 
 def make_eval_step(model: nn.Module, layout: Layout, task: Task, *, mean, std) -> Callable[[dict, Batch], Metrics]:

@@ -15,8 +15,9 @@ from dynet_jax.errors import UserError
 from dynet_jax.export.onnx import OPSETS, program_to_onnx
 from dynet_jax.inference import run_jax
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.program import Channels, Dense, Mean, Normalization, Program
+from dynet_jax.inference.program import Channels, Dense, Mean, Normalization
 from tests.inference.networks import NAMES, PIXELS, SIZE, assert_same, expected, images, network, normalized
+from tests.inference.operations import program_of_operations
 
 OPTIONS = {**PIXELS, "image_size": SIZE}
 SHAPES = ((3, 65, 96), (5, 33, 47))
@@ -47,8 +48,14 @@ def test_every_network(name):
 
 
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_cnn_resnet18"])
-def test_every_option_of_predictors(name):
-    options = {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "min_hidden_features": 3}
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "min_hidden_features": 3},
+        {"pooled_limit": 0.5},  # random statistics: most pooled features exceed it
+    ],
+)
+def test_every_option_of_predictors(name, options):
     assert_same(logits(session(name, **options), images(3, 65, 96)), expected(name, 3, 65, 96, **options))
 
 
@@ -167,7 +174,7 @@ def test_a_part_of_a_concatenation():
         Mean("mean", 1, 2, keep_positions=True),
         Dense("logits", 2, 3, *(rng.normal(size=shape).astype(np.float32) for shape in ((4, 5), (5,)))),
     )
-    program = Program(operations, 3)
+    program = program_of_operations(operations, 3)
     assert_same(logits(in_runtime(program_to_onnx(program, **OPTIONS)), images(2)), followed(program, images(2)))
 
 
@@ -195,7 +202,7 @@ def test_mistakes_are_named(monkeypatch):
     with pytest.raises(UserError, match=r"the bank of .* is float64; ONNX files hold float32, "):
         program_to_onnx(stored("dy_mobile", "float64"), **OPTIONS)
     with pytest.raises(UserError, match="only networks that end in a classifier"):
-        program_to_onnx(Program(program.operations[:1], program.operations[0].y), **OPTIONS)
+        program_to_onnx(program._replace(result=program.operations[0].y), **OPTIONS)
     one = np.ones(3, np.float32)
     unfolded = program._replace(operations=(Normalization("norm", 0, 99, one, one), *program.operations))
     with pytest.raises(UserError, match="norm is a Normalization: call fold"):

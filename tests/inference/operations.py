@@ -5,7 +5,22 @@ import numpy as np
 
 from dynet_jax.inference import run_jax
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.program import Channels, Convolution, Dense, Elementwise, MaxPool, Mean, Predictor, Program
+from dynet_jax.inference.program import (
+    COEFFICIENTS,
+    IMAGES,
+    MAP,
+    VECTOR,
+    Channels,
+    Convolution,
+    Dense,
+    Elementwise,
+    MaxPool,
+    Mean,
+    Predictor,
+    Program,
+    Value,
+    outputs,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -25,6 +40,24 @@ CONVOLUTIONS = {
     "groups": {"groups": 2, "kernel_dilation": (2, 1)},
     "depthwise": {"groups": 4, "strides": (2, 2)},
 }
+
+
+def program_of_operations(operations, result):
+    """The program, with what its values are: found from the operations alone, as a recorder finds it from a trace."""
+    values = {IMAGES: Value(MAP, 3)}
+    for operation in operations:
+        if isinstance(operation, Predictor):
+            values |= {y: Value(COEFFICIENTS, n) for y, n in zip(outputs(operation), operation.features)}
+            continue
+        inputs = [values[value] for value in operation.inputs]
+        channels = max(value.channels for value in inputs)
+        if isinstance(operation, Convolution | Dense):
+            channels = operation.bias.size
+        if isinstance(operation, Channels):
+            channels = operation.stop - operation.start
+        of_map = MAP in [value.kind for value in inputs] and not isinstance(operation, Mean)
+        values[operation.y] = Value(MAP if of_map else VECTOR, channels)
+    return Program(tuple(operations), result, values)
 
 
 def normal(*shape):
@@ -49,7 +82,7 @@ def one_convolution(dynamic, case, *, exact=False, outputs=8, activation="silu")
     coefficients = normal(4, 3 * outputs), normal(3 * outputs)
     if exact:  # the sigmoid is 0 or 1
         coefficients = 0 * coefficients[0], np.where(coefficients[1] > 0, np.float32(200), np.float32(-200))
-    return Program(
+    return program_of_operations(
         (
             Convolution("stem", 0, 1, draw(3, 3, 3, 4), draw(4), activation="relu6"),
             Predictor("predictor", 1, (2,), None, coefficients, 3, (outputs,), "sigmoid"),
@@ -70,7 +103,7 @@ def every_other_operation():
     bank = Bank(normal(2, 1, 1, 6, 4))
     functions = ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")
     activations = [Elementwise(f, (10 + i,), 11 + i, f) for i, f in enumerate(functions)]
-    return Program(
+    return program_of_operations(
         (
             Channels("images", (0, 0), 1, 0, 6),
             Channels("shuffled", (1,), 2, 0, 6, (0, 3, 1, 4, 2, 5)),
@@ -97,7 +130,7 @@ def after_a_stem(*operations, channels=4):
     channels: that it has.
     """
     draw = whole_numbers(1)
-    return Program(
+    return program_of_operations(
         (
             Convolution("stem", 0, 1, draw(3, 3, 3, 4), draw(4)),
             *operations,

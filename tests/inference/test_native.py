@@ -16,7 +16,6 @@ from dynet_jax.inference.program import (
     Mean,
     Normalization,
     Predictor,
-    Program,
 )
 from tests.inference.networks import assert_same
 from tests.inference.operations import (
@@ -150,17 +149,6 @@ VECTORS = {
 @pytest.mark.parametrize("case", VECTORS)
 def test_vectors_with_maps(case, arithmetic):
     check(after_a_stem(POOLED, *VECTORS[case]()), arithmetic, tolerance=rounded(arithmetic))
-
-
-@in_both
-def test_a_linear_layer_at_every_position(arithmetic):
-    """Which is what a pointwise convolution computes."""
-    kernel, bias = whole_numbers()(4, 6), whole_numbers()(6)
-    stem, _, *rest = after_a_stem(Dense("linear", 1, 2, kernel, bias, "relu"), channels=6).operations
-    linear = Program((stem, Dense("linear", 1, 2, kernel, bias, "relu"), *rest), 99)
-    pointwise = Program((stem, Convolution("linear", 1, 2, kernel[None, None], bias, activation="relu"), *rest), 99)
-    wanted = in_float64(pointwise, pixels(2, 9, 12) - 1.0)
-    assert_same(engine(linear, arithmetic)(pixels(2, 9, 12)), wanted, 1e-5)
 
 
 def halved(*after):

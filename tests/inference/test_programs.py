@@ -49,6 +49,7 @@ def test_every_network_natively(name, threads):
 
 SOFTMAX = dynet_jax.CoefficientSpec(group_size=3, activation="softmax", hidden_features=4)
 PREDICTORS = {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "min_hidden_features": 3}
+LIMITED = {"pooled_limit": 0.5}  # of networks with random statistics, which most pooled features exceed
 
 
 @pytest.mark.parametrize("runtime", ["jax", pytest.param("native", marks=needs_compiler)])
@@ -58,6 +59,15 @@ def test_every_option_of_predictors(name, runtime):
     assert not {operation.name for operation in program.operations if "predictor/norm" in operation.name}
     inference = InferenceModel(program, Preprocessing(SIZE, SIZE, **PIXELS), NAMES, runtime=runtime)
     assert_same(inference.logits(images(3, 65, 96)), expected(name, 3, 65, 96, **PREDICTORS))
+
+
+@pytest.mark.parametrize("runtime", ["jax", pytest.param("native", marks=needs_compiler)])
+@pytest.mark.parametrize("name", ["dy_mobile", "dy_cnn_resnet18"])
+def test_limits_of_pooled_features(name, runtime):
+    _, _, program = network(name, **LIMITED)
+    inference = InferenceModel(program, Preprocessing(SIZE, SIZE, **PIXELS), NAMES, runtime=runtime)
+    assert_same(inference.logits(images(3, 65, 96)), expected(name, 3, 65, 96, **LIMITED))
+    assert np.abs(expected(name, 3, 65, 96, **LIMITED) - expected(name, 3, 65, 96)).max() > 1e-2
 
 
 @needs_compiler

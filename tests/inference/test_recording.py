@@ -13,11 +13,21 @@ import dynet_jax
 from dynet_jax.errors import UserError
 from dynet_jax.export.onnx import program_to_onnx
 from dynet_jax.inference import InferenceModel, Preprocessing, program_of
-from dynet_jax.inference.program import Channels, Convolution, Dense, MaxPool, Program
-from dynet_jax.layers import CoefficientPredictor, CoefficientSpec, DynamicConv, channel_shuffle, max_pool, spatial_mean
+from dynet_jax.inference.program import Channels, Convolution, Dense, MaxPool
+from dynet_jax.layers import (
+    CoefficientPredictor,
+    CoefficientSpec,
+    DynamicConv,
+    activate,
+    channel_shuffle,
+    max_pool,
+    spatial_mean,
+)
+from dynet_jax.ops.maps import ACTIVATIONS
 from tests.export.test_onnx import in_runtime
 from tests.export.test_onnx import logits as onnx_logits
 from tests.inference.networks import assert_same, images
+from tests.inference.operations import program_of_operations
 
 UNIT = Preprocessing(16, 16, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 SHAPES = ((2, 19, 18), (1, 17, 8), (3, 16, 3))  # of batches; also as many images as columns, columns as channels
@@ -89,6 +99,16 @@ def shared(x):
     return nn.relu(y + x) + y
 
 
+def every_activation(x):
+    """By the functions of Flax and of JAX, in a function of one's own, and by this package's."""
+    own = jax.jit(lambda x: jax.nn.silu(x))
+    for function in (jax.nn.relu6, nn.swish, nn.hard_swish, nn.sigmoid, jax.nn.hard_sigmoid, own):
+        x = function(conv()(x))
+    for name in ACTIVATIONS:
+        x = activate(conv()(x), name)
+    return activate(x, None)
+
+
 @jax.jit
 def silu(x):
     """Not that of `jax.nn`."""
@@ -131,6 +151,7 @@ RIGHT = {
     "another float and back": (lambda x: x.astype(jnp.float16).astype(jnp.float32),),
     "strides of columns alone": (lambda x: nn.Conv(8, (3, 3), strides=(1, 2))(x),),
     "checkpointed": (lambda x: jax.checkpoint(nn.relu)(x),),
+    "every activation": (every_activation,),
 }
 # What the engine says it cannot do.
 NOT_NATIVE = {"one channel for all"}
@@ -139,6 +160,7 @@ NOT_NATIVE = {"one channel for all"}
 @pytest.mark.parametrize("case", RIGHT)
 def test_recorded_right(case):
     model, variables, program = recorded(Around(*RIGHT[case]))
+    assert program_of_operations(program.operations, program.result).values.items() <= program.values.items()
     runtimes = [InferenceModel(program, UNIT, runtime="jax").logits]
     session = in_runtime(program_to_onnx(program, mean=UNIT.mean, std=UNIT.std, image_size=16))
     runtimes.append(lambda x: onnx_logits(session, x))
@@ -307,6 +329,12 @@ def test_a_diverged_network_does_not_look_healthy(layer, path, value):
         ).all()
 
 
+def test_activations_are_operations():
+    wanted = ["relu", "relu6", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "silu", *ACTIVATIONS]
+    program = recorded(Around(every_activation))[2]
+    assert [op.activation for op in program.operations if isinstance(op, Convolution)] == wanted
+
+
 def test_what_folding_leaves():
     """BatchNorm of a vector goes into the layer before it; a vector is added by itself."""
     head = recorded(Around(*RIGHT["BatchNorm in the head"]))[2].operations
@@ -316,12 +344,9 @@ def test_what_folding_leaves():
     assert [op.residual for op in residual if isinstance(op, Convolution)] == [None, None]
 
 
-def test_what_programs_know_of_values():
+def test_strides_of_pooling():
     pool, part = MaxPool("pool", 0, 1, 3, 2, "SAME"), Channels("part", (1,), 2, 1, 3)
-    program = Program((pool, part), 2)
-    assert program.channels == {0: 3, 1: 3, 2: 2}
-    assert program.vectors == frozenset()
-    assert program.strides == (2, 2)
+    assert program_of_operations((pool, part), 2).strides == (2, 2)
 
 
 def around_predictor(norm):

@@ -137,6 +137,33 @@ def test_predictor_with_normalised_features():
     chex.assert_trees_all_close(predictor.apply(variables, x), (expected,), rtol=1e-4)
 
 
+def test_predictor_with_limited_features():
+    """In training nothing is clipped and the statistics follow the batch; in evaluation they are the limits."""
+    x, momentum = normal(5, 6, 8), 0.8
+    evaluation = functools.partial(nn.BatchNorm, use_running_average=True, momentum=momentum)
+    spec = CoefficientSpec(4, pooled_limit=1.5)
+    predictor = CoefficientPredictor(features=(3,), spec=spec, norm=evaluation)
+    with pytest.raises(ValueError, match="pooled_limit needs a BatchNorm; give norm="):
+        predictor.clone(norm=None).init(jax.random.key(0), x)
+    variables = init(predictor, x)
+    assert variables["params"].keys() == {"coefficients"}  # the BatchNorm itself is not there
+    params, pooled = variables["params"], x.mean(1)
+    mean, var = normal(8), np.abs(normal(8)) / 20
+    variables = {"params": params, "batch_stats": {"limit": {"mean": mean, "var": var}}}
+    training = predictor.clone(norm=functools.partial(evaluation, use_running_average=False))
+    found, changed = training.apply(variables, x, mutable=["batch_stats"])
+    expected = sigmoid(dense(params["coefficients"], pooled)).reshape(5, 4, 3)
+    chex.assert_trees_all_close(found, (expected,), rtol=1e-4)
+    limit = changed["batch_stats"]["limit"]
+    chex.assert_trees_all_close(limit["mean"], 0.8 * mean + 0.2 * pooled.mean(0), rtol=1e-4)
+    chex.assert_trees_all_close(limit["var"], 0.8 * var + 0.2 * pooled.var(0), rtol=1e-4)
+    clipped = np.minimum(np.maximum(pooled, mean - 1.5 * np.sqrt(var)), mean + 1.5 * np.sqrt(var))
+    assert (clipped != pooled).any()
+    assert (clipped == pooled).any()
+    expected = sigmoid(dense(params["coefficients"], clipped)).reshape(5, 4, 3)
+    chex.assert_trees_all_close(predictor.apply(variables, x), (expected,), rtol=1e-4)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_an_annealed_predictor_has_the_temperature_of_its_variables(activation):
     x = normal(2, 4, 5, 8)

@@ -240,6 +240,7 @@ def test_the_predictor_of_every_dynamic_network_can_be_changed(name):
         ({"hidden_divisor": None, "min_hidden_features": 8}, "min_hidden_features=8 is the width of a hidden layer"),
         ({"min_hidden_features": 0}, "min_hidden_features must be a positive int"),
         ({"normalize_pooled": 1}, "normalize_pooled must be True or False"),
+        ({"pooled_limit": 0.0}, "pooled_limit must be a positive number of standard deviations"),
         ({"annealed": "yes"}, "annealed must be True or False"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"group_size": True}, "group_size must be a positive int"),
@@ -250,7 +251,9 @@ def test_options_of_predictors_are_checked(options, message):
         create_model("dy_resnet18", **options)
 
 
-@pytest.mark.parametrize("option", ["hidden_divisor", "min_hidden_features", "temperature", "normalize_pooled"])
+@pytest.mark.parametrize(
+    "option", ["hidden_divisor", "min_hidden_features", "temperature", "normalize_pooled", "pooled_limit"]
+)
 def test_a_static_network_has_no_predictor(option):
     with pytest.raises(UserError, match=f"fix_resnet18 has no argument '{option}'"):
         create_model("fix_resnet18", **{option: 1})

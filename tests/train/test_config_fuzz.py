@@ -34,7 +34,7 @@ def _stop_before_training(monkeypatch):
     def stop(*arguments):
         raise Reached
 
-    monkeypatch.setattr(loop, "_Session", stop)
+    monkeypatch.setattr(loop, "Session", stop)
 
 
 def outcome(arguments, capsys) -> str:

@@ -18,9 +18,15 @@ def clock(monkeypatch):
     return Clock
 
 
+def started(out, step=0, **options):
+    line = Progress(**options, out=out)
+    line.start(step)
+    return line
+
+
 def test_line(clock):
     out = io.StringIO()
-    line = Progress(total_steps=330, start_step=0, batch_size=128, out=out)
+    line = started(out, total_steps=330, batch_size=128)
     clock.now += 30.0
     rate = line.report(120, loss=0.7123, accuracy="top-1 93.1", learning_rate=0.05)
     assert rate == pytest.approx(120 * 128 / 30)
@@ -30,7 +36,7 @@ def test_line(clock):
 
 def test_rate_is_of_the_last_steps_and_eta_of_all(clock):
     out = io.StringIO()
-    line = Progress(total_steps=100, start_step=0, batch_size=10, out=out)
+    line = started(out, total_steps=100, batch_size=10)
     clock.now += 10.0
     assert line.report(10, 1.0, "", 0.1) == pytest.approx(10.0)
     clock.now += 30.0
@@ -40,7 +46,7 @@ def test_rate_is_of_the_last_steps_and_eta_of_all(clock):
 
 def test_a_resumed_run_counts_its_own_steps(clock):
     out = io.StringIO()
-    line = Progress(total_steps=1100, start_step=1000, batch_size=10, out=out)
+    line = started(out, 1000, total_steps=1100, batch_size=10)
     clock.now += 5.0
     assert line.report(1050, 1.0, "", 0.1) == pytest.approx(100.0)
     assert out.getvalue().startswith("step 1050/1100 95.5% |")
@@ -48,19 +54,18 @@ def test_a_resumed_run_counts_its_own_steps(clock):
 
 
 def test_compilation_and_evaluation_do_not_count(clock):
-    line = Progress(total_steps=40, start_step=0, batch_size=1, out=io.StringIO())
+    line = Progress(total_steps=40, batch_size=1, out=io.StringIO())
     clock.now += 60.0  # compiling
-    line.restart()
+    line.start(0)
     clock.now += 5.0
-    line.pause()
-    clock.now += 1000.0  # evaluating
-    line.resume()
+    with line.paused():
+        clock.now += 1000.0  # evaluating
     clock.now += 5.0
     assert line.report(20, 1.0, "", 0.1) == pytest.approx(2.0)
 
 
 def test_it_prints_to_the_terminal_by_default(clock, capsys):
-    Progress(10, 0, 1).say("hello")
+    Progress(10, 1).say("hello")
     assert capsys.readouterr().out == "hello\n"
 
 

@@ -101,10 +101,10 @@ int32_t dynet_convolution(Engine* engine, const ConvolutionArguments* a) {
   });
 }
 
-// hidden may be null.
+// hidden may be null, and so may limits: c_in least means, then c_in greatest.
 int32_t dynet_predictor(Engine* engine, int32_t x, const int32_t* ys, const int32_t* features, int32_t count,
                         int32_t group_size, int32_t softmax, const LinearArguments* hidden,
-                        const LinearArguments* output) {
+                        const LinearArguments* output, const float* limits) {
   return status_of([&] {
     auto predictor = add<Predictor>(engine, &x, 1, ys[count - 1]);
     predictor->outputs.assign(ys, ys + count);
@@ -112,6 +112,8 @@ int32_t dynet_predictor(Engine* engine, int32_t x, const int32_t* ys, const int3
     predictor->features.assign(features, features + count);
     if (hidden) predictor->hidden = linear(*hidden);
     predictor->output = linear(*output);
+    int c_in = (hidden ? hidden : output)->c_in;
+    if (limits) predictor->lower.assign(limits, limits + c_in), predictor->upper.assign(limits + c_in, limits + 2 * c_in);
   });
 }
 

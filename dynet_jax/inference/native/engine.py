@@ -9,7 +9,7 @@ import numpy as np
 
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.native.library import ConvolutionArguments, LinearArguments, address, check, load
-from dynet_jax.inference.native.lower import features_of, lower
+from dynet_jax.inference.native.lower import lower
 from dynet_jax.inference.native.pack import STORAGE, pack_kernel, pack_linear
 from dynet_jax.inference.program import (
     Channels,
@@ -56,10 +56,9 @@ class Engine:
         self._made_from = options, program
         self._library = load()
         self._kept: list = []  # arrays that the engine reads
-        self._storage, self._features = storage, features_of(program)
+        self._storage = storage
         self._paired = arithmetic == "bfloat16"
         self.program = program = lower(program, paired=self._paired)
-        self._channels_of = program.channels
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
         self._engine = ctypes.c_void_p()
@@ -118,7 +117,7 @@ class Engine:
             y=op.y,
             coefficients=op.coefficients if dynamic else -1,
             residual=-1 if op.residual is None else op.residual,
-            shared=dynamic and self._features[op.coefficients] == 1,
+            shared=dynamic and self.program.values[op.coefficients].channels == 1,
             group_size=len(kernel.kernels) if dynamic else 0,
             storage=STORAGE[self._storage] if dynamic else STORAGE["float32"],
             mode=panels.mode,
@@ -135,8 +134,10 @@ class Engine:
         hidden = None if op.hidden is None else self._linear(*op.hidden)
         ys, features = self._numbers(op.ys), self._numbers(op.features)
         softmax = op.activation == "softmax"
+        limits = None if op.limits is None else self._pointer(np.stack(op.limits).astype(np.float32))
+        output = self._linear(*op.output)
         return self._library.dynet_predictor(
-            self._engine, op.x, ys, features, len(op.ys), op.group_size, softmax, hidden, self._linear(*op.output)
+            self._engine, op.x, ys, features, len(op.ys), op.group_size, softmax, hidden, output, limits
         )
 
     def _dense(self, op: Dense) -> int:
@@ -157,8 +158,8 @@ class Engine:
 
     def _channels(self, op: Channels) -> int:
         """Which input, and which of its channels, each channel of the result is."""
-        sources = [(number, c) for number, value in enumerate(op.inputs) for c in range(self._channels_of[value])]
-        sources = sources[op.start : op.stop]
+        channels = [self.program.values[value].channels for value in op.inputs]
+        sources = [(number, c) for number, count in enumerate(channels) for c in range(count)][op.start : op.stop]
         sources = sources if op.permutation is None else [sources[c] for c in op.permutation]
         numbers = self._numbers([number for source in sources for number in source])
         return self._library.dynet_channels(

@@ -38,7 +38,7 @@ FUNCTIONS = {  # what they take, after the engine but for the first two
     "dynet_has_bfloat16": (),
     "dynet_delete": (),
     "dynet_convolution": (CONVOLUTION,),
-    "dynet_predictor": (Integer, *(Pointer,) * 2, *(Integer,) * 3, *(LINEAR,) * 2),
+    "dynet_predictor": (Integer, *(Pointer,) * 2, *(Integer,) * 3, *(LINEAR,) * 2, Pointer),
     "dynet_dense": (Integer, Integer, LINEAR, Integer),
     "dynet_mean": (Integer, Integer),
     "dynet_elementwise": (Pointer, *(Integer,) * 3),

@@ -1,8 +1,12 @@
 """What the engine has not, so that it is said before anything is run, and JAX can be used instead."""
 
+from collections.abc import Mapping
+
 from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import (
+    MAP,
+    VECTOR,
     Channels,
     Convolution,
     Dense,
@@ -10,6 +14,7 @@ from dynet_jax.inference.program import (
     MaxPool,
     Operation,
     Program,
+    Value,
 )
 from dynet_jax.ops.window import fixed_padding, pool_padding
 
@@ -38,9 +43,9 @@ def check_convolution(conv: Convolution, on_vector: bool) -> None:
         raise unknown(conv, "in groups on a map of one position")
 
 
-def check_pool(pool: MaxPool, vectors: set[int]) -> None:
+def check_pool(pool: MaxPool, values: Mapping[int, Value]) -> None:
     """Raises UserError for a window that there is not."""
-    if pool.x in vectors:
+    if values[pool.x].kind == VECTOR:
         raise unknown(pool, "of a map of one position")
     padding = pool_padding(pool.padding, pool.size)
     _check_padding(pool, padding)
@@ -48,18 +53,18 @@ def check_pool(pool: MaxPool, vectors: set[int]) -> None:
         raise unknown(pool, "of windows that see nothing but padding")
 
 
-def check_channels(op: Operation, channels: dict[int, int], vectors: set[int], paired: bool) -> None:
+def check_channels(op: Operation, values: Mapping[int, Value], paired: bool) -> None:
     """Raises UserError for maps that do not go together. paired: see `lower`."""
     together = op.inputs if isinstance(op, Elementwise) else ()
     if isinstance(op, Convolution) and op.residual is not None:
         together = (op.y, op.residual)
-    if len({channels[value] for value in together}) > 1:
+    if len({values[value].channels for value in together}) > 1:
         what = op.function if isinstance(op, Elementwise) else "add"
         raise UserError(f"the native engine cannot {what} maps of different channels; use runtime='jax'")
     if isinstance(op, Channels):
-        if len({value in vectors for value in op.inputs}) > 1:
+        if len({values[value].kind for value in op.inputs}) > 1:
             raise unknown(op, "of a map and of a vector")
-        if paired and op.y not in vectors and channels[op.y] % 2:
+        if paired and values[op.y].kind == MAP and values[op.y].channels % 2:
             raise unknown(op, "that leaves an odd number of them, in bfloat16 arithmetic")
 
 

@@ -1,11 +1,15 @@
 """Rewrites a program into what the engine has: what has no positions is a vector, some activations stand alone."""
 
+import functools
+
 import numpy as np
 
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.native.limits import check_channels, check_convolution, check_pool, check_result, unknown
 from dynet_jax.inference.program import (
+    COEFFICIENTS,
     IMAGES,
+    VECTOR,
     Channels,
     Convolution,
     Dense,
@@ -15,7 +19,6 @@ from dynet_jax.inference.program import (
     Operation,
     Predictor,
     Program,
-    outputs,
 )
 
 IN_CONVOLUTIONS = (None, "relu", "relu6", "hard_swish")  # the engine has tiles for these
@@ -29,59 +32,54 @@ def lower(program: Program, *, paired: bool = False) -> Program:
     lowering = _Lowering(program, paired)
     for operation in program.operations:
         lowering.add(operation)
-    lowered = program._replace(operations=tuple(lowering.operations))
+    lowered = program._replace(operations=tuple(lowering.operations), values=lowering.values)
     check_result(lowered)
-    channels = lowered.channels
     for operation in lowered.operations:
-        check_channels(operation, channels, lowering.vectors, paired)
+        check_channels(operation, lowered.values, paired)
     return lowered
 
 
 class _Lowering:
-    """Operations, as they are taken over one by one, and which of their values are vectors."""
+    """Operations, as they are taken over one by one, and what their values are."""
 
     def __init__(self, program: Program, paired: bool):
         self.operations: list[Operation] = []
-        self.vectors: set[int] = set()  # values without positions
-        self._coefficients = features_of(program).keys()
-        self._free = 1 + max(value for operation in program.operations for value in outputs(operation))
+        self.values = dict(program.values)
         self._paired = paired
+
+    def _is(self, kind: str, value: int) -> bool:
+        return self.values[value].kind == kind
 
     def add(self, op: Operation) -> None:
         coefficients = getattr(op, "coefficients", None)
-        if any(value in self._coefficients for value in op.inputs if value != coefficients):
+        if any(self._is(COEFFICIENTS, value) for value in op.inputs if value != coefficients):
             raise unknown(op, "of coefficients")
-        if coefficients is not None and coefficients not in self._coefficients:
+        if coefficients is not None and not self._is(COEFFICIENTS, coefficients):
             raise unknown(op, "by coefficients that are not a predictor's")
-        if isinstance(op, Dense) and op.x not in self.vectors:  # at every position
-            op = Convolution(op.name, op.x, op.y, op.kernel[None, None], op.bias, activation=op.activation)
         if isinstance(op, Convolution):
             return self._convolution(op)
         if isinstance(op, Elementwise):
-            maps_first = sorted(op.inputs, key=self.vectors.__contains__)
+            maps_first = sorted(op.inputs, key=functools.partial(self._is, VECTOR))
             op = op._replace(inputs=tuple(maps_first))
         elif isinstance(op, Mean):
             op = op._replace(keep_positions=False)
         elif isinstance(op, MaxPool):
-            check_pool(op, self.vectors)
+            check_pool(op, self.values)
         elif not isinstance(op, Channels | Predictor | Dense):
             raise unknown(op)
-        self._append(op)
-
-    def _append(self, op: Operation) -> None:
         self.operations.append(op)
-        if isinstance(op, Mean | Dense) or set(op.inputs) <= self.vectors:
-            self.vectors.update(outputs(op))
 
     def _convolution(self, conv: Convolution) -> None:
         """A convolution, or what it is on a vector, and then what of it stands alone."""
-        on_vector = conv.x in self.vectors
-        residual_apart = conv.residual is not None and (on_vector or conv.residual in self.vectors)
+        on_vector = self._is(VECTOR, conv.x)
+        residual_apart = conv.residual is not None and (on_vector or self._is(VECTOR, conv.residual))
         here = not residual_apart and (on_vector or conv.activation in IN_CONVOLUTIONS)
         steps = [("add", conv.residual)] if residual_apart else []
         steps += [] if here or conv.activation is None else [(conv.activation,)]
-        results = [*range(self._free, self._free + len(steps)), conv.y]
-        self._free += len(steps)
+        free = 1 + max(self.values)
+        results = [*range(free, free + len(steps)), conv.y]
+        self.values |= dict.fromkeys(results, self.values[conv.y])
+        self.values[results[0]] = self.values[conv.y]._replace(kind=self.values[conv.x].kind)
         own = conv._replace(
             y=results[0],
             residual=None if residual_apart else conv.residual,
@@ -89,9 +87,9 @@ class _Lowering:
         )
         check_convolution(own, on_vector)
         if on_vector:
-            self._append(Dense(own.name, own.x, own.y, own.kernel[0, 0], own.bias, own.activation))
+            self.operations.append(Dense(own.name, own.x, own.y, own.kernel[0, 0], own.bias, own.activation))
         else:
-            self._append(_for_pairs(own) if self._paired else own)
+            self.operations.append(_for_pairs(own) if self._paired else own)
         for (function, *others), x, y in zip(steps, results, results[1:]):
             self.add(Elementwise(conv.name, (x, *others), y, function))
 
@@ -108,9 +106,3 @@ def _for_pairs(conv: Convolution) -> Convolution:
     if c_out % 2 or (not depthwise and (inputs % 2 or per_group % 2)):
         raise unknown(conv, "of odd numbers of channels in bfloat16 arithmetic")
     return conv._replace(kernel=kernel)
-
-
-def features_of(program: Program) -> dict[int, int]:
-    """How many coefficients per kernel each value of a predictor has."""
-    predictors = (operation for operation in program.operations if isinstance(operation, Predictor))
-    return {y: features for predictor in predictors for y, features in zip(predictor.ys, predictor.features)}

@@ -83,6 +83,7 @@ struct Predictor : Operation {
   int x;
   Linear hidden, output;  // hidden may have no weights
   int group_size, softmax;
+  std::vector<float> lower, upper;  // limits of the means, or empty
   std::vector<int> features;
   std::vector<const Convolution*> convolutions;
 
@@ -96,6 +97,7 @@ struct Predictor : Operation {
     std::vector<float> mean(context.values[x].channels), inside(hidden.c_out), logits(output.c_out);
     const float* from = mean.data();
     mean_of_planes(pool, context.values[x], mean.data());
+    for (size_t c = 0; c < lower.size(); c++) mean[c] = std::min(std::max(mean[c], lower[c]), upper[c]);
     if (hidden.weights) {
       hidden.run(pool, from, inside.data(), RELU);
       from = inside.data();
