@@ -1,13 +1,7 @@
-"""What the benchmarks show: progress, numbers, and lines of Markdown. Of the standard library alone, as PyTorch's side
-shows it too."""
+"""What the benchmarks show: numbers, and lines of Markdown."""
 
 import math
-import sys
 from collections.abc import Iterator
-
-
-def progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def table_head(*words: str, numbers: list[str]) -> Iterator[str]:

@@ -24,11 +24,12 @@ import jax
 
 from benchmarks.arguments import make_parser, output_file, positive
 from benchmarks.compiling import JOBS
-from benchmarks.console import progress
 from benchmarks.correctness_cases import FormCase, NetworkCase, check_together, form_cases, network_cases
-from benchmarks.records import Deadline, Records
 from dynet_jax import list_models
 from dynet_jax.analysis.table import Table
+from dynet_jax.console import say
+from dynet_jax.measure.failures import Deadline
+from dynet_jax.measure.records import Records
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     for group in groups:
         if deadline.passed:
             break
-        progress(f"[{len(records.rows)}/{total}] after {options.limit - deadline.left:.0f} s")
+        say(f"[{len(records.rows)}/{total}] after {options.limit - deadline.left:.0f} s")
         for row in check_together(group, device, cpu, options.jobs):
             records.add(**row)
     if records.rows:

@@ -13,8 +13,8 @@ import optax
 from benchmarks.compiling import compile_all
 from benchmarks.forms import FORMS, STATIC, form_function
 from benchmarks.layers import Layer, layer_inputs, operands_of
-from benchmarks.records import first_line
 from dynet_jax import create_model, list_models
+from dynet_jax.measure.failures import what_failed
 from dynet_jax.ops.backend import tracing_for
 from tests.models.smallest import random_variables
 
@@ -151,7 +151,7 @@ def check_together(cases: list[Case], device, cpu, jobs: int) -> Iterator[dict]:
         wanted, result, alike = expected[case.reference], results[case], rounded.get(case)
         failure = next((value for value in (wanted, result, alike) if isinstance(value, Exception)), None)
         if failure is not None:
-            yield row | {"error": None, "tolerance": case.tolerance, "passed": False, "failure": first_line(failure)}
+            yield row | {"error": None, "tolerance": case.tolerance, "passed": False, "failure": what_failed(failure)}
             continue
         errors = case.errors(result, wanted)
         tolerances = dict.fromkeys(errors, case.tolerance)

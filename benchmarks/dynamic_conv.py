@@ -20,7 +20,7 @@ the same version of jax; a form that is timed later than others of its layer has
 an error is kept, too: delete it to have the form tried again. Layers that several networks share are timed once.
 
 A cell is the median time of a call in milliseconds and, in brackets, its ratio to the first form. Compilation is
-excluded. The forms of a layer take turns (A B C A B C ...), so that a drift of the machine's speed meets all of them.
+excluded. The forms of a layer take turns (A B C, C B A, ...), so that a drift of the machine's speed meets all of them.
 "~" marks the only run of a form that exceeds --once-above; "failed", a form that did not compile or run; "-", one that
 is the same as another for that layer. The gradient is that of the sum of squares of the output, in all inputs of the
 form. The first line says how long a call of an empty program takes: layers that come near it are not measured.

@@ -1,7 +1,7 @@
 """The loaders that `benchmarks.input_pipeline` compares: files -> batches of cropped images, without end.
 
-As a program (started by the benchmark, pinned to one core): reads a number of batches per line of its input, and
-answers each with two numbers: the seconds that passed, and those of the processor that this process used.
+As a program (started by the benchmark, pinned to one core) it is asked for a number of {"batches": N}, and answers
+with two numbers: the seconds that passed, and those of the processor that this process used.
 """
 
 import itertools
@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from dynet_jax.measure.serve import serve
+from dynet_jax.measure.turns import timed
 
 IMAGENET = 1_281_167
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -160,14 +163,15 @@ def main(name: str, folder: str, batch: str, size: str) -> None:
     from dynet_jax.data.files import list_images
 
     files = list_images(Path(folder))
-    for line in sys.stdin:
+
+    def answer(question: dict) -> list[float]:
         batches = LOADERS[name](files, int(batch), int(size))
         next(batches)  # what reads ahead has as much under way after this as after the last batch
-        start, used = time.perf_counter(), time.process_time()
-        for _ in range(int(line)):
-            next(batches)
-        print(time.perf_counter() - start, time.process_time() - used, flush=True)
-        del batches
+        used = time.process_time()
+        seconds = question["batches"] * timed(lambda: next(batches), question["batches"])
+        return [seconds, time.process_time() - used]
+
+    serve(answer)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,34 @@
 """Images per second and core of this project's input pipeline, beside tf.data and Pillow, on the same files.
 
 Every loader has a process of its own, pinned to one and the same core before it imports anything, so that its threads
-share that core and the figure is one per core. The loaders take turns (A B C A B C ...) and wait while another one
+share that core and the figure is one per core. The loaders take turns (A B C, C B A, ...) and wait while another one
 works, so that a drift of the machine's speed meets all of them. A run reads `--images` images; what it reads ahead is
 the same before and after. Files come from the page cache. The table has medians of `--repeats` runs: by the clock, and
 by the processor time that the loader's process used, which other programs on the machine disturb less.
 """
 
 import argparse
+import functools
 import math
 import os
 import platform
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.arguments import make_parser, names, output_file, positive
-from benchmarks.console import progress, table_head, table_row, three_digits
+from benchmarks.console import table_head, table_row, three_digits
 from benchmarks.input_loaders import LOADERS
+from dynet_jax.console import say
 from dynet_jax.data.files import list_images
+from dynet_jax.measure.turns import Turns
+from dynet_jax.measure.worker import Worker, Workers
 
 EXAMPLE = "example: python -m benchmarks.input_pipeline ~/imagenet/val --repeats 9 --markdown table.md"
 BASELINE = "decode and crop"
-# Pin the process, then become the loaders' program.
-PINNED = "import os, runpy, sys; os.sched_setaffinity(0, {int(sys.argv.pop(1))}); " + (
-    "runpy.run_module('benchmarks.input_loaders', run_name='__main__', alter_sys=True)"
-)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,43 +71,25 @@ class Rates(NamedTuple):
 def measure(options: argparse.Namespace) -> dict[str, Rates]:
     """By loader; without runs for one that does not work here."""
     batches = math.ceil(options.images / options.batch)
-    arguments = [str(options.folder), str(options.batch), str(options.image_size)]
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", PINNED, str(options.core), name, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if name.startswith("tf.data") else None,  # it has much to say when it starts
-            text=True,
-        )
-        for name in options.loaders
-    }
-    rates = {name: Rates([], []) for name in processes}
-    try:
-        for repeat in range(options.repeats + 1):
-            progress(f"run {repeat} of {options.repeats}" if repeat else "warming up")
-            for name, process in processes.items():
-                seconds = _run(process, batches)
-                if seconds is None:
-                    progress(f"  {name} does not work here")
-                elif repeat:
-                    for runs, value in zip(rates[name], seconds):
-                        runs.append(batches * options.batch / value)
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
-    return rates
+    images, used = batches * options.batch, {name: [] for name in options.loaders}
+
+    def run(name: str) -> float:
+        seconds, of_processor = workers.ask(name, {"batches": batches})
+        used[name].append(of_processor)
+        return seconds
+
+    turns, samples = Turns(say=say), {name: functools.partial(run, name) for name in options.loaders}
+    with Workers(lambda name: _start(name, options)) as workers:
+        said = ["warmed up", *(f"run {number + 1} of {options.repeats}" for number in range(options.repeats))]
+        turns.take(samples, len(said), after=lambda number: say(said[number]))
+    found = {name: (turns.times(name)[1:], used[name][1:]) for name in options.loaders}
+    return {name: Rates(*([images / seconds for seconds in kind] for kind in both)) for name, both in found.items()}
 
 
-def _run(process: subprocess.Popen, batches: int) -> list[float] | None:
-    """Seconds passed and used; None if the process has ended."""
-    try:
-        process.stdin.write(f"{batches}\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        return None
-    return [float(word) for word in process.stdout.readline().split()] or None
+def _start(name: str, options: argparse.Namespace) -> Worker:
+    arguments = [name, str(options.folder), str(options.batch), str(options.image_size)]
+    quiet = subprocess.DEVNULL if name.startswith("tf.data") else None  # it has much to say when it starts
+    return Worker("benchmarks.input_loaders", arguments, cores=[options.core], stderr=quiet)
 
 
 def table(options: argparse.Namespace, rates: dict[str, Rates]) -> Iterator[str]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.arguments import make_parser
-from benchmarks.console import progress
 from dynet_jax.cli.parsing import FAILED, report_mistakes
 from dynet_jax.config.load import flatten_whole, load_config
+from dynet_jax.console import say
 from dynet_jax.errors import UserError
 from dynet_jax.models.registry import create_model, is_dynamic
 from dynet_jax.predict import evaluate_workdir
@@ -90,7 +90,7 @@ def keep(workdir: Path, variant: str) -> KeptRun:
     file, changes = _difference(config, variant)
     held = {}
     for how in (None, *(HELD if is_dynamic(create_model(**config.model.to_dict())) else ())):
-        progress(f"{workdir.name}: evaluating, coefficients {how or 'as predicted'} ...")
+        say(f"{workdir.name}: evaluating, coefficients {how or 'as predicted'} ...")
         values = evaluate_workdir(workdir, coefficients=how)
         held[how or "own"] = {key: _short(values[key]) for key in ("top1", "loss")}
     train = [{"step": row["step"], **_of_row(row)} for row in rows["train"]]
@@ -147,10 +147,10 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             write_whole(file, json.dumps(keep(workdir, options.variant)._asdict()))
         except UserError as error:
-            progress(f"not kept: {error}")
+            say(f"not kept: {error}")
             failed = FAILED
         else:
-            progress(f"kept {file}")
+            say(f"kept {file}")
     return failed
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import jax
 
-from benchmarks.console import progress, table_head, table_row, three_digits
+from benchmarks.console import table_head, table_row, three_digits
 from benchmarks.layers import PASSES, Layer, layers_of
-from benchmarks.records import Deadline, Records
 from benchmarks.timing import Timing
-from benchmarks.workers import Ended, OutOfTime, Workers
+from dynet_jax.console import say
+from dynet_jax.measure.failures import Deadline, Ended, OutOfTime, Raised
+from dynet_jax.measure.records import Records
+from dynet_jax.measure.worker import Workers
 
 MODULE = "benchmarks.layer_timing"
 KEY = ("layer", "batch", "pass", "form", "dtype", "jax", "device")  # a layer's name has all that its time depends on
@@ -23,7 +25,7 @@ def layer_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str
     """Lines of Markdown, the table when all is done; two rows per distinct layer and batch: forward and gradient."""
     jax.config.update("jax_platforms", "cpu")  # for the shapes of networks; the device is the other process's
     deadline = Deadline(arguments.limit)
-    workers = Workers(arguments.case_limit, deadline)
+    workers = Workers(limit=arguments.case_limit, deadline=deadline)
     try:
         layers = layers_of(arguments.networks, arguments.width, arguments.image_size)
         table = Layers(arguments, workers, deadline)
@@ -58,13 +60,13 @@ class Layers:
         for index, (layer, batch) in enumerate(cases, start=1):
             missing = [form for form in forms if layer.has(form) and not self._is_known(layer, batch, form)]
             elapsed = self.arguments.limit - self._deadline.left
-            progress(f"[{index}/{len(cases)}] after {elapsed:.0f} s: {layer}, batch {batch}: {len(missing)} forms")
+            say(f"[{index}/{len(cases)}] after {elapsed:.0f} s: {layer}, batch {batch}: {len(missing)} forms")
             try:
                 if missing:
                     self._time(layer, batch, missing)
             except OutOfTime:
                 left_out = len(cases) - index + 1
-                progress(f"the limit of {self.arguments.limit:.0f} s: {left_out} of {len(cases)} cases left out")
+                say(f"the limit of {self.arguments.limit:.0f} s: {left_out} of {len(cases)} cases left out")
                 break
 
     def _time(self, layer: Layer, batch: int, forms: list[str]) -> None:
@@ -74,16 +76,17 @@ class Layers:
         question = {"do": "time", "layer": layer, "batch": batch, "forms": forms, "left": left}
         question |= {name: getattr(self.arguments, name) for name in names}
         try:
-            answer = self._workers.ask(MODULE, question, self.arguments.case_limit * len(forms))
+            rows = self._workers.ask(MODULE, question, self.arguments.case_limit * len(forms))
+        except Raised as error:  # the inputs, say, do not fit into memory: those of other layers do
+            rows = _failed(forms, error)
         except Ended as error:
             if len(forms) > 1:
-                progress(f"  together they ended the process ({error}): one by one then")
+                say(f"  together they ended the process ({error}): one by one then")
                 for form in forms:
                     self._time(layer, batch, [form])
                 return
-            answer = {"error": str(error)}
-        failed = [{"pass": w, "form": f, "error": answer.get("error")} for w, f in itertools.product(PASSES, forms)]
-        for row in answer.get("rows", failed):
+            rows = _failed(forms, error)
+        for row in rows:
             self._records.add(**self._place(layer, batch, row["pass"], row["form"]), **_without_place(row))
 
     def cells(self, layer: Layer, batch: int, which: str, forms: list[str]) -> list[str]:
@@ -109,6 +112,10 @@ class Layers:
     def _place(self, layer: Layer, batch: int, which: str, form: str) -> dict:
         place = {"layer": str(layer), "batch": batch, "pass": which, "form": form, "dtype": self.arguments.dtype}
         return place | {name: self._machine[name] for name in ("jax", "device")}
+
+
+def _failed(forms: list[str], error: Exception) -> list[dict]:
+    return [{"pass": which, "form": form, "error": str(error)} for which, form in itertools.product(PASSES, forms)]
 
 
 def _without_place(row: dict) -> dict:

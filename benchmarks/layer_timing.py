@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterator
 
@@ -12,9 +11,9 @@ import jax.numpy as jnp
 from benchmarks.compiling import compile_all, split_failures
 from benchmarks.forms import STATIC
 from benchmarks.layers import PASSES, Layer, largest_error, layer_function, layer_inputs, operands_of
-from benchmarks.records import Deadline, first_line
 from benchmarks.timing import time_in_turns
-from benchmarks.worker import serve
+from dynet_jax.measure.failures import Deadline, what_failed
+from dynet_jax.measure.serve import serve
 
 # A form's largest error over the reference's largest entry. GPUs may round float32 factors to 10 bits.
 TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
@@ -50,15 +49,11 @@ def time_layer(
         timings = time_in_turns(calls, repeats, once_above, deadline)
         for form in forms:
             if form in errors:
-                yield {"pass": which, "form": form, "error": first_line(errors[form])}
+                yield {"pass": which, "form": form, "error": what_failed(errors[form])}
             elif form in timings:
-                yield {"pass": which, "form": form, **_found(timings[form])}
-
-
-def _found(timing) -> dict:
-    if math.isnan(timing.seconds):
-        return {"error": "failed while it was timed"}
-    return {"ms": 1000 * timing.seconds, "single": timing.single}
+                seconds, single, _, error = timings[form]
+                found = {"error": error} if error else {"ms": 1000 * seconds, "single": single}
+                yield {"pass": which, "form": form, **found}
 
 
 def _compiled(layer: Layer, forms: list[str], inputs) -> tuple[dict, dict]:
@@ -91,15 +86,12 @@ def check(call: Callable, expected, dtype: str) -> None:
         raise ValueError(f"wrong: largest relative error {error:.2g}")
 
 
-def answer(question: dict) -> dict:
+def answer(question: dict) -> dict | list[dict]:
     """{"do": "describe"} or {"do": "time", ...}, the arguments of `time_layer` with the seconds that are left."""
     if question.pop("do") == "describe":
         return describe()
     layer, deadline = Layer(*question.pop("layer")), Deadline(question.pop("left"))
-    try:
-        return {"rows": list(time_layer(layer, deadline=deadline, **question))}
-    except Exception as error:  # the inputs, say, do not fit into memory: other layers do
-        return {"error": first_line(error)}
+    return list(time_layer(layer, deadline=deadline, **question))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ blank images, and prints the median of the ratios of neighbouring turns.
 """
 
 import contextlib
-import statistics
+import functools
 import sys
 from collections.abc import Callable
 from unittest import mock
@@ -15,10 +15,10 @@ from unittest import mock
 import jax
 
 from benchmarks.arguments import make_parser, positive
-from benchmarks.console import progress
-from benchmarks.timing import timed
 from dynet_jax.cli.parsing import overrides, report_mistakes
 from dynet_jax.config.load import check_config, load_config, override
+from dynet_jax.console import say
+from dynet_jax.measure.turns import Turns, quartiles, timed
 from dynet_jax.train import step as training
 from dynet_jax.train.compilation import steps_and_arguments
 from dynet_jax.train.distributed import make_layout, to_devices
@@ -47,17 +47,20 @@ def compiled_step(run: Run, *, measured: bool) -> Callable:
     return call
 
 
-def ratios(run: Run, turns: int) -> list[float]:
+def ratios(run: Run, rounds: int) -> list[float]:
     """Seconds of the measured step over those of the other, of neighbouring turns."""
-    measured, plain = (compiled_step(run, measured=measured) for measured in (True, False))
-    timed(measured, 3), timed(plain, 3)
-    pairs = []
-    for turn in range(turns):
-        first, second = (measured, plain) if turn % 2 else (plain, measured)
-        seconds = {first: timed(first, 3), second: timed(second, 3)}
-        pairs.append(seconds[measured] / seconds[plain])
-        progress(f"turn {turn + 1} of {turns}: {1000 * seconds[plain]:.1f} ms, ratio {pairs[-1]:.4f}")
-    return pairs
+    calls = {name: compiled_step(run, measured=name == "measured") for name in ("plain", "measured")}
+    samples = {name: functools.partial(timed, call, 3) for name, call in calls.items()}
+    for sample in samples.values():
+        sample()  # what is allocated or tuned at the first steps
+    turns = Turns(say=say)
+
+    def after(number: int) -> None:
+        milliseconds, ratio = 1000 * turns.seconds["plain"][number], turns.ratios("measured", "plain")[-1]
+        say(f"turn {number + 1} of {rounds}: {milliseconds:.1f} ms, ratio {ratio:.4f}")
+
+    turns.take(samples, rounds, after=after)
+    return turns.ratios("measured", "plain")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,8 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     check_config(config)
     layout = make_layout(config.batch_size, config.bn_batch_size, devices=jax.devices()[:1])
     found = ratios(make_run(config, 100 * config.batch_size, layout), options.turns)
-    low, _, high = statistics.quantiles(found, n=4)
-    print(f"with the measurement / without: {statistics.median(found):.4f} (quartiles {low:.4f} and {high:.4f})")
+    low, median, high = quartiles(found)
+    print(f"with the measurement / without: {median:.4f} (quartiles {low:.4f} and {high:.4f})")
     return 0
 
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.arguments import make_parser, names, output_file, positive, topologies
-from benchmarks.console import progress
-from benchmarks.records import Records
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import overrides, report_mistakes
 from dynet_jax.config.load import check_config, load_config, override
+from dynet_jax.console import say
 from dynet_jax.errors import UserError
+from dynet_jax.measure.records import Records
 from dynet_jax.tpu.chips import Slice, parse_topology
 from dynet_jax.tpu.compiler import TRAIN_EXAMPLES, compile_for
 from dynet_jax.tpu.devices import slice_devices
@@ -119,10 +119,10 @@ def all_facts(options: argparse.Namespace, changes: list[str]) -> Iterator[dict]
     _check([case for case, key in zip(wanted, keys) if known.find(key) is None], changes)
     for (config, slice), key in zip(wanted, keys):
         if known.find(key) is None:
-            progress(f"compiling {config} for {slice.name} (some minutes) ...")
+            say(f"compiling {config} for {slice.name} (some minutes) ...")
             start = time.perf_counter()
             facts = compiled(config, slice.name, changes)
-            progress(f"{config} for {slice.name}: {time.perf_counter() - start:.0f} s")
+            say(f"{config} for {slice.name}: {time.perf_counter() - start:.0f} s")
             if "error" in facts:  # not kept: it may fit after a change of this project
                 yield facts
                 continue

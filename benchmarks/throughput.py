@@ -22,10 +22,11 @@ import itertools
 import sys
 
 from benchmarks.arguments import batches, make_parser, names, output_file, positive
-from benchmarks.console import progress, table_head, table_row, three_digits
+from benchmarks.console import table_head, table_row, three_digits
 from benchmarks.throughput_cells import FAMILIES, FRAMEWORKS, PASSES, Cell
 from benchmarks.throughput_rounds import Rounds
 from dynet_jax.cli.parsing import report_mistakes
+from dynet_jax.console import say
 
 SMALL = {"batch": [4], "image_size": 32, "width": 0.1, "rounds": 2, "seconds": 0.05, "compile": "none"}
 SMALL["families"] = ["mobile"]  # two minutes on a laptop; the others take the same way
@@ -100,7 +101,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             setattr(options, key, value)
     missing = [package for package in ("torch", "timm") if importlib.util.find_spec(package) is None]
     if missing and "torch" in options.frameworks:
-        progress(f"no {' and no '.join(missing)}: PyTorch's rows are left out (`make env-gpu` installs it)")
+        say(f"no {' and no '.join(missing)}: PyTorch's rows are left out (`make env-gpu` installs it)")
         options.frameworks = [name for name in options.frameworks if name != "torch"]
         if not options.frameworks:
             parser.error("--frameworks: nothing is left to time")

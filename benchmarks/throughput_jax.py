@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.compiling import compile_all
-from benchmarks.worker import Call, Programs, serve
+from benchmarks.programs import Call, Programs
 from dynet_jax.config.load import load_config
+from dynet_jax.measure.serve import serve
 from dynet_jax.train.compilation import steps_and_arguments
 from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.setup import Run, make_run

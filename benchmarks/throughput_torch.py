@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import torch_networks
-from benchmarks.worker import Call, Programs, serve
+from benchmarks.programs import Call, Programs
+from dynet_jax.measure.serve import serve
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

@@ -1,8 +1,6 @@
-"""Honest timings in turns."""
+"""What a table shows of calls that are timed in turns."""
 
 import math
-import statistics
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.console import progress, three_digits
-from benchmarks.records import Deadline
-
-# A measurement makes as many calls as fill this time: the clock and the dispatch of one call do not count then.
-SAMPLE_SECONDS = 0.02
+from benchmarks.console import three_digits
+from dynet_jax.console import say
+from dynet_jax.measure import turns
+from dynet_jax.measure.failures import Deadline
 
 
 class Timing(NamedTuple):
@@ -23,6 +20,7 @@ class Timing(NamedTuple):
     seconds: float
     single: bool = False
     absent: bool = False
+    error: str = ""
 
     def cells(self, baseline: "Timing") -> tuple[str, str]:
         """Milliseconds, and the ratio to the baseline."""
@@ -36,45 +34,13 @@ class Timing(NamedTuple):
 def time_in_turns(
     calls: dict[str, Callable], repeats: int, limit: float, deadline: Deadline | None = None
 ) -> dict[str, Timing]:
-    """The median over `repeats` rounds for each of the calls; a single run for those above `limit` seconds.
+    """The median over `repeats` rounds for each of the calls of JAX's; a single run for those above `limit` seconds.
 
-    After the deadline no further call is made: there is no timing then of a call that was never made, and a median over
-    fewer rounds of others.
+    After the deadline no further call is made: there is no timing of a call that had no turn.
     """
-    timings, counts, samples = {}, {}, {}
-    for name, call in calls.items():
-        if deadline is not None and deadline.passed:
-            break
-        try:
-            seconds = timed(call, 1)
-            if seconds > limit:
-                timings[name] = Timing(seconds, single=True)
-                continue
-            if seconds < 1:
-                seconds = timed(call, 1)  # the first call was slowed by page faults and lazy loading
-        except jax.errors.JaxRuntimeError as error:
-            timings[name] = failure(name, error)
-            continue
-        counts[name] = max(1, min(1000, round(SAMPLE_SECONDS / seconds)))
-        samples[name] = []
-    for _ in range(repeats):
-        for name, count in counts.items():
-            if deadline is None or not deadline.passed:
-                samples[name].append(timed(calls[name], count))
-    return timings | {name: Timing(statistics.median(values)) for name, values in samples.items() if values}
-
-
-def timed(call: Callable, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        result = call()
-    jax.block_until_ready(result)
-    return (time.perf_counter() - start) / count
-
-
-def failure(name: str, error: Exception) -> Timing:
-    progress(f"  {name} failed: {str(error).partition(chr(10))[0]}")
-    return Timing(math.nan)
+    found = turns.time_in_turns(calls, repeats, limit, deadline, wait=jax.block_until_ready, say=say)
+    names = [name for name in calls if name in found.errors or found.times(name)]
+    return {name: Timing(found.median(name), name in found.single, error=found.errors.get(name, "")) for name in names}
 
 
 def random_array(shape: tuple[int, ...]) -> jax.Array:

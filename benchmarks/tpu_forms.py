@@ -15,15 +15,15 @@ import sys
 import time
 
 from benchmarks.arguments import batches, make_parser, names, output_file, topology
-from benchmarks.console import progress
 from benchmarks.forms import FORMS
 from benchmarks.layers import NETWORKS, Layer, layers_of
-from benchmarks.records import Records
 from benchmarks.tpu_layer import BY_XLA, measured
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import report_mistakes
+from dynet_jax.console import say
 from dynet_jax.errors import UserError
+from dynet_jax.measure.records import Records
 from dynet_jax.tpu.chips import Slice
 from dynet_jax.tpu.devices import slice_devices
 
@@ -62,7 +62,7 @@ def table(options: argparse.Namespace) -> Table:
             found = {form: cell(find(layer, batch, form, options.chip, records)) for form in forms}
             rows.append((", ".join(networks), str(layer), str(batch), *(found.get(form, "") for form in options.forms)))
             left = (time.perf_counter() - start) / len(rows) * (total - len(rows))
-            progress(f"{len(rows)} of {total}, {left / 60:.0f} minutes left")
+            say(f"{len(rows)} of {total}, {left / 60:.0f} minutes left")
     return Table(("network", "layer", "images", *(f"{form}, {CELL}" for form in options.forms)), rows)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from benchmarks.forms import STATIC, form_function
 from benchmarks.layers import GROUP_SIZE, Layer
-from benchmarks.records import first_line
+from dynet_jax.measure.failures import what_failed
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.tpu.chips import Slice
 from dynet_jax.tpu.devices import slice_devices
@@ -38,7 +38,7 @@ def measured(form: str, layer: Layer, batch: int, slice: Slice) -> dict:
 
 def why_not(error: Exception) -> str:
     """What a cell says up to the colon, and the compiler's words."""
-    text = first_line(error)
+    text = what_failed(error)
     if "RESOURCE_EXHAUSTED" not in str(error):
         return f"fails: {text}"
     return f"does not fit the fast memory: {text}" if "vmem" in str(error).lower() else f"does not fit: {text}"

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from unittest import mock
@@ -10,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.console import progress, table_head, table_row, three_digits
+from benchmarks.console import table_head, table_row, three_digits
 from benchmarks.forms import PER_IMAGE, feature_conv
-from benchmarks.timing import failure, random_array, time_in_turns
+from benchmarks.timing import Timing, random_array, time_in_turns
 from dynet_jax import create_model
+from dynet_jax.console import say
+from dynet_jax.measure.failures import what_failed
 from dynet_jax.ops import xla
 
 
@@ -21,12 +24,13 @@ def step_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]
     """Lines of Markdown; a row per form."""
     compile_seconds, calls, failures = {}, {}, {}
     for form in forms:
-        progress(f"compiling the training step with {form}")
+        say(f"compiling the training step with {form}")
         try:
             calls[form], compile_seconds[form] = compiled_step(form, arguments)
         except jax.errors.JaxRuntimeError as error:
-            failures[form] = failure(form, error)
-    progress("timing the training steps")
+            failures[form] = Timing(math.nan)
+            say(f"  {form} failed: {what_failed(error)}")
+    say("timing the training steps")
     timings = failures | time_in_turns(calls, arguments.repeats, arguments.once_above)
     yield from table_head("form", numbers=["compile s", "step ms", "ratio"])
     for form in forms:

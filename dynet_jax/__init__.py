@@ -1,7 +1,10 @@
 """DyNet: dynamic convolution for accelerating convolutional neural networks, in JAX and Flax."""
 
-from dynet_jax.layers import BatchNorm, CoefficientPredictor, CoefficientSpec, DynamicConv
-from dynet_jax.models import create_model, list_models, register_model
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dynet_jax.layers import BatchNorm, CoefficientPredictor, CoefficientSpec, DynamicConv
+    from dynet_jax.models import create_model, list_models, register_model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -13,3 +16,12 @@ __all__ = [
     "list_models",
     "register_model",
 ]
+
+
+def __getattr__(name: str):
+    """JAX is imported for what needs it, not for --help, or for a process of another framework."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dynet_jax import layers, models
+
+    return getattr(layers if hasattr(layers, name) else models, name)

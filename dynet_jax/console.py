@@ -4,10 +4,15 @@ import contextlib
 import sys
 
 
+def say(line: str) -> None:
+    """Progress, on stderr. A log on a full disk, a pipe that nobody reads, are no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def warn(line: str) -> None:
     """A loud line: on stderr, at once."""
-    with contextlib.suppress(OSError):
-        print(f"WARNING: {line}", file=sys.stderr, flush=True)
+    say(f"WARNING: {line}")
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """How long networks take on this machine's processor, measured in turns: the data behind Table 2 and Fig. 7."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
-from dynet_jax.analysis.latency_worker import Ready, Workers
+from dynet_jax.analysis.latency_worker import LatencyWorkers, Ready
+from dynet_jax.analysis.runtimes import Cell, find_runtime
 from dynet_jax.console import duration
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.measure.turns import Turns, quartiles
 from dynet_jax.models import create_model
 
 BASES = {
@@ -101,7 +103,7 @@ class LatencyPlan:
                 Cell(pair, network, runtime, numbers, threads, size, batch, self.width)
                 for network in (pair, BASES[pair])
                 for runtime, numbers in self.runtimes
-                if RUNTIMES[runtime].has(network, self.width)
+                if find_runtime(runtime).has(network, self.width)
                 for threads in self.threads
             ]
             for pair in self.networks
@@ -122,14 +124,14 @@ def measure(plan: LatencyPlan, say: Callable[[str], None]) -> Iterator[tuple[lis
     Raises UserError if a process that measures has ended, as it does where memory runs out.
     """
     groups = plan.groups()
-    with Workers(plan.threads) as workers:
+    with LatencyWorkers() as workers:
         progress = _Progress([_work(cells) for cells in groups], say)
         for number, cells in enumerate(groups):
             progress.begin(number, f"{cells[0].pair}, {cells[0].image_size} px, batch {cells[0].batch}")
-            measured = measure_group(cells, workers.ask, plan.runs, progress)
+            measured = measure_group(cells, workers, plan.runs, progress)
             working = [m.cell for m in measured if not m.error]
             profiled = [c for c in working if _is_profiled(c) and c.image_size == plan.profiled_size]
-            yield measured, [Parts(cell, *workers.ask(cell, "profile", plan.runs)) for cell in profiled]
+            yield measured, [Parts(cell, *workers.profile(cell, plan.runs)) for cell in profiled]
 
 
 def _work(cells: Sequence[Cell]) -> float:
@@ -141,26 +143,26 @@ def _is_profiled(cell: Cell) -> bool:
     return cell.runtime == "native" and cell.batch == 1 and cell.is_dynamic
 
 
-def measure_group(cells: Sequence[Cell], ask: Callable, runs: int, progress: Callable) -> list[Measurement]:
-    """Prepare all cells, then run each once in every round, so that what drifts on the machine drifts for all.
-
-    ask(cell, 'prepare') gives a `Ready`, or the text of an error; ask(cell, 'time') the seconds of one run.
-    """
+def measure_group(
+    cells: Sequence[Cell], workers: LatencyWorkers, runs: int, progress: Callable[[str, float], None]
+) -> list[Measurement]:
+    """Prepare all cells, then run each once in every round, so that what drifts on the machine drifts for all."""
     ready, failed = {}, {}
     for number, cell in enumerate(cells):
         progress("preparing", number / len(cells) / 4)
-        answer = ask(cell, "prepare")
+        answer = workers.prepare(cell)
         (ready if isinstance(answer, Ready) else failed)[cell] = answer
     deviations = {cell: _deviation(cell, ready) for cell in ready}
     counts = {cell: runs_of(answer.seconds, runs) for cell, answer in ready.items()}
-    samples = {cell: [] for cell in ready}
-    for number in range(runs):
-        progress(f"round {number + 1} of {runs}", 1 / 4 + 3 / 4 * number / runs)
-        for cell in list(ready)[:: -1 if number % 2 else 1]:  # to and fro: nobody always comes after the same one
-            if takes_part(number, counts[cell], runs):
-                samples[cell].append(ask(cell, "time"))
+
+    def after(number: int) -> None:
+        progress(f"round {number + 1} of {runs}", 1 / 4 + 3 / 4 * (number + 1) / runs)
+
+    turns = Turns()
+    turns.take({cell: functools.partial(workers.time, cell) for cell in ready}, runs, counts=counts, after=after)
+    failed |= turns.errors
     return [
-        failure(cell, failed[cell]) if cell in failed else summary(cell, samples[cell], deviations[cell])
+        failure(cell, failed[cell]) if cell in failed else summary(cell, turns.times(cell), deviations[cell])
         for cell in cells
     ]
 
@@ -174,20 +176,11 @@ def runs_of(seconds: float, runs: int) -> int:
     return min(runs, max(FEWEST_RUNS, int(SECONDS_PER_CELL / seconds)))
 
 
-def takes_part(number: int, count: int, rounds: int) -> bool:
-    """Whether a cell that has `count` runs, spread over all rounds, has one in this round.
-
-    >>> [number for number in range(10) if takes_part(number, 4, 10)]
-    [2, 4, 7, 9]
-    """
-    return (number + 1) * count // rounds > number * count // rounds
-
-
 def summary(cell: Cell, samples: Sequence[float], deviation: float | None) -> Measurement:
     """The measurement of a cell whose runs took so many seconds. Failed if its logits are not the network's."""
     if deviation is not None and not deviation < LARGEST_DEVIATION:
         return failure(cell, f"its logits differ by {deviation:.2g} of the largest: it computes something else")
-    lower, median, upper = np.quantile(samples, (0.25, 0.5, 0.75)).tolist()
+    lower, median, upper = quartiles(samples)
     return Measurement(cell, len(samples), median, min(samples), lower, upper, deviation)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dynet_jax.analysis.latency import Measurement
-from dynet_jax.analysis.latency_runtimes import Cell
+from dynet_jax.analysis.runtimes import Cell
 from dynet_jax.analysis.table import Table
 
 # Table 2: milliseconds of the dynamic network and of its base, in Caffe on an i7-7700, 224 px, batch 1, mean of 50.

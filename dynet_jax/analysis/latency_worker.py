@@ -5,26 +5,25 @@ number of threads has a process of its own, in which all runtimes take turns; th
 that waits for its turn does nothing. Pinned, the other runtimes have the same cores as XLA, whatever they are told.
 """
 
-import contextlib
 import gc
-import multiprocessing
-import os
-import signal
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dynet_jax.analysis.latency_runtimes import RUNTIMES, Call, Cell, native_parts, random_images
+from dynet_jax.analysis.latency_runtimes import native_parts
+from dynet_jax.analysis.runtimes import Call, Cell, find_runtime, random_images
 from dynet_jax.errors import UserError, named
 from dynet_jax.machine import cores
+from dynet_jax.measure.failures import Ended
+from dynet_jax.measure.serve import serve
+from dynet_jax.measure.turns import consecutive, timed
+from dynet_jax.measure.worker import Worker, Workers
 
 # A cell is run for so long before it is timed, at least once, as if one image came after the other: its weights are in
 # the caches then, as far as they fit, its threads are awake, and nothing of whose turn was before is still running.
 # What takes longer than SECONDS_OF_SLOW_CELLS is timed at once.
 SECONDS_OF_WARMING, SECONDS_OF_SLOW_CELLS = 0.05, 0.2
-ENDING_SECONDS = 10
 
 
 class Ready(NamedTuple):
@@ -34,108 +33,78 @@ class Ready(NamedTuple):
     logits: np.ndarray | None
 
 
-class Workers:
-    """A process for each number of threads; they have ended when the context is left."""
+class LatencyWorkers(Workers):
+    """A process for each number of threads."""
 
-    def __init__(self, threads: Sequence[int]):
-        self._threads, self._connections, self._processes = threads, {}, []
+    def __init__(self):
+        super().__init__(_start)
 
-    def __enter__(self) -> "Workers":
-        context = multiprocessing.get_context("spawn")  # a fork of a process that has threads may hang
-        for threads in self._threads:
-            self._connections[threads], theirs = context.Pipe()
-            self._processes.append(context.Process(target=_serve, args=(theirs, threads), daemon=True))
-            self._processes[-1].start()
-            theirs.close()  # so that the end of the process is the end of what can be read
-        return self
+    def prepare(self, cell: Cell) -> Ready | str:
+        """A cell that can be timed from now on, or why it cannot. All methods raise UserError if the process ends."""
+        answer = self._ask("prepare", cell)
+        if isinstance(answer, str):
+            return answer
+        seconds, logits = answer
+        return Ready(seconds, None if logits is None else np.array(logits, np.float32))
 
-    def __exit__(self, *_) -> None:
-        for connection in self._connections.values():
-            connection.close()
-        for process in self._processes:  # ending takes them a while, in which nothing else should be timed
-            process.join(timeout=ENDING_SECONDS)
+    def time(self, cell: Cell) -> float:
+        """The seconds of one run."""
+        return self._ask("time", cell)
 
-    def ask(self, cell: Cell, what: str, *arguments):
-        """The answer of the process that has the cell's number of threads.
+    def profile(self, cell: Cell, runs: int) -> list[float]:
+        """Seconds of the native engine's predictors, fusion, convolutions and the rest."""
+        return self._ask("profile", cell, runs=runs)
 
-        what: 'prepare' gives a `Ready`, or why it cannot; 'time' the seconds of one run; 'profile' with a number of
-        runs the seconds of the native engine's predictors, fusion, convolutions and the rest.
-        Raises UserError if the process has ended.
-        """
-        connection = self._connections[cell.threads]
+    def _ask(self, what: str, cell: Cell, **more):
         try:
-            connection.send((what, cell, *arguments))
-            answer = connection.recv()
-        except (EOFError, OSError):
+            return self.ask(cell.threads, {"do": what, "cell": cell, **more})
+        except Ended:
             raise UserError(
                 f"the process that measured {cell.network} in {cell.runtime} has ended; is there enough memory?"
             ) from None
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
-def _serve(connection, threads: int) -> None:
-    """Answer questions until the other side closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
-    os.dup2(2, 1)  # the output is the report; what libraries print goes elsewhere
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores()[:threads])
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
-    ready: dict[Cell, tuple[Call, np.ndarray]] = {}
-    answers = {"prepare": _prepare, "time": _time, "profile": _profile}
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            what, cell, *arguments = connection.recv()
-            try:
-                answer = answers[what](ready, cell, *arguments)
-            except Exception as error:
-                answer = error
-            connection.send(answer)
+def _start(threads: int) -> Worker:
+    environment = {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
+    return Worker("dynet_jax.analysis.latency_worker", cores=cores()[:threads], environment=environment)
 
 
-def _prepare(ready: dict[Cell, tuple[Call, np.ndarray]], cell: Cell) -> Ready | str:
-    group = (cell.pair, cell.image_size, cell.batch)
-    for old in [old for old in ready if (old.pair, old.image_size, old.batch) != group]:
-        del ready[old]
-    gc.enable()
-    gc.collect()
-    gc.disable()  # not in the middle of a run
-    images = random_images(cell)
-    try:
-        call = RUNTIMES[cell.runtime].prepare(cell)
-        logits = call(images)  # what is allocated, tuned or compiled at the first run
-        seconds = min(_timed(call, images) for _ in range(2))
-    except Exception as error:  # one that fails, by whatever a runtime raises, does not end the others
-        return named(error)
-    ready[cell] = call, images
-    return Ready(seconds, np.array(logits) if RUNTIMES[cell.runtime].shares_weights else None)
+class Measuring:
+    """What the process does: it keeps what is compiled for the cells of one group."""
+
+    def __init__(self):
+        self._ready: dict[Cell, tuple[Call, np.ndarray]] = {}
+
+    def answer(self, question: dict):
+        cell = Cell(*question["cell"])
+        if question["do"] == "prepare":
+            return self._prepare(cell)
+        return self.time(cell) if question["do"] == "time" else native_parts(cell, question["runs"])
+
+    def _prepare(self, cell: Cell) -> tuple[float, list | None] | str:
+        group = (cell.pair, cell.image_size, cell.batch)
+        for old in [old for old in self._ready if (old.pair, old.image_size, old.batch) != group]:
+            del self._ready[old]
+        gc.enable()
+        gc.collect()
+        gc.disable()  # not in the middle of a run
+        images = random_images(cell)
+        try:
+            call = find_runtime(cell.runtime).prepare(cell)
+            logits = call(images)  # what is allocated, tuned or compiled at the first run
+            seconds = min(timed(lambda: call(images)) for _ in range(2))
+        except Exception as error:  # one that fails, by whatever a runtime raises, does not end the others
+            return named(error)
+        self._ready[cell] = call, images
+        return seconds, np.asarray(logits).tolist() if find_runtime(cell.runtime).shares_weights else None
+
+    def time(self, cell: Cell) -> float:
+        call, images = self._ready[cell]
+        first, *_ = consecutive(lambda: call(images), SECONDS_OF_WARMING)
+        seconds = first if first > SECONDS_OF_SLOW_CELLS else timed(lambda: call(images))
+        time.sleep(find_runtime(cell.runtime).seconds_of_spinning)  # its threads have the cores that the next one gets
+        return seconds
 
 
-def _time(ready: dict[Cell, tuple[Call, np.ndarray]], cell: Cell) -> float:
-    seconds = _time_warm(*ready[cell])
-    time.sleep(RUNTIMES[cell.runtime].seconds_of_spinning)  # its threads have the cores that the next one gets
-    return seconds
-
-
-def _time_warm(call: Call, images: np.ndarray) -> float:
-    start = time.perf_counter()
-    first = _timed(call, images)
-    if first > SECONDS_OF_SLOW_CELLS:
-        return first
-    while time.perf_counter() - start < SECONDS_OF_WARMING:
-        _timed(call, images)
-    return _timed(call, images)
-
-
-def _profile(_, cell: Cell, runs: int) -> tuple[float, ...]:
-    return native_parts(cell, runs)
-
-
-def _timed(call: Call, images: np.ndarray) -> float:
-    start = time.perf_counter()
-    call(images)
-    return time.perf_counter() - start
+if __name__ == "__main__":
+    serve(Measuring().answer)

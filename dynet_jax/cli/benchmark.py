@@ -1,6 +1,7 @@
 """`dynet benchmark`: how fast dynamic networks are on this machine's processor, beside their bases."""
 
-from dynet_jax.cli.parsing import list_argument, path_argument, positive_argument, say
+from dynet_jax.cli.parsing import list_argument, path_argument, positive_argument
+from dynet_jax.console import say
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.number_formats import NUMBERS
 
@@ -39,6 +40,7 @@ def add_benchmark(commands) -> None:
     parser.add_argument("--width", type=float, default=1.0, help="of all networks; default: 1")
     parser.add_argument("--out", type=path_argument, metavar="DIR", help=f"where to write {', '.join(FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="the files in DIR if they are there")
+    parser.add_argument("--list", action="store_true", help="list the runtimes that there are, and measure nothing")
     parser.set_defaults(run=_benchmark)
 
 
@@ -48,6 +50,9 @@ def _benchmark(options) -> None:
     from dynet_jax.analysis.latency_report import disturbance, document, machine_lines
     from dynet_jax.machine import cores
 
+    if options.list:
+        print(_runtime_list())
+        return
     if max(options.batch) > LARGEST_BATCH:
         raise UserError(f"--batch={max(options.batch)} is more than {LARGEST_BATCH} images, which would take hours")
     if options.overwrite and options.out is None:
@@ -97,22 +102,36 @@ def _write(out, text: str, measurements) -> None:
     say(f"written to {out}")
 
 
+def _runtime_list() -> str:
+    """A line for each: what it is, its numbers, how many threads it takes, its version or what is missing."""
+    from dynet_jax.analysis.runtimes import all_runtimes
+    from dynet_jax.analysis.table import Table
+
+    rows = []
+    for name, runtime in all_runtimes().items():
+        problem = runtime.missing()
+        numbers = None if problem else ", ".join(runtime.offered)
+        rows.append((name, runtime.about, numbers, runtime.threads, problem or runtime.versions()))
+    return Table(("runtime", "what it is", "numbers", "threads", "version"), rows).markdown()
+
+
 def _runtimes(names: list[str] | None, wanted: list[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
     """([(runtime, numbers), ...], a line for each runtime that is not there)"""
-    from dynet_jax.analysis.latency_runtimes import RUNTIMES
+    from dynet_jax.analysis.runtimes import all_runtimes
 
-    for option, given, known in (("--runtimes", names, RUNTIMES), ("--numbers", wanted, NUMBERS)):
+    runtimes = all_runtimes()
+    for option, given, known in (("--runtimes", names, runtimes), ("--numbers", wanted, NUMBERS)):
         for name in given or ():
             if name not in known:
                 raise UserError(f"{option} has no {name!r}; {suggest(name, known)}")
-    problems = {name: RUNTIMES[name].missing() for name in names or RUNTIMES}
+    problems = {name: runtimes[name].missing() for name in names or runtimes}
     missing = [f"{name} is not measured: {problem}" for name, problem in problems.items() if problem]
     found = []
     for name in (name for name, problem in problems.items() if not problem):
-        offered = [numbers for numbers in RUNTIMES[name].offered if numbers in (wanted or NUMBERS)]
+        offered = [numbers for numbers in runtimes[name].offered if numbers in (wanted or NUMBERS)]
         found += [(name, numbers) for numbers in offered]
         if not offered:
-            missing.append(f"{name} is not measured: it has {', '.join(RUNTIMES[name].offered)} alone")
+            missing.append(f"{name} is not measured: it has {', '.join(runtimes[name].offered)} alone")
     if not found:
         raise UserError("there is no runtime to measure: " + "; ".join(missing))
     return found, missing

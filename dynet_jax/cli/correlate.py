@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from dynet_jax.cli.parsing import list_argument, path_argument, say
+from dynet_jax.cli.parsing import list_argument, path_argument
 from dynet_jax.cli.workdirs import add_step
+from dynet_jax.console import say
 from dynet_jax.errors import UserError
 
 FILES = ("correlation.csv", "correlation.json", "correlation.png", "correlation.svg")

@@ -1,7 +1,6 @@
 """What the commands share: how arguments are read, and how mistakes are answered, by one line and an exit code."""
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,9 +70,3 @@ def positive_argument(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
-
-
-def say(line: str) -> None:
-    """Progress, on stderr. A log on a full disk, a pipe that nobody reads, are no reason to stop."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 A file is written when it is complete, so that a measurement that was stopped is made again.
 """
 
+import functools
 import json
 import statistics
 import time
@@ -14,6 +15,7 @@ import numpy as np
 
 from dynet_jax.errors import UserError, named, one_line
 from dynet_jax.machine import machine, share_of_others
+from dynet_jax.measure.turns import Turns, consecutive, quartiles
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Job, Plan, read_json
 from dynet_jax.reproduce.results import Results
@@ -147,18 +149,16 @@ def _arm_latency(plan: Plan, jobs: list[Job]) -> str:
     """Milliseconds for one image in every arm, in turns, so that what drifts on the machine drifts for all."""
     from dynet_jax import inference
 
-    models = {job.arm: inference.load(job.workdir) for job in jobs}
-    arms = list(models)
+    models = {job.arm.name: inference.load(job.workdir) for job in jobs}
     size = plan.common.data.image_size
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-    samples: dict[Arm, list[float]] = {arm: [] for arm in arms}
-    busy = share_of_others()
-    for number in range(ROUNDS):
-        for arm in arms[:: -1 if number % 2 else 1]:
-            samples[arm].append(_milliseconds(models[arm], image))
-    quartiles = {arm.name: np.quantile(times, (0.25, 0.5, 0.75)).tolist() for arm, times in samples.items()}
-    runtime = f"{models[arms[0]].runtime}, {machine()}"
-    return json.dumps({"runtime": runtime, "quartiles_ms": quartiles, "busy": _busier(busy)})
+    busy, turns = share_of_others(), Turns()
+    turns.take({name: functools.partial(_seconds, model, image) for name, model in models.items()}, ROUNDS)
+    for name, error in turns.errors.items():
+        raise UserError(f"{name}: {error}")
+    found = {name: [1000 * seconds for seconds in quartiles(turns.times(name))] for name in models}
+    runtime = f"{next(iter(models.values())).runtime}, {machine()}"
+    return json.dumps({"runtime": runtime, "quartiles_ms": found, "busy": _busier(busy)})
 
 
 def _busier(before: float | None) -> float | None:
@@ -167,13 +167,9 @@ def _busier(before: float | None) -> float | None:
     return None if None in (before, after) else max(before, after)
 
 
-def _milliseconds(model, image: np.ndarray) -> float:
+def _seconds(model, image: np.ndarray) -> float:
     """The median of what follows runs that are not timed, in which caches fill and threads wake up."""
-    begin, times = time.perf_counter(), []
-    while time.perf_counter() - begin < SECONDS_OF_WARMING or len(times) < 3:
-        start = time.perf_counter()
-        np.asarray(model.logits(image))
-        times.append(1000 * (time.perf_counter() - start))
+    times = consecutive(lambda: np.asarray(model.logits(image)), SECONDS_OF_WARMING, least=3)
     return statistics.median(times[len(times) // 2 :])
 
 
@@ -196,6 +192,6 @@ def _latency(plan: Plan, say: Say) -> str:
 
 
 def _latency_runtimes() -> list[str]:
-    from dynet_jax.analysis.latency_runtimes import RUNTIMES
+    from dynet_jax.analysis.runtimes import find_runtime
 
-    return ["native"] if RUNTIMES["native"].missing() is None else ["jax"]
+    return ["native"] if find_runtime("native").missing() is None else ["jax"]

@@ -1,23 +1,21 @@
 """Trains what a plan has not trained yet, in several processes side by side."""
 
-import contextlib
-import dataclasses
-import json
-import queue
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
 from dynet_jax.errors import UserError
 from dynet_jax.machine import cores
+from dynet_jax.measure.failures import Ended, Raised
+from dynet_jax.measure.worker import Worker
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import RUNS_FOLDER, Job, Plan
 from dynet_jax.reproduce.progress import Progress
 
+MODULE = "dynet_jax.reproduce.worker"
 POLL_SECONDS = 0.5
 
 
@@ -75,134 +73,99 @@ def _likely_cost(arm: Arm) -> float:
     return arm.width * {"dy_mobilenet_v2": 3, "mobilenet_v2": 2}.get(arm.network, 1)
 
 
-@dataclasses.dataclass(eq=False)
-class _Worker:
-    """A process, its place among the others, and what it is working on; None if there is nothing left."""
-
-    process: subprocess.Popen
-    place: int
-    work: tuple[Arm, list[Job]] | None = None
-
-
 class _Crew:
-    """The workers; they end when the context is left."""
+    """A process at each place, and a thread that asks it to train; all have ended when the context is left."""
 
     def __init__(self, plan: Plan, arrangement: Arrangement, waiting: list[tuple[Arm, list[Job]]], say: Callable):
-        self.plan, self.arrangement, self.waiting, self.say = plan, arrangement, waiting, say
-        self.workers: list[_Worker] = []
-        self.failed: dict[Path, str] = {}
-        self.answers: queue.Queue[tuple[_Worker, dict | None]] = queue.Queue()
+        self.plan, self.arrangement, self.say = plan, arrangement, say
+        self.places = range(min(arrangement.workers, len(waiting)))
+        self.waiting = iter(waiting)  # whoever has nothing to do takes the next
         self.progress = Progress(plan, [jobs for _, jobs in waiting])
-        self.signalled = False
+        self.workers: dict[int, Worker] = {}
+        self.working: dict[int, list[Job]] = {}
+        self.failed: dict[Path, str] = {}
+        self.stopping, self.starting = False, threading.Lock()
 
     def __enter__(self) -> "_Crew":
         self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._threads = ThreadPoolExecutor(len(self.places))
         return self
 
     def _note(self, number, frame):
-        if self.signalled:  # once more: at once
-            for worker in self.workers:
-                worker.process.kill()
-        self.signalled = True
+        if self.stopping:  # once more: at once
+            for worker in list(self.workers.values()):
+                worker.kill()
+        self.stopping = True
 
     def __exit__(self, *_) -> None:
-        for worker in self.workers:
-            with contextlib.suppress(OSError):
-                worker.process.stdin.close()  # which ends it
-        for worker in self.workers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(timeout=10)
-            worker.process.kill()
+        with self.starting:
+            self.stopping = True
+        for worker in list(self.workers.values()):
+            worker.close()
+        self._threads.shutdown()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def work(self) -> dict[Path, str]:
-        for place in range(min(self.arrangement.workers, len(self.waiting))):
-            self._start(place)
-        while any(worker.work for worker in self.workers) and not self.signalled:
-            with contextlib.suppress(queue.Empty):
-                self._hear(*self.answers.get(timeout=POLL_SECONDS))
-            line = self.progress.line([worker.work[1] for worker in self.workers if worker.work], self.failed)
-            if line:
+        pending = {self._threads.submit(self._train_at, place) for place in self.places}
+        while pending and not self.stopping:
+            done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+            for thread in done:
+                thread.result()  # raises what it raised
+            if line := self.progress.line(list(self.working.values()), self.failed):
                 self.say(line)
-        if self.signalled:
+        if self.stopping:
             self._leave()
+            wait(pending)
+            raise Interrupted("stopped; run the same command to go on")
         return self.failed
 
-    def _start(self, place: int) -> None:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "dynet_jax.reproduce.worker",
-                ",".join(map(str, self.arrangement.cores_of(place))),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            start_new_session=True,  # the terminal's Ctrl-C is for this process, which tells the others
-        )
-        worker = _Worker(process, place)
-        self.workers.append(worker)
-        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
-        self._give_work(worker)
+    def _train_at(self, place: int) -> None:
+        """Train what is waiting, until nothing is."""
+        for arm, jobs in self.waiting:
+            self.working[place] = jobs
+            for job in jobs:
+                if self.stopping:
+                    return
+                try:
+                    self._worker_at(place).ask(self._question(arm, job))
+                except Raised as error:
+                    self._note_failure(job, str(error))
+                except Ended as error:  # of the want of memory perhaps; another one takes its place
+                    if not self.stopping:
+                        self.workers.pop(place).close()
+                        log = f"{RUNS_FOLDER}/{arm.name}.log"
+                        self._note_failure(job, f"its process ended with exit code {error.status}; see {log}")
+            del self.working[place]
 
-    def _listen(self, worker: _Worker) -> None:
-        try:
-            for line in worker.process.stdout:
-                with contextlib.suppress(ValueError):  # what a library prints before the worker has begun
-                    self.answers.put((worker, json.loads(line)))
-        finally:
-            self.answers.put((worker, None))
+    def _worker_at(self, place: int) -> Worker:
+        with self.starting:  # nothing is started that `_leave` would not know of
+            if self.stopping:
+                raise Ended("stopping")
+            if place not in self.workers:
+                self.workers[place] = Worker(MODULE, cores=self.arrangement.cores_of(place))
+            return self.workers[place]
 
-    def _give_work(self, worker: _Worker) -> None:
-        worker.work = self.waiting.pop(0) if self.waiting else None
-        if worker.work is None:
-            return
-        arm, jobs = worker.work
-        order = {
-            "log": str(self.plan.out / RUNS_FOLDER / f"{arm.name}.log"),
-            "jobs": [
-                {"config": self.plan.config(job).to_dict(), "steps": self.plan.steps, "workdir": str(job.workdir)}
-                for job in jobs
-            ],
+    def _question(self, arm: Arm, job: Job) -> dict:
+        log = str(self.plan.out / RUNS_FOLDER / f"{arm.name}.log")
+        config = self.plan.config(job).to_dict()
+        return {
+            "arm": arm.name,
+            "log": log,
+            "config": config,
+            "steps": self.plan.steps,
+            "workdir": str(job.workdir),
         }
-        with contextlib.suppress(OSError):  # one that has ended is noticed by its output
-            worker.process.stdin.write(json.dumps(order) + "\n")
 
-    def _hear(self, worker: _Worker, answer: dict | None) -> None:
-        if answer is None:
-            self._lost(worker)
-        elif "idle" in answer:
-            self._give_work(worker)
-        elif answer["error"] is not None:
-            self._note_failure(Path(answer["workdir"]), answer["error"])
-
-    def _note_failure(self, workdir: Path, reason: str) -> None:
-        self.failed[workdir] = reason
-        self.say(f"{workdir} failed: {reason}")
-
-    def _lost(self, worker: _Worker) -> None:
-        """It died, of the want of memory perhaps: its runs have failed, another one takes its place."""
-        self.workers.remove(worker)
-        worker.process.kill()
-        if worker.work is None or self.signalled:
-            return
-        arm, jobs = worker.work
-        for job in (job for job in jobs if not job.is_finished and job.workdir not in self.failed):
-            reason = f"its process ended with exit code {worker.process.wait()}; see {RUNS_FOLDER}/{arm.name}.log"
-            self._note_failure(job.workdir, reason)
-        if self.waiting:
-            self._start(worker.place)
+    def _note_failure(self, job: Job, reason: str) -> None:
+        self.failed[job.workdir] = reason
+        self.say(f"{job.workdir} failed: {reason}")
 
     def _leave(self) -> None:
         self.say("stopping: every run saves its state; once more to stop at once")
-        for worker in self.workers:
-            if worker.work is None:
-                worker.process.kill()
-            else:
-                worker.process.terminate()
-        for worker in self.workers:
-            worker.process.wait()
-        raise Interrupted("stopped; run the same command to go on")
+        with self.starting:
+            for place, worker in self.workers.items():
+                if place in self.working:
+                    worker.terminate()
+                else:
+                    worker.kill()

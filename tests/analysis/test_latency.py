@@ -1,11 +1,12 @@
 """`dynet benchmark`: what follows from measurements, how they are taken, and the command at a tiny size."""
 
+import dataclasses
 import math
-import multiprocessing
 import os
 import shutil
 import signal
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,10 +28,9 @@ from dynet_jax.analysis.latency import (
     failure,
     measure_group,
     runs_of,
-    takes_part,
 )
-from dynet_jax.analysis.latency_runtimes import RUNTIMES, Cell
-from dynet_jax.analysis.latency_worker import Ready, Workers
+from dynet_jax.analysis.latency_worker import LatencyWorkers, Measuring, Ready
+from dynet_jax.analysis.runtimes import RUNTIMES, Cell, random_images, register_runtime
 from dynet_jax.cli import main
 from dynet_jax.cli.benchmark import FILES
 from dynet_jax.errors import UserError
@@ -162,30 +162,26 @@ def test_plots(measured, tmp_path):
         assert (tmp_path / file).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("count", [1, 3, 5, 10])
-def test_runs_are_spread(count):
-    rounds = [number for number in range(10) if takes_part(number, count, 10)]
-    assert len(rounds) == count
-    assert max(np.diff([-1, *rounds, 10])) <= -(-10 // count) + 1
-
-
 def test_all_take_turns():
     """Every round has each once; what takes long has fewer runs; a failure does not end the others."""
     fast, slow, wrong, broken = (cell(runtime=name) for name in ("native", "jax", "openvino", "onnxruntime"))
     logits = np.array([1.0, -2.0])
     answers = {fast: Ready(0.01, logits), slow: Ready(2, logits), wrong: Ready(0.01, -logits), broken: "no"}
-    asked = []
+    timed = []
 
-    def ask(cell, what):
-        asked.append((cell, what))
-        return answers[cell] if what == "prepare" else answers[cell].seconds
+    class Fake:
+        def prepare(self, cell):
+            return answers[cell]
 
-    measured = measure_group([fast, slow, wrong, broken], ask, 20, lambda *_: None)
+        def time(self, cell):
+            timed.append(cell)
+            return answers[cell].seconds
+
+    measured = measure_group([fast, slow, wrong, broken], Fake(), 20, lambda *_: None)
     assert [(m.runs, m.median) for m in measured[:2]] == [(20, 0.01), (10, 2)]
     assert measured[1].deviation == 0
     assert "computes something else" in measured[2].error
     assert measured[3].error == "no"
-    timed = [cell for cell, what in asked if what == "time"]
     assert timed[:5] == [fast, wrong, wrong, slow, fast]  # to and fro
     assert runs_of(100, 50) == 5
 
@@ -195,7 +191,9 @@ def test_threads_that_spin_are_waited_for(monkeypatch):
     waits = []
     monkeypatch.setattr(latency_worker.time, "sleep", waits.append)
     for runtime in ("onnxruntime", "native"):
-        latency_worker._time({cell(runtime=runtime): (lambda images: waits.append("run"), None)}, cell(runtime=runtime))
+        measuring = Measuring()
+        measuring._ready[cell(runtime=runtime)] = (lambda images: waits.append("run")), None
+        assert 0 < measuring.time(cell(runtime=runtime)) < 1
         runs, wait = waits[:-1], waits[-1]
         assert (set(runs), wait) == ({"run"}, RUNTIMES[runtime].seconds_of_spinning)
         waits.clear()
@@ -228,22 +226,65 @@ def test_random_networks_are_tame():
     model = latency_runtimes.InferenceModel(
         program, latency_runtimes.Preprocessing(32, 32, latency_runtimes.MEAN, latency_runtimes.STD), runtime="jax"
     )
-    largest = np.abs(model.logits(latency_runtimes.random_images(cell(size=32)))).max()
+    largest = np.abs(model.logits(random_images(cell(size=32)))).max()
     assert 1e-6 < largest < 1e3
 
 
 def test_a_process_that_ends_is_a_mistake_not_a_hang():
-    with Workers([1]) as workers:
-        (process,) = multiprocessing.active_children()
-        os.kill(process.pid, signal.SIGKILL)
+    with LatencyWorkers() as workers:
+        os.kill(workers[1].pid, signal.SIGKILL)
         with pytest.raises(UserError, match="has ended; is there enough memory"):
-            workers.ask(cell(), "time")
+            workers.time(cell())
 
 
 def test_processes_have_ended_before_anything_else_is_timed():
-    with Workers([1]):
-        assert len(multiprocessing.active_children()) == 1
-    assert not multiprocessing.active_children()
+    with LatencyWorkers() as workers:
+        pid = workers[1].pid
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+OWN_RUNTIME = """
+import os
+from dynet_jax.analysis.latency_runtimes import inference_model
+from dynet_jax.analysis.runtimes import register_runtime
+
+@register_runtime("own", numbers=("float32", "int8-banks"), has=lambda network, width: network == "dy_mobile")
+def own(cell):
+    "A runtime of the user."
+    if cell.numbers == "int8-banks":
+        raise RuntimeError("no room")
+    assert len(os.sched_getaffinity(0)) == cell.threads
+    return inference_model(cell, "jax").logits
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="it asks whether it is pinned")
+def test_a_runtime_is_one_function(monkeypatch, tmp_path, capfd):
+    """It is listed and measured as this package's are, in the process that measures, too."""
+    (tmp_path / "own.py").write_text(OWN_RUNTIME)
+    (tmp_path / "sitecustomize.py").write_text("import own")  # for the process that measures
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with mock.patch.dict(RUNTIMES):
+        exec(OWN_RUNTIME, {})
+        assert main(["benchmark", "--list"]) == 0
+        line = next(line for line in capfd.readouterr().out.splitlines() if line.startswith("| own "))
+        assert [word.strip() for word in line.split("|")[1:5]] == [
+            "own", "A runtime of the user", "float32, int8-banks", "as told",
+        ]  # fmt: skip
+        assert main([*TINY, "--runtimes=own", f"--out={tmp_path / 'out'}"]) == 0
+    found = latency_compare.read_csv(tmp_path / "out" / "latency.csv")
+    assert [(m.cell.network, m.cell.numbers, m.error) for m in found] == [
+        ("dy_mobile", "float32", ""),
+        ("dy_mobile", "int8-banks", "RuntimeError: no room"),
+    ]
+    assert found[0].median > 0
+
+
+def test_a_runtime_has_a_name_of_its_own():
+    with pytest.raises(ValueError, match="'jax' is registered already"):
+        register_runtime("jax")
 
 
 def test_the_command(tmp_path, capfd):
@@ -296,7 +337,8 @@ def test_numbers_that_a_runtime_has_not_are_not_measured_as_others(monkeypatch, 
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr(RUNTIMES["openvino"], "packages", ("onnx", "no_such_package"))
+    without = dataclasses.replace(RUNTIMES["openvino"], packages=("onnx", "no_such_package"))
+    monkeypatch.setitem(RUNTIMES, "openvino", without)
     monkeypatch.setattr("dynet_jax.analysis.latency.measure", lambda plan, say: iter([([measurement(1)], [])]))
     assert main([*TINY, "--runtimes=openvino,jax"]) == 0
     out, err = capfd.readouterr()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import console, dynamic_conv, forms, layer_timing, layers, timing, training_step
-from benchmarks.records import Deadline
 from dynet_jax import create_model, ops
+from dynet_jax.measure.failures import Deadline
 
 CELL = re.compile(r"~?(\d+(?:\.\d+)?) \((\d+(?:\.\d+)?)x\)")
 

@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.records import read_rows
 
-from benchmarks import throughput, throughput_cells, throughput_rounds, workers
-from benchmarks.records import Deadline, Records, first_line, read_rows
+from benchmarks import throughput, throughput_cells, throughput_rounds
 
 ROOT = Path(__file__).parents[2]
 FAKE = """
 import os, signal, time
-from benchmarks.worker import Programs, serve
+from benchmarks.programs import Programs
+from dynet_jax.measure.serve import serve
 
 def step(cell):
     def call(count):
@@ -73,44 +74,7 @@ def test_a_network_that_ends_its_process_costs_its_own_row_only(fake, tmp_path, 
     assert "| killed | jax | 4 | inference | died: signal 9 |" in capsys.readouterr().out
 
 
-def test_the_limit_ends_a_question_and_is_not_its_fault(fake):
-    asked = workers.Workers(limit=600, deadline=Deadline(2))
-    try:
-        hanging = {"name": "hanging", "network": "hanging"}
-        with pytest.raises(workers.OutOfTime):
-            asked.ask("fake_jax", {"do": "prepare", "cells": [hanging]})
-        with pytest.raises(workers.OutOfTime):
-            asked.ask("fake_jax", {"do": "describe"})
-    finally:
-        asked.close()
-
-
-def test_a_process_that_cannot_begin(monkeypatch):
-    asked = workers.Workers(limit=60, deadline=Deadline(60))
-    with pytest.raises(workers.Ended, match="died: exit status 1"):
-        asked.ask("no_such_module", {"do": "describe"})
-
-
-def test_memory_is_what_frameworks_say():
-    torch_error = type("OutOfMemoryError", (RuntimeError,), {})
-    for error in (torch_error("CUDA out of memory"), RuntimeError("RESOURCE_EXHAUSTED: 1 GB"), MemoryError()):
-        assert first_line(error).startswith("out of memory (")
-    assert first_line(ValueError("two\nlines")) == "ValueError: two"
-
-
 def test_the_side_of_pytorch_needs_no_jax():
-    code = "import sys, benchmarks.worker, benchmarks.workers, benchmarks.records; print('jax' in sys.modules)"
+    code = "import sys, benchmarks.programs, dynet_jax.measure.serve; print('jax' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout == "False\n"
-
-
-def test_rows_are_taken_up_again_but_for_one_that_was_cut_off(tmp_path):
-    file = tmp_path / "rows"
-    file.write_text('{"name": "a", "value": 1}\n{"name": "a", "value": 2}\n{"name": "b", "va')
-    kept = Records(file, key=lambda row: row["name"])
-    assert kept.find("a")["value"] == 2
-    assert kept.find("b") is None
-    kept.add(name="b", value=3)
-    assert [row["value"] for row in read_rows(file)] == [1, 2, 3]
-    Records(file)
-    assert read_rows(file) == []

@@ -1,11 +1,10 @@
-"""What a long benchmark has found, kept as it comes: a cell that fails, or a machine that goes away, costs no more."""
+"""What a long measurement finds, kept as it comes: one that fails, or a machine that goes away, costs no more."""
 
 import json
-import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
-from benchmarks.console import progress
+from dynet_jax.console import say
 
 
 class Records:
@@ -32,7 +31,7 @@ class Records:
         self.rows.append(row)
         if self._key:
             self._known[self._key(row)] = row
-        progress("  " + ", ".join(_text(key, value) for key, value in row.items()))
+        say("  " + ", ".join(_text(key, value) for key, value in row.items()))
         if self._file is not None:
             with self._file.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
@@ -47,34 +46,6 @@ def read_rows(file: Path) -> list[dict]:
     if cut_off:
         file.write_text(whole + "\n" if whole else "")  # or the next row would be written behind it
     return [json.loads(line) for line in whole.splitlines() if line]
-
-
-class Deadline:
-    """The seconds that a whole command may take, from now on."""
-
-    def __init__(self, seconds: float):
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        return self._end - time.monotonic()
-
-    @property
-    def passed(self) -> bool:
-        return self.left <= 0
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, short enough for a row."""
-    text = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-    return f"out of memory ({text})" if _out_of_memory(error) else text
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """As JAX, PyTorch and Python say it."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error) or words in type(error).__name__ for words in ("RESOURCE_EXHAUSTED", "OutOfMemoryError")
-    )
 
 
 def _text(key, value) -> str:

@@ -1,0 +1,156 @@
+"""Calls that are timed in turns, so that what drifts on a machine drifts for all of them."""
+
+import functools
+import math
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dynet_jax.errors import UserError
+from dynet_jax.measure.failures import Deadline, OutOfTime, what_failed
+
+# A sample of `time_in_turns` is as many calls as fill this time: the clock and the dispatch of one do not count then.
+SAMPLE_SECONDS = 0.02
+
+
+def timed(call: Callable[[], Any], count: int = 1, wait: Callable[[Any], Any] | None = None) -> float:
+    """Returns the seconds of each of so many calls. wait: for the last one's result, where a call only begins."""
+    start = time.perf_counter()
+    for _ in range(count):
+        result = call()
+    if wait is not None:
+        wait(result)
+    return (time.perf_counter() - start) / count
+
+
+def consecutive(call: Callable[[], Any], seconds: float, least: int = 1) -> list[float]:
+    """Returns the seconds of every call that is made, one right after the other, until so many have passed.
+
+    While they do, caches fill and threads wake up, and what was running before comes to its end.
+    """
+    times, begin = [timed(call)], time.perf_counter()
+    begin -= times[0]
+    while time.perf_counter() - begin < seconds or len(times) < least:
+        times.append(timed(call))
+    return times
+
+
+def calls_that_fill(seconds: float, once: float) -> int:
+    """Returns how many calls of `once` seconds take so long; 1 to 1000.
+
+    >>> calls_that_fill(1.0, 0.1), calls_that_fill(1.0, 5.0), calls_that_fill(1.0, 1e-6)
+    (10, 1, 1000)
+    """
+    return max(1, min(1000, round(seconds / once)))
+
+
+def takes_part(number: int, count: int, rounds: int) -> bool:
+    """Whether one that has `count` turns, spread over all rounds, has one in this round.
+
+    >>> [number for number in range(10) if takes_part(number, 4, 10)]
+    [2, 4, 7, 9]
+    """
+    return (number + 1) * count // rounds > number * count // rounds
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the lower quartile, the median and the upper quartile.
+
+    >>> quartiles([1, 2, 3, 4, 5])
+    (2.0, 3.0, 4.0)
+    """
+    return tuple(np.quantile(values, (0.25, 0.5, 0.75)).tolist())
+
+
+class Turns:
+    """What calls have taken in their turns.
+
+    Attributes:
+      seconds: {name: {round: seconds}}. errors: {name: what went wrong}, of those that have no further turns.
+      single: the names of those that are too slow for more than one run.
+    Args:
+      deadline: after which no call is made. say: is told of what fails.
+    """
+
+    def __init__(self, deadline: Deadline | None = None, say: Callable[[str], None] = lambda line: None):
+        self.seconds: dict[Hashable, dict[int, float]] = {}
+        self.errors: dict[Hashable, str] = {}
+        self.single: set[Hashable] = set()
+        self.deadline, self._say = deadline or Deadline(), say
+
+    def take(
+        self,
+        samples: Mapping[Any, Callable[[], float]],
+        rounds: int,
+        *,
+        counts: Mapping[Any, int] | None = None,
+        after: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        """Takes a sample of each in every round, to and fro: nobody always comes after the same one.
+
+        samples: {name: a function that measures and returns seconds}. One that raises has failed, and has no further
+          turns; but a UserError is nobody's own, and is raised here.
+        counts: how many turns those have that do not have one in every round. after: is called after every round.
+        """
+        for number in range(rounds):
+            for name in list(samples)[:: -1 if number % 2 else 1]:
+                if name in self.errors or not takes_part(number, (counts or {}).get(name, rounds), rounds):
+                    continue
+                if self.deadline.passed:
+                    return
+                try:
+                    self.seconds.setdefault(name, {})[number] = samples[name]()
+                except OutOfTime:
+                    return
+                except UserError:
+                    raise
+                except Exception as error:
+                    self.fail(name, error)
+            after(number)
+
+    def fail(self, name: Hashable, error: Exception) -> None:
+        self.errors[name] = what_failed(error)
+        self._say(f"  {name} failed: {self.errors[name]}")
+
+    def times(self, name: Hashable) -> list[float]:
+        """The seconds of each turn; none of one that has failed, or was not measured."""
+        return [] if name in self.errors else list(self.seconds.get(name, {}).values())
+
+    def median(self, name: Hashable) -> float:
+        """In seconds; nan if there are none."""
+        return statistics.median(self.times(name) or [math.nan])
+
+    def ratios(self, name: Hashable, other: Hashable) -> list[float]:
+        """Seconds of one over those of the other, of every round in which both had a turn; none if one has failed."""
+        if name in self.errors or other in self.errors:
+            return []
+        others = self.seconds.get(other, {})
+        return [seconds / others[n] for n, seconds in self.seconds.get(name, {}).items() if n in others]
+
+
+def time_in_turns(
+    calls: Mapping[Any, Callable[[], Any]],
+    rounds: int,
+    once_above: float,
+    deadline: Deadline | None = None,
+    wait: Callable[[Any], Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Turns:
+    """Times calls in turns: in a round, each is made as often as fills a time that a clock measures well.
+
+    Those above `once_above` seconds are run once. After the deadline no further call is made: there is nothing then of
+    one that had no turn, and fewer rounds of others. wait: as of `timed`.
+    """
+    once = {name: functools.partial(timed, call, 1, wait) for name, call in calls.items()}
+    first, turns = Turns(deadline, say), Turns(deadline, say)
+    first.take(once, 1)
+    slow = {name for name in first.seconds if first.median(name) > once_above}
+    # The first call is slowed by page faults and lazy loading, which does not matter to one that takes a second.
+    first.take({name: call for name, call in once.items() if name not in slow and first.median(name) < 1}, 1)
+    turns.seconds, turns.single, turns.errors = {name: first.seconds[name] for name in slow}, slow, first.errors
+    counts = {name: calls_that_fill(SAMPLE_SECONDS, first.median(name)) for name in first.seconds if first.times(name)}
+    turns.take({n: functools.partial(timed, calls[n], counts[n], wait) for n in counts if n not in slow}, rounds)
+    return turns

@@ -1,0 +1,165 @@
+"""Processes that are asked questions, a line of JSON each way; `dynet_jax.measure.serve` is what they run.
+
+One that dies, or does not answer in time, costs what it was asked for, and is started again for the next question.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import IO, Any
+
+from dynet_jax.measure.failures import Deadline, Ended, OutOfTime, Raised
+
+ENDING_SECONDS = 10
+
+
+class Worker:
+    """A process `python -m MODULE` that calls `serve`.
+
+    Args:
+      arguments: of its command line.
+      cores: those that it may use, from its first instruction on; none for all, and where no process can be pinned.
+      environment: variables beside those of this process. stderr: as of `subprocess.Popen`.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str] = (),
+        *,
+        cores: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+        stderr: int | IO | None = None,
+    ):
+        with _pinned(cores):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, **(environment or {})},
+                bufsize=1,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # the terminal's Ctrl-C is for this process, which ends the others
+            )
+        self._answers: queue.SimpleQueue[dict | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, question: dict, seconds: float | None = None) -> Any:
+        """Returns the answer.
+
+        Raises Raised where the question did, and Ended; after that there is nobody left to ask.
+        seconds: that it may take; None for as long as it likes.
+        """
+        self._write(question)
+        try:
+            answer = self._answers.get(timeout=None if seconds is None else max(0.1, seconds))
+        except queue.Empty:
+            self.kill()
+            raise Ended(f"over {seconds:.0f} s") from None
+        if answer is None:
+            status = self._process.wait()
+            raise Ended(f"died: signal {-status}" if status < 0 else f"died: exit status {status}", status)
+        if "raised" in answer:
+            raise Raised(answer["raised"])
+        return answer["answer"]
+
+    def terminate(self) -> None:
+        """Asks it to save and leave."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ends it; it has ended when this returns."""
+        with contextlib.suppress(OSError):  # of what it has not read
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING_SECONDS)
+        self._process.kill()
+        self._process.wait()
+
+    def _write(self, question: dict) -> None:
+        with contextlib.suppress(OSError):  # that it has ended is noticed by its output
+            self._process.stdin.write(json.dumps(question) + "\n")
+
+    def _listen(self) -> None:
+        with self._process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):  # what is printed before it serves
+                    answer = json.loads(line)
+                    if isinstance(answer, dict) and ("answer" in answer or "raised" in answer):
+                        self._answers.put(answer)
+        self._answers.put(None)
+
+
+@contextlib.contextmanager
+def _pinned(cores: Sequence[int]) -> Iterator[None]:
+    """What is started meanwhile may use these cores alone; of this process, one thread is held there as long."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Workers:
+    """Processes by their keys, each started when it is first asked for something; a context that ends them.
+
+    start: what starts that of a key; by default the key is a module.
+    limit: seconds that one question may take, if it does not say so itself. deadline: of all together.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Any], Worker] | None = None,
+        *,
+        limit: float | None = None,
+        deadline: Deadline | None = None,
+    ):
+        self._start, self._limit, self._deadline = start or Worker, limit, deadline or Deadline()
+        self._workers: dict[Hashable, Worker] = {}
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __getitem__(self, key: Hashable) -> Worker:
+        if key not in self._workers:
+            self._workers[key] = self._start(key)
+        return self._workers[key]
+
+    def ask(self, key: Hashable, question: dict, limit: float | None = None) -> Any:
+        """Returns the answer of the process of a key. Raises Raised, Ended and OutOfTime."""
+        if self._deadline.passed:
+            raise OutOfTime
+        seconds = min(limit or self._limit or threading.TIMEOUT_MAX, self._deadline.left, threading.TIMEOUT_MAX)
+        try:
+            return self[key].ask(question, seconds)
+        except Ended:
+            self._workers.pop(key).close()
+            if self._deadline.passed:
+                raise OutOfTime from None
+            raise
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
