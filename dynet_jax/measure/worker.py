@@ -68,6 +68,7 @@ class Worker:
             self.kill()
             raise Ended(f"over {seconds:.0f} s") from None
         if answer is None:
+            self._answers.put(None)  # whoever asks again hears the same
             status = self._process.wait()
             raise Ended(f"died: signal {-status}" if status < 0 else f"died: exit status {status}", status)
         if "raised" in answer:
@@ -91,8 +92,9 @@ class Worker:
         self._process.wait()
 
     def _write(self, question: dict) -> None:
-        with contextlib.suppress(OSError):  # that it has ended is noticed by its output
-            self._process.stdin.write(json.dumps(question) + "\n")
+        line = json.dumps(question) + "\n"
+        with contextlib.suppress(OSError, ValueError):  # that it has ended, or is closed, is noticed by its output
+            self._process.stdin.write(line)
 
     def _listen(self) -> None:
         with self._process.stdout as lines:

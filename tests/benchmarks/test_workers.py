@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.records import read_rows
 
 from benchmarks import throughput, throughput_cells, throughput_rounds
+from dynet_jax.measure.records import read_rows
 
 ROOT = Path(__file__).parents[2]
 FAKE = """
