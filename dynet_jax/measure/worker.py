@@ -19,7 +19,7 @@ ENDING_SECONDS = 10
 
 
 class Worker:
-    """A process `python -m MODULE` that calls `serve`.
+    """A process `python -m MODULE` that calls `serve`; a context that ends it.
 
     Args:
       arguments: of its command line.
@@ -50,6 +50,12 @@ class Worker:
             )
         self._answers: queue.SimpleQueue[dict | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     @property
     def pid(self) -> int:

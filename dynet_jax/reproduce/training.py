@@ -147,15 +147,9 @@ class _Crew:
             return self.workers[place]
 
     def _question(self, arm: Arm, job: Job) -> dict:
-        log = str(self.plan.out / RUNS_FOLDER / f"{arm.name}.log")
-        config = self.plan.config(job).to_dict()
-        return {
-            "arm": arm.name,
-            "log": log,
-            "config": config,
-            "steps": self.plan.steps,
-            "workdir": str(job.workdir),
-        }
+        log, config = self.plan.out / RUNS_FOLDER / f"{arm.name}.log", self.plan.config(job).to_dict()
+        about = {"arm": arm.name, "log": str(log), "config": config}
+        return about | {"steps": self.plan.steps, "workdir": str(job.workdir)}
 
     def _note_failure(self, job: Job, reason: str) -> None:
         self.failed[job.workdir] = reason

@@ -4,10 +4,8 @@ The compiler dumps what it makes of a kernel only if it is asked before it start
 takes ten times as long as compiling. So another process compiles the kernels alone.
 """
 
-import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,7 +14,9 @@ from pathlib import Path
 import jax
 from jax import export
 
-from dynet_jax.errors import one_line
+from dynet_jax.measure.failures import Failure
+from dynet_jax.measure.serve import serve
+from dynet_jax.measure.worker import Worker
 from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import Slice, parse_topology
 from dynet_jax.tpu.devices import slice_devices
@@ -91,12 +91,11 @@ def _count(programs: list[bytes], slice: Slice) -> Iterator[int] | None:
         for number, program in enumerate(programs):
             (Path(folder) / f"{number}.exported").write_bytes(program)
         flags = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(folder)}"
-        command = [sys.executable, "-m", "dynet_jax.tpu.kernels", folder, slice.name]
-        environment = {**os.environ, "LIBTPU_INIT_ARGS": flags}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if result.returncode:
-            return _left_out(one_line(result.stderr[-2000:], 300))
-        return iter(json.loads(result.stdout.splitlines()[-1]))
+        with Worker("dynet_jax.tpu.kernels", environment={"LIBTPU_INIT_ARGS": flags}) as worker:
+            try:
+                return iter(worker.ask({"folder": folder, "slice": slice.name}))
+            except Failure as error:
+                return _left_out(str(error))
 
 
 def _left_out(why: str) -> None:
@@ -109,7 +108,8 @@ def _export(kernel: TracedKernel) -> bytes:
     return bytes(exporter(*kernel.arrays).serialize())
 
 
-def _cycles_of_files(folder: Path, slice: Slice) -> list[int]:
+def _cycles_of_files(question: dict) -> list[int]:
+    folder, slice = Path(question["folder"]), parse_topology(question["slice"])
     sharding = jax.sharding.SingleDeviceSharding(slice_devices(slice)[0])
     cycles = []
     for path in sorted(folder.glob("*.exported"), key=lambda path: int(path.stem)):
@@ -124,4 +124,4 @@ def _cycles_of_files(folder: Path, slice: Slice) -> list[int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_cycles_of_files(Path(sys.argv[1]), parse_topology(sys.argv[2]))))
+    serve(_cycles_of_files)

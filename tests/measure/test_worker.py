@@ -83,13 +83,13 @@ def test_what_raises_costs_its_question_only(worker):
 
 
 @pytest.mark.parametrize(
-    ("do", "text", "status"),
-    [("exit", "died: exit status 7", 7), ("be killed", "died: signal 9", -9), ("hang", "over 1 s", None)],
+    ("do", "limit", "text", "status"),
+    [("exit", 60, "died: exit status 7", 7), ("be killed", 60, "died: signal 9", -9), ("hang", 1, "over 1 s", None)],
 )
-def test_one_that_ends(worker, do, text, status):
+def test_one_that_ends(worker, do, limit, text, status):
     worker.ask({"do": "repeat"})  # it has started
     with pytest.raises(Ended) as ended:
-        worker.ask({"do": do}, seconds=1)
+        worker.ask({"do": do}, limit)
     assert (str(ended.value), ended.value.status) == (text, status)
     with pytest.raises(Ended, match="died"):  # and stays so, whoever asks
         worker.ask({"do": "repeat"})
@@ -173,8 +173,9 @@ def test_workers_are_started_when_they_are_asked_and_again_after_their_end():
 
 
 def test_the_limit_of_all_ends_a_question_and_is_not_its_fault():
-    with Workers(limit=600, deadline=Deadline(3)) as workers:
+    with Workers(limit=600, deadline=Deadline(600)) as workers:
         workers.ask("child", {"do": "repeat"})
+        workers._deadline = Deadline(0.5)
         with pytest.raises(OutOfTime):
             workers.ask("child", {"do": "hang"})
         with pytest.raises(OutOfTime):

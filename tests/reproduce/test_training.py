@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -15,9 +17,10 @@ from dynet_jax.errors import UserError
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.experiments import Experiment
 from dynet_jax.reproduce.plan import Plan, last_evaluation
-from dynet_jax.reproduce.training import Arrangement, arrange, train_plan
+from dynet_jax.reproduce.training import Arrangement, Interrupted, arrange, train_plan
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
+ROOT = Path(__file__).parents[2]
 ARM = Arm("resnet18", 0.0625)
 
 
@@ -134,6 +137,86 @@ def test_a_run_that_fails_does_not_end_the_others(uninterrupted, tmp_path, monke
         failed = train_plan(plan, Arrangement(1, 1), print)
     assert list(failed) == [workdir]
     assert "another run is using" in failed[workdir]
+
+
+FAKE = """
+import os, signal, sys, time
+from dynet_jax.errors import UserError
+from dynet_jax.measure.serve import serve
+
+def answer(question):
+    network, seed = question["config"]["model"]["name"], question["config"]["seed"]
+    with open(question["workdir"] + ".begun", "a") as file:
+        print(os.getpid(), file=file)
+    if network == "resnet18" and seed == 0: os.kill(os.getpid(), signal.SIGKILL)
+    if network == "resnet18" and seed == 1: raise UserError("the disk is full")
+    if network == "dy_resnet18": time.sleep(600)
+
+def save(number, frame):
+    open(os.environ["SAVED"], "a").write("saved ")
+    os._exit(75)
+
+signal.signal(signal.SIGTERM, save)
+serve(answer)
+"""
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Runs of ResNet18 fail, those of Dy-ResNet18 never end; the others are trained in no time."""
+    (tmp_path / "fake_training.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}{os.pathsep}{ROOT}")
+    monkeypatch.setenv("SAVED", str(tmp_path / "saved"))
+    monkeypatch.setattr("dynet_jax.reproduce.training.MODULE", "fake_training")
+
+    def plan_of(*networks):
+        plan = small_plan(tmp_path / "out")
+        plan.experiments = {"table1": Experiment(tuple(Arm(network, 0.0625) for network in networks))}
+        return plan
+
+    return plan_of
+
+
+def begun(job):
+    """The processes in which a run has begun."""
+    file = job.workdir.with_name(job.workdir.name + ".begun")
+    return file.read_text().split() if file.exists() else []
+
+
+def test_a_process_that_dies_costs_its_run_only(fake, monkeypatch):
+    plan, lines = fake("resnet18", "mobilenet_v2"), []
+    first, second, *others = (job for arm in plan.arms for job in plan.jobs(arm))
+    failed = train_plan(plan, Arrangement(1, None), lines.append)
+    assert failed == {
+        first.workdir: "its process ended with exit code -9; see runs/resnet18-w0.0625.log",
+        second.workdir: "the disk is full",
+    }
+    assert [line for line in lines if "failed" in line] == [
+        f"{workdir} failed: {why}" for workdir, why in failed.items()
+    ]
+    processes = [process for job in (first, second, *others) for process in begun(job)]
+    assert len(set(processes)) == 2  # one until it died, one for all others
+    assert len(processes) == 4
+
+
+def test_a_signal_reaches_every_process(fake, tmp_path):
+    plan, lines = fake("dy_resnet18", "mobilenet_v2"), []
+
+    def tell():
+        end = time.monotonic() + 100
+        while not begun(plan.job(plan.arms[0], 0)) and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=tell).start()
+    with pytest.raises(Interrupted, match="run the same command to go on") as interrupted:
+        train_plan(plan, Arrangement(2, 1), lines.append)
+    assert interrupted.value.exit_code == 75
+    assert lines[-1] == "stopping: every run saves its state; once more to stop at once"
+    assert set((tmp_path / "saved").read_text().split()) == {"saved"}
+    assert not any("failed" in line for line in lines)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_runs_have_as_many_cores_each_whatever_is_left():
