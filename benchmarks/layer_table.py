@@ -11,7 +11,7 @@ from benchmarks.console import table_head, table_row, three_digits
 from benchmarks.layers import PASSES, Layer, layers_of
 from benchmarks.timing import Timing
 from dynet_jax.console import say
-from dynet_jax.measure.failures import Deadline, Ended, OutOfTime, Raised
+from dynet_jax.measure.failures import Deadline, Ended, Failure, OutOfTime
 from dynet_jax.measure.records import Records
 from dynet_jax.measure.worker import Workers
 
@@ -77,15 +77,14 @@ class Layers:
         question |= {name: getattr(self.arguments, name) for name in names}
         try:
             rows = self._workers.ask(MODULE, question, self.arguments.case_limit * len(forms))
-        except Raised as error:  # the inputs, say, do not fit into memory: those of other layers do
-            rows = _failed(forms, error)
-        except Ended as error:
-            if len(forms) > 1:
+        except Failure as error:
+            if isinstance(error, Ended) and len(forms) > 1:
                 say(f"  together they ended the process ({error}): one by one then")
                 for form in forms:
                     self._time(layer, batch, [form])
                 return
-            rows = _failed(forms, error)
+            failed = {"error": str(error)}
+            rows = [{"pass": which, "form": form, **failed} for which, form in itertools.product(PASSES, forms)]
         for row in rows:
             self._records.add(**self._place(layer, batch, row["pass"], row["form"]), **_without_place(row))
 
@@ -112,10 +111,6 @@ class Layers:
     def _place(self, layer: Layer, batch: int, which: str, form: str) -> dict:
         place = {"layer": str(layer), "batch": batch, "pass": which, "form": form, "dtype": self.arguments.dtype}
         return place | {name: self._machine[name] for name in ("jax", "device")}
-
-
-def _failed(forms: list[str], error: Exception) -> list[dict]:
-    return [{"pass": which, "form": form, "error": str(error)} for which, form in itertools.product(PASSES, forms)]
 
 
 def _without_place(row: dict) -> dict:

@@ -31,8 +31,7 @@ def consecutive(call: Callable[[], Any], seconds: float, least: int = 1) -> list
 
     While they do, caches fill and threads wake up, and what was running before comes to its end.
     """
-    times, begin = [timed(call)], time.perf_counter()
-    begin -= times[0]
+    begin, times = time.perf_counter(), []
     while time.perf_counter() - begin < seconds or len(times) < least:
         times.append(timed(call))
     return times
