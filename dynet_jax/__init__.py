@@ -1,5 +1,6 @@
 """DyNet: dynamic convolution for accelerating convolutional neural networks, in JAX and Flax."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ __all__ = [
 
 def __getattr__(name: str):
     """JAX is imported for what needs it, not for --help, or for a process of another framework."""
+    if name in ("layers", "models", "ops"):
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from dynet_jax import layers, models
