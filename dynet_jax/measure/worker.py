@@ -5,6 +5,7 @@ One that dies, or does not answer in time, costs what it was asked for, and is s
 
 import contextlib
 import json
+import math
 import os
 import queue
 import subprocess
@@ -158,9 +159,9 @@ class Workers:
         """Returns the answer of the process of a key. Raises Raised, Ended and OutOfTime."""
         if self._deadline.passed:
             raise OutOfTime
-        seconds = min(limit or self._limit or threading.TIMEOUT_MAX, self._deadline.left, threading.TIMEOUT_MAX)
+        seconds = min(limit or self._limit or math.inf, self._deadline.left)
         try:
-            return self[key].ask(question, seconds)
+            return self[key].ask(question, None if seconds == math.inf else seconds)
         except Ended:
             self._workers.pop(key).close()
             if self._deadline.passed:
