@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 PLANTED = {
     "ops/window.py": ("import flax.linen", "dynet_jax.ops is not allowed to import flax"),
     "data/record.py": ("from dynet_jax.models import registry", "dynet_jax.data is not allowed to import"),
+    "measure/turns.py": ("def late(): import jax", "dynet_jax.measure is not allowed to import jax"),
     "inference/fold.py": ("from dynet_jax.train import step", "dynet_jax.inference is not allowed to import"),
     "layers/norm.py": (
         "def late(): from dynet_jax.ops.tpu import strips",
