@@ -8,7 +8,9 @@ from typing import IO, NamedTuple
 
 import ml_collections
 
+from dynet_jax.config.keys import KEYS
 from dynet_jax.config.load import check_config, flatten, override
+from dynet_jax.config.schema import ARMS
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import cores
@@ -23,10 +25,7 @@ from dynet_jax.workdir.files import FREE, IMAGES_FILE, LOCK_FILE, changed_keys, 
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
-# Keys of the configuration that make an arm or a seed.
-OF_OPTIONS = {"data.name": "--dataset", "data.data_dir": "--data-dir"}
-OF_ARMS = ("init_from", "seed", "model.name", "model.width", "model.group_size", "model.coefficients")
-OF_ARMS += ("model.num_classes",)
+OF_ARMS = {key.name for key in KEYS.values() if key.set_by == ARMS}
 LEFTOVERS = {LOCK_FILE, f"{PLAN_FILE}.tmp"}  # of a command that was killed before it had written its plan
 
 
@@ -97,10 +96,13 @@ class Plan:
     def _common(self, data_dir: str | None) -> ml_collections.ConfigDict:
         config = base_config(self.dataset, data_dir, self.budget)
         given = {text.removeprefix("--config.").partition("=")[0] for text in self.overrides}
-        for key in given & OF_OPTIONS.keys():
-            raise UserError(f"--config.{key} is set by {OF_OPTIONS[key]}")
-        for key in given & set(OF_ARMS):
-            raise UserError(f"{key} is what the arms differ in; choose a --budget, --experiments or --seeds instead")
+        for key in (KEYS[name] for name in sorted(given & KEYS.keys())):
+            if key.set_by == ARMS:
+                raise UserError(
+                    f"{key.name} is what the arms differ in; choose a --budget, --experiments or --seeds instead"
+                )
+            if key.set_by:
+                raise UserError(f"--config.{key.name} is set by {key.set_by}")
         override(config, self.overrides)
         if "warmup_epochs" not in given:
             config.warmup_epochs = min(config.warmup_epochs, config.epochs / 6)

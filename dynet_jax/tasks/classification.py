@@ -29,11 +29,6 @@ class Classification:
     def init_size(self) -> int:
         return self.config.data.image_size
 
-    def check(self) -> None:
-        data = self.config.data
-        if data.resize_to < data.image_size:
-            raise UserError(f"data.resize_to={data.resize_to} is less than data.image_size={data.image_size}")
-
     def open_source(self, split: str) -> Source:
         if split == "held_out":
             raise UserError("a classifier has one test set; evaluate without --held-out")

@@ -27,8 +27,6 @@ from dynet_jax.tasks.pictures import illustrate, make_segmenter
 from dynet_jax.tasks.sums import means
 
 PICTURES = 4  # of the test set, after every evaluation
-MAX_CLASSES = 254  # a label is a byte, and 255 does not count
-INFERENCE = ("whole", "slide")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,21 +45,6 @@ class Segmentation:
         return "loss (training: with the auxiliary head's)" if self.config.model.get("auxiliary") else "loss"
 
     init_size = 64
-
-    def check(self) -> None:
-        data = self.config.data
-        for key in ("crop_size", "eval_size", "label_size"):
-            if len(data[key]) != 2 or not all(type(side) is int and side > 0 for side in data[key]):
-                raise UserError(f"data.{key} must be two positive numbers, height and width, not {data[key]}")
-        numbers = len(data.scale) == 2 and all(type(value) in (int, float) for value in data.scale)
-        if not numbers or not 0.01 <= data.scale[0] <= data.scale[1] <= 100:
-            raise UserError(f"data.scale must be two numbers from 0.01 to 100, like [0.5, 2.0], not {data.scale}")
-        if self.config.model.num_classes > MAX_CLASSES:
-            raise UserError(f"model.num_classes must be at most {MAX_CLASSES}, not {self.config.model.num_classes}")
-        if self.config.inference not in INFERENCE:
-            raise UserError(f"inference must be 'whole' or 'slide', not {self.config.inference!r}")
-        if not self.config.auxiliary_weight >= 0:
-            raise UserError(f"auxiliary_weight must not be negative: {self.config.auxiliary_weight}")
 
     def open_source(self, split: str) -> Source:
         source = load_segmentation_source(self.config.data.name, split, self.config.data.data_dir)

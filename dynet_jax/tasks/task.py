@@ -34,9 +34,6 @@ class Task(Protocol):
     loss_title: str
     init_size: int
 
-    def check(self) -> None:
-        """Raises UserError for a value of the configuration that is out of its range."""
-
     def open_source(self, split: str) -> Source:
         """The records of 'train', 'test' or 'held_out'. Raises UserError if they are not on this machine."""
 

@@ -10,25 +10,18 @@ from typing import IO, Any
 
 import ml_collections
 
+from dynet_jax.config.keys import KEYS
 from dynet_jax.config.load import check_config, flatten_whole
 from dynet_jax.config.recipe import RECIPES
+from dynet_jax.config.schema import EVALUATION
 from dynet_jax.errors import UserError
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
 # What may change when a run goes on without being asked: it does not change what is trained. Scores before and after a
 # change of how the test set is evaluated, or of its images, are not comparable.
-FREE = {
-    *("model.remat", "accumulation_steps", "data.data_dir", "data.threads", "data.workers", "data.cache"),
-    "data.max_corrupt",
-    *("inference", "data.eval_size", "data.label_size"),
-    *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "keep_checkpoints"),
-    "test images",
-}
-# What an evaluation may change, of the keys above that it reads.
-FREE_IN_EVALUATION = FREE & {
-    *("inference", "data.eval_size", "data.label_size", "data.data_dir", "data.threads", "data.workers", "data.cache"),
-    "data.max_corrupt",
-}
+FREE = {key.name for key in KEYS.values() if key.free} | {"test images"}
+# What an evaluation may change.
+FREE_IN_EVALUATION = {key.name for key in KEYS.values() if key.free == EVALUATION}
 
 
 def lock(workdir: Path, busy: str | None = None) -> IO:
@@ -139,9 +132,10 @@ def _read_json(path: Path) -> list | dict:
 
 def _completed(saved: dict) -> dict:
     task = saved.get("task", "classification")
-    if task not in tuple(RECIPES):
-        raise ValueError(f"task must be one of {', '.join(RECIPES)}, not {task!r}")
+    KEYS["task"].check(task)
     recipe = RECIPES[task]("").to_dict()
+    if saved.get("temperature_from") is None:
+        saved = {**saved, "temperature_epochs": recipe["temperature_epochs"]}  # earlier versions took one in vain
     return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": {"remat": False, **saved["model"]}}
 
 

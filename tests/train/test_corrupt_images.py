@@ -73,5 +73,5 @@ def test_a_test_set_without_images(config, tmp_path):
 @pytest.mark.parametrize("key", ["data.workers", "data.max_corrupt"])
 def test_ranges(tiny_config, key):
     override(tiny_config, [f"--config.{key}=-1"])
-    with pytest.raises(UserError, match=rf"^{key} must not be negative: -1$"):
+    with pytest.raises(UserError, match=rf"^{key} must be 0 or more, not -1$"):
         check_config(tiny_config)

@@ -1,0 +1,120 @@
+"""Every key of the configuration, declared once. Parsing, checks, resuming, `--help` and the documents follow from it.
+
+Where the two tasks differ, defaults are those of the paper's recipe and of the one for segmentation (`recipe.py`).
+"""
+
+from dynet_jax.config import schema
+from dynet_jax.config.schema import ARMS, EVALUATION, FRACTION, FROM_0, POSITIVE, RESUME, Key, Pairs, Rule, one_of
+
+C, S = "classification", "segmentation"
+SIDES = schema.numbers("two positive numbers, height and width", 2, (int,))
+COLOURS = "numbers, of red, green and blue"
+MEAN = schema.numbers(f"three {COLOURS}", 3, above=float("-inf"))
+STD = schema.numbers(f"three positive {COLOURS}", 3)
+SCALE = Rule("two numbers from 0.01 to 100, like [0.5, 2.0]", lambda v: schema.is_range(v, 0.01, 100))
+WIDTHS = Rule("positive numbers", lambda v: len(v) > 0 and all(type(n) is int and n > 0 for n in v))
+SEEDS = Rule("from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
+
+# fmt: off
+GROUPS: dict[str, tuple[Key, ...]] = {
+    "Run": (
+        Key("task", str, {C: C, S: S}, "What the network is trained for.", one_of(C, S)),
+        Key("init_from", str, None, "The work directory whose parameters the run begins with.",
+            none="new parameters", set_by=ARMS),
+        Key("seed", int, 0, "Decides initial parameters, the order of images and augmentation.", SEEDS, set_by=ARMS),
+        Key("dtype", str, "bfloat16", "Of the computation; parameters are float32.", one_of("float32", "bfloat16")),
+        Key("log_every_steps", int, 50, "From one report to the next.", POSITIVE, "steps", free=RESUME),
+        Key("eval_every_epochs", float, {C: 1.0, S: 10.0}, "From one evaluation to the next.",
+            POSITIVE, "epochs", free=RESUME),
+        Key("checkpoint_every_steps", int, 1000, "From one checkpoint to the next; each evaluation saves one, too.",
+            POSITIVE, "steps", free=RESUME),
+        Key("keep_checkpoints", int, 3, "How many of the newest are kept, beside the best.", POSITIVE, free=RESUME),
+    ),
+    "Optimisation": (
+        Key("batch_size", int, {C: 2048, S: 8}, "Of one step, on all devices together.", POSITIVE, "images"),
+        Key("accumulation_steps", int, 1, "How many parts of a batch are computed one after the other, to save memory.",
+            POSITIVE, free=RESUME),
+        Key("epochs", float, {C: 300.0, S: 40_000 / (2975 // 8)}, "Length of the run.", POSITIVE, "epochs"),
+        Key("optimizer", str, "sgd", "'sgd', 'adamw', 'lamb', 'lion', ...: a function of optax with a learning rate."),
+        Key("optimizer_arguments", dict, {C: {}, S: {}}, "What else it takes: optimizer_arguments.b2=0.95."),
+        Key("momentum", float, 0.9, "Of the optimiser 'sgd'; others have arguments.", FRACTION),
+        Key("learning_rate", float, {C: 0.8, S: 0.01}, "The highest one of the schedule.", FROM_0),
+        Key("schedule", str, {C: "cosine", S: "poly"}, "'cosine', 'poly', 'wsd', or a schedule of optax."),
+        Key("schedule_arguments", dict, {C: {}, S: {}}, "What else it takes: schedule_arguments.decay_fraction=0.1."),
+        Key("warmup_epochs", float, {C: 5.0, S: 0.0}, "How long the learning rate rises from 0.", FROM_0, "epochs"),
+        Key("weight_decay", float, {C: 5e-5, S: 5e-4},
+            "The optimiser's own decay, if it has one, or else added to the gradient.", FROM_0),
+        Key("decay_parameters", str, {C: "kernels", S: "all"}, "Which parameters decay.", one_of("kernels", "all")),
+        Pairs("weight_decays", tuple, (), "Decays of parameters whose names match a regular expression.",
+              example=[["predictor", 0.0]]),
+        Pairs("learning_rate_factors", tuple, (), "Factors of the learning rate, for such parameters.",
+              example=[["predictor", 10.0]]),
+        Key("clip_norm", float, None, "Gradients of a larger norm are scaled down to it.",
+            POSITIVE, none="no clipping", example=1.0),
+        Key("label_smoothing", float, {C: 0.1}, "Of the loss in training.", FRACTION),
+        Key("auxiliary_weight", float, {S: 0.4}, "Weight of the auxiliary head's loss.", FROM_0),
+        Key("ema_decay", float, None, "Of moving averages of the parameters, which are then what is evaluated.",
+            Rule("in (0, 1)", lambda v: 0 < v < 1), none="no averages", example=0.9999),
+        Key("temperature_from", float, None, "Where the temperature of coefficient predictors begins; 30 in DY-CNN.",
+            POSITIVE, none="the network's own from the beginning", example=30.0),
+        Key("temperature_epochs", float, 10.0, "How long it takes to the network's own.", FROM_0, "epochs"),
+        Key("bn_batch_size", int, {C: 64, S: None}, "How many images BatchNorm normalises over.",
+            POSITIVE, "images", none="the whole batch", example=64),
+    ),
+    "Network": (
+        Key("model.name", str, {C: "", S: ""}, "One of dynet_jax.list_models().", example="dy_mobile", set_by=ARMS),
+        Key("model.num_classes", int, {C: 1000, S: 19}, "Number of outputs.", POSITIVE, set_by=ARMS),
+        Key("model.width", float, 1.0, "Factor of the numbers of channels.", POSITIVE, set_by=ARMS),
+        Key("model.group_size", int, {}, "g_t, the number of fixed kernels behind a dynamic one.",
+            POSITIVE, example=6, set_by=ARMS),
+        Key("model.coefficients", str, {}, "Whose coefficients Dy-mobile has.", one_of("dynet", "condconv", "dy_cnn"),
+            example="dynet", set_by=ARMS),
+        Key("model.hidden_divisor", int, {}, "Predictors have a hidden layer of C_in / hidden_divisor features.",
+            POSITIVE, none="no hidden layer", example=4),
+        Key("model.min_hidden_features", int, {}, "The least width of that layer.", POSITIVE, "features", example=8),
+        Key("model.temperature", float, {}, "What the logits of predictors are divided by.", POSITIVE, example=1.0),
+        Key("model.normalize_pooled", bool, {}, "Whether a BatchNorm normalises the pooled features of predictors."),
+        Key("model.pooled_limit", float, {}, "Standard deviations that pooled features are clipped to in evaluation.",
+            POSITIVE, none="no clipping", example=4.0),
+        Key("model.small_input", bool, {C: False}, "Whether the stride is 8 instead of 32, for images of about 32 px."),
+        Key("model.output_stride", int, {S: 8}, "The stride from which on dilations take the place of strides.",
+            one_of(8, 16, 32), none="the network's own stride", example=8),
+        Key("model.hidden_features", int, {S: 512}, "Width of the head for segmentation.", POSITIVE, "channels"),
+        Key("model.auxiliary", bool, {S: False}, "Whether training has a second head, on the stage before the last."),
+        Key("model.stem", tuple, {}, "Widths of the convolutions of ResNet's stem.", WIDTHS, "channels", example=[64]),
+        Key("model.padding", str, {S: "SAME"}, "'TORCH' is for weights of PyTorch.", one_of("SAME", "TORCH")),
+        Key("model.bn_epsilon", float, {S: 1e-5}, "Added to BatchNorm's variances.", POSITIVE),
+        Key("model.bn_momentum", float, {}, "How much BatchNorm's running statistics keep at a step.",
+            Rule("in [0, 1]", lambda v: 0 <= v <= 1), example=0.9),
+        Key("model.bn_unbiased", bool, {}, "Whether running variances are the unbiased ones, as in PyTorch."),
+        Key("model.zero_init_residual", bool, {}, "Whether residual blocks begin as the identity."),
+        Key("model.remat", bool, False, "Whether the backward pass computes blocks again.", free=RESUME),
+    ),
+    "Data": (
+        Key("data.name", str, {C: "imagenet2012", S: "cityscapes"}, "As docs/data.md has it.", set_by="--dataset"),
+        Key("data.data_dir", str, None, "The folder where it is prepared.",
+            none="the dataset's usual one", free=EVALUATION, set_by="--data-dir"),
+        Key("data.image_size", int, {C: 224}, "Side of the crops.", POSITIVE, "px"),
+        Key("data.resize_to", int, {C: 256}, "Shorter side of a test image, before its central crop.", POSITIVE, "px"),
+        Key("data.crop", str, {C: "random_resized_crop"}, "How training images are cropped.",
+            one_of("random_resized_crop", "random_shift", "none")),
+        Key("data.crop_size", tuple, {S: (512, 1024)}, "Size of the crops.", SIDES, "px"),
+        Key("data.eval_size", tuple, {S: (1024, 2048)}, "Of resized test images.", SIDES, "px", free=EVALUATION),
+        Key("data.label_size", tuple, {S: (1024, 2048)}, "At least the size of the largest label of the test set.",
+            SIDES, "px", free=EVALUATION),
+        Key("data.scale", tuple, {S: (0.5, 2.0)}, "Training images are scaled by a factor from here to there.", SCALE),
+        Key("data.flip", bool, True, "Whether half of the training images are mirrored."),
+        Key("data.color_distortion", bool, {S: True}, "Whether brightness, contrast and hue change at random."),
+        Key("data.mean", tuple, (123.675, 116.28, 103.53), "Subtracted from pixels; the default is ImageNet's.", MEAN),
+        Key("data.std", tuple, (58.395, 57.12, 57.375), "What pixels are divided by then.", STD),
+        Key("data.threads", int, 16, "How many threads of the training process decode.", POSITIVE, free=EVALUATION),
+        Key("data.workers", int, 0, "How many processes decode in its place.", FROM_0, free=EVALUATION),
+        Key("data.cache", bool, False, "Whether encoded images are kept in memory.", free=EVALUATION),
+        Key("data.max_corrupt", int, {C: 100, S: 0}, "How many images may be undecodable.",
+            FROM_0, "images", free=EVALUATION),
+        Key("inference", str, {S: "whole"}, "Test images as a whole, or as the mean over sliding windows.",
+            one_of("whole", "slide"), free=EVALUATION),
+    ),
+}
+# fmt: on
+KEYS: dict[str, Key] = {key.name: key for keys in GROUPS.values() for key in keys}

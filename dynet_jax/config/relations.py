@@ -1,0 +1,40 @@
+"""Rules on several keys of a configuration at once. Those on single keys are in `keys.py`."""
+
+import ml_collections
+
+from dynet_jax.config.keys import KEYS, C
+from dynet_jax.errors import UserError
+
+MAX_CLASSES = 254  # of segmentation: a label is a byte, and 255 does not count
+
+
+def check_relations(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for values that do not go together."""
+    if config.warmup_epochs >= config.epochs:
+        raise UserError(f"warmup_epochs={config.warmup_epochs} must be less than epochs={config.epochs}")
+    if config.temperature_from is None and not _is_default(config, "temperature_epochs"):
+        raise UserError(
+            f"temperature_epochs={config.temperature_epochs:g} is how long a temperature changes, and none does; set "
+            "temperature_from too, like 30"
+        )
+    if config.optimizer != "sgd" and not _is_default(config, "momentum"):
+        raise UserError(
+            f"momentum={config.momentum:g} is of optimizer='sgd', and {config.optimizer!r} has arguments of its own, "
+            "like --config.optimizer_arguments.b1=0.9"
+        )
+    (_check_classification if config.task == C else _check_segmentation)(config)
+
+
+def _check_classification(config: ml_collections.ConfigDict) -> None:
+    data = config.data
+    if data.resize_to < data.image_size:
+        raise UserError(f"data.resize_to={data.resize_to} is less than data.image_size={data.image_size}")
+
+
+def _check_segmentation(config: ml_collections.ConfigDict) -> None:
+    if config.model.num_classes > MAX_CLASSES:
+        raise UserError(f"model.num_classes must be at most {MAX_CLASSES}, not {config.model.num_classes}")
+
+
+def _is_default(config: ml_collections.ConfigDict, key: str) -> bool:
+    return config[key] == KEYS[key].defaults[config.task]
