@@ -1,8 +1,10 @@
 """`train.py`: train a network."""
 
+import argparse
 from pathlib import Path
 
 from dynet_jax.cli.parsing import Parser, folder_argument, overrides, path_argument, report_mistakes
+from dynet_jax.config.listing import help_text
 from dynet_jax.errors import UserError
 
 
@@ -12,8 +14,10 @@ def train_main(arguments: list[str] | None = None) -> int:
         prog="train.py",
         description="Train a network. The same command again continues from the newest checkpoint in WORKDIR.",
         usage="train.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...] [options]",
-        epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5",
+        epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5"
+        f"\n\n{help_text()}",
         allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/dy_mobile.py:digits")
     parser.add_argument("--workdir", metavar="DIR", type=folder_argument, help="default: runs/NAME-VARIANT")

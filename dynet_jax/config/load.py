@@ -151,12 +151,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     missing += [section for section in SECTIONS if section not in config]
     if missing:
         raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")
-    arguments = _arguments(flat)
+    arguments = _arguments(flat) if isinstance(flat["model.name"], str) else {}
     for name, value in flat.items():
         argument = name.removeprefix("model.")
         if argument != name and argument in DECIDED:
             raise UserError(f"the configuration has a key {name!r}, which is decided by {DECIDED[argument]}")
-        if name not in recipe and not name.startswith(("model.", *WITHIN)):
+        if name not in (*recipe, *SECTIONS) and not name.startswith(("model.", *WITHIN)):
             raise UserError(f"the configuration has a key {name!r} that means nothing; {suggest(name, recipe)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} must be finite, not {value}")

@@ -22,6 +22,8 @@ def check_relations(config: ml_collections.ConfigDict) -> None:
             f"momentum={config.momentum:g} is of optimizer='sgd', and {config.optimizer!r} has arguments of its own, "
             "like --config.optimizer_arguments.b1=0.9"
         )
+    if config.optimizer == "sgd" and "momentum" in config.optimizer_arguments:
+        raise UserError("optimizer_arguments.momentum is set by momentum")
     (_check_classification if config.task == C else _check_segmentation)(config)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dynet_jax.errors import UserError
 
 TASKS = ("classification", "segmentation")
-RESUME, EVALUATION = "when a run goes on", "in an evaluation, too"
+RESUME, EVALUATION = "when a run goes on", "when a run goes on, and in an evaluation"
 ARMS = "the arms"  # of `dynet reproduce`: what its networks and seeds differ in
 
 
@@ -78,7 +78,7 @@ class Key(NamedTuple):
         if self.type is bool:
             return "True or False"
         allowed = self.rule.text if self.rule else ""
-        return allowed + (f"{', or ' if allowed else 'or '}None for {self.none}" if self.none else "")
+        return f"{allowed}, or None for {self.none}" if self.none else allowed
 
     def parse(self, text: str, present: Any = None) -> Any:
         """A value of the command line, as the key's type. Raises UserError if it is of another.

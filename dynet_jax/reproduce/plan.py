@@ -19,8 +19,7 @@ from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
 from dynet_jax.reproduce.experiments import Experiment, experiments
 from dynet_jax.tasks.task import make_task
-from dynet_jax.train.optim import make_schedule
-from dynet_jax.train.setup import count_steps, make_run_optimizer
+from dynet_jax.train.setup import count_steps, make_run_optimizer, make_run_schedule
 from dynet_jax.workdir.files import FREE, IMAGES_FILE, LOCK_FILE, changed_keys, lock, read_config, write_whole
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
@@ -141,14 +140,14 @@ class Plan:
         Without JAX's devices: an accelerator's memory is for the processes that train.
         """
         size = self.common.data.image_size
-        steps = self.steps
+        steps = count_steps(self.common, self.train_images)
         for arm in self.arms:
             config = self.config(self.job(arm, 0))
             stride = create_model(arm.network, **arm.arguments, small_input=config.model.small_input).stride
             if size < stride:
                 raise UserError(f"images of {size} px are too small for {arm.title}, which has stride {stride}")
         make_task(config).training_transform()
-        make_run_optimizer(config, make_schedule(config.learning_rate, 0, steps, decay=config.schedule))
+        make_run_optimizer(config, make_run_schedule(config, *steps))
 
     @property
     def steps(self) -> int:
@@ -190,12 +189,14 @@ class Plan:
             return
         before = read_json(file)
         self.threads, self.device = before.get("threads"), before.get("device")
-        for key, value in self._recipe().items():
-            if before.get(key) != value:
-                raise UserError(
-                    f"{self.out} holds a plan with {key}={before.get(key)!r}, not {value!r}; use another --out, or "
-                    "what it began with"
-                )
+        now = self._recipe()
+        # A key that the plan's version did not know has its default, which is what that version did.
+        before = {name: key.defaults.get(self.common.task) for name, key in KEYS.items()} | before
+        for key in (key for key in changed_keys(before, now) if key in now):
+            raise UserError(
+                f"{self.out} holds a plan with {key}={before.get(key)!r}, not {now[key]!r}; use another --out, or "
+                "what it began with"
+            )
 
     def settle(self, device: str, threads: int | None) -> None:
         """Remember what runs are trained on, and how many cores each has: it is the same for all.

@@ -100,7 +100,7 @@ def _facts(plan: Plan, results: Results, device: str, arrangement: str, versions
         ("budget", f"{plan.budget_name}: {config.epochs:g} epochs = {plan.steps} steps of {config.batch_size} images"),
         (
             "recipe of all runs",
-            f"SGD, momentum {config.momentum:g}, learning rate {config.learning_rate:g}, {config.schedule} decay, "
+            f"{_optimizer(config)}, learning rate {config.learning_rate:g}, {config.schedule} decay, "
             f"{config.warmup_epochs:.2g} epochs of warm-up, weight decay {config.weight_decay:g}, label smoothing "
             f"{config.label_smoothing:g}, {config.dtype}{', stride 8' if config.model.small_input else ''}",
         ),
@@ -111,6 +111,13 @@ def _facts(plan: Plan, results: Results, device: str, arrangement: str, versions
         ("command", f"`{plan.command}`"),
     ]
     return Table(("what", "how"), rows)
+
+
+def _optimizer(config) -> str:
+    chosen = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
+    chosen |= config.optimizer_arguments.to_dict()
+    name = "SGD" if config.optimizer == "sgd" else config.optimizer
+    return ", ".join([name, *(f"{key} {value}" for key, value in chosen.items())])
 
 
 def _missing(plan: Plan, results: Results) -> list[str]:

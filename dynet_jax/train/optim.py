@@ -1,18 +1,22 @@
-"""The paper's optimiser: SGD with momentum, linear warm-up, cosine decay (or poly's), and weight decay.
+"""Optimisers of optax by name, with decay and clipping; the paper's is SGD with momentum.
 
 Parts of a network may have learning rates and decays of their own, by patterns on the names of parameters.
 """
 
+import functools
+import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
 from dynet_jax.config.variants import PREDICTORS
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.train import by_name
 
 ByPattern: TypeAlias = Sequence[tuple[str, float]]  # regular expressions on names of parameters, and a number for each
 
@@ -23,72 +27,77 @@ DECAYED = {
 }
 
 
-POLY_POWER, POLY_END = 0.9, 1e-4  # mmsegmentation's
-
-
-def make_schedule(
-    learning_rate: float, warmup_steps: int, total_steps: int, *, decay: str = "cosine"
-) -> optax.Schedule:
-    """Linear from 0 in `warmup_steps`, then a cosine to 0 at `total_steps`.
-
-    With decay='poly' instead (1 - progress)^0.9, from the rate to 1e-4 (or to 0, if the rate is less), as
-    mmsegmentation has it. Raises UserError for another decay.
-
-    >>> schedule = make_schedule(0.8, warmup_steps=10, total_steps=110)
-    >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 60, 110)]
-    [0.0, 0.4, 0.8, 0.4, 0.0]
-    """
-    if decay == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
-    if decay != "poly":
-        raise UserError(f"unknown schedule {decay!r}; {suggest(decay, ('cosine', 'poly'))}")
-    end = POLY_END if learning_rate > POLY_END else 0.0
-    poly = optax.polynomial_schedule(learning_rate, end, POLY_POWER, total_steps - warmup_steps)
-    warmup = optax.linear_schedule(0.0, learning_rate, max(1, warmup_steps))
-    return optax.join_schedules([warmup, poly], [warmup_steps])
-
-
-def make_temperature_schedule(start: float, end: float, steps: int) -> optax.Schedule:
-    """Linear from `start` to `end` in so many steps, and `end` from there on: DY-CNN's, with 30, 1 and ten epochs.
-
-    >>> schedule = make_temperature_schedule(30.0, 1.0, 10)
-    >>> [float(schedule(step)) for step in (0, 5, 10, 11)]
-    [30.0, 15.5, 1.0, 1.0]
-    """
-    return optax.linear_schedule(start, end, max(1, steps))
+OPTIMIZERS = {
+    name: function
+    for name, function in vars(optax).items()
+    if inspect.isfunction(function)
+    and "learning_rate" in inspect.signature(function).parameters
+    and not name.startswith(("_", "scale_by_"))
+}
+OWN_DECAY = ("weight_decay", "weight_decay_rate")  # arguments of optimisers that apply a decay themselves
+DECIDED = {"learning_rate": "learning_rate and schedule", **dict.fromkeys(OWN_DECAY, "weight_decay")}
+DECIDED |= dict.fromkeys(("mask", "weight_decay_mask"), "decay_parameters and weight_decays")
 
 
 def make_optimizer(
     schedule: optax.Schedule,
+    name: str = "sgd",
+    arguments: Mapping[str, Any] | None = None,
     *,
-    momentum: float,
     weight_decay: float,
     decay_parameters: str,
     clip_norm: float | None = None,
     learning_rate_factors: ByPattern = (),
     weight_decays: ByPattern = (),
 ) -> optax.GradientTransformation:
-    """SGD as PyTorch and Caffe have it: the decay is added to the gradient, before the momentum.
+    """`optax.NAME(schedule, **arguments)`, with a decay of its own if it has one (`adamw`, `lamb`, `lion`).
+
+    Of others, such as `sgd`, the decay is added to the gradient, before the momentum, as PyTorch and Caffe have it.
 
     `clip_norm` scales a longer gradient (of all parameters, without the decay) down to that norm.
 
     `learning_rate_factors` and `weight_decays` are pairs (regular expression, number). A parameter whose name, such as
     'stage1_block1/predictor/coefficients/kernel', has a match takes the number of the first expression that has one:
-    its learning rate is multiplied by the factor, or the decay takes the place of `weight_decay`. As the decay is part
+    its updates are multiplied by the factor, or the decay takes the place of `weight_decay`. As the decay is part
     of what the learning rate multiplies, a factor of 100 decays 100 times as fast. Which parameters decay at all stays
     with `decay_parameters`.
 
-    Raises UserError if `decay_parameters` is not 'kernels' or 'all', and, when the optimiser is given parameters, if an
-    expression matches none of them. Only `PREDICTORS` may: a static network can have the recipe of its dynamic twin.
+    Raises UserError for an unknown optimiser or argument; if `decay_parameters` is not 'kernels' or 'all'; and, when
+    the optimiser is given parameters, if an expression matches none of them. Only `PREDICTORS` may: a static network
+    can have the recipe of its dynamic twin.
     """
     if decay_parameters not in DECAYED:
         raise UserError(f"unknown decay_parameters {decay_parameters!r}; {suggest(decay_parameters, DECAYED)}")
-    return optax.chain(
-        # The identity keeps the state's layout, so that clipping can be turned on when a run goes on.
-        optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
-        _decay(weight_decay, weight_decays, DECAYED[decay_parameters]),
-        _scaled(optax.sgd(schedule, momentum=momentum), learning_rate_factors),
-    )
+    make = functools.partial(_make, name, by_name.look_up("optimizer", name, OPTIMIZERS), schedule, arguments or {})
+    # The identity keeps the state's layout, so that clipping can be turned on when a run goes on.
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    decays = DECAYED[decay_parameters]
+    own = next((key for key in OWN_DECAY if key in inspect.signature(OPTIMIZERS[name]).parameters), None)
+    if own is None:
+        decay = _decay(weight_decay, weight_decays, decays)
+        return optax.chain(clip, decay, _scaled(make(), learning_rate_factors))
+    # One optimiser for those that do not decay, one for those that do, and one for each pattern.
+    rates = (0.0, weight_decay, *(number for _, number in weight_decays))
+    groups = {str(group): make({own: rate}) for group, rate in enumerate(rates)}
+    labels = functools.partial(_groups, by_pattern=weight_decays, decays=decays)
+    return optax.chain(clip, _scaled(optax.partition(groups, labels), learning_rate_factors))
+
+
+def _make(name: str, function: Callable, schedule, arguments, decay: Mapping[str, float] | None = None):
+    """The optimiser, tried on a small tree. Raises UserError if it needs more than gradients and parameters."""
+    filled = {"learning_rate": schedule, **(decay or {})}
+    optimizer = by_name.call("optimizer", name, function, arguments, filled=filled, decided=DECIDED)
+    params = {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32), "bias": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    step = lambda params: optimizer.update(params, optimizer.init(params), params)  # noqa: E731
+    by_name.attempt("optimizer", name, lambda: jax.eval_shape(step, params))
+    return optimizer
+
+
+def _groups(params, by_pattern: ByPattern, decays: Callable):
+    """The key of every parameter's optimiser: '0' does not decay, '1' does, '2' is that of the first pattern."""
+    groups = [(pattern, group) for group, (pattern, _) in enumerate(by_pattern, start=2)]
+    chosen = _by_pattern("weight_decays", groups, 1, params)
+    return jax.tree.map(lambda group, on: str(group) if on else "0", chosen, decays(params))
 
 
 def _decay(weight_decay: float, by_pattern: ByPattern, decays: Callable) -> optax.GradientTransformation:

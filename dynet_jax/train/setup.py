@@ -1,6 +1,7 @@
 """From a configuration to the objects of a run. Training, `dynet evaluate` and `dynet predict` share it."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -17,7 +18,8 @@ from dynet_jax.models import create_model, list_models
 from dynet_jax.models.registry import default_arguments, task_of_model
 from dynet_jax.tasks.task import Task, make_task
 from dynet_jax.train.distributed import Layout
-from dynet_jax.train.optim import make_optimizer, make_schedule, make_temperature_schedule
+from dynet_jax.train.optim import make_optimizer
+from dynet_jax.train.schedule import make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
 
 
@@ -70,8 +72,8 @@ class Run:
 def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Layout) -> Run:
     """Raises UserError for an unknown model or argument, or a training set smaller than a batch."""
     steps_per_epoch, total_steps = count_steps(config, train_examples)
-    warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
-    schedule = make_schedule(config.learning_rate, warmup_steps, total_steps, decay=config.schedule)
+    schedule = make_run_schedule(config, steps_per_epoch, total_steps)
+    _check_rates(config, [float(schedule(total_steps * part // 20)) for part in range(21)])
     optimizer = make_run_optimizer(config, schedule)
     corrupt = CorruptImages(config.data.max_corrupt)
     model, task = build_model(config, layout), make_task(config)
@@ -103,11 +105,28 @@ def count_steps(config: ml_collections.ConfigDict, train_examples: int) -> tuple
     return steps_per_epoch, max(1, round(config.epochs * steps_per_epoch))
 
 
+def make_run_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+    """The learning rates of the configuration."""
+    warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
+    arguments = config.schedule_arguments.to_dict()
+    return make_schedule(config.learning_rate, warmup_steps, total_steps, name=config.schedule, arguments=arguments)
+
+
+def _check_rates(config: ml_collections.ConfigDict, rates: list[float]) -> None:
+    """Raises UserError for learning rates of a schedule that cannot be meant."""
+    wrong = next((rate for rate in rates if not 0 <= rate < math.inf), None)
+    if wrong is not None or (max(rates) == 0 < config.learning_rate):
+        which = "only learning rates of 0" if wrong is None else f"a learning rate of {wrong:g}"
+        raise UserError(f"schedule {config.schedule!r} gives {which}; look at schedule_arguments and warmup_epochs")
+
+
 def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimiser of the configuration, at the learning rates of the schedule."""
+    momentum = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
     return make_optimizer(
         schedule,
-        momentum=config.momentum,
+        config.optimizer,
+        {**config.optimizer_arguments.to_dict(), **momentum},
         weight_decay=config.weight_decay,
         decay_parameters=config.decay_parameters,
         clip_norm=config.clip_norm,

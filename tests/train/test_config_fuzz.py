@@ -6,6 +6,7 @@ import ml_collections
 import pytest
 
 from dynet_jax import cli
+from dynet_jax.config.keys import KEYS
 from dynet_jax.config.load import flatten
 from dynet_jax.errors import UserError
 from dynet_jax.train import loop
@@ -13,6 +14,7 @@ from tests.train import tiny_run
 from tests.train.processes import CONFIG
 
 VALUES = ["", "abc", "-1", "0", "1e400", "nan", "None", "[]", "{}", "true", "3.5", "-0.5", "99999999999999999999"]
+VALUES += ["adamw", "wsd", "linear_schedule", '{"a": 1}']
 VALUES += ["../../etc", "[1, 2]", '"quoted"', "[null]", "1e-320", "64", "7", "folder:", "folder:/nowhere", "\x00", "ü"]
 OBJECTS = [None, "abc", "", -1, 0, 3.5, float("nan"), float("inf"), True, [], [1, 2], {}, {"a": 1}, 10**30, b"x", 7]
 MISSPELT = ["--config.bach_size=3", "--config.", "--config", "--confg.seed=1", "seed=1", "--config.data=3"]
@@ -57,7 +59,10 @@ def outcome(arguments, capsys) -> str:
 @pytest.mark.slow
 def test_200_command_lines(tmp_path, capsys):
     rng = random.Random(0)
-    keys = sorted(flatten(tiny_run.get_config()))
+    keys = sorted(
+        {*flatten(tiny_run.get_config()), *(key.name for key in KEYS.values() if "classification" in key.defaults)}
+    )
+    keys += ["optimizer_arguments.nesterov", "optimizer_arguments.b2", "schedule_arguments.end_value"]
     outcomes = {"began": 0, "refused": 0}
     for trial in range(200):
         if trial % 10 == 0:

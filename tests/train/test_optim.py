@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from dynet_jax.errors import UserError
-from dynet_jax.train.optim import make_optimizer, make_schedule
+from dynet_jax.train.optim import make_optimizer
+from dynet_jax.train.schedule import make_schedule
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(10, 110), (0, 40), (3, 4)])
@@ -34,7 +35,9 @@ def test_three_steps(decay_parameters):
     """SGD as Caffe and PyTorch have it: v = momentum v + (gradient + decay w); w = w - rate v."""
     rates, momentum, decay = [0.1, 0.5, 0.2], 0.9, 0.05
     schedule = optax.piecewise_constant_schedule(0.1, {1: 5.0, 2: 0.4})
-    optimizer = make_optimizer(schedule, momentum=momentum, weight_decay=decay, decay_parameters=decay_parameters)
+    optimizer = make_optimizer(
+        schedule, arguments={"momentum": momentum}, weight_decay=decay, decay_parameters=decay_parameters
+    )
 
     rng = np.random.default_rng(0)
     draw = lambda: jax.tree.map(  # noqa: E731
@@ -61,15 +64,13 @@ def test_three_steps(decay_parameters):
 
 def test_unknown_decay_parameters():
     with pytest.raises(UserError, match=r"unknown decay_parameters 'kernel'; did you mean kernels\?"):
-        make_optimizer(make_schedule(0.1, 0, 1), momentum=0.9, weight_decay=0.1, decay_parameters="kernel")
+        make_optimizer(make_schedule(0.1, 0, 1), weight_decay=0.1, decay_parameters="kernel")
 
 
 @pytest.mark.parametrize(("clip_norm", "factor"), [(None, 1.0), (1.0, 1 / 5), (10.0, 1.0)])
 def test_clipping_scales_the_whole_gradient(clip_norm, factor):
     schedule = make_schedule(1.0, 0, 10)
-    optimizer = make_optimizer(
-        schedule, momentum=0.0, weight_decay=0.0, decay_parameters="kernels", clip_norm=clip_norm
-    )
+    optimizer = make_optimizer(schedule, weight_decay=0.0, decay_parameters="kernels", clip_norm=clip_norm)
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
     updates, _ = optimizer.update({"a": jnp.full(1, 3.0), "b": jnp.full(1, -4.0)}, optimizer.init(params), params)
     np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-3 * factor, 4 * factor], rtol=1e-6)
@@ -77,12 +78,12 @@ def test_clipping_scales_the_whole_gradient(clip_norm, factor):
 
 def test_poly_decay():
     """mmsegmentation's: (rate - end) (1 - progress)^0.9 + end, after a linear warm-up."""
-    schedule = make_schedule(0.1, warmup_steps=10, total_steps=110, decay="poly")
+    schedule = make_schedule(0.1, warmup_steps=10, total_steps=110, name="poly")
     for step, expected in ((0, 0.0), (5, 0.05), (10, 0.1), (60, (0.1 - 1e-4) * 0.5**0.9 + 1e-4), (110, 1e-4)):
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
-    assert float(make_schedule(0.01, 0, 100, decay="poly")(0)) == pytest.approx(0.01)
+    assert float(make_schedule(0.01, 0, 100, name="poly")(0)) == pytest.approx(0.01)
     with pytest.raises(UserError, match="unknown schedule 'cosin'; did you mean cosine"):
-        make_schedule(0.1, 0, 10, decay="cosin")
+        make_schedule(0.1, 0, 10, name="cosin")
 
 
 @pytest.mark.parametrize("decay_parameters", ["kernels", "all"])
@@ -92,7 +93,7 @@ def test_parts_of_a_network_have_rates_and_decays_of_their_own(decay_parameters)
     factors, decays = [["dense/k", 100.0], ["den", 7.0], ["^norm", 0.0]], (("conv|dense", 0.3), ("dynamic/kernel$", 0))
     optimizer = make_optimizer(
         optax.constant_schedule(rate),
-        momentum=momentum,
+        arguments={"momentum": momentum},
         weight_decay=decay,
         decay_parameters=decay_parameters,
         learning_rate_factors=factors,
@@ -118,7 +119,7 @@ def test_parts_of_a_network_have_rates_and_decays_of_their_own(decay_parameters)
 
 def test_patterns_leave_the_state_as_it_is_laid_out():
     """So that they can be set, changed and removed when a run goes on."""
-    options = {"momentum": 0.9, "weight_decay": 0.1, "decay_parameters": "kernels"}
+    options = {"arguments": {"momentum": 0.9}, "weight_decay": 0.1, "decay_parameters": "kernels"}
     plain = make_optimizer(optax.constant_schedule(0.1), **options)
     patterns = {"learning_rate_factors": [("conv", 2.0)], "weight_decays": [("conv", 0.0)]}
     other = make_optimizer(optax.constant_schedule(0.1), **options, **patterns)
@@ -128,7 +129,6 @@ def test_patterns_leave_the_state_as_it_is_laid_out():
 @pytest.mark.parametrize("key", ["learning_rate_factors", "weight_decays"])
 def test_a_pattern_that_matches_nothing_is_a_mistake(key):
     options = {
-        "momentum": 0.9,
         "weight_decay": 0.1,
         "decay_parameters": "kernels",
         key: [["conv", 1.0], ["predctor", 2.0]],
@@ -138,7 +138,7 @@ def test_a_pattern_that_matches_nothing_is_a_mistake(key):
 
 
 def test_a_static_network_may_have_the_recipe_of_a_dynamic_one():
-    options = {"momentum": 0.9, "weight_decay": 0.1, "decay_parameters": "kernels"}
+    options = {"arguments": {"momentum": 0.9}, "weight_decay": 0.1, "decay_parameters": "kernels"}
     patterns = {"learning_rate_factors": [["predictor", 100.0]], "weight_decays": [["predictor", 0.0]]}
     plain, other = (make_optimizer(optax.constant_schedule(0.1), **options, **more) for more in ({}, patterns))
     (updates, _), (wanted, _) = (o.update(drawn(1), o.init(drawn(0)), drawn(0)) for o in (other, plain))

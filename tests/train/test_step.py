@@ -9,14 +9,17 @@ import pytest
 
 from dynet_jax import create_model
 from dynet_jax.train.distributed import make_layout, to_devices
-from dynet_jax.train.optim import make_optimizer, make_schedule
+from dynet_jax.train.optim import make_optimizer
+from dynet_jax.train.schedule import make_schedule
 from dynet_jax.train.state import make_initialiser
 from dynet_jax.train.step import make_eval_step, make_train_step
 from tests.train.tasks import classification
 from tests.train.tiny import tiny_network
 
 PIXELS = {"mean": (127.5, 120.0, 110.0), "std": (60.0, 61.0, 62.0)}
-OPTIMIZER = make_optimizer(make_schedule(0.2, 0, 10), momentum=0.9, weight_decay=0.0, decay_parameters="kernels")
+OPTIMIZER = make_optimizer(
+    make_schedule(0.2, 0, 10), arguments={"momentum": 0.9}, weight_decay=0.0, decay_parameters="kernels"
+)
 
 
 def tiny_model(layout, bn_batch_size):
