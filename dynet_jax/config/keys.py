@@ -6,7 +6,7 @@ Where the two tasks differ, defaults are those of the paper's recipe and of the 
 from dynet_jax.config import schema
 from dynet_jax.config.schema import ARMS, EVALUATION, FRACTION, FROM_0, POSITIVE, RESUME, Key, Pairs, Rule, one_of
 
-C, S = "classification", "segmentation"
+C, S = schema.TASKS
 SIDES = schema.numbers("two positive numbers, height and width", 2, (int,))
 COLOURS = "numbers, of red, green and blue"
 MEAN = schema.numbers(f"three {COLOURS}", 3, above=float("-inf"))

@@ -1,6 +1,6 @@
 """The keys of the configuration for people: in `train.py --help`, and as the tables of docs/configuration.md.
 
-python -m dynet_jax.config.listing docs/configuration.md        # writes the tables into the file
+`python -m dynet_jax.config.listing docs/configuration.md` writes the tables into the document.
 """
 
 import json

@@ -1,7 +1,6 @@
 """Configurations: what a run needs to know, checked before anything is compiled."""
 
 import importlib.util
-import math
 import sys
 from collections.abc import Set
 from pathlib import Path
@@ -105,9 +104,9 @@ def _settable(network: str) -> dict[str, Any]:
 
 
 def _key(name: str, default: Any) -> Key:
-    """A key as it is declared. An argument of a user's own network has the type of its default; others have any."""
-    kind = None if name.startswith(WITHIN) or default is None else type(default)
-    return KEYS.get(name) or Key(name, kind, {}, "", example=default)
+    """A key as it is declared. An argument of a user's own network has the type of its default, or is None."""
+    kind = type(default) if type(default) in (int, float, bool, str, tuple) and not name.startswith(WITHIN) else None
+    return KEYS.get(name) or Key(name, kind, {}, "", none="none", example=default)
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -158,7 +157,5 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"the configuration has a key {name!r}, which is decided by {DECIDED[argument]}")
         if name not in (*recipe, *SECTIONS) and not name.startswith(("model.", *WITHIN)):
             raise UserError(f"the configuration has a key {name!r} that means nothing; {suggest(name, recipe)}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name} must be finite, not {value}")
         _key(name, arguments.get(argument)).check(value)
     check_relations(config)

@@ -1,7 +1,6 @@
 """From a configuration to the objects of a run. Training, `dynet evaluate` and `dynet predict` share it."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -73,7 +72,6 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     """Raises UserError for an unknown model or argument, or a training set smaller than a batch."""
     steps_per_epoch, total_steps = count_steps(config, train_examples)
     schedule = make_run_schedule(config, steps_per_epoch, total_steps)
-    _check_rates(config, [float(schedule(total_steps * part // 20)) for part in range(21)])
     optimizer = make_run_optimizer(config, schedule)
     corrupt = CorruptImages(config.data.max_corrupt)
     model, task = build_model(config, layout), make_task(config)
@@ -110,14 +108,6 @@ def make_run_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int, t
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
     arguments = config.schedule_arguments.to_dict()
     return make_schedule(config.learning_rate, warmup_steps, total_steps, name=config.schedule, arguments=arguments)
-
-
-def _check_rates(config: ml_collections.ConfigDict, rates: list[float]) -> None:
-    """Raises UserError for learning rates of a schedule that cannot be meant."""
-    wrong = next((rate for rate in rates if not 0 <= rate < math.inf), None)
-    if wrong is not None or (max(rates) == 0 < config.learning_rate):
-        which = "only learning rates of 0" if wrong is None else f"a learning rate of {wrong:g}"
-        raise UserError(f"schedule {config.schedule!r} gives {which}; look at schedule_arguments and warmup_epochs")
 
 
 def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

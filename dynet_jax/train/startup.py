@@ -8,6 +8,7 @@ from typing import IO, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 from dynet_jax.config.load import check_config
 from dynet_jax.data.record import Source
@@ -46,7 +47,9 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         make_task(config).training_transform()
         train_source, test_source = open_data(config, "train"), open_data(config, "test")
         layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
-        return Start(make_run(config, len(train_source), layout), train_source, test_source)
+        start = Start(make_run(config, len(train_source), layout), train_source, test_source)
+        check_rates(start.run)
+        return start
 
     start = together(prepare)
     same_everywhere("the configuration", json.dumps(config.to_dict(), indent=1, sort_keys=True))
@@ -70,6 +73,17 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
     saved = {"checkpoints": Checkpoints(workdir).steps}
     same_everywhere(f"the work directory {workdir}", json.dumps(saved))
     return start
+
+
+def check_rates(run: Run) -> None:
+    """Raises UserError for learning rates that cannot be meant."""
+    steps = np.linspace(0, run.total_steps, 21).astype(np.int32)
+    rates = np.asarray(jax.jit(jax.vmap(run.schedule))(steps))
+    rounding = 1e-6 * run.config.learning_rate
+    wrong = rates[~((rates >= -rounding) & (rates < np.inf))]
+    if wrong.size or (max(rates) == 0 < run.config.learning_rate):
+        which = f"a learning rate of {wrong[0]:g}" if wrong.size else "only learning rates of 0"
+        raise UserError(f"schedule {run.config.schedule!r} gives {which}; look at schedule_arguments and warmup_epochs")
 
 
 def check_space(run: Run, workdir: Path) -> None:

@@ -219,8 +219,9 @@ class Checkpoints:
         different = differences(template, manifest)
         if different:
             more = f", and {len(different) - SHOWN_DIFFERENCES} more" if len(different) > SHOWN_DIFFERENCES else ""
+            what = "optimiser" if all(entry.startswith("opt_state/") for entry in different) else "model"
             raise UserError(
-                f"the checkpoint {self._folder / str(step)} is of another model: {len(different)} of "
+                f"the checkpoint {self._folder / str(step)} is of another {what}: {len(different)} of "
                 f"{len(manifest['arrays'])} entries differ: {', '.join(different[:SHOWN_DIFFERENCES])}{more}; use "
                 "another --workdir, or the configuration it was trained with"
             )

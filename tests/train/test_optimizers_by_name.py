@@ -16,6 +16,7 @@ from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.optim import OPTIMIZERS, make_optimizer
 from dynet_jax.train.schedule import SCHEDULES, make_schedule
 from dynet_jax.train.setup import make_run
+from dynet_jax.train.startup import check_rates
 from dynet_jax.workdir.files import read_config
 from dynet_jax.workdir.integrity import named_leaves
 from dynet_jax.workdir.metrics import read_metrics
@@ -211,7 +212,7 @@ def run_of(*changes):
 )
 def test_mistakes(changes, message):
     with pytest.raises(UserError) as caught:
-        run_of(*changes)
+        check_rates(run_of(*changes))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -259,7 +260,7 @@ def test_adamw_with_warm_up_stable_decay_trains(tmp_path, capfd):
     assert "optimizer='adamw', not 'sgd'" in said.err
     code, said = train(tmp_path, capfd, longer, "--allow_config_change")
     assert code == 2
-    assert "opt_state" in said.err
+    assert "is of another optimiser: " in said.err
     assert len(said.err.strip().splitlines()) == 1
 
 
