@@ -77,7 +77,7 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
 
 def check_rates(run: Run) -> None:
     """Raises UserError for learning rates that cannot be meant."""
-    steps = np.linspace(0, run.total_steps, 21).astype(np.int32)
+    steps = np.linspace(0, run.total_steps - 1, 21).astype(np.int32)
     rates = np.asarray(jax.jit(jax.vmap(run.schedule))(steps))
     rounding = 1e-6 * run.config.learning_rate
     wrong = rates[~((rates >= -rounding) & (rates < np.inf))]
