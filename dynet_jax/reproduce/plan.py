@@ -192,7 +192,8 @@ class Plan:
         now = self._recipe()
         # A key that the plan's version did not know has its default, which is what that version did.
         before = {name: key.defaults.get(self.common.task) for name, key in KEYS.items()} | before
-        for key in (key for key in changed_keys(before, now) if key in now):
+        changed = changed_keys(before, now)
+        for key in (key for key in now if key in changed):
             raise UserError(
                 f"{self.out} holds a plan with {key}={before.get(key)!r}, not {now[key]!r}; use another --out, or "
                 "what it began with"

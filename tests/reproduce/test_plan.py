@@ -1,3 +1,4 @@
+import json
 import shlex
 from unittest import mock
 
@@ -74,6 +75,19 @@ def test_a_folder_belongs_to_one_command_at_a_time(tmp_path):
     with plan.claim(), pytest.raises(UserError, match="another dynet reproduce is at work in"):
         Plan("digits", "small", tmp_path / "out").claim()
     plan.claim().close()
+
+
+def test_a_plan_of_before_a_key_was_there_is_the_same(tmp_path):
+    make_plan(tmp_path / "out")
+    file = tmp_path / "out" / "plan.json"
+    kept = json.loads(file.read_text())
+    for key in ("optimizer", "weight_decays", "data.cache"):
+        kept.pop(key, None)
+    file.write_text(json.dumps(kept))
+    make_plan(tmp_path / "out")
+    file.write_text(json.dumps(kept | {"optimizer": "adamw"}))
+    with pytest.raises(UserError, match="holds a plan with optimizer='adamw', not 'sgd'"):
+        make_plan(tmp_path / "out")
 
 
 def test_a_damaged_plan_is_named(tmp_path):
