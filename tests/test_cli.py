@@ -208,13 +208,13 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
         ),
         ([f"{CONFIG}:digits", "--config.model.num_classes=5"], ["digits has 10 classes but model.num_classes is 5"]),
         ([f"{CONFIG}:digits", "--config.model.name=dy_mobil"], ["unknown model 'dy_mobil'; did you mean dy_mobile"]),
-        ([f"{CONFIG}:digits", "--config.model.width=0"], ["width must be a positive number"]),
+        ([f"{CONFIG}:digits", "--config.model.width=0"], ["model.width must be positive, not 0.0"]),
         ([f"{CONFIG}:digits", "--config.data.name=digit"], ["unknown dataset 'digit'; did you mean digits?"]),
         (
             [f"{CONFIG}:digits", "--config.data.name=folder:/nowhere"],
             ["there is no /nowhere/train", "PATH/train/CLASS"],
         ),
-        ([f"{CONFIG}:digits", "--config.decay_parameters=no"], ["unknown decay_parameters 'no'", "kernels"]),
+        ([f"{CONFIG}:digits", "--config.decay_parameters=no"], ["decay_parameters must be 'kernels' or 'all', not 'no'", "kernels"]),
         ([f"{CONFIG}:digit"], ["unknown variant 'digit'", "did you mean digits?"]),
         (
             [CONFIG.replace("dy_mobile", "dy_mobil")],
