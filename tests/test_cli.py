@@ -214,7 +214,10 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
             [f"{CONFIG}:digits", "--config.data.name=folder:/nowhere"],
             ["there is no /nowhere/train", "PATH/train/CLASS"],
         ),
-        ([f"{CONFIG}:digits", "--config.decay_parameters=no"], ["decay_parameters must be 'kernels' or 'all', not 'no'", "kernels"]),
+        (
+            [f"{CONFIG}:digits", "--config.decay_parameters=no"],
+            ["decay_parameters must be 'kernels' or 'all', not 'no'", "kernels"],
+        ),
         ([f"{CONFIG}:digit"], ["unknown variant 'digit'", "did you mean digits?"]),
         (
             [CONFIG.replace("dy_mobile", "dy_mobil")],
