@@ -18,9 +18,9 @@ from dynet_jax.cli.parsing import FAILED, report_mistakes
 from dynet_jax.config.load import flatten_whole, load_config
 from dynet_jax.console import say
 from dynet_jax.errors import UserError
+from dynet_jax.evaluation.held_coefficients import HELD
 from dynet_jax.models.registry import create_model, is_dynamic
 from dynet_jax.predict import evaluate_workdir
-from dynet_jax.train.held_coefficients import HELD
 from dynet_jax.train.movement import KEY
 from dynet_jax.train.setup import count_steps
 from dynet_jax.train.startup import use_compilation_cache

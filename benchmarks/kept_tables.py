@@ -20,7 +20,7 @@ from dynet_jax.analysis import figures
 from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import report_mistakes
 from dynet_jax.errors import UserError
-from dynet_jax.train.held_coefficients import HELD
+from dynet_jax.evaluation.held_coefficients import HELD
 from dynet_jax.train.movement import of_stages
 
 HEADER = ("network", "changed", "training loss", "test error %", *HELD, "deviation")

@@ -18,10 +18,10 @@ from benchmarks.arguments import make_parser, positive
 from dynet_jax.cli.parsing import overrides, report_mistakes
 from dynet_jax.config.load import check_config, load_config, override
 from dynet_jax.console import say
+from dynet_jax.devices import make_layout, to_devices
 from dynet_jax.measure.turns import Turns, quartiles, timed
 from dynet_jax.train import step as training
 from dynet_jax.train.compilation import steps_and_arguments
-from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.setup import Run, make_run
 
 

@@ -1,9 +1,10 @@
-"""The JAX side of `benchmarks.throughput`: the training step of a file in configs/, and the step of `dynet predict`."""
+"""The JAX side of `benchmarks.throughput`: the training step of a file in configs/, and its network under `jax.jit`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +12,12 @@ import numpy as np
 from benchmarks.compiling import compile_all
 from benchmarks.programs import Call, Programs
 from dynet_jax.config.load import load_config
+from dynet_jax.devices import make_layout, to_devices
 from dynet_jax.measure.serve import serve
+from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.compilation import steps_and_arguments
-from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.setup import Run, make_run
 from dynet_jax.train.state import TrainState
-from dynet_jax.train.step import make_predict_step
 from tests.models.smallest import random_variables
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -78,6 +79,13 @@ def _step(run: Run, state: TrainState, training: bool):
     if training:
         return steps_and_arguments(run, state, test_examples=run.config.batch_size, with_votes=False)[0]
     return make_predict_step(run.model, **run.pixels), (state.variables, random_batch(run)["image"])
+
+
+def make_predict_step(model: nn.Module, *, mean, std) -> Callable[[dict, jax.Array], jax.Array]:
+    """(variables, uint8 images) -> probabilities [batch, classes]."""
+    return jax.jit(
+        lambda variables, images: nn.softmax(model.apply(variables, normalize(images, mean, std), train=False))
+    )
 
 
 def _training(compiled, run: Run, state: TrainState) -> Call:

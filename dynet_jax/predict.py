@@ -3,32 +3,23 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from dynet_jax.config.load import check_config, override
 from dynet_jax.data import CorruptImages
-from dynet_jax.data.augment import center_crop, decode
-from dynet_jax.data.files import list_images
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
+from dynet_jax.evaluation.evaluate import evaluate
+from dynet_jax.evaluation.held_coefficients import evaluate_held
+from dynet_jax.evaluation.placed import PlacedNetwork
+from dynet_jax.evaluation.step import make_eval_step
+from dynet_jax.inference.model import load, read_ahead
+from dynet_jax.inference.pictures import Picture, list_pictures
+from dynet_jax.inference.predictions import ClassMap, Prediction
 from dynet_jax.tasks.task import make_task
-from dynet_jax.train.evaluate import evaluate
-from dynet_jax.train.held_coefficients import evaluate_held
-from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.step import make_eval_step, make_predict_step
-from dynet_jax.workdir.files import FREE_IN_EVALUATION, read_class_names
-
-IMAGES_AT_ONCE = 32
-
-
-class Prediction(NamedTuple):
-    """The most probable classes of one image, best first; or why there are none."""
-
-    path: Path
-    top: list[tuple[str, float]]
-    error: str | None = None
+from dynet_jax.trained import TrainedNetwork, open_trained
+from dynet_jax.workdir.files import FREE_IN_EVALUATION, read_config
 
 
 def evaluate_workdir(
@@ -44,74 +35,51 @@ def evaluate_workdir(
     """The task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
 
     held_out: on the test folder of a dataset that has a val folder too.
-    coefficients: other ones than the network predicts, a key of `dynet_jax.train.held_coefficients.HELD`.
+    coefficients: other ones than the network predicts, a key of `dynet_jax.evaluation.held_coefficients.HELD`.
     changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
     """
-    run, state = load_workdir(workdir, step=step)
-    config = run.config.copy_and_resolve_references()
+    trained = open_trained(workdir, step=step)
+    config = trained.config.copy_and_resolve_references()
     override(config, list(changes), only=FREE_IN_EVALUATION)
     check_config(config)
-    config.data.update({"name": data or config.data.name, "data_dir": data_dir or config.data.data_dir})
-    corrupt = CorruptImages(config.data.max_corrupt)
-    run = dataclasses.replace(run, config=config, task=make_task(config), corrupt=corrupt)
-    source = run.task.open_source("held_out" if held_out else "test")
-    labels = read_class_names(workdir)
-    if source.class_names != labels:
-        raise UserError(f"the classes of {config.data.name} are not those that {workdir} was trained on")
-    of_step = {"step": int(state.step)}
+    trained = dataclasses.replace(trained, config=config).with_data(data, data_dir)
+    network = place(trained)
+    source = network.task.open_source("held_out" if held_out else "test")
+    if source.class_names != trained.class_names:
+        raise UserError(f"the classes of {network.config.data.name} are not those that {workdir} was trained on")
+    variables, of_step = jax.device_put(trained.variables, network.layout.replicated), {"step": trained.step}
     if coefficients is not None:
-        values = evaluate_held(run, state.averaged_variables, source, coefficients)
+        values = evaluate_held(network, variables, source, coefficients)
         return {**values, **of_step, "coefficients": coefficients}
-    eval_step = make_eval_step(run.model, run.layout, run.task, **run.pixels)
-    return {**evaluate(run, eval_step, state.averaged_variables, source), **of_step}
+    eval_step = make_eval_step(network.model, network.layout, network.task, **network.pixels)
+    return {**evaluate(network, eval_step, variables, source), **of_step}
+
+
+def place(trained: TrainedNetwork, devices: Sequence | None = None) -> PlacedNetwork:
+    """A trained network on these devices, or on all, for its evaluation."""
+    devices = jax.devices() if devices is None else devices
+    layout = make_layout(len(devices), bn_batch_size=1, devices=devices)  # evaluation has no BatchNorm groups
+    return PlacedNetwork(trained.config, layout, trained.model, CorruptImages(trained.config.data.max_corrupt))
 
 
 def predict_images(
-    workdir: Path, images: Sequence[Path], count: int = 5, *, step: int | str | None = None
-) -> Iterator[Prediction]:
-    """The `count` most probable classes of each image, in order; a folder stands for the images in it.
+    workdir: Path,
+    images: Sequence[Picture],
+    count: int = 5,
+    *,
+    step: int | str | None = None,
+    runtime: str = "auto",
+    threads: int | None = None,
+) -> Iterator[Prediction] | Iterator[ClassMap]:
+    """What the network of a work directory says of each image, in order; a folder stands for the images in it.
+
+    The `count` most probable classes of each; of a network for segmentation, the class of every pixel.
+    runtime, threads: see `dynet_jax.inference.load`.
 
     When the first prediction is asked for, UserError is raised if a path does not exist. An image that cannot be
     decoded gives a Prediction with an error.
     """
-    files = [file for path in images for file in expand(path)]
-    run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
-    names, data = read_class_names(workdir), run.config.data
-    predict = make_predict_step(run.model, **run.pixels)
-    for batch in _batched(files):
-        loaded = [_load(path, data.image_size, data.resize_to) for path in batch]
-        good = [image for image, error in loaded if error is None]
-        probabilities = iter([])
-        if good:
-            padded = np.zeros((min(IMAGES_AT_ONCE, len(files)), *good[0].shape), np.uint8)  # one shape, compiled once
-            padded[: len(good)] = good
-            probabilities = iter(np.asarray(predict(state.averaged_variables, padded)))
-        for path, (_, error) in zip(batch, loaded):
-            if error is not None:
-                yield Prediction(path, [], error)
-                continue
-            p = next(probabilities)[: len(names)]
-            best = np.argsort(-p, kind="stable")[:count]
-            yield Prediction(path, [(names[i], float(p[i])) for i in best])
-
-
-def expand(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = list_images(path)
-        if not files:
-            raise UserError(f"there are no images in {path}")
-        return files
-    if not path.is_file():
-        raise UserError(f"there is no image {path}")
-    return [path]
-
-
-def _load(path: Path, size: int, resize_to: int):
-    try:
-        return center_crop(decode(path.read_bytes(), str(path)), size, resize_to), None
-    except (UserError, OSError) as error:
-        return None, str(error)
-
-
-def _batched(files):
-    return (tuple(files[i : i + IMAGES_AT_ONCE]) for i in range(0, len(files), IMAGES_AT_ONCE))
+    pictures = list_pictures(images)
+    preprocessing = make_task(read_config(workdir)).preprocessing()
+    with read_ahead(pictures, preprocessing, threads) as ready:  # they are decoded while the network is loaded
+        yield from load(workdir, step=step, runtime=runtime, threads=threads).predictions(ready, count)

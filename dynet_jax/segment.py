@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import jax
 import numpy as np
 
-from dynet_jax.data.decode import decode
 from dynet_jax.errors import UserError
-from dynet_jax.predict import expand
+from dynet_jax.inference.pictures import list_pictures
+from dynet_jax.predict import predict_images
 from dynet_jax.tasks.overlay import overlay
-from dynet_jax.tasks.pictures import make_segmenter
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.workdir.files import read_class_names
 
 
@@ -29,33 +26,34 @@ class Segmented(NamedTuple):
 
 
 def segment_images(
-    workdir: Path, images: Sequence[Path], out: Path, *, step: int | str | None = None
+    workdir: Path,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    step: int | str | None = None,
+    runtime: str = "auto",
+    threads: int | None = None,
 ) -> Iterator[Segmented]:
     """Write OUT/NAME.labels.png (classes from 0) and OUT/NAME.overlay.png for each image; a folder stands for its own.
+
+    step, runtime, threads: see `dynet_jax.inference.load`.
 
     When the first is asked for, UserError is raised if a path does not exist, two images have the same name, or OUT
     cannot be written.
     """
-    files = [file for path in images for file in expand(path)]
+    files = list_pictures(images)
     twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
     if twice:
         raise UserError(f"several images are called {twice[0]}; their files in {out} would be the same")
-    run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
-    names, segment = (
-        read_class_names(workdir),
-        make_segmenter(run.task.logits, run.config.data.eval_size, run.model, **run.pixels),
-    )
+    names = read_class_names(workdir)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
-    for path in files:
-        try:
-            image = decode(path.read_bytes(), str(path))
-        except (UserError, OSError) as error:
-            yield Segmented(path, error=str(error))
+    for path, image, classes, error in predict_images(workdir, files, step=step, runtime=runtime, threads=threads):
+        if error is not None:
+            yield Segmented(path, error=error)
             continue
-        classes = segment(state.averaged_variables, image)
         written = out / f"{path.stem}.labels.png", out / f"{path.stem}.overlay.png"
         _write_png(written[0], classes)
         _write_png(written[1], overlay(image, classes, names)[..., ::-1])

@@ -53,15 +53,16 @@ def largest_difference(file: Path, workdir: Path) -> tuple[float, float]:
     import onnxruntime
 
     from dynet_jax.ops.pixels import normalize
-    from dynet_jax.train.restore import load_workdir
+    from dynet_jax.trained import open_trained
 
-    run, state = load_workdir(workdir, devices=jax.devices()[:1])
-    source, transform = run.task.open_source("test"), run.task.evaluation_transform()
+    trained = open_trained(workdir)
+    source, transform = trained.task.open_source("test"), trained.task.evaluation_transform()
     # Spread over the folder, which is sorted by class.
     chosen = np.linspace(0, len(source) - 1, min(CHECKED_IMAGES, len(source))).astype(int)
     images = np.stack([transform(source[index])["image"] for index in chosen])
-    expected = jax.jit(lambda v, x: run.model.apply(v, normalize(x, **run.pixels), train=False))(
-        state.averaged_variables, images
+    mean, std = trained.preprocessing.mean, trained.preprocessing.std
+    expected = jax.jit(lambda v, x: trained.model.apply(v, normalize(x, mean, std), train=False))(
+        trained.variables, images
     )
     (logits,) = onnxruntime.InferenceSession(file).run(["logits"], {"images": images})
     print(f"checked {file} with ONNX Runtime on {len(images)} validation images")

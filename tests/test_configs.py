@@ -11,9 +11,9 @@ from dynet_jax import list_models
 from dynet_jax.analysis.paper import ROWS
 from dynet_jax.analysis.subject import Subject
 from dynet_jax.config.load import load_config, override
-from dynet_jax.train.distributed import make_layout
+from dynet_jax.config.network import build_model
+from dynet_jax.devices import make_layout
 from dynet_jax.train.loop import train
-from dynet_jax.train.setup import build_model
 from dynet_jax.workdir.metrics import read_metrics
 
 CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.py") if path.stem != "common")
@@ -47,7 +47,7 @@ def test_file(path):
     config = load_config(str(path))
     recipe, outputs = CLASSIFICATION if config.task == "classification" else SEGMENTATION
     assert (config.batch_size, config.learning_rate, config.dtype) == recipe
-    model = build_model(config, make_layout(config.batch_size, config.bn_batch_size))
+    model = build_model(config, make_layout(config.batch_size, config.bn_batch_size).bn_axis_name)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     assert logits.shape == outputs

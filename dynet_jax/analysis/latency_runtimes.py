@@ -153,4 +153,5 @@ def onnx_file(cell: Cell) -> bytes:
     from dynet_jax.export.onnx import program_to_onnx
 
     program = random_program(cell.network, cell.width)
-    return program_to_onnx(program, mean=MEAN, std=STD, image_size=cell.image_size).SerializeToString()
+    preprocessing = Preprocessing(cell.image_size, cell.image_size, MEAN, STD)
+    return program_to_onnx(program, preprocessing=preprocessing).SerializeToString()

@@ -9,13 +9,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from dynet_jax.data import evaluation_batches
+from dynet_jax.data import CorruptImages, evaluation_batches
 from dynet_jax.data.subset import Subset, spread
 from dynet_jax.errors import UserError
 from dynet_jax.ops.pixels import normalize
-from dynet_jax.tasks.task import make_task
-from dynet_jax.train.restore import load_workdir
-from dynet_jax.train.setup import Run
+from dynet_jax.trained import TrainedNetwork
+from dynet_jax.trained import open_trained as open_network
 
 IMAGES_AT_ONCE = 64
 SECONDS_BETWEEN_LINES = 5
@@ -24,36 +23,47 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A network, what it has learnt (the moving averages where there are some), and test images.
+    """A trained network, and images of its test set or of another dataset.
 
     Attributes:
-      workdir: where it comes from.
-      run: the run's configuration and task, with the dataset of the images.
-      variables: of `model`.
-      step: of the checkpoint.
+      network: with the dataset of the images.
       images: the records that are looked at.
+      corrupt: those that could not be read so far.
     """
 
-    workdir: Path
-    run: Run
-    variables: dict
-    step: int
+    network: TrainedNetwork
     images: Subset
+    corrupt: CorruptImages
+
+    @property
+    def workdir(self) -> Path:
+        """Where the network comes from."""
+        return self.network.workdir
 
     @property
     def model(self) -> nn.Module:
         """The network, called as `model.apply(variables, images, train=False)`."""
-        return self.run.model
+        return self.network.model
+
+    @property
+    def variables(self) -> dict:
+        """Of the model: the moving averages where there are some."""
+        return self.network.variables
+
+    @property
+    def step(self) -> int:
+        """Of the checkpoint."""
+        return self.network.step
 
     @property
     def dataset(self) -> str:
         """The name of the dataset that the images are from."""
-        return self.run.config.data.name
+        return self.network.config.data.name
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """[height, width, 3] of what the network is given."""
-        return self.run.task.blank(training=False)["image"].shape
+        return self.network.task.blank(training=False)["image"].shape
 
     def batches(self, say: Say | None = None) -> Iterator[dict[str, np.ndarray]]:
         """The images as the run's own evaluation sees them, each once.
@@ -62,22 +72,22 @@ class Trained:
         Yields 'image' [batch, height, width, 3] float32, normalised; 'label'; 'index' [batch], the place in `images`;
         'mask' [batch], 0 for what only fills up the last batch and for images that cannot be decoded.
         """
-        at_once, data = min(IMAGES_AT_ONCE, len(self.images)), self.run.config.data
+        at_once, data = min(IMAGES_AT_ONCE, len(self.images)), self.network.config.data
         batches = evaluation_batches(
             self.images,
-            self.run.task.evaluation_transform(),
-            blank=self.run.task.blank(training=False),
+            self.network.task.evaluation_transform(),
+            blank=self.network.task.blank(training=False),
             batch_size=at_once,
             threads=data.threads,
             workers=data.workers,
-            corrupt=self.run.corrupt,
+            corrupt=self.corrupt,
         )
         said = time.monotonic()
         for number, batch in enumerate(batches):
             if say is not None and time.monotonic() - said > SECONDS_BETWEEN_LINES:
                 said = time.monotonic()
                 say(f"{self.workdir}: {number * at_once} of {len(self.images)} images")
-            images = np.asarray(normalize(batch["image"], **self.run.pixels))
+            images = np.asarray(normalize(batch["image"], data.mean, data.std))
             yield {**batch, "image": images, "index": number * at_once + np.arange(at_once)}
 
 
@@ -100,9 +110,7 @@ def open_trained(
     """
     if images is not None and images < 1:
         raise UserError(f"at least one image has to be looked at, not {images}")
-    run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
-    config = run.config.copy_and_resolve_references()
-    config.data.update({"name": data or config.data.name, "data_dir": data_dir or config.data.data_dir})
-    run = dataclasses.replace(run, config=config, task=make_task(config))
-    test_set = spread(run.task.open_source("test"), images)
-    return Trained(workdir, run, state.averaged_variables, int(state.step), test_set)
+    network = open_network(workdir, step=step).with_data(data, data_dir)
+    network = dataclasses.replace(network, variables=jax.device_put(network.variables))
+    corrupt = CorruptImages(network.config.data.max_corrupt)
+    return Trained(network, spread(network.task.open_source("test"), images), corrupt)

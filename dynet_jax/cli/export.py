@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from dynet_jax.cli.parsing import path_argument
+from dynet_jax.cli.parsing import Parser, path_argument
 from dynet_jax.cli.workdirs import add_workdir
+from dynet_jax.errors import UserError
+
+LIST = "list"
 
 
 def add_export(commands) -> None:
@@ -11,33 +14,53 @@ def add_export(commands) -> None:
         "export",
         help="write a trained network as a file that runs without this package",
         description="Writes one file, for one image or more, of any size, with the names of the classes and the "
-        "preprocessing in it. stablehlo runs with JAX alone; onnx with ONNX Runtime, OpenVINO and others.",
+        "preprocessing in it. stablehlo runs with JAX alone; onnx with ONNX Runtime, OpenVINO and others. "
+        f"--format={LIST} shows all formats, each with its own options.",
         epilog="example: dynet export runs/digits --format=onnx --out=digits.onnx",
     )
     add_workdir(parser)
-    parser.add_argument("--format", required=True, metavar="stablehlo|onnx")
+    parser.add_argument(
+        "--format", nargs="?", const=LIST, required=True, metavar="NAME", help=f"stablehlo, onnx, ...; or '{LIST}'"
+    )
     parser.add_argument("--out", type=path_argument, metavar="FILE", help="default: WORKDIR/NETWORK.FORMAT")
     parser.add_argument(
         "--storage", default="float32", metavar="TYPE", help="of the banks of kernels: float32, bfloat16 or int8"
     )
-    parser.add_argument("--platforms", metavar="NAME,...", help="stablehlo: of cpu, cuda, rocm, tpu; default: cpu")
-    parser.add_argument("--opset", type=int, metavar="N", help="onnx: the version of its operators")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
-    parser.set_defaults(run=_export)
+    parser.set_defaults(run=_export, takes_overrides=True)
 
 
 def _export(options) -> None:
     from dynet_jax.export.files import export_workdir
+    from dynet_jax.export.formats import export_format, export_formats
 
-    platforms = None if options.platforms is None else tuple(options.platforms.split(","))
+    if options.format == LIST:
+        for format in export_formats():
+            print(f"{format.name}: {format.help}")
+            for name, option in format.options.items():
+                print(f"  --{name}={option.metavar}  {option.help}")
+        return
     path = export_workdir(
         options.workdir,
         options.out,
         format=options.format,
         step=options.step,
         storage=options.storage,
-        platforms=platforms,
-        opset=options.opset,
         overwrite=options.overwrite,
+        **_options_of(export_format(options.format), options.overrides),
     )
     print(f"{path}: {Path(path).stat().st_size / 1e6:.2f} MB; docs/inference.md shows how to use it")
+
+
+def _options_of(chosen, arguments: list[str]) -> dict:
+    """The options of the format by their names. Raises UserError for one that it does not have."""
+    from dynet_jax.export.formats import check_options
+
+    parser = Parser(prog=f"dynet export --format={chosen.name}", add_help=False, allow_abbrev=False)
+    for name, option in chosen.options.items():
+        parser.add_argument(f"--{name}", type=option.read, metavar=option.metavar, help=option.help)
+    found, rest = parser.parse_known_args(arguments)
+    if rest and not rest[0].startswith("--"):
+        raise UserError(f"cannot read {rest[0]!r}; see dynet export --help")
+    check_options(chosen, dict.fromkeys(word.removeprefix("--").partition("=")[0] for word in rest[:1]))
+    return {name: value for name, value in vars(found).items() if value is not None}

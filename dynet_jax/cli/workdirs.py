@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from dynet_jax.cli.parsing import FAILED, overrides, path_argument
+from dynet_jax.cli.parsing import FAILED, overrides, path_argument, positive_argument
 from dynet_jax.errors import UserError
 
 
@@ -101,6 +101,8 @@ def add_predict(commands) -> None:
     parser.add_argument(
         "images", nargs="+", type=path_argument, metavar="IMAGE", help="an image file, or a folder of them"
     )
+    parser.add_argument("--runtime", default="auto", metavar="NAME", help="auto, native or jax; default: the fastest")
+    parser.add_argument("--threads", type=positive_argument, metavar="N", help="default: one for each core")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument(
         "--out", type=path_argument, metavar="DIR", help="for maps of classes; default: WORKDIR/predictions"
@@ -109,19 +111,19 @@ def add_predict(commands) -> None:
 
 
 def _predict(options) -> int:
-    from dynet_jax.predict import expand, predict_images
+    from dynet_jax.inference.pictures import list_pictures
+    from dynet_jax.predict import predict_images
     from dynet_jax.workdir.checkpoint import report_failures_once
     from dynet_jax.workdir.files import read_config
 
     report_failures_once()
-    for path in options.images:
-        expand(path)  # a missing image is named before a work directory is read
+    list_pictures(options.images)  # a missing image is named before a work directory is read
     if read_config(options.workdir).task == "segmentation":
         return _segment(options)
     if options.out is not None:
         raise UserError("--out is for networks for segmentation, which write files")
     failed = 0
-    for prediction in predict_images(options.workdir, options.images, step=options.step):
+    for prediction in predict_images(options.workdir, options.images, **_how(options)):
         if prediction.error:
             failed = FAILED
             print(f"dynet: {prediction.error}", file=sys.stderr)
@@ -135,11 +137,15 @@ def _predict(options) -> int:
     return failed
 
 
+def _how(options) -> dict:
+    return {"step": options.step, "runtime": options.runtime, "threads": options.threads}
+
+
 def _segment(options) -> int:
     from dynet_jax.segment import segment_images
 
     failed, out = 0, options.out or options.workdir / "predictions"
-    for segmented in segment_images(options.workdir, options.images, out, step=options.step):
+    for segmented in segment_images(options.workdir, options.images, out, **_how(options)):
         if segmented.error:
             failed = FAILED
             print(f"dynet: {segmented.error}", file=sys.stderr)

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dynet_jax.errors import UserError, suggest
-from dynet_jax.export.onnx import program_to_onnx
-from dynet_jax.export.stablehlo import to_stablehlo
-from dynet_jax.inference import InferenceModel, load
+from dynet_jax.errors import UserError
+from dynet_jax.export.formats import check_options, export_format
+from dynet_jax.inference import InferenceModel, program_of
+from dynet_jax.trained import open_trained
 from dynet_jax.workdir.files import read_config
 
 
@@ -19,48 +19,32 @@ def export_workdir(
     format: str,
     step: int | str | None = None,
     storage: str = "float32",
-    platforms: Sequence[str] | None = None,
-    opset: int | None = None,
     overwrite: bool = False,
+    **options: Any,
 ) -> Path:
     """Write the network of a work directory as one file; returns its path.
 
     Args:
       workdir, step, storage: see `dynet_jax.inference.load`.
       out: by default WORKDIR/NETWORK.FORMAT.
-      format: of FORMATS: 'stablehlo' (for `platforms`, see `to_stablehlo`) or 'onnx' (`opset`, see `program_to_onnx`).
+      format: the name of one that is registered (see `dynet_jax.export.formats`), such as 'stablehlo' and 'onnx'.
       overwrite: whether a file that is there may be replaced.
+      options: of the format: `platforms` of stablehlo (see `to_stablehlo`), `opset` of onnx (see `program_to_onnx`).
     Raises:
-      UserError: for an option of the other format, and if there is no whole checkpoint, the exporter is not installed
-        or the file cannot be written.
+      UserError: for an option of another format, and if there is no whole checkpoint, the network cannot be exported,
+        the exporter is not installed or the file cannot be written.
     """
-    if format not in FORMATS:
-        raise UserError(f"unknown format {format!r}; {suggest(format, FORMATS)}")
-    for option, value, owner in (("platforms", platforms, "stablehlo"), ("opset", opset, "onnx")):
-        if value is not None and format != owner:
-            raise UserError(f"--{option} is of --format={owner}; leave it out for {format}")
+    chosen = export_format(format)
+    check_options(chosen, options)
     name = read_config(workdir).model.name
     path = Path(out or workdir / f"{name}.{format}")
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
-    model = load(workdir, step=step, runtime="jax", storage=storage)
-    options = {} if platforms is None else {"platforms": platforms}
-    options |= {} if opset is None else {"opset": opset}
-    content = FORMATS[format](model, name, **options)
-    write_whole(path, content)
+    trained = open_trained(workdir, step=step)
+    program = program_of(trained.model, trained.variables, trained.task.init_size)
+    model = InferenceModel(program, trained.preprocessing, trained.class_names, runtime="jax", storage=storage)
+    write_whole(path, chosen.write(model, name, **options))
     return path
-
-
-def _stablehlo(model: InferenceModel, network: str, **options) -> bytes:
-    return bytes(to_stablehlo(model, **options).serialize())
-
-
-def _onnx(model: InferenceModel, network: str, **options) -> bytes:
-    described = {**model.preprocessing._asdict(), "class_names": model.class_names, "metadata": {"network": network}}
-    return program_to_onnx(model.program, **described, **options).SerializeToString()
-
-
-FORMATS = {"stablehlo": _stablehlo, "onnx": _onnx}
 
 
 def write_whole(path: Path, content: bytes) -> None:

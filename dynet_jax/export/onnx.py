@@ -1,7 +1,9 @@
 """ONNX: a file that predicts without this package, from one uint8 image or more, of any size.
 
-Input 'images', [batch, height, width, 3] uint8; outputs 'logits' and 'probabilities', [batch, classes] float32. A
-program has what the file needs (see `dynet_jax.inference`), and with ONNX Runtime and NumPy alone
+Input 'images', [batch, height, width, 3] uint8; outputs 'logits' and 'probabilities', [batch, classes] float32, or for
+segmentation [batch, height / stride, width / stride, classes]: at the network's own stride, to be enlarged by whoever
+needs it, since all classes of a large image at every pixel are gigabytes. A program has what the file needs (see
+`dynet_jax.inference`), and with ONNX Runtime and NumPy alone
 
     session = onnxruntime.InferenceSession("network.onnx")
     names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
@@ -25,11 +27,11 @@ import numpy as np
 
 import dynet_jax
 from dynet_jax.errors import UserError
-from dynet_jax.export.metadata import metadata_of
+from dynet_jax.export.formats import Option, register_export_format
 from dynet_jax.export.onnx_graph import Graph, import_onnx
 from dynet_jax.export.onnx_operations import FLOAT, add_program
-from dynet_jax.inference import Preprocessing
-from dynet_jax.inference.program import Convolution, Dense, Program, outputs
+from dynet_jax.inference import InferenceModel, Preprocessing, ResizedPreprocessing
+from dynet_jax.inference.program import Convolution, Program
 
 if TYPE_CHECKING:
     import onnx
@@ -38,36 +40,44 @@ OPSETS = range(19, 24)  # 19 is the first whose Pad can wrap around
 IMAGE = ("height", "width", 3)
 
 
+@register_export_format(
+    "onnx",
+    help="runs with ONNX Runtime, OpenVINO and others",
+    options={"opset": Option(f"the version of its operators; default: {OPSETS.start}", int, "N")},
+)
+def write_onnx(model: InferenceModel, network: str, **options) -> bytes:
+    """The content of a file of `program_to_onnx`."""
+    notes = {"class_names": model.class_names, "metadata": {"network": network}}
+    described = program_to_onnx(model.program, preprocessing=model.preprocessing, **notes, **options)
+    return described.SerializeToString()
+
+
 def program_to_onnx(
     program: Program,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    image_size: int,
-    resize_to: int | None = None,
+    preprocessing: Preprocessing | ResizedPreprocessing,
     class_names: Sequence[str] | None = None,
     opset: int = OPSETS.start,
     metadata: Mapping[str, Any] | None = None,
 ) -> "onnx.ModelProto":
-    """The model of a folded program that ends in a classifier.
+    """The model of a folded program.
 
-    mean, std: of the three channels, in units of 0..255.
-    image_size, resize_to: what the network was trained for; written down, not obeyed: the model takes every size.
-    metadata: more to write into the file, for example {"network": "dy_mobile"}; what is no string is written as JSON.
-
+    preprocessing: its mean and std are obeyed; what else the network was trained for is written down: the model takes
+      every size.
     class_names: none if None or empty.
+    metadata: more to write into the file, for example {"network": "dy_mobile"}; what is no string is written as JSON.
 
     Raises UserError if onnx is not installed, for an opset that is not in OPSETS, for a number of class names that is
     not that of the classes, and for a network that cannot be exported.
 
-        model = program_to_onnx(fold(record(network, variables, 224)), mean=mean, std=std, image_size=224)
+        model = program_to_onnx(fold(record(network, variables, 224)), preprocessing=preprocessing)
     """
     onnx = import_onnx()
     if opset not in OPSETS:
         raise UserError(
             f"opset {opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}; --opset={OPSETS.start} will do in most"
         )
-    pixels = _pixels(mean, std)
+    pixels = _pixels(preprocessing.mean, preprocessing.std)
     classes = _classes(program, class_names)
     graph = Graph()
     images, *results = map(graph.reserve, ("images", "logits", "probabilities"))
@@ -78,8 +88,8 @@ def program_to_onnx(
     else:
         logits = _network(graph, program, pixels, images, "batch")
     graph.result("Identity", logits, name="logits")
-    graph.result("Softmax", "logits", name="probabilities", axis=1)
-    results = [graph.tensor(name, np.float32, ("batch", classes)) for name in results]
+    graph.result("Softmax", "logits", name="probabilities", axis=-1)
+    results = [graph.tensor(name, np.float32, ("batch", *_shape(program, classes))) for name in results]
     opsets = [onnx.helper.make_opsetid("", opset)]
     model = onnx.helper.make_model(
         graph.build("network", [graph.tensor(images, np.uint8, ("batch", *IMAGE))], results),
@@ -88,8 +98,7 @@ def program_to_onnx(
         producer_name="dynet_jax",
         producer_version=dynet_jax.__version__,
     )
-    preprocessing = Preprocessing(image_size, resize_to, tuple(mean), tuple(std))
-    notes = {**metadata_of(class_names or (), preprocessing), **(metadata or {})}
+    notes = {"class_names": list(class_names or ()), "preprocessing": preprocessing.describe(), **(metadata or {})}
     onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in notes.items()})
     return model
 
@@ -103,12 +112,15 @@ def _pixels(mean, std) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _classes(program: Program, class_names: Sequence[str] | None) -> int:
-    last = next((operation for operation in program.operations if program.result in outputs(operation)), None)
-    if not isinstance(last, Dense):
-        raise UserError("only networks that end in a classifier (Dense) can be exported to ONNX")
-    if class_names and len(class_names) != last.bias.size:
-        raise UserError(f"there are {len(class_names)} class names for {last.bias.size} classes")
-    return last.bias.size
+    classes = program.values[program.result].channels
+    if class_names and len(class_names) != classes:
+        raise UserError(f"there are {len(class_names)} class names for {classes} classes")
+    return classes
+
+
+def _shape(program: Program, classes: int) -> tuple[int | str, ...]:
+    """Of the result for one image."""
+    return (classes,) if program.is_vector(program.result) else ("rows", "columns", classes)
 
 
 def _network(graph: Graph, program: Program, pixels, images: str, batch: int | str) -> str:
@@ -118,7 +130,10 @@ def _network(graph: Graph, program: Program, pixels, images: str, batch: int | s
     x = graph.node("Cast", x, name="images/float32", to=FLOAT)
     x = graph.node("Sub", x, graph.constant(mean, "mean"), name="images/centered")
     x = graph.node("Div", x, graph.constant(std, "std"), name="images/normalized")
-    return add_program(graph, program, x, batch)
+    y = add_program(graph, program, x, batch)
+    if program.is_vector(program.result):
+        return y
+    return graph.node("Transpose", y, name="logits/channels_last", perm=(0, 2, 3, 1))
 
 
 def _image_by_image(graph: Graph, program: Program, pixels, classes: int) -> str:
@@ -127,5 +142,7 @@ def _image_by_image(graph: Graph, program: Program, pixels, classes: int) -> str
     image, axis = body.reserve("image"), body.constant([0], "batch_axis")
     x = body.node("Unsqueeze", image, axis, name="image/batch")
     y = body.node("Squeeze", _network(body, program, pixels, x, 1), axis, name="image/logits")
-    inside = body.build("one_image", [body.tensor(image, np.uint8, IMAGE)], [body.tensor(y, np.float32, (classes,))])
+    inside = body.build(
+        "one_image", [body.tensor(image, np.uint8, IMAGE)], [body.tensor(y, np.float32, _shape(program, classes))]
+    )
     return graph.node("Scan", "images", name="each_image", body=inside, num_scan_inputs=1)

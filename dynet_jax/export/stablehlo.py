@@ -2,7 +2,7 @@
 
 exported = jax.export.deserialize(bytearray(open("dy_mobile.stablehlo", "rb").read()))
 outputs = exported.call(images)  # uint8 [batch, height, width, 3]: any batch from 1, any size
-outputs["logits"], outputs["probabilities"]
+outputs["logits"], outputs["probabilities"]  # of classes; for segmentation at every position, at the network's stride
 json.loads(bytes(np.asarray(outputs["metadata"])))  # class names and preprocessing
 """
 
@@ -15,12 +15,24 @@ import numpy as np
 from jax import export
 
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.export.metadata import metadata_of
+from dynet_jax.export.formats import Option, register_export_format
 from dynet_jax.inference import InferenceModel, run_jax
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.pixels import normalize
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+@register_export_format(
+    "stablehlo",
+    help="runs with JAX alone, on any of its devices",
+    options={
+        "platforms": Option("of cpu, cuda, rocm, tpu; default: cpu", lambda text: tuple(text.split(",")), "NAME,...")
+    },
+)
+def write_stablehlo(model: InferenceModel, network: str, **options) -> bytes:
+    """The content of a file of `to_stablehlo`."""
+    return bytes(to_stablehlo(model, **options).serialize())
 
 
 def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) -> export.Exported:
@@ -37,7 +49,7 @@ def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) 
             raise UserError(f"unknown platform {platform!r}; {suggest(platform, PLATFORMS)}")
     arrays = jax.tree.map(jnp.asarray, run_jax.arrays_of(model.program))
     pixels = model.preprocessing.mean, model.preprocessing.std
-    text = json.dumps(metadata_of(model.class_names, model.preprocessing))
+    text = json.dumps({"class_names": model.class_names, "preprocessing": model.preprocessing.describe()})
     metadata = np.frombuffer(text.encode(), np.uint8)
 
     def outputs(images):

@@ -1,5 +1,15 @@
 """Trained networks at work: normalisation folded into the kernels, one kernel for each image, on any size of image."""
 
-from dynet_jax.inference.model import InferenceModel, Preprocessing, load, program_of
+from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
+from dynet_jax.inference.model import InferenceModel, load, program_of
+from dynet_jax.inference.predictions import ClassMap, Prediction
 
-__all__ = ["InferenceModel", "Preprocessing", "load", "program_of"]
+__all__ = [
+    "ClassMap",
+    "InferenceModel",
+    "Prediction",
+    "Preprocessing",
+    "ResizedPreprocessing",
+    "load",
+    "program_of",
+]

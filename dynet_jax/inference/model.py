@@ -1,8 +1,9 @@
 """A network that is ready to be used: images in, probabilities out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -10,41 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from dynet_jax.console import warn
+from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
 from dynet_jax.errors import UserError, one_line, suggest
 from dynet_jax.inference import run_jax
-from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.fold import fold
 from dynet_jax.inference.native.engine import Engine
-from dynet_jax.inference.program import Convolution, Dense, Operation, Predictor, Program
+from dynet_jax.inference.pictures import Picture, ReadAhead, is_one, list_pictures
+from dynet_jax.inference.predictions import IMAGES_AT_ONCE, ClassMap, Prediction, classify, segment, softmax
+from dynet_jax.inference.program import Program
 from dynet_jax.inference.record import record
+from dynet_jax.inference.stored import stored_as
 from dynet_jax.machine import cores
 from dynet_jax.ops.pixels import normalize
-from dynet_jax.train.restore import load_workdir
-from dynet_jax.workdir.files import read_class_names
+from dynet_jax.trained import open_trained
 
 Runtime = Literal["auto", "native", "jax"]
 RUNTIMES = ("auto", "native", "jax")
 ARITHMETIC = ("float32", "bfloat16")
 
 
-class Preprocessing(NamedTuple):
-    """What the network was trained on: the shorter side is resized to `resize_to`, the central square cut out.
-
-    mean, std: of the pixels of each channel, in units of 0..255.
-    """
-
-    image_size: int
-    resize_to: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
 class InferenceModel:
     """A callable network. One kernel is fused for each image; a batch may have any number of images of any size.
 
     Attributes:
-      program: what is computed, with the banks as they are stored.
-      preprocessing: see `Preprocessing`; a call normalises, but neither resizes nor crops.
+      program: what is computed, with the banks as they are stored; None for a network that programs cannot express.
+      preprocessing: from a picture to what a call takes; `predict` does it, a call normalises alone.
       class_names: of the outputs, or empty.
       runtime: 'native' or 'jax', what is used.
       engine: of the native runtime, or None.
@@ -53,7 +44,7 @@ class InferenceModel:
     def __init__(
         self,
         program: Program,
-        preprocessing: Preprocessing,
+        preprocessing: Preprocessing | ResizedPreprocessing,
         class_names: Sequence[str] = (),
         *,
         runtime: Runtime = "auto",
@@ -65,20 +56,15 @@ class InferenceModel:
 
         Raises UserError where the runtime cannot be had, and for another number of class names than outputs.
         """
-        if runtime not in RUNTIMES:
-            raise UserError(f"unknown runtime {runtime!r}; {suggest(runtime, RUNTIMES)}")
-        if arithmetic not in ARITHMETIC:
-            raise UserError(f"unknown arithmetic {arithmetic!r}; {suggest(arithmetic, ARITHMETIC)}")
-        if threads is not None and threads < 1:
-            raise UserError(f"threads must be positive, not {threads}")
+        check_options(runtime, arithmetic, threads)
         outputs = program.values[program.result].channels
         if len(class_names) not in (0, outputs):
             raise UserError(f"there are {len(class_names)} class names for a network of {outputs} outputs")
         self.program = stored_as(program, storage)
         self.preprocessing, self.class_names = preprocessing, list(class_names)
-        self.engine = None
-        if runtime == "native" or (runtime == "auto" and jax.default_backend() == "cpu"):
-            options = {"threads": threads or len(cores()), "storage": storage, "arithmetic": arithmetic}
+        self.engine, self._threads = None, threads or len(cores())
+        if wants_engine(runtime):
+            options = {"threads": self._threads, "storage": storage, "arithmetic": arithmetic}
             try:
                 self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)
             except UserError as error:
@@ -90,9 +76,25 @@ class InferenceModel:
         self.runtime = "jax" if self.engine is None else "native"
         self._logits = self.engine or _in_jax(self.program, preprocessing)
 
+    @classmethod
+    def of_module(
+        cls,
+        model: nn.Module,
+        variables: dict,
+        preprocessing: Preprocessing | ResizedPreprocessing,
+        class_names: Sequence[str] = (),
+    ) -> "InferenceModel":
+        """A network that programs cannot express, run by JAX as it is."""
+        own = cls.__new__(cls)
+        own.program, own.engine, own.runtime, own._threads = None, None, "jax", len(cores())
+        own.preprocessing, own.class_names = preprocessing, list(class_names)
+        own._logits = _module_in_jax(model, variables, preprocessing)
+        return own
+
     def logits(self, images: np.ndarray) -> np.ndarray:
         """[batch, height, width, 3] uint8, or float32 from 0 to 255 -> [batch, classes] float32.
 
+        Of a network for segmentation: [batch, height / stride, width / stride, classes].
         Raises UserError for another shape, type or range, and for images that are smaller than the network's strides.
         """
         images = np.asarray(images)
@@ -102,7 +104,7 @@ class InferenceModel:
             raise UserError("these images are from 0 to 1; they must be uint8, or float32 from 0 to 255")
         if images.ndim != 4 or images.shape[-1] != 3:
             raise UserError(f"images must be [batch, height, width, 3], not {images.shape}")
-        size, smallest = images.shape[1:3], self.program.strides
+        size, smallest = images.shape[1:3], self.program.strides if self.program else (1, 1)
         if any(has < needs for has, needs in zip(size, smallest)):
             raise UserError(
                 f"images of {size[0]}x{size[1]} are too small for this network; it takes those from "
@@ -111,10 +113,46 @@ class InferenceModel:
         return np.asarray(self._logits(images))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """[batch, height, width, 3] uint8 -> probabilities [batch, classes] float32."""
-        logits = self.logits(images)
-        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
+        """[batch, height, width, 3] uint8 -> probabilities [batch, classes] float32, or as `logits` of every place."""
+        return softmax(self.logits(images))
+
+    def predict(
+        self, pictures: Picture | Iterable[Picture], count: int = 5
+    ) -> Prediction | ClassMap | list[Prediction] | list[ClassMap]:
+        """What the network says of pictures of any size, preprocessed as in its evaluation.
+
+        Args:
+          pictures: a path, an array [height, width, 3] uint8, or a Pillow image; or several, or a folder of images.
+          count: how many of the most probable classes.
+        Returns:
+          A `Prediction`, or the `ClassMap` of a network for segmentation; of several, a list in their order.
+        Raises:
+          UserError: for a path that does not exist or an array that is no image. One that cannot be decoded has its
+            result's `error`.
+        """
+        results = list(self.predictions(self.read_ahead(list_pictures(pictures)), count))
+        return results[0] if is_one(pictures) else results
+
+    def read_ahead(self, pictures: Iterable[Picture]) -> ReadAhead:
+        """Pictures on their way to `predictions`."""
+        return read_ahead(pictures, self.preprocessing, self._threads)
+
+    def predictions(self, pictures: ReadAhead, count: int = 5) -> Iterator[Prediction] | Iterator[ClassMap]:
+        """`predict`, one result after another."""
+        with pictures:
+            if isinstance(self.preprocessing, ResizedPreprocessing):
+                yield from segment(self.logits, pictures, self.preprocessing)
+            else:
+                yield from classify(self.logits, pictures, self.class_names, count, padded=self.runtime == "jax")
+
+
+def read_ahead(
+    pictures: Iterable[Picture], preprocessing: Preprocessing | ResizedPreprocessing, threads: int | None = None
+) -> ReadAhead:
+    """Pictures made ready for a network, from now on: it may be loaded meanwhile."""
+    maps = isinstance(preprocessing, ResizedPreprocessing)
+    ahead = 2 if maps else 4 * IMAGES_AT_ONCE
+    return ReadAhead(pictures, preprocessing, threads=threads or len(cores()), ahead=ahead, keep_images=maps)
 
 
 def load(
@@ -137,21 +175,38 @@ def load(
         smaller is faster for single images, which wait for the bank; `native` stores predictors and classifier so too.
       arithmetic: of the native engine, 'float32' or 'bfloat16': maps and kernels are rounded, and products summed in
         float32. It is for processors that have such instructions (AVX512_BF16); others take longer than for float32.
-      threads: of the native engine; all cores by default.
+      threads: of the native engine, and that read pictures; all cores by default.
     Raises:
       UserError: if there is no whole checkpoint, or the runtime cannot be had.
     """
-    workdir = Path(workdir)
-    run, state = load_workdir(workdir, devices=jax.devices()[:1], step=step)
-    if run.config.task != "classification":
-        raise UserError(
-            f"{workdir} holds a network for {run.config.task}; only classifiers can be loaded for inference"
-        )
-    data = run.config.data
-    preprocessing = Preprocessing(data.image_size, data.resize_to, tuple(data.mean), tuple(data.std))
-    program = program_of(run.model, jax.device_get(state.averaged_variables), data.image_size)
+    check_options(runtime, arithmetic, threads)
+    trained = open_trained(workdir, step=step)
+    try:
+        program = program_of(trained.model, trained.variables, trained.task.init_size)
+    except UserError as error:  # it can be trained and evaluated all the same
+        if runtime == "native" or (storage, arithmetic) != ("float32", "float32"):
+            raise
+        warn(f"JAX runs {trained.name} as it is, which is slower: {error}")
+        return InferenceModel.of_module(trained.model, trained.variables, trained.preprocessing, trained.class_names)
     options = {"runtime": runtime, "storage": storage, "arithmetic": arithmetic, "threads": threads}
-    return InferenceModel(program, preprocessing, read_class_names(workdir), **options)
+    model = InferenceModel(program, trained.preprocessing, **options)
+    model.class_names = trained.class_names  # of the first outputs, where a network has been trained with spare ones
+    return model
+
+
+def check_options(runtime: str, arithmetic: str, threads: int | None) -> None:
+    """Raises UserError for one that there is not."""
+    if runtime not in RUNTIMES:
+        raise UserError(f"unknown runtime {runtime!r}; {suggest(runtime, RUNTIMES)}")
+    if arithmetic not in ARITHMETIC:
+        raise UserError(f"unknown arithmetic {arithmetic!r}; {suggest(arithmetic, ARITHMETIC)}")
+    if threads is not None and threads < 1:
+        raise UserError(f"threads must be positive, not {threads}")
+
+
+def wants_engine(runtime: Runtime) -> bool:
+    """Whether the native engine is asked for, or is the fastest here."""
+    return runtime == "native" or (runtime == "auto" and jax.default_backend() == "cpu")
 
 
 def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
@@ -160,48 +215,45 @@ def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
     Raises UserError for a network with an operation that programs do not have (see `record`).
 
     >>> from dynet_jax import create_model
+    >>> from dynet_jax.inference.program import Convolution
     >>> model = create_model("dy_mobile", width=0.1, num_classes=10)
     >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     >>> sum(isinstance(operation, Convolution) for operation in program_of(model, variables, 32).operations)
     53
     """
+    return fold(record(_plain(model), variables, image_size))
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The network, and its backbone if it has one, in float32 and without what training alone needs."""
     plain = {"dtype": jnp.float32, "remat": False, "bn_axis_name": None}
     fields = {key: value for key, value in plain.items() if hasattr(model, key)}
-    return fold(record(model.clone(**fields), variables, image_size))
+    if isinstance(backbone := getattr(model, "backbone", None), nn.Module):
+        fields["backbone"] = _plain(backbone)
+    return model.clone(**fields)
 
 
-def stored_as(program: Program, storage: str) -> Program:
-    """The same program with its banks rounded.
-
-    Raises UserError for a storage that there is not, and for one that cannot hold weights of some layer.
-    """
-    Bank(np.zeros((1, 1, 1, 1, 1), np.float32)).stored_as(storage)  # a static network is as strict
-    return program._replace(operations=tuple(_stored_as(operation, storage) for operation in program.operations))
-
-
-def _stored_as(operation: Operation, storage: str) -> Operation:
-    try:
-        if isinstance(operation, Convolution) and isinstance(operation.kernel, Bank):
-            return operation._replace(kernel=operation.kernel.stored_as(storage))
-        if isinstance(operation, Predictor | Dense):  # the engine stores them so too
-            layers = (operation.output, operation.hidden) if isinstance(operation, Predictor) else ([operation.kernel],)
-            for kernel, *_ in filter(None, layers):
-                Bank(kernel[None]).stored_as(storage)
-    except UserError as error:
-        raise UserError(f"{operation.name}: {error}") from error
-    return operation
-
-
-def _in_jax(program: Program, preprocessing: Preprocessing) -> Callable[[np.ndarray], jax.Array]:
+def _in_jax(program: Program, preprocessing) -> Callable[[np.ndarray], jax.Array]:
     arrays = jax.device_put(run_jax.arrays_of(program))  # arguments: as constants, XLA would fold them for minutes
+    return _compiled(lambda arrays, images: run_jax.run(program, arrays, images), arrays, preprocessing)
+
+
+def _module_in_jax(model: nn.Module, variables: dict, preprocessing) -> Callable[[np.ndarray], jax.Array]:
+    return _compiled(partial(model.apply, train=False), jax.device_put(variables), preprocessing)
+
+
+def _compiled(function: Callable, arrays, preprocessing) -> Callable[[np.ndarray], jax.Array]:
+    """(arrays, normalised images) -> logits, as a function of images alone."""
 
     @jax.jit
     def logits(arrays, images):
-        return run_jax.run(program, arrays, normalize(images, preprocessing.mean, preprocessing.std))
+        return function(arrays, normalize(images, preprocessing.mean, preprocessing.std))
 
     def call(images):
         try:
             return logits(arrays, images)
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:  # windows that do not fit, or maps that are no longer of one size
             size = "x".join(map(str, images.shape[1:3]))
             raise UserError(f"images of {size} do not fit this network: {one_line(error, limit=200)}") from error

@@ -5,14 +5,12 @@ So it works for any network that is made of this package's layers and Flax's own
 """
 
 import inspect
-import itertools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.xla_metadata import set_xla_metadata
 
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference.layer_operations import LAYERS, Maker, maker_of
@@ -20,11 +18,10 @@ from dynet_jax.inference.program import Channels, Elementwise, MaxPool, Mean, Pr
 from dynet_jax.inference.read_trace import BATCH, program_of_trace, whole_p
 from dynet_jax.layers import CoefficientPredictor, DynamicConv
 from dynet_jax.layers.whole import channel_shuffle
+from dynet_jax.ops.outline import tracing_outlines
 from dynet_jax.ops.whole import recorded_by
 
 VALUES = ("x", "y", "ys", "inputs", "coefficients", "residual")  # fields of operations that are numbers of values
-
-_recordings = itertools.count()
 
 
 def record(model: nn.Module, variables: dict, image_size: int) -> Program:
@@ -62,8 +59,7 @@ def _recorded(model, variables, image_size) -> Program:
 
     images = jax.ShapeDtypeStruct((BATCH, image_size, image_size, 3), jnp.float32)
     try:
-        # JAX keeps what it has traced of functions under jax.jit. What has whole layers in it is for this trace alone.
-        with set_xla_metadata(dynet_jax_recording=next(_recordings)):
+        with tracing_outlines():
             traced = jax.make_jaxpr(forward)(images)
     except NotImplementedError as error:
         if whole_p.name not in str(error):

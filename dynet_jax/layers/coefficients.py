@@ -44,6 +44,11 @@ def named_coefficients(collection: Mapping) -> Iterator[tuple[str, jax.Array]]:
             yield _call("/".join(path), number), values.astype(jnp.float32)
 
 
+def per_image(values: jax.Array, images: int) -> jax.Array:
+    """[images x k, ...] -> [images, ...], the mean over the k rows of an image."""
+    return values.reshape(images, -1, *values.shape[1:]).mean(axis=1) if values.shape[0] != images else values
+
+
 def predicted_coefficients(model: nn.Module, variables: Mapping, images: jax.Array) -> dict[str, jax.Array]:
     """Returns those of a network in evaluation, by the names and in the order of `named_coefficients`; {} if static."""
     with sown_coefficients():

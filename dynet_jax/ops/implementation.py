@@ -2,16 +2,17 @@
 
 An implementation is a module with `serves()`, `feature_map(x)` and `dynamic_conv(x, kernels, coefficients, fusion,
 options)`. `dynet_jax.ops.xla` serves any hardware; another one is a folder beside `dynet_jax.ops.tpu`, named below.
+`dynet_jax.ops.outline` is for shapes alone.
 """
 
 from types import ModuleType
 
 import jax
 
-from dynet_jax.ops import tpu, xla
+from dynet_jax.ops import outline, tpu, xla
 from dynet_jax.ops.maps import Map
 
-IMPLEMENTATIONS = (tpu, xla)  # in order of preference
+IMPLEMENTATIONS = (outline, tpu, xla)  # in order of preference
 
 
 def implementation() -> ModuleType:

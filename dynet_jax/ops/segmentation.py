@@ -76,6 +76,15 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [*range(0, length - window, stride), length - window]
 
 
+def window_strides(window: Sequence[int]) -> list[int]:
+    """How far apart windows of that size are: two thirds of it.
+
+    >>> window_strides((512, 768))
+    [341, 512]
+    """
+    return [max(1, 2 * side // 3) for side in window]
+
+
 def sliding_windows(
     apply: Callable[[jax.Array], jax.Array], images: jax.Array, window: Sequence[int], stride: Sequence[int]
 ) -> jax.Array:

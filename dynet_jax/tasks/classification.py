@@ -11,6 +11,7 @@ import numpy as np
 
 from dynet_jax.data import load_source
 from dynet_jax.data.augment import make_test_transform, make_training_transform
+from dynet_jax.data.preprocessing import Preprocessing
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.tasks.losses import count_correct, cross_entropy
@@ -40,6 +41,10 @@ class Classification:
 
     def evaluation_transform(self) -> Callable:
         return make_test_transform(self.config.data.image_size, self.config.data.resize_to)
+
+    def preprocessing(self) -> Preprocessing:
+        data = self.config.data
+        return Preprocessing(data.image_size, data.resize_to, tuple(data.mean), tuple(data.std))
 
     def blank(self, *, training: bool) -> dict[str, np.ndarray]:
         size = self.config.data.image_size

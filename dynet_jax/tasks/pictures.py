@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from dynet_jax.data.augment import resize
+from dynet_jax.data.class_maps import enlarged_classes
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.loading import read_record
 from dynet_jax.data.record import Source
@@ -30,14 +31,7 @@ def make_segmenter(logits_of: Callable, size: Sequence[int], model: nn.Module, *
 
     def segment(variables: dict, image: np.ndarray) -> np.ndarray:
         maps = np.asarray(logits(variables, resize(image, *size)[None]))[0]
-        best, classes = None, np.zeros(image.shape[:2], np.uint8)
-        for index in range(maps.shape[-1]):  # one after another: all classes of a large image would be gigabytes
-            scores = cv2.resize(np.ascontiguousarray(maps[..., index]), image.shape[1::-1])
-            if best is None:
-                best = scores
-            classes[scores > best] = index
-            best = np.maximum(best, scores)
-        return classes
+        return enlarged_classes(maps, image.shape[:2])
 
     return segment
 

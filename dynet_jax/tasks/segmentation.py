@@ -12,6 +12,7 @@ from jax import lax
 
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.loading import read_record
+from dynet_jax.data.preprocessing import ResizedPreprocessing
 from dynet_jax.data.record import IGNORED, Source
 from dynet_jax.data.segmentation import load_segmentation_source
 from dynet_jax.data.segmentation_augment import make_test_transform, make_training_transform
@@ -22,6 +23,7 @@ from dynet_jax.ops.segmentation import (
     pixel_cross_entropy,
     resize_maps,
     sliding_windows,
+    window_strides,
 )
 from dynet_jax.tasks.pictures import illustrate, make_segmenter
 from dynet_jax.tasks.sums import means
@@ -61,6 +63,11 @@ class Segmentation:
     def evaluation_transform(self) -> Callable:
         return make_test_transform(self.config.data.eval_size, self.config.data.label_size)
 
+    def preprocessing(self) -> ResizedPreprocessing:
+        data = self.config.data
+        window = tuple(data.crop_size) if self.config.inference == "slide" else None
+        return ResizedPreprocessing(tuple(data.eval_size), tuple(data.mean), tuple(data.std), window)
+
     def blank(self, *, training: bool) -> dict[str, np.ndarray]:
         data = self.config.data
         image, label = (data.crop_size, data.crop_size) if training else (data.eval_size, data.label_size)
@@ -99,7 +106,7 @@ class Segmentation:
         if self.config.inference == "whole":
             return apply(images)
         window = self.config.data.crop_size
-        return sliding_windows(apply, images, window, [max(1, 2 * side // 3) for side in window])
+        return sliding_windows(apply, images, window, window_strides(window))
 
     def illustrator(self, model: nn.Module, source: Source, *, mean, std) -> Callable[[dict], dict[str, np.ndarray]]:
         segment = make_segmenter(self.logits, self.config.data.eval_size, model, mean=mean, std=std)

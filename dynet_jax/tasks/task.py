@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
 from dynet_jax.data.record import Record, Source
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.tasks.classification import Classification
@@ -40,6 +41,9 @@ class Task(Protocol):
     def training_transform(self) -> Callable[[Record, np.random.Generator], Arrays]: ...
 
     def evaluation_transform(self) -> Callable[[Record], Arrays]: ...
+
+    def preprocessing(self) -> Preprocessing | ResizedPreprocessing:
+        """From a picture to what the network is given in evaluation."""
 
     def blank(self, *, training: bool) -> Arrays:
         """An example without content: what the transform gives, in shapes and types."""

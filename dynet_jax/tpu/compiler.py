@@ -8,6 +8,7 @@ import jax
 import ml_collections
 
 from dynet_jax.config.load import check_config
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.tpu.chips import Slice
@@ -16,7 +17,6 @@ from dynet_jax.tpu.kernels import kernel_cycles
 from dynet_jax.tpu.program import CompiledProgram, read_program
 from dynet_jax.tpu.traced import traced_kernels
 from dynet_jax.train.compilation import steps_and_arguments
-from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.setup import make_run
 
 # Their numbers only enter the learning rate's schedule and the size of an evaluation's batch.

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from dynet_jax.console import duration
-from dynet_jax.train.evaluate import evaluation_batch_size
+from dynet_jax.evaluation.evaluate import evaluation_batch_size
+from dynet_jax.evaluation.step import make_eval_step
 from dynet_jax.train.interruption import StopVote
 from dynet_jax.train.setup import Run
 from dynet_jax.train.state import TrainState
-from dynet_jax.train.step import make_eval_step, make_train_step
+from dynet_jax.train.step import make_train_step
 
 
 class Programs:

@@ -7,9 +7,9 @@ import ml_collections
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.predictor import TEMPERATURE
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import Run
 from dynet_jax.train.state import TrainState
+from dynet_jax.trained import open_trained
 from dynet_jax.workdir.integrity import named_leaves
 
 CLASSIFIER = "params/classifier/"
@@ -27,9 +27,9 @@ def initialise_from(workdir: Path, run: Run) -> tuple[TrainState, list[str]]:
 
     Raises UserError if anything else differs, or there is no whole checkpoint.
     """
-    other, other_state = load_workdir(workdir)
+    other = open_trained(workdir)
     fresh = run.fresh_state()
-    found, wanted = named_leaves(other_state.averaged_variables), named_leaves(fresh.variables)
+    found, wanted = named_leaves(other.variables), named_leaves(fresh.variables)
     found = {name: leaf for name, leaf in found.items() if not _is_temperature(name)}  # the schedule is the run's own
     into_backbone = run.config.task == "segmentation" and other.config.task == "classification"
     if into_backbone:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from dynet_jax.train.distributed import Layout
+from dynet_jax.devices import Layout
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

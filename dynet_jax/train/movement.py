@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 import jax
 import jax.numpy as jnp
 
+from dynet_jax.layers.coefficients import per_image
+
 Arrays = dict[str, jax.Array]
 
 KEY = "coefficients"
@@ -29,11 +31,6 @@ def by_stage(coefficients: Iterable[tuple[str, jax.Array]], images: int) -> Arra
         if values.shape[0] % images == 0:
             layers.setdefault(stage_of(name), []).append(per_image(values, images).reshape(images, -1))
     return {stage: jnp.concatenate(parts, axis=1) for stage, parts in layers.items()}
-
-
-def per_image(values: jax.Array, images: int) -> jax.Array:
-    """[images x k, ...] -> [images, ...], the mean over the k rows of an image."""
-    return values.reshape(images, -1, *values.shape[1:]).mean(axis=1) if values.shape[0] != images else values
 
 
 def movement_sums(coefficients: Arrays, running: Arrays) -> dict[str, Arrays]:

@@ -9,10 +9,10 @@ import jax
 from dynet_jax.analysis.plots import plot_training_curves
 from dynet_jax.console import warn
 from dynet_jax.data import training_batches
+from dynet_jax.devices import to_devices
+from dynet_jax.evaluation.evaluate import evaluate
 from dynet_jax.tasks.sums import means
-from dynet_jax.train.distributed import to_devices
 from dynet_jax.train.divergence import diverged, first_bad_step
-from dynet_jax.train.evaluate import evaluate
 from dynet_jax.train.interruption import StopVote
 from dynet_jax.train.metrics import MetricWriter
 from dynet_jax.train.movement import DeadCoefficients

@@ -1,46 +1,35 @@
-"""From a configuration to the objects of a run. Training, `dynet evaluate` and `dynet predict` share it."""
+"""From a configuration to the objects of a training run."""
 
 import dataclasses
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
+from dynet_jax.config.network import build_model
 from dynet_jax.data import CorruptImages
 from dynet_jax.data.cache import CachedSource
 from dynet_jax.data.record import Source
+from dynet_jax.devices import Layout
 from dynet_jax.errors import UserError
-from dynet_jax.models import create_model, list_models
-from dynet_jax.models.registry import default_arguments, task_of_model
-from dynet_jax.tasks.task import Task, make_task
-from dynet_jax.train.distributed import Layout
+from dynet_jax.evaluation.placed import PlacedNetwork
+from dynet_jax.models.registry import default_arguments
+from dynet_jax.tasks.task import make_task
 from dynet_jax.train.optim import make_optimizer
 from dynet_jax.train.schedule import make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(PlacedNetwork):
     """Everything that a configuration decides, given the data and the devices."""
 
-    config: ml_collections.ConfigDict
-    layout: Layout
-    task: Task
-    model: nn.Module
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     temperature: optax.Schedule | None  # of annealed predictors
     steps_per_epoch: int
     total_steps: int
-    corrupt: CorruptImages  # met so far, in training and in evaluation
-
-    @property
-    def pixels(self) -> dict[str, tuple]:
-        """Mean and standard deviation of the images, for the steps."""
-        return {"mean": tuple(self.config.data.mean), "std": tuple(self.config.data.std)}
 
     @property
     def annealed_at(self) -> int:
@@ -73,10 +62,17 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     steps_per_epoch, total_steps = count_steps(config, train_examples)
     schedule = make_run_schedule(config, steps_per_epoch, total_steps)
     optimizer = make_run_optimizer(config, schedule)
-    corrupt = CorruptImages(config.data.max_corrupt)
-    model, task = build_model(config, layout), make_task(config)
-    temperature = make_temperature(config, steps_per_epoch)
-    return Run(config, layout, task, model, schedule, optimizer, temperature, steps_per_epoch, total_steps, corrupt)
+    return Run(
+        config,
+        layout,
+        build_model(config, layout.bn_axis_name),
+        CorruptImages(config.data.max_corrupt),
+        schedule=schedule,
+        optimizer=optimizer,
+        temperature=make_temperature(config, steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
 
 
 def make_temperature(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule | None:
@@ -122,26 +118,6 @@ def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedu
         clip_norm=config.clip_norm,
         learning_rate_factors=config.learning_rate_factors,
         weight_decays=config.weight_decays,
-    )
-
-
-def build_model(config: ml_collections.ConfigDict, layout: Layout) -> nn.Module:
-    """The network of `config.model`, with BatchNorm's groups where the layout puts them."""
-    arguments = config.model.to_dict()
-    name, task = arguments.pop("name"), config.task
-    if task_of_model(name) != task:
-        others = ", ".join(list_models(task=task))
-        raise UserError(f"{name} is a network for {task_of_model(name)}, not for {task}; those are {others}")
-    if config.temperature_from is not None:
-        if "temperature" not in default_arguments(name):
-            raise UserError(f"temperature_from is for networks with predictors, and {name} is static; leave it None")
-        arguments["annealed"] = True
-    return create_model(
-        name,
-        **arguments,
-        bn_batch_size=config.bn_batch_size,
-        bn_axis_name=layout.bn_axis_name,
-        dtype=jnp.dtype(config.dtype),
     )
 
 

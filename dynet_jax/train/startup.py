@@ -12,11 +12,11 @@ import numpy as np
 
 from dynet_jax.config.load import check_config
 from dynet_jax.data.record import Source
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
 from dynet_jax.hosts import same_everywhere, together
 from dynet_jax.machine import cache_folder
 from dynet_jax.tasks.task import make_task
-from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.setup import Run, make_run, open_data
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import claim, lock

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, as `jit(shard_map(...))` over all devices.
+"""One training step, as `jit(shard_map(...))` over all devices.
 
 Inside, the code is that of one device: it sees its part of the batch and talks to the others in three places, the mean
 of the gradients, the mean of the BatchNorm statistics, and the sum of the metrics.
@@ -13,11 +13,12 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from dynet_jax.devices import AXES, BATCH, REPLICATED, Layout
+from dynet_jax.evaluation.step import votes
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
 from dynet_jax.layers.predictor import TEMPERATURE
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.tasks.task import Batch, Task
-from dynet_jax.train.distributed import AXES, BATCH, REPLICATED, Layout
 from dynet_jax.train.movement import KEY, by_stage, movement_metrics, movement_sums
 from dynet_jax.train.state import TrainState
 
@@ -67,7 +68,7 @@ def make_train_step(
         gradients, batch_stats = jax.tree.map(lambda v: v / count, lax.pmean((gradients, batch_stats), AXES))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = _sum_over_devices({**sums, "examples": jnp.float32(count * layout.micro_batch), **_votes(batch)})
+        metrics = _sum_over_devices({**sums, "examples": jnp.float32(count * layout.micro_batch), **votes(batch)})
         examples = metrics["examples"]
         movement, coefficients = movement_metrics(metrics.pop(KEY), examples, state.coefficients)
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, coefficients=coefficients)
@@ -124,22 +125,6 @@ def _averages(state: TrainState, variables: dict, ema_decay: float, temperature:
     return ema
 
 
-def make_eval_step(model: nn.Module, layout: Layout, task: Task, *, mean, std) -> Callable[[dict, Batch], Metrics]:
-    """(variables, batch) -> sums of 'examples' and what the task measures, over the real examples.
-
-    A batch is that of a training step and 'mask' [batch], 1 for real examples and 0 for padding. In both steps a batch
-    may hold 'stop' [devices] int32, whose sum is returned too (see `StopVote`).
-    """
-
-    def step(variables, batch):
-        sums = task.evaluate(
-            lambda images: model.apply(variables, images, train=False), normalize(batch["image"], mean, std), batch
-        )
-        return lax.psum({**sums, "examples": jnp.sum(batch["mask"]), **_votes(batch)}, AXES)
-
-    return jax.jit(jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED))
-
-
 def _sum_over_devices(sums):
     """As one vector: a single collective, however many sums there are."""
     vector, restore = ravel_pytree(sums)
@@ -153,15 +138,4 @@ def _at_temperature(batch_stats, schedule: optax.Schedule | None, step: jax.Arra
     temperature = jnp.asarray(schedule(step), jnp.float32)
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: temperature if path[-1].key == TEMPERATURE else leaf, batch_stats
-    )
-
-
-def _votes(batch: Batch) -> Metrics:
-    return {"stop": jnp.sum(batch["stop"])} if "stop" in batch else {}
-
-
-def make_predict_step(model: nn.Module, *, mean, std) -> Callable[[dict, jax.Array], jax.Array]:
-    """(variables, uint8 images) -> probabilities [batch, classes], on one device."""
-    return jax.jit(
-        lambda variables, images: nn.softmax(model.apply(variables, normalize(images, mean, std), train=False))
     )

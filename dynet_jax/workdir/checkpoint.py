@@ -1,25 +1,44 @@
 """Checkpoints of a work directory. The only file that knows Orbax."""
 
 import contextlib
-import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from dynet_jax.console import warn
 from dynet_jax.errors import UserError, named
 from dynet_jax.hosts import all_hosts, together
-from dynet_jax.train.state import TrainState
-from dynet_jax.workdir.integrity import Damaged, Manifest, check_arrays, check_manifest, differences, make_manifest
+from dynet_jax.workdir.integrity import (
+    Damaged,
+    Manifest,
+    check_arrays,
+    check_manifest,
+    differences,
+    make_manifest,
+    part_of,
+)
 from dynet_jax.workdir.save_barrier import SaveBarrier
+from dynet_jax.workdir.saved_state import (
+    AVERAGES,
+    VARIABLES,
+    S,
+    SavedNetwork,
+    State,
+    as_it_was_kept,
+    fits,
+    on_disk,
+    zeros,
+)
 
 SHOWN_DIFFERENCES = 10
+
+T = TypeVar("T")
 
 
 def report_failures_once() -> None:
@@ -90,7 +109,7 @@ class Checkpoints:
         """The accuracy of a step, by which the best checkpoint is kept."""
         self._scores[step] = value
 
-    def save(self, state: TrainState, *, wait: bool = False) -> None:
+    def save(self, state: State, *, wait: bool = False) -> None:
         """Start saving; a copy of the state is taken at once. Saving a step again does nothing.
 
         With `wait`, it is on the disk on return, or UserError is raised.
@@ -104,7 +123,7 @@ class Checkpoints:
         if wait or (self._error is not None and jax.process_count() == 1):
             self._finish_last(fatal=wait)
 
-    def _start(self, step: int, state: TrainState) -> None:
+    def _start(self, step: int, state: State) -> None:
         self._under_way = True
         self._barrier.next_save()
         if self._manager is None:
@@ -112,7 +131,7 @@ class Checkpoints:
             self._manager = self._open()
         if step not in self.steps:
             items = {
-                "state": ocp.args.StandardSave(_on_disk(state)),
+                "state": ocp.args.StandardSave(on_disk(state)),
                 "manifest": ocp.args.JsonSave(make_manifest(state)),
             }
             if not self._manager.save(step, args=ocp.args.Composite(**items)):
@@ -152,7 +171,7 @@ class Checkpoints:
             raise UserError(f"{line}. Make room, then run the same command to go on from there") from error
         self._warn(f"{line}. Training goes on and will try again at the next save")
 
-    def restore(self, template: TrainState, *, step: int | None = None, set_aside: bool = False) -> TrainState:
+    def restore(self, template: S, *, step: int | None = None, set_aside: bool = False) -> S:
         """The newest whole state (or that of `step`), laid out like `template`: arrays, or shapes with shardings.
 
         A damaged checkpoint is reported and passed over; with `set_aside` it is moved to WORKDIR/damaged, so that a
@@ -160,17 +179,29 @@ class Checkpoints:
 
         Raises UserError if there is none that is whole, or if it is the state of another network or optimiser.
         """
+        return self._first_whole(lambda candidate: self._state(candidate, template), step, set_aside)
+
+    def read(self, shapes: dict[str, Any], *, step: int | None = None) -> SavedNetwork:
+        """The newest whole network (or that of `step`), in NumPy's arrays; nothing else of the checkpoint is read.
+
+        shapes: of the network's variables, {'params': ..., 'batch_stats': ...}.
+        Damaged checkpoints are treated, and UserError raised, as by `restore`.
+        """
+        return self._first_whole(lambda candidate: self._network(candidate, shapes), step)
+
+    def _first_whole(self, read: Callable[[int], T], step: int | None, set_aside: bool = False) -> T:
+        """What `read` gives of the newest checkpoint of which it raises nothing, or of that of `step`."""
         if not self.steps:
             raise UserError(f"there is no checkpoint in {self._folder}")
         if step is not None and step not in self.steps:
             raise UserError(f"there is no checkpoint of step {step} in {self._folder}; there are {self.steps}")
         damaged = []
         for candidate in reversed(self.steps) if step is None else [step]:
-            state, damage = self._try(candidate, template)
+            result, damage = _tried(read, candidate)
             if all_hosts(damage is None):
                 if damaged and set_aside:
                     self._set_aside([step for step, _ in damaged])
-                return state
+                return result
             damaged.append((candidate, damage or "another host cannot read it"))
             damage = f"the checkpoint {self._folder / str(candidate)} is damaged: {damaged[-1][1]}"
             if step is not None:
@@ -182,28 +213,32 @@ class Checkpoints:
             f"no checkpoint in {self._folder} is whole ({reasons}); move that folder away to start from the beginning"
         )
 
-    def _try(self, step: int, template: TrainState) -> tuple[TrainState | None, str | None]:
-        """The state, or what is wrong with it."""
-        try:
-            manifest = self.manifest(step)
-            wanted = _as_it_was_kept(template, manifest)
-            self._refuse_another_model(step, wanted, manifest)
-            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _on_disk(wanted))
-            state = TrainState(**self._read(step, state=ocp.args.StandardRestore(abstract)))
-            check_arrays(state, manifest)
-            if not _fits(
-                state.coefficients, template.coefficients
-            ):  # measured from, not computed with: they begin anew
-                state = state.replace(coefficients=_zeros(template.coefficients))
-            if int(state.step) != step:
-                raise Damaged(f"it is of step {int(state.step)}")
-            return state, None
-        except UserError:
-            raise
-        except Damaged as error:
-            return None, str(error)
-        except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
-            return None, named(error)
+    def _state(self, step: int, template: S) -> S:
+        manifest = self.manifest(step)
+        wanted = as_it_was_kept(template, manifest)
+        self._refuse_another_model(step, differences(wanted, manifest), manifest)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, on_disk(wanted))
+        state = type(template)(**self._read(step, state=ocp.args.StandardRestore(abstract)))
+        check_arrays(state, manifest)
+        _check_step(step, state.step)
+        if not fits(state.coefficients, template.coefficients):  # measured from, not computed with: they begin anew
+            state = state.replace(coefficients=zeros(template.coefficients))
+        return state
+
+    def _network(self, step: int, shapes: dict[str, Any]) -> SavedNetwork:
+        manifest = self.manifest(step)
+        averaged = part_of(manifest, (AVERAGES,))
+        saved = part_of(manifest, ("step", AVERAGES) if averaged["arrays"] else ("step", *VARIABLES))
+        wanted = {"step": jax.ShapeDtypeStruct((), np.int32)} | ({AVERAGES: shapes} if averaged["arrays"] else shapes)
+        self._refuse_another_model(step, differences(wanted, saved), saved)
+        wanted = {name: tree for name, tree in wanted.items() if jax.tree.leaves(tree)}  # Orbax knows no empty part
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        request = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            found = checkpointer.restore(self._folder / str(step) / "state", args=request)
+        check_arrays(found, saved)
+        _check_step(step, found.pop("step"))
+        return SavedNetwork({name: {} for name in shapes} | found.get(AVERAGES, found), step)
 
     def manifest(self, step: int | None = None) -> Manifest:
         """What a checkpoint (the newest unless one is named) must hold, see `make_manifest`. Raises Damaged."""
@@ -215,8 +250,7 @@ class Checkpoints:
         (name,) = item
         return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
 
-    def _refuse_another_model(self, step: int, template: TrainState, manifest: Manifest) -> None:
-        different = differences(template, manifest)
+    def _refuse_another_model(self, step: int, different: Sequence[str], manifest: Manifest) -> None:
         if different:
             more = f", and {len(different) - SHOWN_DIFFERENCES} more" if len(different) > SHOWN_DIFFERENCES else ""
             what = "optimiser" if all(entry.startswith("opt_state/") for entry in different) else "model"
@@ -247,29 +281,21 @@ class Checkpoints:
                 self._warn(f"the last checkpoint could not be saved ({named(error)})")
 
 
-def _on_disk(state: TrainState) -> dict:
-    """What is saved of a state. Orbax wants the same containers when it reads, those that are empty among them."""
-    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return fields if state.coefficients else {k: v for k, v in fields.items() if k != "coefficients"}
+def _tried(read: Callable[[int], T], step: int) -> tuple[T | None, str | None]:
+    """What it reads, or what is wrong with the checkpoint."""
+    try:
+        return read(step), None
+    except UserError:
+        raise
+    except Damaged as error:
+        return None, str(error)
+    except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
+        return None, named(error)
 
 
-def _as_it_was_kept(template: TrainState, manifest: Manifest) -> TrainState:
-    """The template with the running means of coefficients that were saved: earlier versions had none, or others."""
-    sharding = getattr(jax.tree.leaves(template)[0], "sharding", None)
-    saved = {
-        name.removeprefix("coefficients/"): jax.ShapeDtypeStruct(shape, np.dtype(kind), sharding=sharding)
-        for name, (shape, kind, *_) in check_manifest(manifest).items()
-        if name.startswith("coefficients/")
-    }
-    return template.replace(coefficients=saved)
-
-
-def _fits(coefficients: dict, template: dict) -> bool:
-    return {k: v.shape for k, v in coefficients.items()} == {k: v.shape for k, v in template.items()}
-
-
-def _zeros(template):
-    return jax.tree.map(lambda leaf: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding), template)
+def _check_step(expected: int, found) -> None:
+    if int(found) != expected:
+        raise Damaged(f"it is of step {int(found)}")
 
 
 class _NewestAndBest:

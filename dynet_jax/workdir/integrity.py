@@ -5,6 +5,7 @@ Orbax writes checkpoints whole or not at all, but reads one whose bits have chan
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -39,6 +40,12 @@ def check_manifest(manifest: Any) -> dict[str, list]:
     if digest != _digest_of_arrays(arrays):
         raise Damaged("its manifest has changed since it was saved")
     return arrays
+
+
+def part_of(manifest: Manifest, names: Collection[str]) -> Manifest:
+    """The manifest of some of a state's fields, once it is found to be whole. Raises Damaged if it is not."""
+    arrays = {name: e for name, e in check_manifest(manifest).items() if name.partition("/")[0] in names}
+    return {"arrays": arrays, "digest": _digest_of_arrays(arrays)}
 
 
 def check_arrays(state, manifest: Manifest) -> None:

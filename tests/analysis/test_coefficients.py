@@ -24,7 +24,7 @@ from dynet_jax.analysis.neighbours import choose_queries, nearest_images
 from dynet_jax.analysis.rank import ranks_of_trained
 from dynet_jax.errors import UserError
 from dynet_jax.layers.blocks import Dynamic
-from dynet_jax.train.restore import load_workdir
+from dynet_jax.trained import open_trained
 from tests.analysis.workdirs import digits_images, digits_workdir, register
 from tests.models.smallest import random_variables
 from tests.train.tiny import tiny_network
@@ -217,10 +217,10 @@ def test_a_static_network_has_none(tmp_path):
 def test_a_work_directory_and_its_figures(tmp_path):
     workdir = digits_workdir(tmp_path / "run", "tiny")
     trained, found = coefficients_of_workdir(workdir, images=70)
-    run, state = load_workdir(workdir, devices=jax.devices()[:1])
-    images, labels = digits_images(run.config, 70)
+    network = open_trained(workdir)
+    images, labels = digits_images(network.config, 70)
     assert found.labels.tolist() == labels.tolist()
-    wanted = make_coefficients(run.model)(state.variables, images)
+    wanted = make_coefficients(network.model)(network.variables, images)
     for layer, values in wanted.items():
         np.testing.assert_allclose(found.layers[layer], values, atol=1e-6)
 

@@ -14,7 +14,7 @@ from dynet_jax.analysis.correlation_plots import plot_correlations
 from dynet_jax.analysis.feature_maps import check_layers, default_layer, list_layers, make_feature_maps
 from dynet_jax.errors import UserError
 from dynet_jax.models.fcn import FCN
-from dynet_jax.train.restore import load_workdir
+from dynet_jax.trained import open_trained
 from tests.analysis.workdirs import digits_images, digits_workdir, register
 from tests.models.smallest import random_variables
 from tests.train.tiny import tiny_network
@@ -181,9 +181,9 @@ def test_a_users_network():
 def test_a_work_directory(name, tmp_path):
     workdir, said = digits_workdir(tmp_path / "run", name), []
     found = correlate_workdir(workdir, ["stage1"], images=70, say=said.append)["stage1"]
-    run, state = load_workdir(workdir, devices=jax.devices()[:1])
-    images, _ = digits_images(run.config, 70)
-    apply = jax.jit(lambda v, x: run.model.apply(v, x, train=False, features_only=True)["stage1"])
-    values = by_numpy(np.asarray(apply(state.variables, images)))[np.triu_indices(12, 1)]
+    network = open_trained(workdir)
+    images, _ = digits_images(network.config, 70)
+    apply = jax.jit(lambda v, x: network.model.apply(v, x, train=False, features_only=True)["stage1"])
+    values = by_numpy(np.asarray(apply(network.variables, images)))[np.triu_indices(12, 1)]
     assert (found.images, found.positions, found.pairs) == (70, 70 * 16, 66)
     assert found.mean_magnitude == pytest.approx(np.abs(values).mean(), abs=1e-5)

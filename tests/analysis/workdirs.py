@@ -6,8 +6,8 @@ import numpy as np
 from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.data import load_source
 from dynet_jax.data.augment import make_test_transform
+from dynet_jax.devices import make_layout
 from dynet_jax.models import registry
-from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.setup import make_run
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import claim

@@ -9,11 +9,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from benchmarks import predictor_speed
 from configs import common
 from dynet_jax.data import training_batch
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
 from dynet_jax.models import registry
 from dynet_jax.ops.pixels import normalize
-from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.setup import make_run, open_data
 from tests.train.tiny import tiny_network
 

@@ -13,13 +13,13 @@ import pytest
 from dynet_jax import list_models
 from dynet_jax.errors import UserError
 from dynet_jax.export.onnx import OPSETS, program_to_onnx
-from dynet_jax.inference import run_jax
+from dynet_jax.inference import Preprocessing, run_jax
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import Channels, Dense, Mean, Normalization
 from tests.inference.networks import NAMES, PIXELS, SIZE, assert_same, expected, images, network, normalized
 from tests.inference.operations import program_of_operations
 
-OPTIONS = {**PIXELS, "image_size": SIZE}
+OPTIONS = {"preprocessing": Preprocessing(SIZE, 72, **PIXELS)}
 SHAPES = ((3, 65, 96), (5, 33, 47))
 
 
@@ -154,7 +154,7 @@ def test_every_opset(opset):
 
 
 def test_the_file_says_how_to_use_it():
-    notes = {"resize_to": 72, "class_names": NAMES, "metadata": {"network": "dy_mobile"}}
+    notes = {"class_names": NAMES, "metadata": {"network": "dy_mobile"}}
     opened = in_runtime(program_to_onnx(network("dy_mobile")[2], **OPTIONS, **notes))
     written = opened.get_modelmeta().custom_metadata_map
     assert json.loads(written["class_names"]) == NAMES
@@ -198,11 +198,9 @@ def test_mistakes_are_named(monkeypatch):
     with pytest.raises(UserError, match="there are 2 class names for 5 classes"):
         program_to_onnx(program, **OPTIONS, class_names=["a", "b"])
     with pytest.raises(UserError, match="mean and std are three numbers each"):
-        program_to_onnx(program, mean=[0.5], std=[1, 1, 1], image_size=SIZE)
+        program_to_onnx(program, preprocessing=Preprocessing(SIZE, SIZE, (0.5,), (1, 1, 1)))
     with pytest.raises(UserError, match=r"the bank of .* is float64; ONNX files hold float32, "):
         program_to_onnx(stored("dy_mobile", "float64"), **OPTIONS)
-    with pytest.raises(UserError, match="only networks that end in a classifier"):
-        program_to_onnx(program._replace(result=program.operations[0].y), **OPTIONS)
     one = np.ones(3, np.float32)
     unfolded = program._replace(operations=(Normalization("norm", 0, 99, one, one), *program.operations))
     with pytest.raises(UserError, match="norm is a Normalization: call fold"):

@@ -224,7 +224,7 @@ def test_an_odd_number_of_channels_is_not_of_pairs():
 def test_the_result_must_be_that_of_the_classifier():
     program = after_a_stem(POOLED)
     for wrong in (program._replace(result=98), program._replace(operations=program.operations[:-1], result=98)):
-        with pytest.raises(UserError, match="runs classifiers, which end with a linear layer"):
+        with pytest.raises(UserError, match="runs networks that end with a layer for classes"):
             engine(wrong)
 
 

@@ -162,7 +162,7 @@ def test_recorded_right(case):
     model, variables, program = recorded(Around(*RIGHT[case]))
     assert program_of_operations(program.operations, program.result).values.items() <= program.values.items()
     runtimes = [InferenceModel(program, UNIT, runtime="jax").logits]
-    session = in_runtime(program_to_onnx(program, mean=UNIT.mean, std=UNIT.std, image_size=16))
+    session = in_runtime(program_to_onnx(program, preprocessing=UNIT))
     runtimes.append(lambda x: onnx_logits(session, x))
     if case in NOT_NATIVE:
         with pytest.raises(UserError, match="use runtime='jax'"):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from dynet_jax.train.loop import INTERRUPTED
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.workdir.checkpoint import Checkpoints
 from tests.train import tiny_run
 from tests.train.processes import Run, free_port
+from tests.train.saved import load_workdir
 
 pytestmark = pytest.mark.slow
 STOPPED = 76  # what launch/background.sh makes of train.py's 75, so that nothing starts it again

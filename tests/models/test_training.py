@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from dynet_jax import create_model, list_models
-from dynet_jax.train.distributed import make_layout, to_devices
+from dynet_jax.devices import make_layout, to_devices
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_train_step
 from tests import reference

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from dynet_jax.train.distributed import make_layout, to_devices
+from dynet_jax.devices import make_layout, to_devices
 from dynet_jax.train.step import make_train_step
 from tests.train.tasks import classification
 from tests.train.test_step import OPTIMIZER, PIXELS, make_batch, make_state, tiny_model

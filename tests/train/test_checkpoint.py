@@ -76,7 +76,7 @@ def test_a_state_of_before_coefficients_were_measured(tmp_path, monkeypatch, wit
     state = make_state(7, with_ema=with_ema)
     fields = [field.name for field in dataclasses.fields(OldState)]
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_on_disk", lambda state: OldState(*(getattr(state, name) for name in fields)))
+        patch.setattr(checkpoint, "on_disk", lambda state: OldState(*(getattr(state, name) for name in fields)))
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save(state, wait=True)
         checkpoints.close()

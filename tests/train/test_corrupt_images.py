@@ -10,9 +10,9 @@ from dynet_jax.config.load import check_config, override
 from dynet_jax.errors import UserError
 from dynet_jax.predict import evaluate_workdir
 from dynet_jax.train import loop
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.workdir.metrics import read_metrics
 from tests.data.images import encoded, textured
+from tests.train.saved import load_workdir
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import pytest
 
 from dynet_jax.cli import main
 from dynet_jax.data.subset import Subset, shuffled
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
+from dynet_jax.evaluation.held_coefficients import HELD, evaluate_held, mean_coefficients
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, replaced_coefficients, sown_coefficients
 from dynet_jax.models import registry
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train import loop
-from dynet_jax.train.distributed import make_layout
-from dynet_jax.train.held_coefficients import HELD, evaluate_held, mean_coefficients
 from dynet_jax.train.setup import make_run, open_data
 from tests.train.tiny import tiny_network
 
@@ -85,8 +85,9 @@ def test_what_is_refused(trained, tiny_config, monkeypatch):
         evaluate_held(run, variables, Subset(source, [0]), "shuffled")
     static = lambda num_classes=10: tiny_network(num_classes, strides=2, features=12).clone(dynamic=None)  # noqa: E731
     monkeypatch.setitem(registry._BUILDERS, "tiny", static)
+    other = make_run(tiny_config, 1438, make_layout(64, 8))
     with pytest.raises(UserError, match="tiny is static"):
-        evaluate_held(make_run(tiny_config, 1438, make_layout(64, 8)), variables, source, "half")
+        evaluate_held(other, other.fresh_state().variables, source, "half")
 
 
 def test_the_command(tiny_config, tmp_path, capsys):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from dynet_jax.train.loop import INTERRUPTED
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.workdir.checkpoint import Checkpoints
 from tests.train import tiny_run
 from tests.train.processes import Run, two_hosts
+from tests.train.saved import load_workdir
 
 pytestmark = pytest.mark.slow
 

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
 from dynet_jax.train import loop
-from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.init_from import initialise_from
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import make_run
+from tests.train.saved import load_workdir
 
 CLASSIFIER = ["params/classifier/bias", "params/classifier/kernel"]
 

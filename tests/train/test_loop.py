@@ -16,9 +16,9 @@ import pytest
 from dynet_jax.errors import UserError
 from dynet_jax.predict import evaluate_workdir, predict_images
 from dynet_jax.train import loop
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.workdir.files import claim, lock, read_config
 from dynet_jax.workdir.metrics import read_metrics
+from tests.train.saved import load_workdir
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dynet_jax import DynamicConv
+from dynet_jax.devices import make_layout, to_devices
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train import loop, movement
-from dynet_jax.train.distributed import make_layout, to_devices
 from dynet_jax.train.movement import (
     DEAD,
     EARLY,

@@ -11,8 +11,8 @@ import pytest
 from configs import common
 from dynet_jax import cli
 from dynet_jax.config.load import override
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
-from dynet_jax.train.distributed import make_layout
 from dynet_jax.train.optim import OPTIMIZERS, make_optimizer
 from dynet_jax.train.schedule import SCHEDULES, make_schedule
 from dynet_jax.train.setup import make_run

@@ -13,20 +13,20 @@ import pytest
 from dynet_jax.cli import main
 from dynet_jax.data.augment import resize
 from dynet_jax.data.decode import decode
+from dynet_jax.devices import make_layout
+from dynet_jax.evaluation.evaluate import evaluate
+from dynet_jax.evaluation.step import make_eval_step
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.ops.segmentation import resize_maps
 from dynet_jax.predict import evaluate_workdir
 from dynet_jax.tasks.segmentation import Segmentation
 from dynet_jax.train import loop
-from dynet_jax.train.distributed import make_layout
-from dynet_jax.train.evaluate import evaluate
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import make_run, open_data
-from dynet_jax.train.step import make_eval_step
 from dynet_jax.workdir.metrics import read_metrics
 from tests.data.maps import CLASSES, IGNORED, write_maps
 from tests.train import tiny_segmentation
 from tests.train.processes import two_hosts
+from tests.train.saved import load_workdir
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,6 @@ def test_evaluate_prints_the_classes_and_draws_the_matrix(trained, capfd):
         (["evaluate", "WORKDIR", "--config.learning_rate=1"], "learning_rate cannot be changed in an evaluation; what"),
         (["evaluate", "WORKDIR", "--config.inference=slid"], "inference must be 'whole' or 'slide', not 'slid'"),
         (["evaluate", "WORKDIR", "--config.data.label_size=[20,20]"], "is 40x48, larger than data.label_size; use "),
-        (["export", "WORKDIR", "--format=stablehlo", "--out=x"], "holds a network for segmentation; only classifiers"),
         (["predict", "WORKDIR", "MAPS/val", "MAPS/train"], "several images are called 000"),
         (["predict", "WORKDIR", "nowhere.png"], "there is no image nowhere.png"),
     ],

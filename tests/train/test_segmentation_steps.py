@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from dynet_jax.cli import train_main
+from dynet_jax.devices import make_layout, to_devices
 from dynet_jax.tasks.segmentation import Segmentation
 from dynet_jax.train import loop
-from dynet_jax.train.distributed import make_layout, to_devices
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import make_run
 from dynet_jax.train.step import make_train_step
 from tests.data.maps import write_maps
 from tests.train import tiny_segmentation
+from tests.train.saved import load_workdir
 
 
 def test_a_training_step_is_the_same_on_any_number_of_devices(segmentation_config):

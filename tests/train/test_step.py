@@ -8,11 +8,12 @@ import optax
 import pytest
 
 from dynet_jax import create_model
-from dynet_jax.train.distributed import make_layout, to_devices
+from dynet_jax.devices import make_layout, to_devices
+from dynet_jax.evaluation.step import make_eval_step
 from dynet_jax.train.optim import make_optimizer
 from dynet_jax.train.schedule import make_schedule
 from dynet_jax.train.state import make_initialiser
-from dynet_jax.train.step import make_eval_step, make_train_step
+from dynet_jax.train.step import make_train_step
 from tests.train.tasks import classification
 from tests.train.tiny import tiny_network
 

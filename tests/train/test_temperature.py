@@ -6,11 +6,11 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from dynet_jax.config.load import check_config
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
 from dynet_jax.train import loop
-from dynet_jax.train.distributed import make_layout
-from dynet_jax.train.restore import load_workdir
 from dynet_jax.train.setup import make_run
+from tests.train.saved import load_workdir
 
 
 def temperatures(variables):

@@ -146,9 +146,17 @@ int32_t dynet_channels(Engine* engine, const int32_t* inputs, int32_t count, int
   });
 }
 
+// shape: channels, height and width of the result; a vector has neither height nor width.
+int32_t dynet_shape(Engine* engine, int32_t height, int32_t width, int32_t* shape) {
+  return status_of([&] {
+    Value result = engine->shape_of_result(height, width);
+    shape[0] = result.channels, shape[1] = result.height, shape[2] = result.width;
+  });
+}
+
 // See Engine.
 int32_t dynet_run(Engine* engine, const void* images, int32_t bytes, int32_t batch, int32_t height, int32_t width,
-                  float* y, int32_t outputs) {
+                  float* y, int64_t outputs) {
   return status_of([&] { engine->run(images, bytes, batch, height, width, y, outputs); });
 }
 

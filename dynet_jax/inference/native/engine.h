@@ -52,8 +52,15 @@ class Engine {
   bool paired;  // whether maps are of pairs of channels in bfloat16
   Pixels pixels;
 
-  // Images [batch, height, width, 3], of bytes or floats -> y [batch, outputs].
-  void run(const void* images, bool bytes, int batch, int height, int width, float* y, int outputs) {
+  // Of the result for images of this size: a vector has no height.
+  Value shape_of_result(int height, int width) {
+    Workers& own = workers();
+    std::lock_guard<std::mutex> lock(own.mutex);
+    return plan(own, height, width).shapes[result];
+  }
+
+  // Images [batch, height, width, 3], of bytes or floats -> y [batch, outputs], or [batch, rows, columns, channels].
+  void run(const void* images, bool bytes, int batch, int height, int width, float* y, int64_t outputs) {
     Workers& own = workers();
     std::lock_guard<std::mutex> lock(own.mutex);
     const Plan& plan = this->plan(own, height, width);
@@ -110,7 +117,12 @@ class Engine {
     }
     if (times) times[operations.size()] += context.fusion;
     const Value& last = context.values[result];
-    std::copy(last.data, last.data + last.channels, y);
+    if (!last.is_map()) {
+      std::copy(last.data, last.data + last.channels, y);
+      return;
+    }
+    for (int64_t position = 0; position < last.positions(); position++)
+      for (int channel = 0; channel < last.channels; channel++) *y++ = last.data[channel * last.plane + position];
   }
 
   const int threads_;

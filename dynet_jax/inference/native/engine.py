@@ -68,18 +68,18 @@ class Engine:
         check(made, f"an engine of {threads} threads")
         for operation in program.operations:
             check(_ADD[type(operation)](self, operation), "the network")
-        self.outputs = program.operations[-1].kernel.shape[1]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Logits, [batch, outputs].
+        """Logits, [batch, classes], or [batch, height / stride, width / stride, classes] of a program ending in a map.
 
         Raises UserError for images that are smaller than the network's stride, or for which there is no memory.
         """
         images, is_bytes = _pixels(images)
-        y = np.empty((len(images), self.outputs), np.float32)
         batch, height, width, _ = images.shape
+        y = np.empty((batch, *self._shape_of_result(height, width)), np.float32)
+        outputs = int(np.prod(y.shape[1:]))
         status = self._library.dynet_run(
-            self._engine, address(images), is_bytes, batch, height, width, address(y), self.outputs
+            self._engine, address(images), is_bytes, batch, height, width, address(y), outputs
         )
         check(status, f"images of {height}x{width}")
         return y
@@ -88,13 +88,22 @@ class Engine:
         """Seconds of every operation of `program` for one image [1, height, width, 3], and of all fusions, which are a
         part of the predictors'. Raises UserError as a call does."""
         image, is_bytes = _pixels(image)
-        y, times = np.empty(self.outputs, np.float32), np.zeros(len(self.program.operations) + 1)
         _, height, width, _ = image.shape
+        y, times = (
+            np.empty(self._shape_of_result(height, width), np.float32),
+            np.zeros(len(self.program.operations) + 1),
+        )
         status = self._library.dynet_profile(
             self._engine, address(image), is_bytes, height, width, address(y), address(times)
         )
         check(status, f"images of {height}x{width}")
         return times
+
+    def _shape_of_result(self, height: int, width: int) -> tuple[int, ...]:
+        shape = np.empty(3, np.int32)
+        check(self._library.dynet_shape(self._engine, height, width, address(shape)), f"images of {height}x{width}")
+        channels, *size = map(int, shape)
+        return (*size, channels) if size[0] else (channels,)
 
     def __reduce__(self):
         options, program = self._made_from

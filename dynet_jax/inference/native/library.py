@@ -44,7 +44,8 @@ FUNCTIONS = {  # what they take, after the engine but for the first two
     "dynet_elementwise": (Pointer, *(Integer,) * 3),
     "dynet_max_pool": (Pointer, Integer, Integer),
     "dynet_channels": (Pointer, Integer, Integer, Pointer, Integer),
-    "dynet_run": (Pointer, *(Integer,) * 4, Pointer, Integer),
+    "dynet_shape": (Integer, Integer, Pointer),
+    "dynet_run": (Pointer, *(Integer,) * 4, Pointer, ctypes.c_int64),
     "dynet_profile": (Pointer, *(Integer,) * 3, Pointer, Pointer),
 }
 DONE, TOO_SMALL, OTHER_SIZES, NO_MEMORY, NO_THREADS = range(5)  # enum Status

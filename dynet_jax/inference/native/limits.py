@@ -68,11 +68,13 @@ def check_channels(op: Operation, values: Mapping[int, Value], paired: bool) -> 
             raise unknown(op, "that leaves an odd number of them, in bfloat16 arithmetic")
 
 
-def check_result(program: Program) -> None:
-    """Raises UserError unless the last operation is a classifier whose logits are the result."""
+def check_result(program: Program, paired: bool) -> None:
+    """Raises UserError unless the last operation's is the result: logits of images, or of every position."""
     last = program.operations[-1]
-    if not isinstance(last, Dense) or last.y != program.result:
-        raise UserError("the native engine runs classifiers, which end with a linear layer; use runtime='jax'")
+    if last.y != program.result or not isinstance(last, Dense | Convolution):
+        raise UserError("the native engine runs networks that end with a layer for classes; use runtime='jax'")
+    if paired and not program.is_vector(program.result):
+        raise UserError("the native engine has no results with positions in bfloat16 arithmetic; use runtime='jax'")
 
 
 def _check_padding(op: Convolution | MaxPool, padding) -> None:

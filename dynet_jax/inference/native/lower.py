@@ -33,7 +33,7 @@ def lower(program: Program, *, paired: bool = False) -> Program:
     for operation in program.operations:
         lowering.add(operation)
     lowered = program._replace(operations=tuple(lowering.operations), values=lowering.values)
-    check_result(lowered)
+    check_result(lowered, paired)
     for operation in lowered.operations:
         check_channels(operation, lowered.values, paired)
     return lowered

@@ -7,15 +7,15 @@ import jax
 
 from dynet_jax.data import evaluation_batches
 from dynet_jax.data.record import Source
+from dynet_jax.devices import to_devices
 from dynet_jax.errors import UserError
-from dynet_jax.train.distributed import to_devices
-from dynet_jax.train.setup import Run
+from dynet_jax.evaluation.placed import PlacedNetwork
 
 
-def evaluation_batch_size(run: Run, examples: int) -> int:
+def evaluation_batch_size(network: PlacedNetwork, examples: int) -> int:
     """About what a training step works on at once, no larger than the test set needs, and a multiple of the devices."""
-    devices = run.layout.mesh.size
-    at_once = run.config.batch_size // run.config.accumulation_steps
+    devices = network.layout.mesh.size
+    at_once = network.config.batch_size // network.config.accumulation_steps
     return -(-min(at_once, examples) // devices) * devices
 
 
@@ -29,42 +29,42 @@ class Vote(Protocol):
 
 
 def evaluate(
-    run: Run, eval_step: Callable, variables: dict, source: Source, vote: Vote | None = None
+    network: PlacedNetwork, eval_step: Callable, variables: dict, source: Source, vote: Vote | None = None
 ) -> dict[str, float] | None:
     """The task's metrics over the 'examples' of the source that can be decoded; the loss without label smoothing.
 
     Raises UserError if none can. None if the vote, which is asked before every batch, is to stop before the end.
     """
     sums = []
-    for batch in device_batches(run, source):
+    for batch in device_batches(network, source):
         if vote is None:
             sums.append(eval_step(variables, batch))
         elif vote.decided:
             return None
         else:
             sums.append(vote.count(eval_step(variables, vote.attach(batch))))
-    return summarise(run, sums, source)
+    return summarise(network, sums, source)
 
 
-def device_batches(run: Run, source: Source) -> Iterator[dict[str, jax.Array]]:
+def device_batches(network: PlacedNetwork, source: Source) -> Iterator[dict[str, jax.Array]]:
     """The examples of a source in their order, as batches on the devices, with a 'mask' of 1 where there is one."""
     batches = evaluation_batches(
         source,
-        run.task.evaluation_transform(),
-        blank=run.task.blank(training=False),
-        batch_size=evaluation_batch_size(run, len(source)),
+        network.task.evaluation_transform(),
+        blank=network.task.blank(training=False),
+        batch_size=evaluation_batch_size(network, len(source)),
         host=jax.process_index(),
         hosts=jax.process_count(),
-        threads=run.config.data.threads,
-        workers=run.config.data.workers,
-        corrupt=run.corrupt,
+        threads=network.config.data.threads,
+        workers=network.config.data.workers,
+        corrupt=network.corrupt,
     )
-    return (to_devices(batch, run.layout) for batch in batches)
+    return (to_devices(batch, network.layout) for batch in batches)
 
 
-def summarise(run: Run, sums: list[dict], source: Source) -> dict[str, float]:
+def summarise(network: PlacedNetwork, sums: list[dict], source: Source) -> dict[str, float]:
     """The task's metrics, and 'examples'. Raises UserError if there is none."""
     examples = int(sum(batch["examples"] for batch in jax.device_get(sums)))
     if not examples:
         raise UserError(f"none of the {len(source)} test images can be decoded")
-    return {**run.task.metrics(sums), "examples": examples}
+    return {**network.task.metrics(sums), "examples": examples}

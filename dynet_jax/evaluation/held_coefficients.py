@@ -13,13 +13,12 @@ from jax import lax
 
 from dynet_jax.data.record import Source
 from dynet_jax.data.subset import Subset, shuffled
+from dynet_jax.devices import AXES, BATCH, REPLICATED
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.layers.coefficients import predicted_coefficients, replaced_coefficients
+from dynet_jax.evaluation.evaluate import device_batches, summarise
+from dynet_jax.evaluation.placed import PlacedNetwork
+from dynet_jax.layers.coefficients import per_image, predicted_coefficients, replaced_coefficients
 from dynet_jax.ops.pixels import normalize
-from dynet_jax.train.distributed import AXES, BATCH, REPLICATED
-from dynet_jax.train.evaluate import device_batches, summarise
-from dynet_jax.train.movement import per_image
-from dynet_jax.train.setup import Run
 
 Coefficients = dict[str, jax.Array]
 
@@ -30,8 +29,10 @@ HELD = {
 }
 
 
-def evaluate_held(run: Run, variables: dict, source: Source, how: str, *, seed: int = 0) -> dict[str, float]:
-    """The metrics of `dynet_jax.train.evaluate.evaluate`, with coefficients as one of `HELD` says.
+def evaluate_held(
+    network: PlacedNetwork, variables: dict, source: Source, how: str, *, seed: int = 0
+) -> dict[str, float]:
+    """The metrics of `dynet_jax.evaluation.evaluate.evaluate`, with coefficients as one of `HELD` says.
 
     'frozen' reads the images twice, once for the means. With 'shuffled' the coefficients are those of an undisturbed
     pass of the other image, which depends on `seed` alone; an image counts where both can be decoded.
@@ -39,76 +40,77 @@ def evaluate_held(run: Run, variables: dict, source: Source, how: str, *, seed: 
     """
     if how not in HELD:
         raise UserError(f"coefficients cannot be {how!r}; {suggest(how, HELD)}")
-    if not run.state_template().coefficients:
-        raise UserError(f"{run.config.model.name} is static: it has no coefficients to be {how}")
-    if how != "half" and run.config.get("inference") == "slide":
+    layers = _layers(network, variables)
+    if not layers:
+        raise UserError(f"{network.config.model.name} is static: it has no coefficients to be {how}")
+    if how != "half" and network.config.get("inference") == "slide":
         raise UserError(f"{how} coefficients are of whole images, not of windows; use --config.inference=whole")
-    step = _make_step(run)
+    step = _make_step(network)
     if how == "shuffled":
-        batches = _with_donors(run, source, seed)
+        batches = _with_donors(network, source, seed)
         sums = [step(variables, None, batch, donors) for batch, donors in batches]
     else:
-        held = _half(run, variables) if how == "half" else mean_coefficients(run, variables, source)
-        sums = [step(variables, held, batch, None) for batch in device_batches(run, source)]
-    return summarise(run, sums, source)
+        held = (
+            dict.fromkeys(layers, jnp.float32(0.5)) if how == "half" else mean_coefficients(network, variables, source)
+        )
+        sums = [step(variables, held, batch, None) for batch in device_batches(network, source)]
+    return summarise(network, sums, source)
 
 
-def mean_coefficients(run: Run, variables: dict, source: Source) -> Coefficients:
+def mean_coefficients(network: PlacedNetwork, variables: dict, source: Source) -> Coefficients:
     """{layer: [group_size, features or 1]}, over the images of the source that can be decoded."""
 
     def step(variables, batch):
-        coefficients = predicted_coefficients(run.model, variables, normalize(batch["image"], **run.pixels))
+        coefficients = predicted_coefficients(network.model, variables, normalize(batch["image"], **network.pixels))
         mask = batch["mask"]
         sums = {n: jnp.einsum("b,b...->...", mask, per_image(v, len(mask))) for n, v in coefficients.items()}
         return lax.psum((sums, batch["mask"].sum()), AXES)
 
-    step, total = _compiled(run, step, (REPLICATED, BATCH)), None
-    for batch in device_batches(run, source):
+    step, total = _compiled(network, step, (REPLICATED, BATCH)), None
+    for batch in device_batches(network, source):
         sums = step(variables, batch)
         total = sums if total is None else jax.tree.map(jnp.add, total, sums)
     sums, examples = total
     return jax.tree.map(lambda value: value / jnp.maximum(1.0, examples), sums)
 
 
-def _half(run: Run, variables: dict) -> Coefficients:
-    image = run.task.blank(training=False)["image"]
-    layers = jax.eval_shape(
-        lambda images: predicted_coefficients(run.model, variables, images), jnp.zeros((1, *image.shape))
-    )
-    return dict.fromkeys(layers, jnp.float32(0.5))
+def _layers(network: PlacedNetwork, variables: dict) -> list[str]:
+    """The names of the layers that have coefficients."""
+    images = jnp.zeros((1, *network.task.blank(training=False)["image"].shape))
+    return list(jax.eval_shape(lambda images: predicted_coefficients(network.model, variables, images), images))
 
 
-def _make_step(run: Run) -> Callable:
+def _make_step(network: PlacedNetwork) -> Callable:
     """(variables, held coefficients or None, batch, donors or None) -> the task's sums."""
 
     def step(variables, held, batch, donors):
         if held is None:
-            held = predicted_coefficients(run.model, variables, normalize(donors["image"], **run.pixels))
+            held = predicted_coefficients(network.model, variables, normalize(donors["image"], **network.pixels))
             batch = {**batch, "mask": batch["mask"] * donors["mask"]}
 
         def apply(images):
             with replaced_coefficients(held) as replaced:
-                outputs = run.model.apply(variables, images, train=False)
+                outputs = network.model.apply(variables, images, train=False)
             if left := sorted(held.keys() - replaced):
                 raise UserError(
                     f"the coefficients of {', '.join(left[:3])} could not be replaced: is it within nn.scan?"
                 )
             return outputs
 
-        sums = run.task.evaluate(apply, normalize(batch["image"], **run.pixels), batch)
+        sums = network.task.evaluate(apply, normalize(batch["image"], **network.pixels), batch)
         return lax.psum({**sums, "examples": jnp.sum(batch["mask"])}, AXES)
 
-    return _compiled(run, step, (REPLICATED, REPLICATED, BATCH, BATCH))
+    return _compiled(network, step, (REPLICATED, REPLICATED, BATCH, BATCH))
 
 
-def _compiled(run: Run, step: Callable, in_specs) -> Callable:
-    return jax.jit(jax.shard_map(step, mesh=run.layout.mesh, in_specs=in_specs, out_specs=REPLICATED))
+def _compiled(network: PlacedNetwork, step: Callable, in_specs) -> Callable:
+    return jax.jit(jax.shard_map(step, mesh=network.layout.mesh, in_specs=in_specs, out_specs=REPLICATED))
 
 
-def _with_donors(run: Run, source: Source, seed: int) -> Iterable[tuple]:
+def _with_donors(network: PlacedNetwork, source: Source, seed: int) -> Iterable[tuple]:
     """Batches in a random order, each with that of the images before it in that order: of any class, never itself."""
     if len(source) < 2:
         raise UserError("coefficients of another image need two test images")
     order = shuffled(source, seed).indices
-    streams = (device_batches(run, Subset(source, indices)) for indices in (order, np.roll(order, 1)))
+    streams = (device_batches(network, Subset(source, indices)) for indices in (order, np.roll(order, 1)))
     return zip(*streams, strict=True)

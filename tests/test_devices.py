@@ -3,8 +3,8 @@
 import jax
 import pytest
 
+from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
-from dynet_jax.train.distributed import make_layout
 
 
 @pytest.mark.parametrize(

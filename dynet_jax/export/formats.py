@@ -1,0 +1,88 @@
+"""Export formats by name: the decorator that registers them, each with the options that it alone has."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import dynet_jax.export
+from dynet_jax.errors import UserError, suggest
+
+Writer = Callable[..., bytes]
+
+
+class Option(NamedTuple):
+    """An option of a format, --NAME=VALUE of `dynet export` and a keyword of its writer.
+
+    Attributes:
+      help: one line.
+      read: the text of the command line -> what the writer takes; raises ValueError for what it cannot read.
+      metavar: the value in --help.
+    """
+
+    help: str
+    read: Callable[[str], Any] = str
+    metavar: str = "VALUE"
+
+
+class ExportFormat(NamedTuple):
+    """A format: write(model, name of the network, **options) -> the content of the file."""
+
+    name: str
+    help: str
+    options: Mapping[str, Option]
+    write: Writer
+
+
+_FORMATS: dict[str, ExportFormat] = {}
+
+
+def register_export_format(
+    name: str, *, help: str = "", options: Mapping[str, Option] | None = None
+) -> Callable[[Writer], Writer]:
+    """Decorator of a function (model, name of the network, **options) -> bytes: `dynet export --format=NAME` calls it.
+
+    The model is a `dynet_jax.inference.InferenceModel` with a program, in JAX. It is the suffix of the file as well.
+
+    >>> @register_export_format("operations", help="the names of a network's operations")
+    ... def write(model, network):
+    ...     return "\\n".join(operation.name for operation in model.program.operations).encode()
+    >>> export_format("operations").help
+    "the names of a network's operations"
+    >>> del _FORMATS["operations"]
+    """
+
+    def register(write: Writer) -> Writer:
+        if name in _FORMATS:
+            raise ValueError(f"an export format named {name!r} is registered already")
+        _FORMATS[name] = ExportFormat(name, help, dict(options or {}), write)
+        return write
+
+    return register
+
+
+def export_formats() -> list[ExportFormat]:
+    """All that are registered, by name; every module of `dynet_jax.export` may register some."""
+    for module in pkgutil.iter_modules(dynet_jax.export.__path__, "dynet_jax.export."):
+        importlib.import_module(module.name)
+    return [_FORMATS[name] for name in sorted(_FORMATS)]
+
+
+def export_format(name: str) -> ExportFormat:
+    """One of them. Raises UserError for an unknown name."""
+    formats = {format.name: format for format in export_formats()}
+    if name not in formats:
+        raise UserError(f"unknown format {name!r}; {suggest(name, formats)}")
+    return formats[name]
+
+
+def check_options(format: ExportFormat, names: Mapping[str, Any]) -> None:
+    """Raises UserError for an option that the format does not have, with the format that has it."""
+    for name in names:
+        if name in format.options:
+            continue
+        owner = next((other.name for other in export_formats() if name in other.options), None)
+        if owner is not None:
+            raise UserError(f"--{name} is of --format={owner}; leave it out for {format.name}")
+        known = suggest(name, format.options) if format.options else "it has none"
+        raise UserError(f"{format.name} has no option --{name}; {known}")

@@ -1,0 +1,107 @@
+"""What a network says of pictures: the most probable classes of each, or the class of every pixel."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dynet_jax.data.class_maps import enlarged_classes
+from dynet_jax.data.preprocessing import ResizedPreprocessing
+from dynet_jax.inference.pictures import Ready
+from dynet_jax.ops.segmentation import resize_maps, window_starts, window_strides
+
+IMAGES_AT_ONCE = 32
+Logits = Callable[[np.ndarray], np.ndarray]
+
+
+class Prediction(NamedTuple):
+    """The most probable classes of one image, best first; or why there are none. `path` is None but for files."""
+
+    path: Path | None
+    top: list[tuple[str, float]]
+    error: str | None = None
+
+
+class ClassMap(NamedTuple):
+    """The class of every pixel of one image; or why there are none. `path` is None but for files.
+
+    Attributes:
+      image: [height, width, 3] uint8, as it was.
+      classes: [height, width] uint8.
+    """
+
+    path: Path | None
+    image: np.ndarray | None = None
+    classes: np.ndarray | None = None
+    error: str | None = None
+
+
+def classify(
+    logits: Logits, pictures: Iterable[Ready], class_names: Sequence[str], count: int, *, padded: bool
+) -> Iterator[Prediction]:
+    """The `count` most probable classes of each picture, in their order.
+
+    padded: whether batches are filled up to the size of the first one, where each size is compiled.
+    """
+    largest = 0
+    for batch in _batched(pictures):
+        good = [picture.prepared for picture in batch if picture.error is None]
+        largest = max(largest, len(batch))
+        probabilities = iter(())
+        if good:
+            images = np.zeros((largest if padded else len(good), *good[0].shape), np.uint8)
+            images[: len(good)] = good
+            probabilities = iter(softmax(logits(images)))
+        for picture in batch:
+            if picture.error is not None:
+                yield Prediction(picture.path, [], picture.error)
+                continue
+            p = next(probabilities)
+            names = class_names or list(map(str, range(len(p))))
+            best = np.argsort(-p[: len(names)], kind="stable")[:count]
+            yield Prediction(picture.path, [(names[i], float(p[i])) for i in best])
+
+
+def segment(logits: Logits, pictures: Iterable[Ready], preprocessing: ResizedPreprocessing) -> Iterator[ClassMap]:
+    """The map of classes of each picture, of the picture's own size, in their order."""
+    for picture in pictures:
+        if picture.error is not None:
+            yield ClassMap(picture.path, error=picture.error)
+            continue
+        maps = _maps(logits, picture.prepared, preprocessing.window)
+        yield ClassMap(picture.path, picture.image, enlarged_classes(maps, picture.image.shape[:2]))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _maps(logits: Logits, image: np.ndarray, window: Sequence[int] | None) -> np.ndarray:
+    """Logits of an image [height, width, 3], as the mean of windows where there are some (see `sliding_windows`)."""
+    if window is None:
+        return logits(image[None])[0]
+    size = image.shape[:2]
+    window = [min(pair) for pair in zip(window, size)]
+    starts = (window_starts(*sides) for sides in zip(size, window, window_strides(window)))
+    total, counts = None, np.zeros((*size, 1), np.float32)
+    for top, left in itertools.product(*starts):
+        place = slice(top, top + window[0]), slice(left, left + window[1])
+        part = np.asarray(_resized(logits(image[place][None]), tuple(window)))[0]
+        total = np.zeros((*size, part.shape[-1]), np.float32) if total is None else total
+        total[place] += part
+        counts[place] += 1
+    return total / counts
+
+
+_resized = jax.jit(resize_maps, static_argnums=1)
+
+
+def _batched(pictures: Iterable[Ready]) -> Iterator[tuple[Ready, ...]]:
+    pictures = iter(pictures)
+    while batch := tuple(itertools.islice(pictures, IMAGES_AT_ONCE)):
+        yield batch

@@ -1,0 +1,58 @@
+"""What a checkpoint holds of a training state, in which form, and what of it is used where nothing is trained."""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynet_jax.workdir.integrity import Manifest, check_manifest
+
+AVERAGES = "ema"  # the part of a state that is used instead of what is trained, where it is there
+VARIABLES = ("params", "batch_stats")
+
+
+class State(Protocol):
+    """What training saves: a dataclass of pytrees (see `dynet_jax.train.state.TrainState`)."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    ema: Any
+    coefficients: dict[str, jax.Array]
+
+
+S = TypeVar("S", bound=State)
+
+
+class SavedNetwork(NamedTuple):
+    """What of a checkpoint is used where nothing is trained: the moving averages, or else what was trained."""
+
+    variables: dict[str, Any]
+    step: int
+
+
+def on_disk(state: State) -> dict:
+    """What is saved of a state. Orbax wants the same containers when it reads, those that are empty among them."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return fields if state.coefficients else {k: v for k, v in fields.items() if k != "coefficients"}
+
+
+def as_it_was_kept(template: S, manifest: Manifest) -> S:
+    """The template with the running means of coefficients that were saved: earlier versions had none, or others."""
+    sharding = getattr(jax.tree.leaves(template)[0], "sharding", None)
+    saved = {
+        name.removeprefix("coefficients/"): jax.ShapeDtypeStruct(shape, np.dtype(kind), sharding=sharding)
+        for name, (shape, kind, *_) in check_manifest(manifest).items()
+        if name.startswith("coefficients/")
+    }
+    return template.replace(coefficients=saved)
+
+
+def fits(coefficients: dict, template: dict) -> bool:
+    return {k: v.shape for k, v in coefficients.items()} == {k: v.shape for k, v in template.items()}
+
+
+def zeros(template):
+    return jax.tree.map(lambda leaf: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding), template)
