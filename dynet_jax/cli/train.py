@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from dynet_jax.cli.parsing import Parser, folder_argument, overrides, path_argument, report_mistakes
+from dynet_jax.cli.parsing import Parser, add_imports, folder_argument, overrides, path_argument, report_mistakes
 from dynet_jax.errors import UserError
+from dynet_jax.plugins import import_plugins
 
 
 def train_main(arguments: list[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def train_main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--profile", type=int, default=0, metavar="STEPS", help="trace so many steps, for TensorBoard's profile page"
     )
+    add_imports(parser)
     _add_hosts(parser)
     options, rest = parser.parse_known_args(arguments)
 
@@ -40,6 +42,7 @@ def train_main(arguments: list[str] | None = None) -> int:
             raise UserError("--workdir must name a directory for this run alone, like runs/digits")
         if options.profile < 0:
             raise UserError(f"--profile must be a number of steps, not {options.profile}")
+        import_plugins(options.imports)
         config = load_config(options.config)
         override(config, overrides(rest) + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
         path, _, variant = options.config.partition(":")

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dynet_jax.analysis.table import Table
+from dynet_jax.models.registry import model_info
 from dynet_jax.reproduce import figures
-from dynet_jax.reproduce.arms import NAMES, Arm
+from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.claims import RULE, claims, difference
 from dynet_jax.reproduce.document import Figure, Section
 from dynet_jax.reproduce.experiments import TITLES
@@ -102,7 +103,7 @@ def _lines(results: Results, key: str):
     arms = [arm for arm in results.plan.experiments[key].arms if results.seeds(arm)]
     lines: dict[str, tuple[list, list]] = {}
     for arm in arms:
-        name = NAMES[arm.network] + (f", {arm.coefficients} coefficients" if arm.coefficients else "")
+        name = model_info(arm.network).title + (f", {arm.coefficients} coefficients" if arm.coefficients else "")
         x, errors = lines.setdefault(name, ([], []))
         x.append(arm.group_size if key == "table5" else arm.width)
         errors.append(results.errors(arm))

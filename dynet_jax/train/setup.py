@@ -14,7 +14,7 @@ from dynet_jax.data.cache import CachedSource
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model, list_models
-from dynet_jax.models.registry import default_arguments, task_of_model
+from dynet_jax.models.registry import default_arguments, model_info
 from dynet_jax.tasks.task import Task, make_task
 from dynet_jax.train.distributed import Layout
 from dynet_jax.train.optim import make_optimizer, make_schedule, make_temperature_schedule
@@ -120,9 +120,9 @@ def build_model(config: ml_collections.ConfigDict, layout: Layout) -> nn.Module:
     """The network of `config.model`, with BatchNorm's groups where the layout puts them."""
     arguments = config.model.to_dict()
     name, task = arguments.pop("name"), config.task
-    if task_of_model(name) != task:
+    if model_info(name).task != task:
         others = ", ".join(list_models(task=task))
-        raise UserError(f"{name} is a network for {task_of_model(name)}, not for {task}; those are {others}")
+        raise UserError(f"{name} is a network for {model_info(name).task}, not for {task}; those are {others}")
     if config.temperature_from is not None:
         if "temperature" not in default_arguments(name):
             raise UserError(f"temperature_from is for networks with predictors, and {name} is static; leave it None")
