@@ -70,9 +70,9 @@ def expect_plugins(workdir: Path, names: Sequence[str]) -> None:
             _missing[name] = f"{workdir} was made with --import={name}, which is not given here"
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not registered: which --import is missing, or else the close names."""
-    return UserError(f"unknown {kind} {name!r}; {'; '.join(_missing.values()) or suggest(name, known)}")
+    return UserError(f"unknown {what}; {'; '.join(_missing.values()) or suggest(name, known)}")
 
 
 def _import(name: str) -> None:

@@ -59,7 +59,7 @@ def test_file(path):
 )
 def test_one_step(name, width, tmp_path, monkeypatch):
     """One file of every family, through the whole loop."""
-    monkeypatch.setattr("dynet_jax.data.source.SyntheticSource.__len__", lambda self: 24)
+    monkeypatch.setattr("dynet_jax.data.synthetic.SyntheticSource.__len__", lambda self: 24)
     config = load_config(str(next(path for path in CONFIGS if path.stem == name)))
     override(config, [f"--config.{assignment}" for assignment in (*TINY, f"model.width={width}")])
     assert train(config, tmp_path) == 0

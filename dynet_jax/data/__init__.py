@@ -1,14 +1,18 @@
 """Images in: sources of records, augmentation, and batches that are a pure function of (seed, step)."""
 
+# Each of these registers its datasets.
+from dynet_jax.data import cityscapes, digits, fashion_mnist, folder, maps, packed, synthetic, tfds_source  # noqa: F401
 from dynet_jax.data.corrupt import CorruptImages
 from dynet_jax.data.pipeline import evaluation_batches, training_batches
 from dynet_jax.data.replay import training_batch, training_examples
-from dynet_jax.data.source import load_source
+from dynet_jax.data.source import list_datasets, load_source, register_dataset
 
 __all__ = [
     "CorruptImages",
     "evaluation_batches",
+    "list_datasets",
     "load_source",
+    "register_dataset",
     "training_batch",
     "training_batches",
     "training_examples",

@@ -89,7 +89,7 @@ def model_info(name: str) -> Registered:
     """What is known of a network. Raises UserError for an unknown name, or one whose base or twin is unknown."""
     models = _models()
     if name not in models:
-        raise unknown("model", name, models)
+        raise unknown(f"model {name!r}", name, models)
     for kind, other in (("base", models[name].base), ("twin", models[name].twin)):
         if other is not None and other not in models:
             raise UserError(f"{name} is registered with {kind}={other!r}, which is none; {suggest(other, models)}")
