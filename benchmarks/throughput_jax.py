@@ -1,8 +1,7 @@
-"""The JAX side of `benchmarks.throughput`: the training step of a file in configs/, and the step of `dynet predict`."""
+"""The JAX side of `benchmarks.throughput`: the training step of the paper's recipe, and the step of `dynet predict`."""
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_predict_step
 from tests.models.smallest import random_variables
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 IMAGENET_IMAGES = 1_281_167  # learning rates are those of the first steps: the values stay finite
 
 
@@ -49,7 +47,7 @@ def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
 
 def make_cell_run(cell: dict) -> Run:
     """The configuration's run on one device."""
-    config = load_config(str(CONFIGS / f"{cell['network']}.py")).unlock()
+    config = load_config(cell["network"]).unlock()
     config.batch_size = cell["batch"]
     config.data.image_size = config.data.resize_to = cell["image_size"]
     config.dtype = cell["dtype"]

@@ -16,7 +16,12 @@ def train_main(arguments: list[str] | None = None) -> int:
         epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/dy_mobile.py:digits")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:VARIANT]",
+        help="e.g. configs/dy_mobile.py:digits; or NETWORK[:VARIANT]",
+    )
     parser.add_argument("--workdir", metavar="DIR", type=folder_argument, help="default: runs/NAME-VARIANT")
     parser.add_argument(
         "--init_from", metavar="DIR", type=path_argument, help="begin with the parameters of another work directory"
@@ -43,8 +48,10 @@ def train_main(arguments: list[str] | None = None) -> int:
         if options.profile < 0:
             raise UserError(f"--profile must be a number of steps, not {options.profile}")
         import_plugins(options.imports)
-        config = load_config(options.config)
-        override(config, overrides(rest) + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
+        changes = overrides(rest)
+        named = [change.partition("=")[2] for change in changes if change.startswith("--config.model.name=")]
+        config = load_config(options.config, *named[-1:])
+        override(config, changes + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
         path, _, variant = options.config.partition(":")
         workdir = options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
         use_compilation_cache()
