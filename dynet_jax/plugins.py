@@ -19,7 +19,7 @@ from dynet_jax.errors import UserError, named, suggest
 GROUP, VARIABLE = "dynet_jax.plugins", "DYNET_JAX_IMPORT"
 
 _imported: list[str] = []  # what --import and the variable name: absolute paths of files, and names of modules
-_missing: dict[str, str] = {}  # {module that a work directory was made with and that is not imported: why it matters}
+_missing: dict[Path, list[str]] = {}  # {work directory: what it was made with that is not imported here}
 _loaded = False
 
 
@@ -65,14 +65,13 @@ def expect_plugins(workdir: Path, names: Sequence[str]) -> None:
     file may lie in another place than it did.
     """
     known = {Path(name).stem for name in _imported}
-    for name in names:
-        if Path(name).stem not in known:
-            _missing[name] = f"{workdir} was made with --import={name}, which is not given here"
+    _missing[workdir] = [f"--import={name}" for name in names if Path(name).stem not in known]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not registered: which --import is missing, or else the close names."""
-    return UserError(f"unknown {what}; {'; '.join(_missing.values()) or suggest(name, known)}")
+    hints = [f"{workdir} was made with {' '.join(names)}; add it" for workdir, names in _missing.items() if names]
+    return UserError(f"unknown {what}; {'; '.join(hints) or suggest(name, known)}")
 
 
 def _import(name: str) -> None:
