@@ -3,8 +3,9 @@ import pytest
 from dynet_jax.analysis.subject import Subject
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
+from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import BUDGETS, base_config, budget_named, dataset_kind
-from dynet_jax.reproduce.experiments import TITLES, experiments
+from dynet_jax.reproduce.experiments import OWN, TITLES, experiments
 from dynet_jax.reproduce.paper import ERRORS, paper_difference, paper_error
 
 
@@ -50,6 +51,20 @@ def test_the_papers_budget_has_the_papers_networks():
 def test_some_experiments_alone():
     assert list(experiments(BUDGETS["small"], ["figure5", "table4"])) == ["table4", "figure5"]
     assert list(experiments(BUDGETS["small"])) == list(TITLES)
+
+
+def test_other_networks_beside_their_bases_and_twins():
+    made = experiments(BUDGETS["small"], networks=["dy_mobile", "condconv_resnet18", "resnet18"])
+    assert list(made) == [OWN]
+    width = BUDGETS["small"].width
+    mobile, peer = Arm("dy_mobile", width, 6), Arm("condconv_resnet18", width, 8)
+    static = [Arm(name, width) for name in ("mobilenet_v2", "fix_mobile", "resnet18")]
+    assert made[OWN].arms == (mobile, *static[:2], peer, static[2])
+    assert made[OWN].pairs == ((mobile, static[0]), (mobile, static[1]), (peer, static[2]))
+    both = experiments(BUDGETS["small"], ["table4"], ["resnet18"])
+    assert (list(both), both[OWN].pairs) == (["table4", OWN], ())
+    with pytest.raises(UserError, match="unknown model 'resnet19'; did you mean resnet18"):
+        experiments(BUDGETS["small"], networks=["resnet19"])
 
 
 def test_what_does_not_exist_is_named_with_what_does():
