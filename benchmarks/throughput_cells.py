@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from dynet_jax import create_model
 from dynet_jax.models.mobilenet import BlockSpec
-from dynet_jax.models.registry import model_info
+from dynet_jax.models.registry import list_models, model_info
 
 FRAMEWORKS = ("jax", "torch")
 PASSES = ("training", "inference")
@@ -56,6 +56,11 @@ class Cell(NamedTuple):
         found = [s for f in FAMILIES.values() for s in f if s.network == network]
         wanted = framework or self.subject.framework
         return self._replace(subject=next((s for s in found if s.framework == wanted), None))
+
+
+def timm_name(network: str) -> str | None:
+    """timm's name of a network of this package; None for the others, which have the names that timm gives them."""
+    return model_info(network).timm if network in list_models() else None
 
 
 def frame(width: float) -> dict:

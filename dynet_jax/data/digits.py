@@ -6,7 +6,7 @@ from dynet_jax.data.record import ArraySource
 from dynet_jax.data.source import register_dataset
 
 
-@register_dataset("digits")
+@register_dataset("digits", like="digits")
 def _open(split: str, data_dir: str | None) -> ArraySource:
     return ArraySource(*_digits(split), [str(digit) for digit in range(10)], f"digits/{split}")
 

@@ -14,7 +14,7 @@ FASHION_CLASSES = ["t-shirt/top", "trouser", "pullover", "dress", "coat"]
 FASHION_CLASSES += ["sandal", "shirt", "sneaker", "bag", "ankle-boot"]
 
 
-@register_dataset("fashion_mnist")
+@register_dataset("fashion_mnist", like="fashion_mnist")
 def _open(split: str, data_dir: str | None) -> "IdxSource":
     return IdxSource(Path(data_dir or "~/fashion_mnist").expanduser(), split)
 

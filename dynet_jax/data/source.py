@@ -10,22 +10,24 @@ from dynet_jax.plugins import load_plugins, unknown
 
 
 class Registered(NamedTuple):
-    """A dataset: its name, with what follows a colon, like 'folder:PATH'; its task; and how a split is opened."""
+    """A dataset: its name, with what follows a colon, like 'folder:PATH'; the other arguments of `register_dataset`."""
 
     name: str
     task: str
+    like: str | None
     open: Callable[..., Source]
 
 
 _DATASETS: dict[str, Registered] = {}
 
 
-def register_dataset(name: str, task: str = "classification") -> Callable:
+def register_dataset(name: str, task: str = "classification", like: str | None = "folder") -> Callable:
     """Decorator of `open(split, data_dir)`; of `open(split, data_dir, path)` for a name like 'folder:PATH'.
 
     Args:
       name: what `data.name` of a configuration says. What a user writes in the place of PATH is given as a Path.
       task: 'classification' for records with one class, 'segmentation' for records with a map of classes.
+      like: the dataset of this package by whose recipe and budgets `dynet reproduce` trains on it; None for none.
     The function returns the split ('train' or 'test'; 'held_out' too for segmentation) as a `Source`, and raises
     UserError if it is not on this machine, saying how to get it. `data_dir` is `data.data_dir` or None.
     Raises ValueError for a name that is taken.
@@ -35,7 +37,7 @@ def register_dataset(name: str, task: str = "classification") -> Callable:
         kind = name.partition(":")[0]
         if kind in _DATASETS:
             raise ValueError(f"a dataset named {kind!r} is registered already")
-        _DATASETS[kind] = Registered(name, task, open)
+        _DATASETS[kind] = Registered(name, task, like, open)
         return open
 
     return register
@@ -49,6 +51,14 @@ def list_datasets(task: str | None = None) -> list[str]:
     """
     load_plugins()
     return sorted(dataset.name for dataset in _DATASETS.values() if task in (None, dataset.task))
+
+
+def find_dataset(dataset: str) -> Registered | None:
+    """What is registered under 'digits' or 'folder:PATH', whatever the path; None for another name."""
+    load_plugins()
+    kind, _, path = dataset.partition(":")
+    found = _DATASETS.get(kind)
+    return found if found is not None and bool(path) == (":" in found.name) else None
 
 
 def load_source(dataset: str, split: str, data_dir: str | None = None, task: str = "classification") -> Source:
@@ -68,9 +78,8 @@ def load_source(dataset: str, split: str, data_dir: str | None = None, task: str
     >>> len(source), source[0].image.shape, source.class_names[:3]
     (359, (8, 8, 3), ['0', '1', '2'])
     """
-    kind, _, path = dataset.partition(":")
-    names, found = list_datasets(task), _DATASETS.get(kind)
-    if found is None or bool(path) != (":" in found.name):
+    names, found, path = list_datasets(task), find_dataset(dataset), dataset.partition(":")[2]
+    if found is None:
         what = f"dataset {dataset!r}" + (" of maps" if task == "segmentation" else "")
         raise unknown(what, dataset, names)
     if found.task != task:

@@ -30,6 +30,6 @@ class SyntheticSource:
         return f"synthetic/{index}"
 
 
-@register_dataset("synthetic")
+@register_dataset("synthetic", like=None)
 def _open(split: str, data_dir: str | None) -> SyntheticSource:
     return SyntheticSource(TRAIN if split == "train" else TEST)

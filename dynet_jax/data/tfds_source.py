@@ -72,12 +72,12 @@ class TfdsSource:
         return f"{self.name}/{index}"
 
 
-@register_dataset("imagenet2012")
+@register_dataset("imagenet2012", like="imagenet2012")
 def _open_imagenet2012(split: str, data_dir: str | None) -> TfdsSource:
     return TfdsSource("imagenet2012", split, data_dir)
 
 
-@register_dataset("cifar10")
+@register_dataset("cifar10", like="cifar10")
 def _open_cifar10(split: str, data_dir: str | None) -> TfdsSource:
     return TfdsSource("cifar10", split, data_dir)
 

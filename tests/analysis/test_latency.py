@@ -216,14 +216,12 @@ def test_a_network_without_a_base(tmp_path):
     """Its own time, and figures that say that there is nothing to compare it with."""
     plan = LatencyPlan(["mobilenet_v2"], [("native", "float32"), ("jax", "float32")], [1], [224])
     cells = [cell for group in plan.groups() for cell in group]
-    assert [(c.pair, c.network, c.runtime) for c in cells] == [
-        ("mobilenet_v2", "mobilenet_v2", r) for r in ("native", "jax")
-    ]
+    assert [(c.pair, c.network) for c in cells] == [("mobilenet_v2", "mobilenet_v2")] * 2
     alone = [Measurement(c, 50, ms / 1000, ms / 1000, ms / 1000, ms / 1000) for c, ms in zip(cells, (8, 9))]
     text = latency_report.document(alone, [], [])
     assert "| mobilenet_v2 | 1       | 8.00 | native |" in text
-    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| mobilenet_v2")]
-    assert [[value.strip() for value in row] for row in rows][0][4:8] == [""] * 4
+    row = next(line for line in text.splitlines() if line.startswith("| mobilenet_v2"))
+    assert [value.strip() for value in row.split("|")[5:9]] == [""] * 4
     latency_plots.plot_reductions(alone, tmp_path / "ratio.png", "none")
     latency_plots.plot_table2(alone, tmp_path / "table2.png", "none")
 

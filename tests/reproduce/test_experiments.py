@@ -1,6 +1,7 @@
 import pytest
 
 from dynet_jax.analysis.subject import Subject
+from dynet_jax.data import register_dataset, source
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
 from dynet_jax.reproduce.arms import Arm
@@ -74,6 +75,22 @@ def test_what_does_not_exist_is_named_with_what_does():
         budget_named("smal")
     with pytest.raises(UserError, match="did you mean digits"):
         dataset_kind("digit")
+
+
+def test_datasets_of_ones_own(monkeypatch):
+    monkeypatch.setattr(source, "_DATASETS", dict(source._DATASETS))
+    register_dataset("mine:PATH", like="fashion_mnist")(len)
+    register_dataset("other")(len)
+    register_dataset("none", like=None)(len)
+    register_dataset("maps_of_mine", task="segmentation")(len)
+    assert base_config("mine:a", None, BUDGETS["medium"]).data.image_size == 32
+    assert [dataset_kind(name) for name in ("mine:a", "other", "packed:a")] == ["fashion_mnist", "folder", "folder"]
+    for name in ("none", "maps_of_mine", "mine", "synthetic"):
+        with pytest.raises(UserError, match=f"need a dataset of labelled images, not '{name}'"):
+            dataset_kind(name)
+    register_dataset("wrong", like="digit")(len)
+    with pytest.raises(UserError, match="wrong is registered with like='digit'; did you mean digits"):
+        dataset_kind("wrong")
 
 
 def test_recipes_have_the_length_of_the_budget():
