@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 def trained(folder):
     """A work directory of the family, trained on the dataset that a worker process reads."""
     imports = "--import=my_networks.py --import=stripes.py"
-    data = "--config.data.name=stripes --config.data.workers=1 --config.model.num_classes=2 --config.epochs=2"
+    data = "--config.data.name=stripes --config.data.workers=1 --config.model.num_classes=2 --config.epochs=6"
     run(f"train.py {imports} --config=dy_separable:digits --workdir=run {data} {OPTIONS}", folder)
     return "run"
 
