@@ -29,6 +29,7 @@ def import_plugins(names: Iterable[str]) -> None:
     names: 'my_networks.py', or 'my_package.networks' for a module that Python finds.
     Raises UserError for one that is not there, cannot be imported, or has the name of another module.
     """
+    load_plugins()
     for name in names:
         name = str(Path(name).expanduser().resolve()) if name.endswith(".py") or "/" in name else name
         if name in _imported:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynet_jax.analysis.latency_networks import of_width
 from dynet_jax.analysis.latency_worker import LatencyWorkers, Ready
 from dynet_jax.analysis.runtimes import Cell, find_runtime
 from dynet_jax.console import duration
@@ -78,7 +79,7 @@ class LatencyPlan:
             if model_info(network).task != "classification":
                 raise UserError(f"{network} is a network for {model_info(network).task}; classifiers are measured")
             for name in with_base(network):
-                stride = create_model(name, width=self.width).stride
+                stride = create_model(name, **of_width(self.width)).stride
                 if min(self.image_sizes) < stride:
                     raise UserError(
                         f"images of {min(self.image_sizes)} px are too small for {name}, of stride {stride}"

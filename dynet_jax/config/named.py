@@ -7,7 +7,7 @@ import ml_collections
 from dynet_jax.config.recipe import paper_recipe, segmentation_recipe
 from dynet_jax.config.variants import SEGMENTATION_VARIANTS, VARIANTS
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.models.registry import list_models, model_info
+from dynet_jax.models.registry import default_arguments, list_models, model_info
 
 # What a name may say beside the network: dy_mobile_g2 has group_size=2, mobilenet_v2_0_75 has width=0.75.
 WITH_ARGUMENT = re.compile(r"(?P<network>.+)_(?:g(?P<group_size>\d+)|(?P<width>\d+_\d+))")
@@ -51,4 +51,7 @@ def _make(begin, variants, model, variant, arguments):
     if variant not in variants:
         raise UserError(f"unknown variant {variant!r} of this configuration; {suggest(variant, variants)}")
     variants[variant](config)
+    known = default_arguments(model)
+    for key in [key for key in config.model if key not in ("name", "num_classes", *arguments, *known)]:
+        del config.model[key]  # a recipe's, such as width, of which this network has none
     return config.lock()

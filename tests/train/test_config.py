@@ -10,7 +10,9 @@ from dynet_jax.cli import train_main
 from dynet_jax.config.load import check_config, flatten, load_config, override
 from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.errors import UserError
-from dynet_jax.models import create_model
+from dynet_jax.models import create_model, registry
+from dynet_jax.train.distributed import make_layout
+from dynet_jax.train.setup import build_model
 from dynet_jax.workdir.files import claim, read_config
 from tests.documented_configs import CLASSIFICATION, SEGMENTATION
 
@@ -110,6 +112,20 @@ def test_a_recipe_of_any_network(file, network):
     config = load_config(f"configs/{file}.py", network)
     usual = {"paper": "dy_mobile", "segmentation": "fcn_dy_resnet50"}[file]
     assert config.to_dict() == load_config(network or usual).to_dict()
+
+
+def test_a_network_without_a_width(monkeypatch):
+    """What a recipe sets and a network has not is left out of its configuration."""
+
+    def plain(num_classes: int = 10):
+        return create_model("dy_mobile", num_classes=num_classes, width=0.1)
+
+    monkeypatch.setitem(registry._MODELS, "plain", registry.Registered("plain", plain))
+    config = load_config("plain:digits")
+    check_config(config)
+    assert config.model.to_dict() == {"name": "plain", "num_classes": 10, "small_input": True, "remat": False}
+    model = build_model(config, make_layout(config.batch_size, config.bn_batch_size))
+    assert (model.num_classes, model.stride) == (10, 8)
 
 
 def test_a_variant_knows_the_network_of_the_command_line(monkeypatch):
