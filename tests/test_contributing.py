@@ -117,6 +117,7 @@ def test_a_family_is_an_experiment(folder):
     run(f"{command} {tiny}", folder)
     report = (folder / "plan/report.md").read_text()
     assert "Other networks beside their bases and fixed twins" in report
+    assert f"--import={folder.resolve() / 'my_networks.py'} --networks=dy_separable" in report
     assert "Dy-separable (0.25), g_t = 6 - Separable (0.25)" in report
 
 

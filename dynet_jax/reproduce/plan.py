@@ -13,6 +13,7 @@ from dynet_jax.data import load_source
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import cores
 from dynet_jax.models import create_model
+from dynet_jax.plugins import imported_plugins
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
 from dynet_jax.reproduce.experiments import TITLES, Experiment, experiments
@@ -161,6 +162,7 @@ class Plan:
         words += [f"--data-dir={self.data_dir}"] if self.data_dir else []
         words += [f"--seeds={len(self.seeds)}"] if len(self.seeds) != 3 else []
         words += [f"--workers={max(1, len(cores()) // self.threads)}"] if self.threads not in (None, 1) else []
+        words += [f"--import={name}" for name in imported_plugins()]
         words += [f"--networks={','.join(self.networks)}"] if self.networks else []
         named = [key for key in self.experiments if key in TITLES]
         words += [f"--experiments={','.join(named)}"] if named and (self.networks or not self.is_whole) else []
