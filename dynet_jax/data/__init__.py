@@ -1,7 +1,11 @@
-"""Images in: sources of records, augmentation, and batches that are a pure function of (seed, step)."""
+"""Images in: sources of records, augmentation, and batches that are a pure function of (seed, step).
 
-# Each of these registers its datasets.
-from dynet_jax.data import cityscapes, digits, fashion_mnist, folder, maps, packed, synthetic, tfds_source  # noqa: F401
+Every module here is imported, and may register datasets.
+"""
+
+import importlib
+import pkgutil
+
 from dynet_jax.data.corrupt import CorruptImages
 from dynet_jax.data.pipeline import evaluation_batches, training_batches
 from dynet_jax.data.replay import training_batch, training_examples
@@ -17,3 +21,6 @@ __all__ = [
     "training_batches",
     "training_examples",
 ]
+
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)
