@@ -20,5 +20,5 @@ def no_model_stays():
     """One that a test registers is gone after it: others ask for all models."""
     from dynet_jax.models import registry  # JAX reads the settings above when it is imported
 
-    with mock.patch.dict(registry._BUILDERS):
+    with mock.patch.dict(registry._MODELS):
         yield

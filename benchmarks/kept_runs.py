@@ -27,7 +27,6 @@ from dynet_jax.train.startup import use_compilation_cache
 from dynet_jax.workdir.files import IMAGES_FILE, changed_keys, read_config, write_whole
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 KEPT, MOVEMENT = ("loss", "top1", "learning_rate"), ("/deviation", "/from_half")
 # Of the machine or of the files, not of what is trained.
 NOT_KEPT = {"data.name", "data.data_dir", "data.threads", "data.workers", "data.cache", "keep_checkpoints"}
@@ -38,7 +37,7 @@ class KeptRun(NamedTuple):
 
     Attributes:
       name: of its work directory.
-      config: the configuration's file and variant, like 'configs/dy_resnet18.py:cifar10'.
+      config: the network and the variant, like 'dy_resnet18:cifar10', or the file and the variant.
       changes: of keys of that configuration, as --config.KEY=VALUE without the prefix.
       train, test: rows of its metrics, each with 'step', 'loss', 'top1'.
       held: {'own', 'frozen', 'shuffled', 'half': {'top1', 'loss'}}; of a static network 'own' alone.
@@ -82,12 +81,12 @@ def read_kept(paths: list[Path]) -> list[KeptRun]:
 
 
 def keep(workdir: Path, variant: str) -> KeptRun:
-    """Raises UserError for a run that has not come to its end, or whose network has no file in configs/."""
+    """Raises UserError for a run that has not come to its end, or whose network is not registered."""
     rows = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "test")}
     config = read_config(workdir)
     if not rows["train"] or not rows["test"] or rows["test"][-1]["step"] < _last_step(workdir, config):
         raise UserError(f"{workdir} has not been trained to its end")
-    file, changes = _difference(config, variant)
+    name, changes = _difference(config, variant)
     held = {}
     for how in (None, *(HELD if is_dynamic(create_model(**config.model.to_dict())) else ())):
         say(f"{workdir.name}: evaluating, coefficients {how or 'as predicted'} ...")
@@ -95,7 +94,7 @@ def keep(workdir: Path, variant: str) -> KeptRun:
         held[how or "own"] = {key: _short(values[key]) for key in ("top1", "loss")}
     train = [{"step": row["step"], **_of_row(row)} for row in rows["train"]]
     test = [{"step": row["step"], **{key: _short(row[key]) for key in ("loss", "top1")}} for row in rows["test"]]
-    return KeptRun(workdir.name, file, changes, train, test, held)
+    return KeptRun(workdir.name, name, changes, train, test, held)
 
 
 def _last_step(workdir: Path, config) -> int:
@@ -104,18 +103,11 @@ def _last_step(workdir: Path, config) -> int:
 
 
 def _difference(config, variant: str) -> tuple[str, list[str]]:
-    """The file of the network, and what the configuration changes in it."""
-    candidates = []
-    for file in sorted(CONFIGS.glob("*.py")):
-        if file.stem.startswith(config.model.name):
-            before, now = flatten_whole(load_config(f"{file}:{variant}")), flatten_whole(config)
-            if before["model.name"] == config.model.name:
-                changed = [key for key in changed_keys(before, now) if key not in NOT_KEPT and key in now]
-                candidates.append((len(changed), file.stem, [f"{key}={_text(now[key])}" for key in changed]))
-    if not candidates:
-        raise UserError(f"no file of configs/ is of {config.model.name}")
-    _, stem, changes = min(candidates)
-    return f"configs/{stem}.py:{variant}", changes
+    """The network's configuration by its name, and what this one changes in it."""
+    name = f"{config.model.name}:{variant}"
+    before, now = flatten_whole(load_config(name)), flatten_whole(config)
+    changed = [key for key in changed_keys(before, now) if key not in NOT_KEPT and key in now]
+    return name, [f"{key}={_text(now[key])}" for key in changed]
 
 
 def _text(value) -> str:

@@ -12,22 +12,22 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-from benchmarks.arguments import make_parser, names, output_file, positive, topologies
+from benchmarks.arguments import make_parser, output_file, positive, topologies
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.cli.parsing import overrides, report_mistakes
 from dynet_jax.config.load import check_config, load_config, override
+from dynet_jax.config.named import named
 from dynet_jax.console import say
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, suggest
 from dynet_jax.measure.records import Records
+from dynet_jax.models import list_models
 from dynet_jax.tpu.chips import Slice, parse_topology
 from dynet_jax.tpu.compiler import TRAIN_EXAMPLES, compile_for
 from dynet_jax.tpu.devices import slice_devices
 from dynet_jax.tpu.roofline import estimate
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 USUAL_TOPOLOGIES = "v5e:2x4,v5e:8x8,v5e:16x16,v5p:4x8x8"
 DAY = 24 * 60 * 60
 METRICS_BYTES = 256  # of metrics and votes in a step; the smallest layer's activations are a thousand times as many
@@ -73,7 +73,7 @@ def compiled(config: str, topology: str, changes: list[str]) -> dict:
 
 
 def configuration(name: str, changes: list[str]):
-    config = load_config(str(CONFIGS / f"{name}.py"))
+    config = load_config(name)
     override(config, changes)
     return config
 
@@ -138,11 +138,23 @@ def _check(cases: list[tuple[str, Slice]], changes: list[str]) -> None:
         slice_devices(slice)
 
 
+def _configs(text: str) -> list[str]:
+    """'a,b' or 'all' -> the names, each once."""
+    found = list_models() if text == "all" else list(dict.fromkeys(text.split(",")))
+    for name in found:
+        if named(name) is None:
+            raise argparse.ArgumentTypeError(f"unknown name {name!r}; {suggest(name, list_models())}")
+    return found
+
+
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
     parser = make_parser("scaling", __doc__)
-    configs = names([path.stem for path in sorted(CONFIGS.glob("*.py")) if path.stem != "common"])
     parser.add_argument(
-        "--configs", type=configs, default=["dy_mobile", "mobilenet_v2"], metavar="NAME,...", help="files of configs/"
+        "--configs",
+        type=_configs,
+        default=["dy_mobile", "mobilenet_v2"],
+        metavar="NAME,...",
+        help="networks, by their recipes",
     )
     slices = topologies(USUAL_TOPOLOGIES)
     parser.add_argument(

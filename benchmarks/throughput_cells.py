@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from dynet_jax import create_model
 from dynet_jax.models.mobilenet import BlockSpec
+from dynet_jax.models.registry import list_models, model_info
 
 FRAMEWORKS = ("jax", "torch")
 PASSES = ("training", "inference")
@@ -21,24 +22,22 @@ class Subject(NamedTuple):
         return f"{self.framework} {self.network}"
 
 
+def _ours(*names: str) -> list[Subject]:
+    """Networks of this package, with the bases and twins that they are registered with."""
+    return [Subject("jax", info.name, info.base or info.name, info.twin) for info in map(model_info, names)]
+
+
 # The base of a family has the same name in both frameworks.
 FAMILIES = {
     "mobile": [
-        Subject("jax", "mobilenet_v2", "mobilenet_v2"),
-        Subject("jax", "dy_mobile", "mobilenet_v2", twin="fix_mobile"),
-        Subject("jax", "fix_mobile", "mobilenet_v2"),
+        *_ours("mobilenet_v2", "dy_mobile", "fix_mobile"),
         Subject("torch", "mobilenet_v2", "mobilenet_v2"),
         Subject("torch", "condconv_mobile", "mobilenet_v2", twin="fix_mobile"),
         Subject("torch", "fix_mobile", "mobilenet_v2"),
         Subject("torch", "efficientnet_cc_b0_4e", "mobilenet_v2"),
     ],
     **{
-        name: [
-            Subject("jax", name, name),
-            Subject("jax", f"dy_{name}", name, twin=f"fix_{name}"),
-            Subject("jax", f"fix_{name}", name),
-            Subject("torch", name, name),
-        ]
+        name: [*_ours(name, f"dy_{name}", f"fix_{name}"), Subject("torch", name, name)]
         for name in ("resnet18", "resnet50")
     },
 }
@@ -57,6 +56,11 @@ class Cell(NamedTuple):
         found = [s for f in FAMILIES.values() for s in f if s.network == network]
         wanted = framework or self.subject.framework
         return self._replace(subject=next((s for s in found if s.framework == wanted), None))
+
+
+def timm_name(network: str) -> str | None:
+    """timm's name of a network of this package; None for the others, which have the names that timm gives them."""
+    return model_info(network).timm if network in list_models() else None
 
 
 def frame(width: float) -> dict:

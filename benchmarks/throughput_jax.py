@@ -1,8 +1,7 @@
-"""The JAX side of `benchmarks.throughput`: the training step of a file in configs/, and its network under `jax.jit`."""
+"""The JAX side of `benchmarks.throughput`: the training step of the paper's recipe, and its network under `jax.jit`."""
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -20,7 +19,6 @@ from dynet_jax.train.setup import Run, make_run
 from dynet_jax.train.state import TrainState
 from tests.models.smallest import random_variables
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 IMAGENET_IMAGES = 1_281_167  # learning rates are those of the first steps: the values stay finite
 
 
@@ -50,7 +48,7 @@ def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
 
 def make_cell_run(cell: dict) -> Run:
     """The configuration's run on one device."""
-    config = load_config(str(CONFIGS / f"{cell['network']}.py")).unlock()
+    config = load_config(cell["network"]).unlock()
     config.batch_size = cell["batch"]
     config.data.image_size = config.data.resize_to = cell["image_size"]
     config.dtype = cell["dtype"]

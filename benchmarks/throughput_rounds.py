@@ -4,7 +4,7 @@ import argparse
 import functools
 import statistics
 
-from benchmarks.throughput_cells import Cell, frame
+from benchmarks.throughput_cells import Cell, frame, timm_name
 from dynet_jax.console import say
 from dynet_jax.measure.failures import Deadline, Ended, Failure, OutOfTime, Raised
 from dynet_jax.measure.records import Records
@@ -102,7 +102,9 @@ class Rounds:
         options = self.options
         question = {key: getattr(options, key) for key in ("image_size", "width", "dtype", "small", "compile")}
         question |= {"name": str(cell), "network": cell.subject.network, "batch": cell.batch, "pass": cell.which}
-        return question | ({"frame": frame(options.width)} if cell.subject.framework == "torch" else {})
+        if cell.subject.framework == "torch":
+            question |= {"frame": frame(options.width), "timm": timm_name(cell.subject.network)}
+        return question
 
     def row(self, cell: Cell) -> dict:
         subject = cell.subject

@@ -5,14 +5,14 @@ import torch
 from timm.layers import CondConv2d
 from torch import nn
 
-TIMM_NAMES = {"mobilenet_v2": "mobilenetv2_100"}
 OF_FRAME = {"condconv_mobile": 6, "fix_mobile": None}  # the experts of each layer
 
 
-def create(name: str, frame: dict, num_classes: int = 1000) -> nn.Module:
+def create(name: str, frame: dict, timm_name: str | None = None, num_classes: int = 1000) -> nn.Module:
+    """timm_name: of a network that is called otherwise there."""
     if name in OF_FRAME:
         return FrameNetwork(frame, OF_FRAME[name], num_classes)
-    return timm.create_model(TIMM_NAMES.get(name, name), num_classes=num_classes)
+    return timm.create_model(timm_name or name, num_classes=num_classes)
 
 
 class FrameNetwork(nn.Module):

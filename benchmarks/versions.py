@@ -7,7 +7,7 @@ from pathlib import Path
 from dynet_jax.machine import source_digest
 
 ROOT = Path(__file__).parents[1]
-OF_PROGRAMS = ("dynet_jax/layers", "dynet_jax/models", "dynet_jax/ops", "dynet_jax/tpu", "dynet_jax/train", "configs")
+OF_PROGRAMS = tuple(f"dynet_jax/{folder}" for folder in ("config", "layers", "models", "ops", "tpu", "train"))
 
 
 @functools.cache

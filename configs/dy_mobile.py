@@ -8,11 +8,11 @@ The full run has not been made with this code yet. Without ImageNet:
     python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
 
 trains the same network, half as wide, on the digits that come with scikit-learn, in about two minutes on two CPU cores.
-Other variants: fashion_mnist, cifar10, cifar100, imagenette (see configs/common.py).
+Other variants: fashion_mnist, cifar10, cifar100, imagenette (dynet_jax/config/variants.py).
 """
 
 from configs import common
 
 
 def get_config(variant="imagenet2012"):
-    return common.recipe("dy_mobile", variant, group_size=6)
+    return common.recipe("dy_mobile", variant)

@@ -168,8 +168,8 @@ def test_mistakes_of_summary(arguments, parts, capfd):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--networks=dy_mobil"], ["there is no dynamic network 'dy_mobil' with a base; did you mean dy_mobile"]),
-        (["--networks=resnet18"], ["there is no dynamic network 'resnet18' with a base; did you mean dy_resnet18"]),
+        (["--networks=dy_mobil"], ["unknown model 'dy_mobil'; did you mean dy_mobile"]),
+        (["--networks=fcn_resnet18"], ["fcn_resnet18 is a network for segmentation; classifiers are measured"]),
         (["--runtimes=onnx"], ["--runtimes has no 'onnx'; did you mean onnxruntime"]),
         (["--numbers=int8-bank"], ["--numbers has no 'int8-bank'; did you mean int8-banks"]),
         (["--threads=1000000"], ["--threads=1000000 is more than the "]),

@@ -1,5 +1,6 @@
-"""Every file in configs/ is a row of the paper or a network of ours, and can be trained."""
+"""Every documented name of a configuration is a row of the paper or a network of ours, and can be trained."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -15,22 +16,24 @@ from dynet_jax.config.network import build_model
 from dynet_jax.devices import make_layout
 from dynet_jax.train.loop import train
 from dynet_jax.workdir.metrics import read_metrics
+from tests.documented_configs import CLASSIFICATION, SEGMENTATION
 
-CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.py") if path.stem != "common")
+NAMES = (*CLASSIFICATION, *SEGMENTATION)
+FILES = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.py") if path.stem != "common")
 # Batch, learning rate and type of a recipe, and the shape of its networks' logits at 224x224.
-CLASSIFICATION = (2048, 0.8, "bfloat16"), (1, 1000)
-SEGMENTATION = (8, 0.01, "bfloat16"), (1, 28, 28, 19)
+PAPER = (2048, 0.8, "bfloat16"), (1, 1000)
+FCN = (8, 0.01, "bfloat16"), (1, 28, 28, 19)
 TINY = ["data.name=synthetic", "data.image_size=32", "data.resize_to=32", "data.threads=1"]
 TINY += ["batch_size=16", "bn_batch_size=8", "epochs=1", "warmup_epochs=0", "log_every_steps=1"]
 
 
-def subject(path):
-    arguments = load_config(str(path)).model.to_dict()
+def subject(name):
+    arguments = load_config(f"configs/{name}.py").model.to_dict()
     return Subject(arguments.pop("name"), arguments).normalized
 
 
-def test_every_row_of_the_paper_has_a_file():
-    subjects = [subject(path) for path in CONFIGS]
+def test_every_row_of_the_paper_has_a_name():
+    subjects = [subject(name) for name in NAMES]
     for row in ROWS:
         assert row.subject._replace(image_size=224) in subjects, row.label
     for name, group_sizes in (("dy_mobile", (1, 2, 4, 6)), ("dy_resnet18", (1, 6))):  # Tables 5 and 6
@@ -39,13 +42,20 @@ def test_every_row_of_the_paper_has_a_file():
     assert {subject.name for subject in subjects} == set(list_models())
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_file(path):
-    """It opens with its command, and its network can be built. Recipes and variants: tests/train/test_config.py."""
+    """It opens with its command, which works."""
     description = path.read_text().split('"""')[1]
-    assert f"\n    python train.py --config=configs/{path.name} --workdir=runs/{path.stem}\n" in description
-    config = load_config(str(path))
-    recipe, outputs = CLASSIFICATION if config.task == "classification" else SEGMENTATION
+    (changes,) = re.search(rf"\n    python train.py --config=configs/{path.name}(.*) --workdir=", description).groups()
+    network = changes.partition("--config.model.name=")[2] or None
+    assert load_config(str(path), network).model.name == (network or path.stem)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name(name):
+    """Its network can be built. Recipes and variants: tests/train/test_config.py."""
+    config = load_config(f"configs/{name}.py")
+    recipe, outputs = PAPER if config.task == "classification" else FCN
     assert (config.batch_size, config.learning_rate, config.dtype) == recipe
     model = build_model(config, make_layout(config.batch_size, config.bn_batch_size).bn_axis_name)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
@@ -59,8 +69,8 @@ def test_file(path):
 )
 def test_one_step(name, width, tmp_path, monkeypatch):
     """One file of every family, through the whole loop."""
-    monkeypatch.setattr("dynet_jax.data.source.SyntheticSource.__len__", lambda self: 24)
-    config = load_config(str(next(path for path in CONFIGS if path.stem == name)))
+    monkeypatch.setattr("dynet_jax.data.synthetic.SyntheticSource.__len__", lambda self: 24)
+    config = load_config(f"configs/{name}.py")
     override(config, [f"--config.{assignment}" for assignment in (*TINY, f"model.width={width}")])
     assert train(config, tmp_path) == 0
     (row,) = read_metrics(tmp_path / "metrics.jsonl", "train")

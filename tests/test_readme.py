@@ -42,8 +42,7 @@ def test_the_network_of_the_page_on_segmentation():
 def test_networks_and_layers_of_the_page_on_ones_own(monkeypatch):
     from dynet_jax.models import registry
 
-    monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))
-    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     page = (Path(__file__).parents[1] / "docs" / "own_networks.md").read_text()
     first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names = {"__name__": "own"}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from unittest import mock
 
 import chex
 import cv2
@@ -32,14 +33,11 @@ from tests.train.tiny_segmentation import tiny_fcn
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    before = dict(registry._BUILDERS), dict(registry._TASKS)
-    register()
-    registry._BUILDERS["tiny_fcn"], registry._TASKS["tiny_fcn"] = tiny_fcn, "segmentation"
-    registry._BUILDERS["clipped"] = Clipped
-    yield
-    for kept, own in zip(before, (registry._BUILDERS, registry._TASKS)):
-        own.clear()
-        own.update(kept)
+    with mock.patch.dict(registry._MODELS):
+        register()
+        registry._MODELS["tiny_fcn"] = registry.Registered("tiny_fcn", tiny_fcn, task="segmentation")
+        registry._MODELS["clipped"] = registry.Registered("clipped", Clipped)
+        yield
 
 
 class Clipped(nn.Module):
@@ -104,7 +102,8 @@ for name in ("sgd", "trace", "chain", "adamw"):
 from tests.analysis.workdirs import digits_images
 from dynet_jax.models import registry
 from tests.train.tiny import tiny_network
-registry._BUILDERS["tiny"] = lambda num_classes=10: tiny_network(num_classes, strides=2, group_size=3)
+tiny = lambda num_classes=10: tiny_network(num_classes, strides=2, group_size=3)
+registry._MODELS["tiny"] = registry.Registered("tiny", tiny)
 for name in [name for name in sys.modules if name.startswith("dynet_jax.train")]:
     del sys.modules[name]  # what the tests' own helpers import
 from dynet_jax import inference

@@ -9,26 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynet_jax.analysis.latency_networks import of_width
 from dynet_jax.analysis.latency_worker import LatencyWorkers, Ready
 from dynet_jax.analysis.runtimes import Cell, find_runtime
 from dynet_jax.console import duration
-from dynet_jax.errors import UserError, suggest
+from dynet_jax.errors import UserError
 from dynet_jax.measure.turns import Turns, quartiles
 from dynet_jax.models import create_model
+from dynet_jax.models.registry import model_info
 
-BASES = {
-    "dy_mobile": "mobilenet_v2",
-    "dy_resnet18": "resnet18",
-    "dy_resnet50": "resnet50",
-    "dy_shuffle": "shufflenet_v2",
-    "dy_mobilenet_v2": "mobilenet_v2",
-    "dy_mobilenet_v3_small": "mobilenet_v3_small",
-    "dy_mobilenet_v3_large": "mobilenet_v3_large",
-    "condconv_mobilenet_v2": "mobilenet_v2",
-    "condconv_resnet18": "resnet18",
-    "dy_cnn_mobilenet_v2": "mobilenet_v2",
-    "dy_cnn_resnet18": "resnet18",
-}
 OF_THE_PAPER = ("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle")
 
 # No cell takes longer than about this many seconds, but each has a few runs: a batch of 128 may take ten seconds.
@@ -71,10 +60,10 @@ class Parts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LatencyPlan:
-    """What is measured: every network and its base, in every runtime, at all sizes and batches.
+    """What is measured: every network and the base of those that have one, in every runtime, at all sizes and batches.
 
     runtimes: (runtime, numbers), in the order of the tables. runs: of each cell, after warming up.
-    Raises UserError for a network that has no base or cannot be built so, or an image that is too small.
+    Raises UserError for a network that is unknown or cannot be built so, or an image that is too small.
     """
 
     networks: Sequence[str]
@@ -87,10 +76,10 @@ class LatencyPlan:
 
     def __post_init__(self):
         for network in self.networks:
-            if network not in BASES:
-                raise UserError(f"there is no dynamic network {network!r} with a base; {suggest(network, BASES)}")
-            for name in (network, BASES[network]):
-                stride = create_model(name, width=self.width).stride
+            if model_info(network).task != "classification":
+                raise UserError(f"{network} is a network for {model_info(network).task}; classifiers are measured")
+            for name in with_base(network):
+                stride = create_model(name, **of_width(self.width)).stride
                 if min(self.image_sizes) < stride:
                     raise UserError(
                         f"images of {min(self.image_sizes)} px are too small for {name}, of stride {stride}"
@@ -101,7 +90,7 @@ class LatencyPlan:
         return [
             [
                 Cell(pair, network, runtime, numbers, threads, size, batch, self.width)
-                for network in (pair, BASES[pair])
+                for network in with_base(pair)
                 for runtime, numbers in self.runtimes
                 if find_runtime(runtime).has(network, self.width)
                 for threads in self.threads
@@ -115,6 +104,16 @@ class LatencyPlan:
     def profiled_size(self) -> int:
         """The size at which the parts of networks are looked at: the paper's, if it is among the sizes."""
         return 224 if 224 in self.image_sizes else self.image_sizes[0]
+
+
+def with_base(network: str) -> list[str]:
+    """The network, and the one that it is compared with, if it is registered with one.
+
+    >>> with_base("dy_mobile"), with_base("mobilenet_v2")
+    (['dy_mobile', 'mobilenet_v2'], ['mobilenet_v2'])
+    """
+    base = model_info(network).base
+    return [network, *([base] if base else [])]
 
 
 def measure(plan: LatencyPlan, say: Callable[[str], None]) -> Iterator[tuple[list[Measurement], list[Parts]]]:

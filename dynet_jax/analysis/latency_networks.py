@@ -11,11 +11,16 @@ from dynet_jax.inference.program import Program
 from dynet_jax.models import create_model
 
 
+def of_width(width: float) -> dict[str, float]:
+    """Arguments of networks; without one, a network has the width that it is registered with, or none."""
+    return {} if width == 1 else {"width": width}
+
+
 @functools.lru_cache(maxsize=2)  # a network and its base take turns
 def random_program(network: str, width: float) -> Program:
     """The program of a network with random variables, which compute numbers of ordinary size: nothing is denormal,
     infinite or saturated."""
-    model = create_model(network, width=width)
+    model = create_model(network, **of_width(width))
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     random = np.random.default_rng(0)
     variables = jax.tree_util.tree_map_with_path(lambda path, leaf: _array(random, path, leaf.shape), shapes)

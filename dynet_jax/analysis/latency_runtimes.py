@@ -9,6 +9,7 @@ from dynet_jax.inference import InferenceModel, Preprocessing
 from dynet_jax.inference.native.build import build
 from dynet_jax.inference.native.library import has_bfloat16
 from dynet_jax.inference.program import Convolution, Predictor
+from dynet_jax.models.registry import model_info
 from dynet_jax.number_formats import NUMBERS
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, for pixels from 0 to 255
@@ -82,21 +83,11 @@ def openvino(cell: Cell) -> Call:
     return lambda images: request.infer({"images": images}, share_inputs=True)[logits]
 
 
-TORCHVISION = {
-    "mobilenet_v2": "mobilenet_v2",
-    "mobilenet_v3_small": "mobilenet_v3_small",
-    "mobilenet_v3_large": "mobilenet_v3_large",
-    "resnet18": "resnet18",
-    "resnet50": "resnet50",
-    "shufflenet_v2": "shufflenet_v2_x1_0",
-}
-
-
 @register_runtime(
     "torch",
     packages=("torch", "torchvision"),
     shares_weights=False,
-    has=lambda network, width: network in TORCHVISION and width == 1,
+    has=lambda network, width: model_info(network).torchvision is not None and width == 1,
 )
 def torch(cell: Cell) -> Call:
     """PyTorch with torchvision's networks and random weights, traced and frozen: BatchNorms are folded."""
@@ -104,12 +95,13 @@ def torch(cell: Cell) -> Call:
     import torchvision
 
     torch.set_num_threads(cell.threads)
+    name = model_info(cell.network).torchvision
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
 
     class Normalized(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.network = torchvision.models.get_model(TORCHVISION[cell.network], weights=None)
+            self.network = torchvision.models.get_model(name, weights=None)
 
         def forward(self, images):
             return self.network((images.permute(0, 3, 1, 2).float() - mean) / std)

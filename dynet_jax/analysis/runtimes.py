@@ -16,7 +16,7 @@ Call = Callable[[np.ndarray], np.ndarray]  # [batch, height, width, 3] uint8 -> 
 class Cell(NamedTuple):
     """One thing that is timed.
 
-    pair: the dynamic network of the comparison; network: that one, or its base.
+    pair: the network of the comparison, a dynamic one as a rule; network: that one, or its base.
     numbers: a key of NUMBERS.
     """
 

@@ -8,12 +8,13 @@ from dynet_jax.cli.benchmark import add_benchmark
 from dynet_jax.cli.compile_tpu import add_compile_tpu
 from dynet_jax.cli.correlate import add_correlate
 from dynet_jax.cli.export import add_export
-from dynet_jax.cli.parsing import FAILED, Parser, report_mistakes
+from dynet_jax.cli.parsing import FAILED, Parser, add_imports, report_mistakes
 from dynet_jax.cli.prepare import add_prepare
 from dynet_jax.cli.reproduce import add_reproduce
 from dynet_jax.cli.summary import add_summary
 from dynet_jax.cli.train import train_main
 from dynet_jax.cli.workdirs import add_evaluate, add_import_torch, add_predict
+from dynet_jax.plugins import import_plugins
 
 __all__ = ["FAILED", "main", "train_main"]
 
@@ -32,9 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
     add_compile_tpu(commands)
     add_benchmark(commands)
     add_reproduce(commands)
+    for command in commands.choices.values():
+        add_imports(command)
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "takes_overrides", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides = rest
 
-    return report_mistakes("dynet", lambda: options.run(options))
+    def run():
+        import_plugins(options.imports)
+        return options.run(options)
+
+    return report_mistakes("dynet", run)

@@ -13,15 +13,14 @@ def add_benchmark(commands) -> None:
     parser = commands.add_parser(
         "benchmark",
         help="how fast networks are on this machine's processor, beside their bases: the paper's Table 2 and Fig. 7",
-        description="Measures dynamic networks and their bases, with random weights, in every runtime that is "
-        "installed. All take turns. Nothing else should be running.",
-        epilog="examples: dynet benchmark --out=latency; "
+        description="Measures networks, and the bases of those that are compared with one, with random weights, in "
+        "every runtime that is installed. All take turns. Nothing else should be running.",
+        epilog="examples: dynet benchmark --out=latency; dynet benchmark --import=my_networks.py my_network; "
         "dynet benchmark --image-sizes=128,224,320,448,640,896 --runtimes=native,onnxruntime --numbers=float32; "
         "dynet benchmark --batch=8,32,128 --runtimes=native,onnxruntime,jax --numbers=float32",
     )
-    parser.add_argument(
-        "--networks", type=list_argument, metavar="NAMES", help="dynamic ones; default: the paper's four"
-    )
+    parser.add_argument("models", nargs="*", metavar="NETWORK", help="default: the paper's four dynamic networks")
+    parser.add_argument("--networks", type=list_argument, default=[], metavar="NAMES", help="the same, as one word")
     parser.add_argument("--runtimes", type=list_argument, metavar="NAMES", help="default: all that are installed")
     parser.add_argument(
         "--numbers",
@@ -60,9 +59,8 @@ def _benchmark(options) -> None:
     threads = _threads(options.threads, cores())
     runtimes, missing = _runtimes(options.runtimes, options.numbers)
     sizes = {"image_sizes": options.image_sizes, "batches": options.batch}
-    plan = LatencyPlan(
-        options.networks or OF_THE_PAPER, runtimes, threads, **sizes, runs=options.runs, width=options.width
-    )
+    networks = list(dict.fromkeys([*options.models, *options.networks]))
+    plan = LatencyPlan(networks or OF_THE_PAPER, runtimes, threads, **sizes, runs=options.runs, width=options.width)
     _claim(options.out, options.overwrite)
     for line in missing:
         say(line)

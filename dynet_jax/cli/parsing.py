@@ -35,6 +35,18 @@ def report_mistakes(program: str, run: Callable[[], int | None]) -> int:
     return code
 
 
+def add_imports(parser: argparse.ArgumentParser) -> None:
+    """--import, which every command has."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file, or an installed module, that registers networks or datasets of your own (CONTRIBUTING.md)",
+    )
+
+
 def path_argument(text: str) -> Path:
     """Not '': that is what an unset variable of the shell leaves, and it would mean the current directory."""
     if not text:

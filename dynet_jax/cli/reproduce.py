@@ -27,6 +27,8 @@ def add_reproduce(commands) -> None:
     parser.add_argument("--out", type=path_argument, metavar="DIR", help="default: runs/reproduce-DATASET-BUDGET")
     known = "of table1, table4, table5, table6, figure5; default: all, and the latency of full-size networks"
     parser.add_argument("--experiments", type=_names, default=[], metavar="NAME,...", help=known)
+    own = "other networks, such as your own, beside their bases and twins; alone, or with --experiments"
+    parser.add_argument("--networks", type=_names, default=[], metavar="NAME,...", help=own)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each network; default: 3")
     parser.add_argument(
         "--workers", type=positive_argument, metavar="N", help="runs side by side on a CPU; default: one per core"
@@ -59,6 +61,7 @@ def _reproduce(options) -> int:
         data_dir=options.data_dir,
         seeds=options.seeds,
         only=options.experiments,
+        networks=options.networks,
         overrides=overrides(options.overrides),
     )
     plan.check()

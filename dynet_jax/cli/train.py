@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from dynet_jax.cli.parsing import Parser, folder_argument, overrides, path_argument, report_mistakes
+from dynet_jax.cli.parsing import Parser, add_imports, folder_argument, overrides, path_argument, report_mistakes
 from dynet_jax.config.listing import help_text
 from dynet_jax.errors import UserError
+from dynet_jax.plugins import import_plugins
 
 
 def train_main(arguments: list[str] | None = None) -> int:
@@ -19,7 +20,12 @@ def train_main(arguments: list[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/dy_mobile.py:digits")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:VARIANT]",
+        help="e.g. configs/dy_mobile.py:digits; or NETWORK[:VARIANT]",
+    )
     parser.add_argument("--workdir", metavar="DIR", type=folder_argument, help="default: runs/NAME-VARIANT")
     parser.add_argument(
         "--init_from", metavar="DIR", type=path_argument, help="begin with the parameters of another work directory"
@@ -30,6 +36,7 @@ def train_main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--profile", type=int, default=0, metavar="STEPS", help="trace so many steps, for TensorBoard's profile page"
     )
+    add_imports(parser)
     _add_hosts(parser)
     options, rest = parser.parse_known_args(arguments)
 
@@ -44,8 +51,11 @@ def train_main(arguments: list[str] | None = None) -> int:
             raise UserError("--workdir must name a directory for this run alone, like runs/digits")
         if options.profile < 0:
             raise UserError(f"--profile must be a number of steps, not {options.profile}")
-        config = load_config(options.config)
-        override(config, overrides(rest) + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
+        import_plugins(options.imports)
+        changes = overrides(rest)
+        named = [change.partition("=")[2] for change in changes if change.startswith("--config.model.name=")]
+        config = load_config(options.config, *named[-1:])
+        override(config, changes + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
         path, _, variant = options.config.partition(":")
         workdir = options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
         use_compilation_cache()

@@ -1,6 +1,7 @@
 """Configurations: what a run needs to know, checked before anything is compiled."""
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Set
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import ml_collections
 
 from dynet_jax.config.keys import KEYS
+from dynet_jax.config.named import named
 from dynet_jax.config.recipe import RECIPES
 from dynet_jax.config.relations import check_relations
 from dynet_jax.config.schema import Key
 from dynet_jax.errors import UserError, one_line, suggest
-from dynet_jax.models.registry import PREDICTOR_OPTIONS, default_arguments
+from dynet_jax.models.registry import PREDICTOR_OPTIONS, default_arguments, list_models
+from dynet_jax.plugins import unknown
 
 SECTIONS = tuple(key.name for key in KEYS.values() if key.type is dict)  # of arguments, which their function knows
 WITHIN = tuple(f"{section}." for section in SECTIONS)
@@ -23,35 +26,54 @@ REQUIRED = ("model.name", "model.num_classes")  # of a network's arguments
 DECIDED = {"dtype": "dtype", "bn_batch_size": "bn_batch_size", "bn_axis_name": "the devices"}
 
 
-def load_config(argument: str) -> ml_collections.ConfigDict:
-    """'configs/dy_mobile.py' or 'configs/dy_mobile.py:digits' -> get_config() or get_config('digits').
+def load_config(argument: str, network: str | None = None) -> ml_collections.ConfigDict:
+    """The configuration of a file, or of a network by its name.
 
-    Raises UserError if there is no such file, or it has no such variant.
+    Args:
+      argument: 'FILE.py' or 'FILE.py:VARIANT' is get_config() or get_config('VARIANT') of that file. 'NETWORK' or
+        'NETWORK:VARIANT' is a registered network by its task's recipe (`dynet_jax.config.named`), and so is
+        'configs/NETWORK.py' where there is no such file.
+      network: for a file whose get_config has an argument of this name; the file's own choice if None.
+    Raises UserError if there is no such file or network, or it has no such variant.
+
+    >>> load_config("fix_mobile:digits").model.name
+    'fix_mobile'
     """
     path, _, variant = argument.partition(":")
-    file = Path(path)
+    file, variant = Path(path), [variant] if variant else []
     if not path:
         raise UserError("--config names no file; one is configs/dy_mobile.py:digits")
-    if not file.is_file():
+    if file.is_file():
+        return _execute(file, variant, network)
+    is_name = path == file.stem or (file.parent.name, file.suffix) == ("configs", ".py")
+    config = named(file.stem, *variant) if is_name else None
+    if config is None and path == file.stem:
+        raise unknown(f"network {path!r}, and there is no configuration file of this name", path, list_models())
+    if config is None:
         beside = sorted(str(other) for other in file.parent.glob("*.py")) if file.parent.is_dir() else []
         raise UserError(f"there is no configuration file {path}" + (f"; {suggest(path, beside)}" if beside else ""))
+    return config
+
+
+def _execute(file: Path, variant: list[str], network: str | None) -> ml_collections.ConfigDict:
     spec = importlib.util.spec_from_file_location(f"dynet_config_{file.stem}", file)
     if spec is None:
-        raise UserError(f"{path} is not a Python file; a configuration is one, like configs/dy_mobile.py")
+        raise UserError(f"{file} is not a Python file; a configuration is one, like configs/dy_mobile.py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(file.resolve().parent.parent))  # so that `from configs import common` works from anywhere
     try:
         spec.loader.exec_module(module)
-        config = module.get_config(*([variant] if variant else []))
+        takes_network = network is not None and "network" in inspect.signature(module.get_config).parameters
+        config = module.get_config(*variant, **({"network": network} if takes_network else {}))
     except UserError:
         raise
     except Exception as error:  # whatever a user's file does wrong
         reason = one_line(error)
-        raise UserError(f"{path} cannot be used as a configuration: {type(error).__name__}: {reason}") from error
+        raise UserError(f"{file} cannot be used as a configuration: {type(error).__name__}: {reason}") from error
     finally:
         sys.path.pop(0)
     if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(f"get_config() of {path} returns {type(config).__name__}, not an ml_collections.ConfigDict")
+        raise UserError(f"get_config() of {file} returns {type(config).__name__}, not an ml_collections.ConfigDict")
     return config
 
 

@@ -6,7 +6,7 @@ import ml_collections
 
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model, list_models
-from dynet_jax.models.registry import default_arguments, task_of_model
+from dynet_jax.models.registry import default_arguments, model_info
 
 
 def build_model(config: ml_collections.ConfigDict, bn_axis_name: str | None = None) -> nn.Module:
@@ -18,9 +18,9 @@ def build_model(config: ml_collections.ConfigDict, bn_axis_name: str | None = No
     """
     arguments = config.model.to_dict()
     name, task = arguments.pop("name"), config.task
-    if task_of_model(name) != task:
+    if model_info(name).task != task:
         others = ", ".join(list_models(task=task))
-        raise UserError(f"{name} is a network for {task_of_model(name)}, not for {task}; those are {others}")
+        raise UserError(f"{name} is a network for {model_info(name).task}, not for {task}; those are {others}")
     if config.temperature_from is not None:
         if "temperature" not in default_arguments(name):
             raise UserError(f"temperature_from is for networks with predictors, and {name} is static; leave it None")

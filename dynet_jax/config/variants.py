@@ -1,16 +1,19 @@
-"""The paper's recipe at the size of other datasets: what the variants of the files in configs/ change.
+"""The recipes at the size of other datasets: what the variants of a configuration change.
 
 Learning rates are the paper's by batch size, or found by trying.
 """
 
 import ml_collections
 
+from dynet_jax.models.registry import model_info
+
 PREDICTORS = "predictor"  # the pattern of all coefficient predictors of this package's networks
 
-# Networks whose coefficients, by the paper's recipe, change more slowly between images than kernels change: 5 to 25
-# times at widths of 1.0 to 0.125 (`benchmarks.predictor_speed`). With a factor of that size, and without the hidden
-# layer, which has two units at width 0.125, they beat their fixed twins (docs/results.md). Other predictors are faster.
-SLOW_PREDICTORS = ("dy_resnet18", "dy_resnet50")
+# Of the learning rate of predictors that are registered as slow: by the paper's recipe their coefficients change more
+# slowly between images than kernels change, 5 to 25 times at widths of 1.0 to 0.125 (`benchmarks.predictor_speed`).
+# With it, and without the hidden layer, which has two units at width 0.125, Dy-ResNets beat their fixed twins
+# (docs/results.md). Other predictors are faster.
+FACTOR_OF_SLOW_PREDICTORS = 10.0
 
 
 def _imagenet2012(config: ml_collections.ConfigDict) -> None:
@@ -52,8 +55,8 @@ def _cifar(config, dataset, num_classes):
     config.model.num_classes = num_classes
     config.model.small_input = True
     config.epochs = 200.0
-    if config.model.name in SLOW_PREDICTORS:
-        config.learning_rate_factors = ((PREDICTORS, 10.0),)
+    if model_info(config.model.name).slow_predictors:
+        config.learning_rate_factors = ((PREDICTORS, FACTOR_OF_SLOW_PREDICTORS),)
         config.model.hidden_divisor = None
 
 
@@ -97,3 +100,22 @@ VARIANTS = {
     "cifar100": _cifar100,
     "imagenette": _imagenette,
 }
+
+
+def _camvid(config: ml_collections.ConfigDict) -> None:
+    """Street scenes at 480x360: give the folder as --config.data.name=camvid:PATH."""
+    config.model.num_classes = 11
+    config.data.name = "camvid:camvid"
+    config.data.crop_size = (360, 360)
+    config.data.eval_size = (360, 480)
+    config.data.label_size = (360, 480)
+    config.data.threads = 4
+    config.epochs = 200.0
+    config.warmup_epochs = 2.0
+    config.dtype = "float32"
+    config.log_every_steps = 10
+    config.checkpoint_every_steps = 100
+
+
+# Each changes a configuration of `segmentation_recipe`, in place.
+SEGMENTATION_VARIANTS = {"cityscapes": lambda config: None, "camvid": _camvid}

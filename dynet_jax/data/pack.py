@@ -14,7 +14,7 @@ import msgpack
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from dynet_jax.data.files import FolderSource
+from dynet_jax.data.folder import FolderSource
 from dynet_jax.data.packed import DESCRIPTION, FORMAT, SPLITS, VERSION, read_description
 from dynet_jax.errors import UserError, one_line
 

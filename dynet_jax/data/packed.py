@@ -17,6 +17,7 @@ import msgpack
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from dynet_jax.data.record import Record
+from dynet_jax.data.source import register_dataset
 from dynet_jax.errors import UserError, one_line
 
 DESCRIPTION = "dataset.json"
@@ -52,6 +53,11 @@ class PackedSource:
 
     def name_of(self, index: int) -> str:
         return f"{self.name}/{index}"
+
+
+@register_dataset("packed:DIR")
+def _open(split: str, data_dir: str | None, folder: Path) -> PackedSource:
+    return PackedSource(folder, split)
 
 
 class _Shard(NamedTuple):

@@ -1,83 +1,94 @@
-"""Datasets by name: where records come from. Nothing here knows of models."""
+"""Datasets by name: the decorator that registers one, and opening it. Nothing here knows of models."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from dynet_jax.data.files import FolderSource, IdxSource
-from dynet_jax.data.packed import PackedSource
-from dynet_jax.data.record import ArraySource, Record, Source
-from dynet_jax.data.tfds_source import TfdsSource
-from dynet_jax.errors import UserError, suggest
-
-DATASETS = ("cifar10", "digits", "fashion_mnist", "folder:PATH", "imagenet2012", "packed:DIR", "synthetic")
+from dynet_jax.data.record import Source
+from dynet_jax.errors import UserError
+from dynet_jax.plugins import load_plugins, unknown
 
 
-def load_source(dataset: str, split: str, data_dir: str | None = None) -> Source:
+class Registered(NamedTuple):
+    """A dataset: its name, with what follows a colon, like 'folder:PATH'; the other arguments of `register_dataset`."""
+
+    name: str
+    task: str
+    like: str | None
+    open: Callable[..., Source]
+
+
+_DATASETS: dict[str, Registered] = {}
+
+
+def register_dataset(name: str, task: str = "classification", like: str | None = "folder") -> Callable:
+    """Decorator of `open(split, data_dir)`; of `open(split, data_dir, path)` for a name like 'folder:PATH'.
+
+    Args:
+      name: what `data.name` of a configuration says. What a user writes in the place of PATH is given as a Path.
+      task: 'classification' for records with one class, 'segmentation' for records with a map of classes.
+      like: the dataset of this package by whose recipe and budgets `dynet reproduce` trains on it; None for none.
+    The function returns the split ('train' or 'test'; 'held_out' too for segmentation) as a `Source`, and raises
+    UserError if it is not on this machine, saying how to get it. `data_dir` is `data.data_dir` or None.
+    Raises ValueError for a name that is taken.
+    """
+
+    def register(open: Callable[..., Source]) -> Callable[..., Source]:
+        kind = name.partition(":")[0]
+        if kind in _DATASETS:
+            raise ValueError(f"a dataset named {kind!r} is registered already")
+        _DATASETS[kind] = Registered(name, task, like, open)
+        return open
+
+    return register
+
+
+def list_datasets(task: str | None = None) -> list[str]:
+    """Names of the registered datasets, sorted; of one task, if it is given.
+
+    >>> list_datasets("segmentation")
+    ['camvid:PATH', 'cityscapes', 'maps:PATH']
+    """
+    load_plugins()
+    return sorted(dataset.name for dataset in _DATASETS.values() if task in (None, dataset.task))
+
+
+def find_dataset(dataset: str) -> Registered | None:
+    """What is registered under 'digits' or 'folder:PATH', whatever the path; None for another name."""
+    load_plugins()
+    kind, _, path = dataset.partition(":")
+    found = _DATASETS.get(kind)
+    return found if found is not None and bool(path) == (":" in found.name) else None
+
+
+def load_source(dataset: str, split: str, data_dir: str | None = None, task: str = "classification") -> Source:
     """Open one split of a dataset; images are read when they are asked for.
 
     Args:
-      dataset: one of DATASETS. `folder:PATH` holds PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg; `packed:DIR` is
-        what `dynet prepare folder:PATH --data-dir=DIR` has made of such folders.
-      split: 'train' or 'test' (ImageNet's and a folder's validation images).
+      dataset: one of `list_datasets(task)`. `folder:PATH` holds PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg;
+        `packed:DIR` is what `dynet prepare folder:PATH --data-dir=DIR` has made of such folders; docs/data.md and
+        docs/segmentation.md describe the others.
+      split: 'train' or 'test' (ImageNet's and a folder's validation images); for segmentation also 'held_out'.
       data_dir: where prepared datasets lie; TFDS's default (~/tensorflow_datasets) if None. For fashion_mnist, the
         directory of its four idx files.
     Raises:
-      UserError: for an unknown dataset, or one that is not on this machine, saying how to get it.
+      UserError: for an unknown dataset, one of another task, or one that is not on this machine, saying how to get it.
 
     >>> source = load_source("digits", "test")
     >>> len(source), source[0].image.shape, source.class_names[:3]
     (359, (8, 8, 3), ['0', '1', '2'])
     """
-    kind, _, path = dataset.partition(":")
-    if kind in ("camvid", "cityscapes", "maps"):
-        raise UserError(f"{dataset} has maps of classes, for segmentation (configs/seg_*.py); this is a classifier")
+    names, found, path = list_datasets(task), find_dataset(dataset), dataset.partition(":")[2]
+    if found is None:
+        what = f"dataset {dataset!r}" + (" of maps" if task == "segmentation" else "")
+        raise unknown(what, dataset, names)
+    if found.task != task:
+        has = {
+            "classification": f"one class for each image; a network for segmentation needs one of {', '.join(names)}",
+            "segmentation": "maps of classes, for segmentation (--config=fcn_NETWORK); this is a classifier",
+        }
+        raise UserError(f"{dataset} has {has[found.task]}")
     for place in (path, data_dir or ""):
         if "://" in place:
             raise UserError(f"{place} is an address, not a folder; mount or copy it, as docs/tpu.md says")
-    if kind == "folder" and path:
-        return FolderSource(Path(path).expanduser(), split)
-    if kind == "packed" and path:
-        return PackedSource(Path(path).expanduser(), split)
-    if dataset == "fashion_mnist":
-        return IdxSource(Path(data_dir or "~/fashion_mnist").expanduser(), split)
-    if dataset == "digits":
-        return ArraySource(*_digits(split), [str(digit) for digit in range(10)], f"digits/{split}")
-    if dataset == "synthetic":
-        return SyntheticSource(100_000 if split == "train" else 1_000)
-    if dataset in ("imagenet2012", "cifar10"):
-        return TfdsSource(dataset, split, data_dir)
-    raise UserError(f"unknown dataset {dataset!r}; {suggest(dataset, DATASETS)}")
-
-
-class SyntheticSource:
-    """Noise with a label, made from the index: for measuring speed where there is no dataset."""
-
-    class_names = [f"class {index}" for index in range(1000)]  # noqa: RUF012  (never changed)
-
-    def __init__(self, examples: int = 100_000, image_size: int = 256):
-        self.examples, self.image_size = examples, image_size
-        # One block of noise, cut at another place for each index: making fresh noise would be what is measured.
-        self._noise = np.random.default_rng(0).integers(0, 256, (2 * image_size, 2 * image_size, 3), np.uint8)
-
-    def __len__(self) -> int:
-        return self.examples
-
-    def __getitem__(self, index: int) -> Record:
-        top, left = index % self.image_size, (index // self.image_size) % self.image_size
-        image = self._noise[top : top + self.image_size, left : left + self.image_size]
-        return Record(image, index % len(self.class_names), self.name_of(index))
-
-    def name_of(self, index: int) -> str:
-        return f"synthetic/{index}"
-
-
-def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 digits of 8x8. They have no official split: every fifth image is a test image."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    is_test = np.arange(len(images)) % 5 == 4
-    chosen = is_test if split == "test" else ~is_test
-    return images[chosen], digits.target[chosen]
+    return found.open(split, data_dir, *([Path(path).expanduser()] if path else []))

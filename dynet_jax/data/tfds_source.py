@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dynet_jax.data.record import Record
+from dynet_jax.data.source import register_dataset
 from dynet_jax.errors import UserError, one_line
 
 SPLITS = {
@@ -69,6 +70,16 @@ class TfdsSource:
 
     def name_of(self, index: int) -> str:
         return f"{self.name}/{index}"
+
+
+@register_dataset("imagenet2012", like="imagenet2012")
+def _open_imagenet2012(split: str, data_dir: str | None) -> TfdsSource:
+    return TfdsSource("imagenet2012", split, data_dir)
+
+
+@register_dataset("cifar10", like="cifar10")
+def _open_cifar10(split: str, data_dir: str | None) -> TfdsSource:
+    return TfdsSource("cifar10", split, data_dir)
 
 
 def _missing(dataset: str, folder: Path) -> str:

@@ -1,6 +1,7 @@
 """The fully convolutional network of Table 3: a dilated backbone and a small head, for dense prediction."""
 
 import inspect
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.blocks import ConvSpec
-from dynet_jax.models import mobilenet, resnet
 from dynet_jax.models.network import Network
 from dynet_jax.models.registry import create_model, register_model
 from dynet_jax.ops.maps import to_array
@@ -60,8 +60,18 @@ class FCN(nn.Module):
         return (logits, auxiliary) if train else logits
 
 
-def _register(backbone: str) -> None:
-    """The FCN of a backbone by its name, with the backbone's arguments and the head's."""
+def register_fcn(builder: Callable[..., Network] | None = None, **known) -> Callable:
+    """Decorator of a registered backbone: registers `fcn_NAME` too, with the backbone's arguments and the head's.
+
+    known: of `Registered`, such as recipe.
+
+    >>> from dynet_jax.models.registry import list_models
+    >>> list_models("fcn_dy_*")
+    ['fcn_dy_mobile', 'fcn_dy_resnet18', 'fcn_dy_resnet50']
+    """
+    if builder is None:
+        return lambda builder: register_fcn(builder, **known)
+    backbone = builder.__name__
 
     def build(
         num_classes: int = 19, output_stride: int = 8, hidden_features: int = 512, auxiliary: bool = False, **arguments
@@ -74,21 +84,10 @@ def _register(backbone: str) -> None:
         return FCN(network, num_classes, hidden_features, auxiliary)
 
     own = [p for p in inspect.signature(build).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    inner = inspect.signature(_BACKBONES[backbone]).parameters.values()
+    inner = inspect.signature(builder).parameters.values()
     inner = [p.replace(kind=p.KEYWORD_ONLY) for p in inner if p.name != "num_classes"]
     build.__name__ = f"fcn_{backbone}"
     build.__doc__ = f"The fully convolutional network on a dilated {backbone} (Table 3)."
     build.__signature__ = inspect.Signature([*own, *inner])
-    register_model(build, task="segmentation")
-
-
-_BACKBONES = {
-    "resnet18": resnet.resnet18,
-    "resnet50": resnet.resnet50,
-    "dy_resnet18": resnet.dy_resnet18,
-    "dy_resnet50": resnet.dy_resnet50,
-    "mobilenet_v2": mobilenet.mobilenet_v2,
-    "dy_mobile": mobilenet.dy_mobile,
-}
-for name in _BACKBONES:
-    _register(name)
+    register_model(build, **{"task": "segmentation", "title": f"FCN on {backbone}", **known})
+    return builder

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import flax.linen as nn
 
 from dynet_jax.layers.blocks import Block, ConvSpec, Dynamic, SqueezeExcite
+from dynet_jax.models.fcn import register_fcn
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn, with_coefficients
 from dynet_jax.models.registry import register_model
@@ -54,13 +55,15 @@ class InvertedResidual(Block):
         return add(x, y) if residual else y
 
 
-@register_model
+@register_fcn
+@register_model(title="MobileNetV2", torchvision="mobilenet_v2", timm="mobilenetv2_100")
 def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> Network:
     """MobileNetV2 (Sandler et al., 2018), without dropout. 300.8M MACs with the classifier at width 1.0."""
     return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, dynamic=None)
 
 
-@register_model
+@register_fcn
+@register_model(title="Dy-mobile", base="mobilenet_v2", twin="fix_mobile", family="mobile")
 def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6, coefficients: str = "dynet") -> Network:
     """Dy-mobile (section 3.3): every block dynamic, none expands. 136.4M MACs with the classifier at width 1.0.
 
@@ -70,25 +73,25 @@ def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6, 
     return _mobilenet(_dy_mobile_stages(width), num_classes, width, dynamic)
 
 
-@register_model
+@register_model(title="Fix-mobile", base="mobilenet_v2", family="mobile")
 def fix_mobile(num_classes: int = 1000, width: float = 1.0) -> Network:
     """Fix-mobile (Table 4): Dy-mobile with plain convolutions. 130.5M MACs with the classifier at width 1.0."""
     return _mobilenet(_dy_mobile_stages(width), num_classes, width, dynamic=None)
 
 
-@register_model
+@register_model(title="Dy-MobileNetV2", base="mobilenet_v2")
 def dy_mobilenet_v2(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """Dy-MobileNetV2 (Fig. 5 and 6): MobileNetV2's own widths and expansion, with the blocks' convolutions dynamic."""
     return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, Dynamic(group_size))
 
 
-@register_model
+@register_model(title="CondConv-MobileNetV2", base="mobilenet_v2")
 def condconv_mobilenet_v2(num_classes: int = 1000, width: float = 1.0, group_size: int = 8) -> Network:
     """MobileNetV2 with CondConv (Yang et al., 2019) in its blocks: one sigmoid coefficient per kernel and layer."""
     return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, cond_conv(group_size))
 
 
-@register_model
+@register_model(title="DY-CNN-MobileNetV2", base="mobilenet_v2")
 def dy_cnn_mobilenet_v2(
     num_classes: int = 1000, width: float = 1.0, group_size: int = 4, temperature: float = 30.0
 ) -> Network:

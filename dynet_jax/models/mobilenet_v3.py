@@ -38,25 +38,33 @@ SMALL = (
 LARGE_HIDDEN, SMALL_HIDDEN = 1280, 1024  # of the classifier
 
 
-@register_model
+@register_model(
+    title="MobileNetV3-Large",
+    torchvision="mobilenet_v3_large",
+    timm="mobilenetv3_large_100",
+)
 def mobilenet_v3_large(num_classes: int = 1000, width: float = 1.0) -> Network:
     """MobileNetV3-Large (Howard et al., 2019), without dropout; torchvision's widths and BatchNorm epsilon."""
     return _mobilenet_v3(LARGE, LARGE_HIDDEN, num_classes, width, dynamic=None)
 
 
-@register_model
+@register_model(
+    title="MobileNetV3-Small",
+    torchvision="mobilenet_v3_small",
+    timm="mobilenetv3_small_100",
+)
 def mobilenet_v3_small(num_classes: int = 1000, width: float = 1.0) -> Network:
     """MobileNetV3-Small (Howard et al., 2019), without dropout; torchvision's widths and BatchNorm epsilon."""
     return _mobilenet_v3(SMALL, SMALL_HIDDEN, num_classes, width, dynamic=None)
 
 
-@register_model
+@register_model(title="Dy-MobileNetV3-Large", base="mobilenet_v3_large")
 def dy_mobilenet_v3_large(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """MobileNetV3-Large with the convolutions of its blocks dynamic. Squeeze-excite stays: the extension is silent."""
     return _mobilenet_v3(LARGE, LARGE_HIDDEN, num_classes, width, Dynamic(group_size))
 
 
-@register_model
+@register_model(title="Dy-MobileNetV3-Small", base="mobilenet_v3_small")
 def dy_mobilenet_v3_small(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """MobileNetV3-Small with the convolutions of its blocks dynamic. Squeeze-excite stays: the extension is silent."""
     return _mobilenet_v3(SMALL, SMALL_HIDDEN, num_classes, width, Dynamic(group_size))

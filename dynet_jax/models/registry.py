@@ -1,16 +1,17 @@
-"""Networks by name: `create_model`, `list_models`, and the decorator that registers them."""
+"""Networks by name: `create_model`, `list_models`, the decorator that registers them, and what is known of them."""
 
 import dataclasses
 import fnmatch
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.layers.blocks import Dynamic
+from dynet_jax.plugins import load_plugins, unknown
 
 # Fields of `dynet_jax.layers.blocks.Dynamic` that every dynamic network takes; the others are its builder's affair.
 PREDICTOR_OPTIONS = (
@@ -22,16 +23,77 @@ PREDICTOR_OPTIONS = (
     "pooled_limit",
 )
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {}
-_TASKS: dict[str, str] = {}
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """What is known of a network beside its architecture; commands, benchmarks and reports ask for nothing else.
+
+    Attributes:
+      name: of `create_model`. builder: makes the module.
+      task: 'classification' or 'segmentation'.
+      title: the name for people.
+      base: the static network that this one is compared with; None for a network that is compared with none.
+      twin: the static network of the same widths, of equal multiply-adds in its convolutions.
+      family: what networks of one have in common that figures show together; the base unless given.
+      torchvision, timm: the names of the same network there.
+      torch_arguments: with which this network has torchvision's layers.
+      recipe: arguments that the recipe of its task gives it instead of the defaults.
+      slow_predictors: whether, by the paper's recipe, its coefficients change more slowly between images than its
+        kernels change; the variants for CIFAR let such predictors learn ten times as fast, without a hidden layer.
+    """
+
+    name: str
+    builder: Callable[..., nn.Module]
+    task: str = "classification"
+    title: str = ""
+    base: str | None = None
+    twin: str | None = None
+    family: str = ""
+    torchvision: str | None = None
+    timm: str | None = None
+    torch_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    slow_predictors: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "title", self.title or self.name)
+        object.__setattr__(self, "family", self.family or self.base or self.name)
 
 
-def register_model(builder: Callable[..., nn.Module], task: str = "classification") -> Callable[..., nn.Module]:
-    """Decorator: the function's name becomes the model's name. `task` is 'classification' or 'segmentation'."""
-    if builder.__name__ in _BUILDERS:
-        raise ValueError(f"a model named {builder.__name__!r} is registered already")
-    _BUILDERS[builder.__name__], _TASKS[builder.__name__] = builder, task
+_MODELS: dict[str, Registered] = {}
+
+
+def register_model(builder: Callable[..., nn.Module] | None = None, **known) -> Callable:
+    """Decorator: the function's name becomes the network's name; `known` are attributes of `Registered`.
+
+    Raises ValueError for a name that is taken.
+
+    >>> from dynet_jax.models.mobilenet import dy_mobile
+    >>> @register_model(title="Dy-tiny", base="mobilenet_v2")
+    ... def dy_tiny(num_classes: int = 1000, width: float = 0.1):
+    ...     return dy_mobile(num_classes, width, group_size=2)
+    >>> create_model("dy_tiny", num_classes=10).num_classes, model_info("dy_tiny").title
+    (10, 'Dy-tiny')
+    >>> del _MODELS["dy_tiny"]
+    """
+    if builder is None:
+        return lambda builder: register_model(builder, **known)
+    name = builder.__name__
+    if name in _MODELS:
+        raise ValueError(f"a model named {name!r} is registered already")
+    _MODELS[name] = Registered(name, builder, **known)
     return builder
+
+
+def model_info(name: str) -> Registered:
+    """What is known of a network. Raises UserError for an unknown name, or one whose base or twin is unknown."""
+    models = _models()
+    if name not in models:
+        raise unknown(f"model {name!r}", name, models)
+    for kind, other in (("base", models[name].base), ("twin", models[name].twin)):
+        if other is not None and other not in models:
+            raise UserError(f"{name} is registered with {kind}={other!r}, which is none; {suggest(other, models)}")
+    return models[name]
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
@@ -40,13 +102,14 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     >>> list_models("*_mobile", task="classification")
     ['dy_mobile', 'fix_mobile']
     """
-    return sorted(name for name in fnmatch.filter(_BUILDERS, pattern) if task in (None, task_of_model(name)))
+    models = _models()
+    return sorted(name for name in fnmatch.filter(models, pattern) if task in (None, models[name].task))
 
 
-def task_of_model(name: str) -> str:
-    """What a network is for, 'classification' or 'segmentation'. Raises UserError for an unknown name."""
-    _builder(name)
-    return _TASKS.get(name, "classification")
+def _models() -> dict[str, Registered]:
+    """This package's networks, and those that a user's files and installed packages register."""
+    load_plugins()
+    return _MODELS
 
 
 def create_model(name: str, **arguments) -> nn.Module:
@@ -64,7 +127,7 @@ def create_model(name: str, **arguments) -> nn.Module:
     >>> create_model("dy_mobile", num_classes=10, width=0.5).num_classes
     10
     """
-    builder = _builder(name)
+    builder = model_info(name).builder
     own = inspect.signature(builder).parameters
     if not isinstance(arguments.get("width", 1.0), numbers.Real):
         raise UserError(f"width must be a number, not {arguments['width']!r}")
@@ -101,7 +164,7 @@ def _predictor_options(model: nn.Module) -> dict[str, Any]:
 def default_arguments(name: str) -> dict[str, Any]:
     """What the arguments of a network are where `create_model` is not told. Raises UserError for an unknown name."""
     model = create_model(name)
-    own = {key: parameter.default for key, parameter in inspect.signature(_builder(name)).parameters.items()}
+    own = {key: parameter.default for key, parameter in inspect.signature(model_info(name).builder).parameters.items()}
     return _defaults(getattr(model, "backbone", None)) | _defaults(model) | _predictor_options(model) | own
 
 
@@ -110,9 +173,3 @@ def _defaults(module: nn.Module | None) -> dict[str, Any]:
     fields = () if module is None else dataclasses.fields(module)
     fields = (field for field in fields if field.name not in ("parent", "name"))  # Flax's own
     return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
-
-
-def _builder(name):
-    if name not in _BUILDERS:
-        raise UserError(f"unknown model {name!r}; {suggest(name, list_models())}")
-    return _BUILDERS[name]

@@ -12,6 +12,7 @@ import flax.linen as nn
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.blocks import Block, ConvSpec, Dynamic
+from dynet_jax.models.fcn import register_fcn
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn
 from dynet_jax.models.registry import register_model
@@ -62,19 +63,22 @@ class ResidualBlock(Block):
         return activate(add(x, y), "relu")
 
 
-@register_model
+@register_fcn
+@register_model(title="ResNet18", torchvision="resnet18", timm="resnet18")
 def resnet18(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
     """ResNet18 (He et al., 2016). 1814.1M MACs with the classifier."""
     return _resnet(18, num_classes, width, stem, dynamic=None)
 
 
-@register_model
+@register_fcn(recipe={"stem": (64, 64, 128)})  # PSPNet's, with which it has Table 3's FLOPs
+@register_model(title="ResNet50", torchvision="resnet50", timm="resnet50")
 def resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
     """ResNet50, with the stride on the 3x3 (v1.5). 4089.2M MACs with the classifier."""
     return _resnet(50, num_classes, width, stem, dynamic=None)
 
 
-@register_model
+@register_fcn
+@register_model(title="Dy-ResNet18", base="resnet18", twin="fix_resnet18", slow_predictors=True)
 def dy_resnet18(
     num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
 ) -> Network:
@@ -83,7 +87,8 @@ def dy_resnet18(
     return _resnet(18, num_classes, width, stem, dynamic, halve=True)
 
 
-@register_model
+@register_fcn
+@register_model(title="Dy-ResNet50", base="resnet50", twin="fix_resnet50", slow_predictors=True)
 def dy_resnet50(
     num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
 ) -> Network:
@@ -92,25 +97,25 @@ def dy_resnet50(
     return _resnet(50, num_classes, width, stem, dynamic, halve=True)
 
 
-@register_model
+@register_model(title="Fix-ResNet18", base="resnet18")
 def fix_resnet18(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
     """Dy-ResNet18 with plain convolutions."""
     return _resnet(18, num_classes, width, stem, dynamic=None, halve=True)
 
 
-@register_model
+@register_model(title="Fix-ResNet50", base="resnet50")
 def fix_resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
     """Dy-ResNet50 with plain convolutions."""
     return _resnet(50, num_classes, width, stem, dynamic=None, halve=True)
 
 
-@register_model
+@register_model(title="CondConv-ResNet18", base="resnet18")
 def condconv_resnet18(num_classes: int = 1000, width: float = 1.0, group_size: int = 8) -> Network:
     """ResNet18 with CondConv (Yang et al., 2019) on the main branch of its blocks."""
     return _resnet(18, num_classes, width, (64,), cond_conv(group_size))
 
 
-@register_model
+@register_model(title="DY-CNN-ResNet18", base="resnet18")
 def dy_cnn_resnet18(
     num_classes: int = 1000, width: float = 1.0, group_size: int = 4, temperature: float = 30.0
 ) -> Network:

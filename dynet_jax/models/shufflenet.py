@@ -62,7 +62,7 @@ class ShuffleBlock(Block):
         return self.layers.unit("project2", x, ConvSpec(spec.left_features), "relu")
 
 
-@register_model
+@register_model(title="ShuffleNetV2", torchvision="shufflenet_v2_x1_0", torch_arguments={"downsample": "torchvision"})
 def shufflenet_v2(
     num_classes: int = 1000, width: float = 1.0, downsample: Literal["original", "torchvision"] = "original"
 ) -> Network:
@@ -77,13 +77,13 @@ def shufflenet_v2(
     return _shufflenet(num_classes, width, None, _static_split, keep_input=downsample == "original")
 
 
-@register_model
+@register_model(title="Dy-shuffle", base="shufflenet_v2", twin="fix_shuffle")
 def dy_shuffle(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
     """Dy-shuffle (section 3.3): the right branch has a quarter of the channels, and is dynamic. 98.3M MACs at 1.0."""
     return _shufflenet(num_classes, width, Dynamic(group_size), _dynamic_split)
 
 
-@register_model
+@register_model(title="Fix-shuffle", base="shufflenet_v2")
 def fix_shuffle(num_classes: int = 1000, width: float = 1.0) -> Network:
     """Fix-shuffle (Table 4): Dy-shuffle with plain convolutions."""
     return _shufflenet(num_classes, width, None, _dynamic_split)

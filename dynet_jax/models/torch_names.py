@@ -1,6 +1,8 @@
 """How torchvision and timm call the layers of the networks that this package has too."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import flax.linen as nn
 
 from dynet_jax.errors import UserError
 from dynet_jax.models.mobilenet import InvertedResidual
@@ -10,6 +12,7 @@ from dynet_jax.models.shufflenet import ShuffleBlock
 
 SCHEMES = ("torchvision", "timm")
 Names = Iterator[tuple[str, str]]
+_NAMERS: dict[tuple[type[nn.Module], str], Callable[[Network], Names]] = {}
 
 
 def layer_names(model: Network, scheme: str) -> dict[str, str]:
@@ -17,16 +20,22 @@ def layer_names(model: Network, scheme: str) -> dict[str, str]:
 
     Raises UserError if the scheme has no network of this family.
     """
-    namers = {
-        (ResidualBlock, "torchvision"): _resnet,
-        (ResidualBlock, "timm"): _resnet,
-        (ShuffleBlock, "torchvision"): _shufflenet_torchvision,
-        (InvertedResidual, "torchvision"): _mobilenet_torchvision,
-        (InvertedResidual, "timm"): _mobilenet_timm,
-    }
-    if (model.block, scheme) not in namers:
+    if (model.block, scheme) not in _NAMERS:
         raise UserError(f"the names of {scheme}'s networks of this family are not known")
-    return dict(namers[model.block, scheme](model))
+    return dict(_NAMERS[model.block, scheme](model))
+
+
+def register_names(block: type[nn.Module], scheme: str) -> Callable:
+    """Decorator of a function that yields (our name, the name there) of the layers of networks of these blocks.
+
+    Names of layers that a network does not have do no harm.
+    """
+
+    def register(namer: Callable[[Network], Names]) -> Callable[[Network], Names]:
+        _NAMERS[block, scheme] = namer
+        return namer
+
+    return register
 
 
 def _blocks(model):
@@ -43,6 +52,8 @@ def _conv_norm(ours: str, conv: str, norm: str) -> Names:
     yield f"{ours}_norm", norm
 
 
+@register_names(ResidualBlock, "torchvision")
+@register_names(ResidualBlock, "timm")
 def _resnet(model: Network) -> Names:
     if len(model.stem) > 1:
         raise UserError("torchvision and timm have no such network with a stem of several convolutions")
@@ -55,6 +66,7 @@ def _resnet(model: Network) -> Names:
     yield "classifier", "fc"
 
 
+@register_names(ShuffleBlock, "torchvision")
 def _shufflenet_torchvision(model: Network) -> Names:
     yield from _conv_norm("stem", "conv1.0", "conv1.1")
     for stage, block, _, _ in _blocks(model):
@@ -68,6 +80,7 @@ def _shufflenet_torchvision(model: Network) -> Names:
     yield "classifier", "fc"
 
 
+@register_names(InvertedResidual, "torchvision")
 def _mobilenet_torchvision(model: Network) -> Names:
     v3 = model.hidden_features is not None
     yield from _conv_norm("stem", "features.0.0", "features.0.1")
@@ -90,6 +103,7 @@ def _mobilenet_torchvision(model: Network) -> Names:
     yield "classifier", "classifier.3" if v3 else "classifier.1"
 
 
+@register_names(InvertedResidual, "timm")
 def _mobilenet_timm(model: Network) -> Names:
     v3 = model.hidden_features is not None
     yield from _conv_norm("stem", "conv_stem", "bn1")

@@ -11,7 +11,7 @@ import numpy as np
 
 from dynet_jax.errors import UserError
 from dynet_jax.models.network import Network
-from dynet_jax.models.registry import create_model
+from dynet_jax.models.registry import create_model, model_info
 from dynet_jax.models.torch_names import SCHEMES, layer_names
 
 # What a PyTorch checkpoint wraps a state dict in, and what it holds that is no weight.
@@ -140,11 +140,11 @@ def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[st
     """Arguments of `create_model(name, ...)` with which the network computes what the weights' own does in evaluation.
 
     The weights decide num_classes, padding ('TORCH') and bn_epsilon (1e-5 for timm's), unless `arguments` do: timm's
-    variants that begin with tf_ have padding='SAME' and bn_epsilon=1e-3. ShuffleNetV2 gets torchvision's blocks.
+    variants that begin with tf_ have padding='SAME' and bn_epsilon=1e-3. What a network is registered with as
+    `torch_arguments` is decided too: ShuffleNetV2 gets torchvision's blocks.
     Raises UserError if the weights are of another kind of network.
     """
-    if name == "shufflenet_v2":
-        arguments = {"downsample": "torchvision", **arguments}
+    arguments = {**model_info(name).torch_arguments, **arguments}
     model = create_model(name, **arguments)
     scheme = find_scheme(model, state)
     classifier = _weights(state).get(layer_names(model, scheme)["classifier"] + ".weight")

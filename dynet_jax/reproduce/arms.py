@@ -3,22 +3,7 @@
 from typing import NamedTuple
 
 from dynet_jax.analysis.subject import Subject
-
-NAMES = {
-    "dy_mobile": "Dy-mobile",
-    "fix_mobile": "Fix-mobile",
-    "mobilenet_v2": "MobileNetV2",
-    "dy_mobilenet_v2": "Dy-MobileNetV2",
-    "dy_shuffle": "Dy-shuffle",
-    "fix_shuffle": "Fix-shuffle",
-    "shufflenet_v2": "ShuffleNetV2",
-    "dy_resnet18": "Dy-ResNet18",
-    "fix_resnet18": "Fix-ResNet18",
-    "resnet18": "ResNet18",
-    "dy_resnet50": "Dy-ResNet50",
-    "fix_resnet50": "Fix-ResNet50",
-    "resnet50": "ResNet50",
-}
+from dynet_jax.models.registry import create_model, is_dynamic, model_info
 
 
 class Arm(NamedTuple):
@@ -53,13 +38,13 @@ class Arm(NamedTuple):
         >>> Arm("dy_mobile", 0.25, group_size=6, coefficients="condconv").title
         'Dy-mobile (0.25), g_t = 6, condconv coefficients'
         """
-        title = f"{NAMES[self.network]} ({self.width:g})"
+        title = f"{model_info(self.network).title} ({self.width:g})"
         title += f", g_t = {self.group_size}" if self.group_size else ""
         return title + (f", {self.coefficients} coefficients" if self.coefficients else "")
 
     @property
     def is_dynamic(self) -> bool:
-        return self.network.startswith("dy_")
+        return is_dynamic(create_model(self.network))
 
     def macs(self, image_size: int, num_classes: int, small_input: bool) -> int:
         """Multiply-adds of one image, with fusion, predictors and classifier."""

@@ -6,6 +6,7 @@ import ml_collections
 
 from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.config.variants import VARIANTS
+from dynet_jax.data.source import find_dataset, list_datasets
 from dynet_jax.errors import UserError, suggest
 
 
@@ -96,14 +97,17 @@ def budget_named(name: str) -> Budget:
 
 def dataset_kind(dataset: str) -> str:
     """The key of `Budget.epochs`. Raises UserError for a dataset that no plan can be made of."""
-    kind = dataset.partition(":")[0]
-    kind = "folder" if kind == "packed" else kind
-    if kind not in BUDGETS["small"].epochs:
-        known = ("cifar10", "digits", "fashion_mnist", "folder:PATH", "imagenet2012", "packed:DIR")
+    found = find_dataset(dataset)
+    if found is None or found.task != "classification" or found.like is None:
+        known = [name for name in list_datasets("classification") if find_dataset(name).like is not None]
         raise UserError(
             f"the experiments need a dataset of labelled images, not {dataset!r}; {suggest(dataset, known)}"
         )
-    return kind
+    if found.like not in BUDGETS["small"].epochs:
+        raise UserError(
+            f"{found.name} is registered with like={found.like!r}; {suggest(found.like, BUDGETS['small'].epochs)}"
+        )
+    return found.like
 
 
 def base_config(dataset: str, data_dir: str | None, budget: Budget) -> ml_collections.ConfigDict:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dynet_jax.analysis.latency_compare import PAPER, best, select, values
-from dynet_jax.reproduce.arms import NAMES, Arm
+from dynet_jax.models.registry import model_info
+from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.measured import BUSY, correlations, latencies, latency_busy
 from dynet_jax.reproduce.paper import paper_difference, paper_error
 from dynet_jax.reproduce.results import Results
@@ -140,7 +141,8 @@ def _latency(results: Results) -> Iterator[Claim]:
             decided = "seen"
         elif fast.lower_quartile > slow.upper_quartile:
             decided = "not seen"
-        statement = f"{NAMES[network]} is faster than {NAMES[slow.cell.network]} on a CPU (quartiles do not overlap)"
+        titles = [model_info(name).title for name in (network, slow.cell.network)]
+        statement = f"{titles[0]} is faster than {titles[1]} on a CPU (quartiles do not overlap)"
         dynamic_ms, base_ms = PAPER.get(network, (None, None))
         told = f"{base_ms / dynamic_ms:.2f} times as fast" if base_ms else "not measured there"
         yield Claim("Table 2", statement, told, here, decided)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.models.registry import default_arguments, model_info
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import Budget
 
@@ -27,10 +28,16 @@ TITLES = {
     "table6": "Table 6: channel attention against dynamic kernels (Dy-ResNet18)",
     "figure5": "Fig. 5: Dy-MobileNetV2 and MobileNetV2 over widths",
 }
+OWN = "networks"  # the key of the experiment of other networks, which is there if some are named
+OWN_TITLE = "Other networks beside their bases and fixed twins"
 
 
-def experiments(budget: Budget, only: Sequence[str] = ()) -> dict[str, Experiment]:
-    """{key of TITLES: experiment}, those named by `only` or all. Raises UserError for an unknown key."""
+def experiments(budget: Budget, only: Sequence[str] = (), networks: Sequence[str] = ()) -> dict[str, Experiment]:
+    """{key of TITLES: experiment}, those named by `only`; and of other networks. Without both, all of TITLES.
+
+    networks: names, each compared with the base and the twin that it is registered with.
+    Raises UserError for an unknown key or network.
+    """
     only = [key.strip() for key in only]
     for key in only:
         if key not in TITLES:
@@ -42,7 +49,8 @@ def experiments(budget: Budget, only: Sequence[str] = ()) -> dict[str, Experimen
         "table6": _table6(budget),
         "figure5": _figure5(budget),
     }
-    return {key: made[key] for key in TITLES if key in (only or TITLES)}
+    chosen = {key: made[key] for key in TITLES if key in (only or ([] if networks else TITLES))}
+    return chosen | ({OWN: _own(budget, networks)} if networks else {})
 
 
 def _table1(budget: Budget) -> Experiment:
@@ -77,6 +85,19 @@ def _table6(budget: Budget) -> Experiment:
 
 def _figure5(budget: Budget) -> Experiment:
     return _of_pairs(tuple((Arm("dy_mobilenet_v2", w, 6), Arm("mobilenet_v2", w)) for w in budget.widths))
+
+
+def _own(budget: Budget, networks: Sequence[str]) -> Experiment:
+    arms, pairs = [], []
+    for info in map(model_info, networks):
+        first, *others = (_arm(name, budget) for name in (info.name, info.base, info.twin) if name)
+        arms += [first, *others]
+        pairs += [(first, other) for other in others]
+    return Experiment(tuple(dict.fromkeys(arms)), tuple(pairs))
+
+
+def _arm(network: str, budget: Budget) -> Arm:
+    return Arm(network, budget.width, default_arguments(network).get("group_size"))
 
 
 def _of_pairs(pairs: tuple[tuple[Arm, Arm], ...]) -> Experiment:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dynet_jax.analysis import figures
 from dynet_jax.analysis.latency_plots import COLORS, STYLES
-from dynet_jax.reproduce.arms import NAMES, Arm
+from dynet_jax.models.registry import model_info
+from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.statistics import Sample
 
 Quartiles = tuple[float, float, float]
@@ -72,16 +73,17 @@ def plot_tradeoff(points: Sequence[tuple[Arm, Quartiles, Sample]], file: Path, t
 
     figure, axes = figures.pyplot().subplots(figsize=(8.5, 5), layout="constrained")
     networks = list(dict.fromkeys((arm.network, arm.coefficients) for arm, _, _ in points))
-    families = list(dict.fromkeys(kind or _family(network) for network, kind in networks))
+    families = list(dict.fromkeys(kind or model_info(network).family for network, kind in networks))
     for (network, kind), marker in zip(networks, cycle(MARKERS)):
-        color = SEED_COLORS[families.index(kind or _family(network)) % len(SEED_COLORS)]
-        style = marker + ("-" if network.startswith("dy_") else "--")
+        color = SEED_COLORS[families.index(kind or model_info(network).family) % len(SEED_COLORS)]
         own = sorted((p for p in points if (p[0].network, p[0].coefficients) == (network, kind)), key=lambda p: p[1][1])
+        dynamic = own[0][0].is_dynamic
         x, means = [median for _, (_, median, _), _ in own], [error.mean for *_, error in own]
         reach = [[m - low for _, (low, m, _), _ in own], [high - m for _, (_, m, high), _ in own]]
         spreads = [error.spread or 0 for *_, error in own]
-        name = NAMES[network] + (f", {kind} coefficients" if kind else "")
-        face = color if network.startswith("dy_") else "white"
+        name = model_info(network).title + (f", {kind} coefficients" if kind else "")
+        face = color if dynamic else "white"
+        style = marker + ("-" if dynamic else "--")
         axes.errorbar(x, means, spreads, reach, fmt=style, color=color, capsize=3, label=name, markersize=7,
                       linewidth=1.2, markerfacecolor=face)  # fmt: skip
     axes.set_xscale("log")
@@ -102,7 +104,7 @@ def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title:
     """
     families: dict[str, list[Arm]] = {}
     for arm in runs:
-        families.setdefault(_family(arm.network), []).append(arm)
+        families.setdefault(model_info(arm.network).family, []).append(arm)
     figure, row = figures.pyplot().subplots(
         1, len(families), figsize=(5 * len(families), 4.6), squeeze=False, layout="constrained"
     )
@@ -119,15 +121,6 @@ def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title:
     row[0, 0].set_ylabel("top-1 error on the test set, %")
     figure.suptitle(title)
     return figures.save(figure, file)
-
-
-def _family(network: str) -> str:
-    """
-    >>> _family("dy_mobilenet_v2"), _family("fix_mobile"), _family("dy_resnet18")
-    ('mobilenet_v2', 'mobile', 'resnet')
-    """
-    known = ("mobilenet_v2", "mobile", "shuffle", "resnet")
-    return next((family for family in known if family in network), network)
 
 
 def _broken(name: str) -> str:

@@ -15,9 +15,10 @@ from dynet_jax.data import load_source
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import cores
 from dynet_jax.models import create_model
+from dynet_jax.plugins import imported_plugins
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
-from dynet_jax.reproduce.experiments import Experiment, experiments
+from dynet_jax.reproduce.experiments import TITLES, Experiment, experiments
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.setup import count_steps, make_run_optimizer, make_run_schedule
 from dynet_jax.workdir.files import FREE, IMAGES_FILE, LOCK_FILE, changed_keys, lock, read_config, write_whole
@@ -62,7 +63,7 @@ class Plan:
 
     Attributes:
       experiments: {key: Experiment}. budget: the sizes behind `budget_name`.
-      is_whole: whether all experiments are in it.
+      is_whole: whether all of the paper's experiments are in it. networks: other networks, named by the user.
       common: the configuration of all arms, without network and seed.
       class_names, train_images, test_images: of the dataset.
     Raises UserError for whatever cannot be: an unknown dataset, budget, experiment or key of the configuration.
@@ -77,6 +78,7 @@ class Plan:
         data_dir: str | None = None,
         seeds: int = 3,
         only: Sequence[str] = (),
+        networks: Sequence[str] = (),
         overrides: Sequence[str] = (),
     ):
         if seeds < 1:
@@ -86,8 +88,8 @@ class Plan:
         self.budget: Budget = budget_named(budget_name)
         self.device: str | None = None  # of all runs, 'cpu' or 'accelerator', once there are some
         self.threads: int | None = None  # of each run
-        self.experiments: dict[str, Experiment] = experiments(self.budget, only)
-        self.is_whole = len(self.experiments) == len(experiments(self.budget))
+        self.experiments: dict[str, Experiment] = experiments(self.budget, only, networks)
+        self.is_whole, self.networks = TITLES.keys() <= self.experiments.keys(), list(networks)
         self.common = self._common(data_dir)
         train, test = (load_source(dataset, split, data_dir) for split in ("train", "test"))
         self.class_names, self.train_images, self.test_images = train.class_names, len(train), len(test)
@@ -161,7 +163,10 @@ class Plan:
         words += [f"--data-dir={self.data_dir}"] if self.data_dir else []
         words += [f"--seeds={len(self.seeds)}"] if len(self.seeds) != 3 else []
         words += [f"--workers={max(1, len(cores()) // self.threads)}"] if self.threads not in (None, 1) else []
-        words += [] if self.is_whole else [f"--experiments={','.join(self.experiments)}"]
+        words += [f"--import={name}" for name in imported_plugins()]
+        words += [f"--networks={','.join(self.networks)}"] if self.networks else []
+        named = [key for key in self.experiments if key in TITLES]
+        words += [f"--experiments={','.join(named)}"] if named and (self.networks or not self.is_whole) else []
         return shlex.join(words + self.overrides)
 
     def claim(self) -> IO:

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dynet_jax.analysis.table import Table
+from dynet_jax.models.registry import model_info
 from dynet_jax.reproduce import figures
-from dynet_jax.reproduce.arms import NAMES, Arm
+from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.claims import RULE, claims, difference
 from dynet_jax.reproduce.document import Figure, Section
-from dynet_jax.reproduce.experiments import TITLES
+from dynet_jax.reproduce.experiments import OWN, OWN_TITLE, TITLES
 from dynet_jax.reproduce.measured import arm_latencies, busy_warning, how_arm_latencies
 from dynet_jax.reproduce.paper import paper_error
 from dynet_jax.reproduce.results import Results
@@ -45,7 +46,11 @@ def experiment_sections(results: Results, folder: Path, stamp: str) -> Iterator[
         if not arms:
             continue
         tables = [_errors_table(results, key, arms), *_difference_table(results, key)]
-        yield Section(TITLES[key], [*WORDS[key], *tables, *_figure(results, key, folder, stamp)])
+        yield Section(_title(key), [*WORDS.get(key, []), *tables, *_figure(results, key, folder, stamp)])
+
+
+def _title(key: str) -> str:
+    return OWN_TITLE if key == OWN else TITLES[key]
 
 
 def _errors_table(results: Results, key: str, arms: Sequence[Arm]) -> Table:
@@ -78,7 +83,7 @@ def _difference_table(results: Results, key: str) -> list[str | Table]:
 
 def _figure(results: Results, key: str, folder: Path, stamp: str) -> list[Figure]:
     file, experiment = folder / key, results.plan.experiments[key]
-    title = TITLES[key]
+    title = _title(key)
     if key in ("table5", "figure5"):
         lines = _lines(results, key)
         if not lines:
@@ -102,7 +107,7 @@ def _lines(results: Results, key: str):
     arms = [arm for arm in results.plan.experiments[key].arms if results.seeds(arm)]
     lines: dict[str, tuple[list, list]] = {}
     for arm in arms:
-        name = NAMES[arm.network] + (f", {arm.coefficients} coefficients" if arm.coefficients else "")
+        name = model_info(arm.network).title + (f", {arm.coefficients} coefficients" if arm.coefficients else "")
         x, errors = lines.setdefault(name, ([], []))
         x.append(arm.group_size if key == "table5" else arm.width)
         errors.append(results.errors(arm))

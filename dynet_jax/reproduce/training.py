@@ -14,6 +14,7 @@ from dynet_jax.measure.worker import Worker
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import RUNS_FOLDER, Job, Plan
 from dynet_jax.reproduce.progress import Progress
+from dynet_jax.reproduce.results import Results
 
 MODULE = "dynet_jax.reproduce.worker"
 POLL_SECONDS = 0.5
@@ -60,17 +61,14 @@ def train_plan(plan: Plan, arrangement: Arrangement, say: Callable[[str], None])
 
     Raises Interrupted after SIGTERM or Ctrl-C, when all runs have saved. Run again, it goes on.
     """
-    waiting = sorted(plan.unfinished, key=lambda arm_and_jobs: _likely_cost(arm_and_jobs[0]), reverse=True)
+    results = Results(plan)
+    # Those that take long come first, so that no core is left alone with one of them at the end.
+    waiting = sorted(plan.unfinished, key=lambda arm_and_jobs: results.macs(arm_and_jobs[0]), reverse=True)
     if not waiting:
         return {}
     (plan.out / RUNS_FOLDER).mkdir(exist_ok=True)
     with _Crew(plan, arrangement, waiting, say) as crew:
         return crew.work()
-
-
-def _likely_cost(arm: Arm) -> float:
-    """Arms that take long come first, so that no core is left alone with one of them at the end."""
-    return arm.width * {"dy_mobilenet_v2": 3, "mobilenet_v2": 2}.get(arm.network, 1)
 
 
 class _Crew:

@@ -10,11 +10,11 @@ import ml_collections
 import numpy as np
 from jax import lax
 
+from dynet_jax.data import load_source
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.loading import read_record
 from dynet_jax.data.preprocessing import ResizedPreprocessing
 from dynet_jax.data.record import IGNORED, Source
-from dynet_jax.data.segmentation import load_segmentation_source
 from dynet_jax.data.segmentation_augment import make_test_transform, make_training_transform
 from dynet_jax.errors import UserError
 from dynet_jax.ops.segmentation import (
@@ -49,7 +49,7 @@ class Segmentation:
     init_size = 64
 
     def open_source(self, split: str) -> Source:
-        source = load_segmentation_source(self.config.data.name, split, self.config.data.data_dir)
+        source = load_source(self.config.data.name, split, self.config.data.data_dir, task="segmentation")
         if split != "train":
             record = read_record(source, 0)  # too large a label should not be found after hours of training
             if not isinstance(record, Damage):

@@ -15,8 +15,10 @@ from dynet_jax.config.load import check_config, flatten_whole
 from dynet_jax.config.recipe import RECIPES
 from dynet_jax.config.schema import EVALUATION
 from dynet_jax.errors import UserError
+from dynet_jax.plugins import expect_plugins, imported_plugins
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
+IMPORTS_FILE = "imports.json"  # of --import
 # What may change when a run goes on without being asked: it does not change what is trained. Scores before and after a
 # change of how the test set is evaluated, or of its images, are not comparable.
 FREE = {key.name for key in KEYS.values() if key.free} | {"test images"}
@@ -91,12 +93,17 @@ def record(
     class_names: list[str],
     images: Mapping[str, int] | None = None,
 ) -> None:
-    """Write config.json, labels.json and images.json. Raises UserError if that is not possible."""
+    """Write config.json, labels.json, images.json, and imports.json where modules are imported.
+
+    Raises UserError if that is not possible.
+    """
     with _writing(workdir):
         write_whole(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2))
         write_whole(workdir / LABELS_FILE, json.dumps(class_names))
         if images is not None:
             write_whole(workdir / IMAGES_FILE, json.dumps(dict(images)))
+        if imported_plugins():
+            write_whole(workdir / IMPORTS_FILE, json.dumps(imported_plugins()))
 
 
 def read_config(workdir: Path) -> ml_collections.ConfigDict:
@@ -110,6 +117,8 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
             f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}; `train.py --config=FILE "
             f"--workdir={workdir}` or `dynet import-torch` makes one"
         )
+    if (workdir / IMPORTS_FILE).exists():
+        expect_plugins(workdir, _read_json(workdir / IMPORTS_FILE))
     try:
         config = ml_collections.ConfigDict(_completed(json.loads(path.read_text())))
         check_config(config)

@@ -22,7 +22,7 @@ def models():
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    with mock.patch.dict(registry._BUILDERS):  # made before the fixture that takes a test's models away again
+    with mock.patch.dict(registry._MODELS):  # made before the fixture that takes a test's models away again
         register()
         return [digits_workdir(folder / name, name) for name in ("tiny", "tiny_static")]
 
@@ -88,9 +88,6 @@ def test_mistakes(arguments, parts, workdirs, capfd):
 
 
 def test_a_network_for_segmentation(tmp_path, monkeypatch, capfd):
-    from dynet_jax.models import registry
-
-    monkeypatch.setitem(registry._TASKS, "tiny_fcn", "segmentation")
     write_maps(tmp_path / "maps", {"train": [(40, 48)] * 2, "val": [(40, 48), (33, 61)]})
     config = tiny_segmentation.get_config().unlock()
     config.data.name = f"maps:{tmp_path / 'maps'}"

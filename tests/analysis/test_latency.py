@@ -11,7 +11,6 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from dynet_jax import list_models
 from dynet_jax.analysis import (
     latency_compare,
     latency_networks,
@@ -21,7 +20,6 @@ from dynet_jax.analysis import (
     latency_worker,
 )
 from dynet_jax.analysis.latency import (
-    BASES,
     LatencyPlan,
     Measurement,
     Parts,
@@ -201,7 +199,6 @@ def test_threads_that_spin_are_waited_for(monkeypatch):
 
 
 def test_plan():
-    assert set(BASES) | set(BASES.values()) <= set(list_models())
     plan = LatencyPlan(
         ["dy_mobile", "dy_resnet18"], [("native", "int8-banks"), ("torch", "float32")], [1, 2], [224, 64], runs=2
     )
@@ -213,6 +210,20 @@ def test_plan():
         *(("dy_mobile", "native", threads) for threads in (1, 2)),
         *(("mobilenet_v2", runtime, threads) for runtime in ("native", "torch") for threads in (1, 2)),
     ]
+
+
+def test_a_network_without_a_base(tmp_path):
+    """Its own time, and figures that say that there is nothing to compare it with."""
+    plan = LatencyPlan(["mobilenet_v2"], [("native", "float32"), ("jax", "float32")], [1], [224])
+    cells = [cell for group in plan.groups() for cell in group]
+    assert [(c.pair, c.network) for c in cells] == [("mobilenet_v2", "mobilenet_v2")] * 2
+    alone = [Measurement(c, 50, ms / 1000, ms / 1000, ms / 1000, ms / 1000) for c, ms in zip(cells, (8, 9))]
+    text = latency_report.document(alone, [], [])
+    assert "| mobilenet_v2 | 1       | 8.00 | native |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| mobilenet_v2"))
+    assert [value.strip() for value in row.split("|")[5:9]] == [""] * 4
+    latency_plots.plot_reductions(alone, tmp_path / "ratio.png", "none")
+    latency_plots.plot_table2(alone, tmp_path / "table2.png", "none")
 
 
 def test_cores_of_this_process():

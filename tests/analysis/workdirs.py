@@ -18,8 +18,15 @@ DIGITS = [str(digit) for digit in range(10)]
 
 def register():
     """'tiny', of one dynamic block, and 'tiny_static'."""
-    registry._BUILDERS["tiny"] = lambda num_classes=10: tiny_network(num_classes, strides=2, group_size=3)
-    registry._BUILDERS["tiny_static"] = lambda num_classes=10: tiny_network(num_classes, strides=2).clone(dynamic=None)
+
+    def tiny(num_classes=10):
+        return tiny_network(num_classes, strides=2, group_size=3)
+
+    def tiny_static(num_classes=10):
+        return tiny_network(num_classes, strides=2).clone(dynamic=None)
+
+    for builder in (tiny, tiny_static):
+        registry._MODELS[builder.__name__] = registry.Registered(builder.__name__, builder)
 
 
 def digits_workdir(folder, name):

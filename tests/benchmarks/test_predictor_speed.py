@@ -21,7 +21,8 @@ STEP = 20.0  # coefficients change by 1e-4 then: less would be lost in float32, 
 
 
 def test_speeds_are_those_of_a_small_step(monkeypatch):
-    monkeypatch.setitem(registry._BUILDERS, "tiny", lambda num_classes=10: tiny_network(num_classes, strides=2))
+    info = registry.Registered("tiny", lambda num_classes=10: tiny_network(num_classes, strides=2))
+    monkeypatch.setitem(registry._MODELS, "tiny", info)
     config = common.recipe("tiny", "digits").unlock()
     config.model = {"name": "tiny", "num_classes": 10, "zero_init_residual": False}
     config.batch_size, config.bn_batch_size = 16, 8

@@ -7,7 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from dynet_jax.data.segmentation import CITYSCAPES, load_segmentation_source
+from dynet_jax.data import load_source
+from dynet_jax.data.cityscapes import CITYSCAPES
 from tests.data.images import encoded
 from tests.data.test_tfds import run
 from tests.quick_compilation import flags
@@ -57,7 +58,7 @@ def prepared(tmp_path_factory):
 def test_records(prepared):
     data_dir, scenes = prepared
     for split, folder in (("train", "train"), ("test", "val")):
-        source = load_segmentation_source("cityscapes", split, str(data_dir))
+        source = load_source("cityscapes", split, str(data_dir), task="segmentation")
         assert source.class_names[0] == "road"
         assert len(source.class_names) == 19
         records = [source[index] for index in range(len(source))]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dynet_jax.data import CorruptImages, evaluation_batches, training_batches
+from dynet_jax.data import CorruptImages, evaluation_batches, load_source, training_batches
+from dynet_jax.data.maps import CAMVID
 from dynet_jax.data.record import IGNORED, Record
-from dynet_jax.data.segmentation import CAMVID, load_segmentation_source
 from dynet_jax.data.segmentation_augment import (
     distort_colors,
     make_test_transform,
@@ -24,7 +24,7 @@ SIZES = {"train": [(20, 30), (31, 17)], "val": [(12, 20)], "test": [(9, 9), (10,
 def test_a_folder_of_maps(tmp_path):
     scenes = write_maps(tmp_path, SIZES)
     for split, folder in (("train", "train"), ("test", "val"), ("held_out", "test")):
-        source = load_segmentation_source(f"maps:{tmp_path}", split)
+        source = load_source(f"maps:{tmp_path}", split, task="segmentation")
         assert (len(source), source.class_names) == (len(SIZES[folder]), CLASSES)
         for index, (image, labels) in enumerate(scenes[folder]):
             record = source[index]
@@ -38,7 +38,7 @@ def test_camvids_classes(tmp_path):
     write_maps(tmp_path, {"train": [(4, 12)], "val": [(4, 12)]})
     values = np.tile(np.arange(12, dtype=np.uint8), (4, 1))
     Image.fromarray(values).save(tmp_path / "trainannot/000.png")
-    source = load_segmentation_source(f"camvid:{tmp_path}", "train")
+    source = load_source(f"camvid:{tmp_path}", "train", task="segmentation")
     assert source.class_names == CAMVID
     np.testing.assert_array_equal(source[0].label.decode()[0], [*range(11), IGNORED])
 
@@ -51,7 +51,7 @@ def break_label(path, values):
 def test_unknown_classes_end_the_run(tmp_path, workers):
     write_maps(tmp_path, {"train": [(8, 8)] * 3, "val": [(8, 8)]})
     break_label(tmp_path / "trainannot/001.png", [[0, 7, 9], [1, 2, 255]])
-    source = load_segmentation_source(f"maps:{tmp_path}", "train")
+    source = load_source(f"maps:{tmp_path}", "train", task="segmentation")
     transform = make_training_transform((4, 4), (1.0, 1.0), flip=False, distortion=False)
     batches = training_batches(source, transform, batch_size=3, seed=0, start_step=0, workers=workers)
     with pytest.raises(UserError, match=r"trainannot/001\.png has pixels of 7, 9, which is no class of the 3 that"):
@@ -63,7 +63,7 @@ def test_what_is_damaged_is_reported(tmp_path, capsys):
     (tmp_path / "valannot/000.png").write_bytes(b"junk")
     break_label(tmp_path / "valannot/001.png", np.zeros((8, 9)))
     break_label(tmp_path / "valannot/002.png", np.zeros((8, 8, 3)))
-    source = load_segmentation_source(f"maps:{tmp_path}", "test")
+    source = load_source(f"maps:{tmp_path}", "test", task="segmentation")
     transform = make_test_transform((8, 8), (8, 8))
     blank = {"image": np.zeros((8, 8, 3), np.uint8), "label": np.zeros((8, 8), np.uint8), "size": np.ones(2, np.int32)}
     (batch,) = evaluation_batches(source, transform, blank=blank, batch_size=4, corrupt=CorruptImages(3))
@@ -87,14 +87,14 @@ def test_what_is_damaged_is_reported(tmp_path, capsys):
 def test_mistakes(tmp_path, dataset, split, message):
     write_maps(tmp_path, {"train": [(8, 8)]})
     with pytest.raises(UserError, match=message):
-        load_segmentation_source(dataset.format(tmp_path), split)
+        load_source(dataset.format(tmp_path), split, task="segmentation")
 
 
 def test_a_label_without_an_image(tmp_path):
     write_maps(tmp_path, {"train": [(8, 8)] * 2})
     (tmp_path / "train/001.png").unlink()
     with pytest.raises(UserError, match="do not fit: 001 has no counterpart"):
-        load_segmentation_source(f"maps:{tmp_path}", "train")
+        load_source(f"maps:{tmp_path}", "train", task="segmentation")
 
 
 def test_labels_of_few_bits_are_refused_and_palettes_are_read(tmp_path):
@@ -104,12 +104,14 @@ def test_labels_of_few_bits_are_refused_and_palettes_are_read(tmp_path):
     path = tmp_path / "trainannot/000.png"
     Image.fromarray(values * 255).convert("1").save(path)
     with pytest.raises(UserError, match="is not a label file: one channel of 8 bits"):
-        load_segmentation_source(f"maps:{tmp_path}", "train")[0].label.decode()
+        load_source(f"maps:{tmp_path}", "train", task="segmentation")[0].label.decode()
     palette = Image.fromarray(values).convert("P")
     palette.putdata(values.ravel().tolist())
     palette.putpalette([250, 10, 10, 10, 250, 10])
     palette.save(path)
-    np.testing.assert_array_equal(load_segmentation_source(f"maps:{tmp_path}", "train")[0].label.decode(), values)
+    np.testing.assert_array_equal(
+        load_source(f"maps:{tmp_path}", "train", task="segmentation")[0].label.decode(), values
+    )
 
 
 def test_folders_in_folders(tmp_path):
@@ -120,23 +122,23 @@ def test_folders_in_folders(tmp_path):
             (tmp_path / folder / city).mkdir()
         (tmp_path / folder / "000.png").rename(tmp_path / folder / "a" / "1.png")
         (tmp_path / folder / "001.png").rename(tmp_path / folder / "b" / "1.png")
-    source = load_segmentation_source(f"maps:{tmp_path}", "train")
+    source = load_source(f"maps:{tmp_path}", "train", task="segmentation")
     assert [source.name_of(index)[-7:] for index in range(len(source))] == ["a/1.png", "b/1.png"]
     (tmp_path / "train/a/1.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="have the same stem"):
-        load_segmentation_source(f"maps:{tmp_path}", "train")
+        load_source(f"maps:{tmp_path}", "train", task="segmentation")
 
 
 def test_another_folder_does_not_stand_in_for_labels_that_are_missing(tmp_path):
     write_maps(tmp_path, {"val": [(8, 8)], "test": [(8, 8)]})
     (tmp_path / "valannot").rename(tmp_path / "val_annot")
     with pytest.raises(UserError, match=r"there is no .*/val with .*/valannot"):
-        load_segmentation_source(f"maps:{tmp_path}", "test")
+        load_source(f"maps:{tmp_path}", "test", task="segmentation")
 
 
 def test_cityscapes_is_named_with_its_command(tmp_path):
     with pytest.raises(UserError, match="dynet prepare cityscapes --archives=DIR_WITH_BOTH_ZIP_FILES"):
-        load_segmentation_source("cityscapes", "train", str(tmp_path))
+        load_source("cityscapes", "train", str(tmp_path), task="segmentation")
 
 
 def gradient(height, width):

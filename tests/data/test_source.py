@@ -11,7 +11,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from dynet_jax.data import load_source
-from dynet_jax.data.source import DATASETS, SyntheticSource
+from dynet_jax.data.source import list_datasets
+from dynet_jax.data.synthetic import SyntheticSource
 from dynet_jax.errors import UserError
 
 
@@ -209,7 +210,7 @@ def test_synthetic_images_are_a_function_of_the_index():
         ("digit", "unknown dataset 'digit'; did you mean digits?"),
         ("imagenet", "unknown dataset 'imagenet'; did you mean imagenet2012?"),
         ("folder:", "unknown dataset 'folder:'; did you mean folder:PATH?"),
-        ("qqq", f"unknown dataset 'qqq'; choose from: {', '.join(DATASETS)}"),
+        ("qqq", f"unknown dataset 'qqq'; choose from: {', '.join(list_datasets('classification'))}"),
     ],
 )
 def test_unknown_dataset(dataset, message):

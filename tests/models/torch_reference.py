@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dynet_jax.models.registry import model_info
+
 GOLDEN_FILE = Path(__file__).with_name("torch_golden.json")
 CLASSES, LABELS, SIZES = 10, (3, 7), ((224, 224), (225, 193))
 CASES = (
@@ -26,11 +28,6 @@ CASES = (
     ("resnet50", "timm"),
     ("shufflenet_v2", "torchvision"),
 )
-TIMM_NAMES = {
-    "mobilenet_v2": "mobilenetv2_100",
-    "mobilenet_v3_small": "mobilenetv3_small_100",
-    "mobilenet_v3_large": "mobilenetv3_large_100",
-}
 
 
 def make_weights(shapes):
@@ -86,10 +83,10 @@ def _create(name, scheme):
     if scheme == "timm":
         import timm
 
-        return timm.create_model(TIMM_NAMES.get(name, name), num_classes=CLASSES)
+        return timm.create_model(model_info(name).timm, num_classes=CLASSES)
     import torchvision
 
-    return torchvision.models.get_model(name + ("_x1_0" if name == "shufflenet_v2" else ""), num_classes=CLASSES)
+    return torchvision.models.get_model(model_info(name).torchvision, num_classes=CLASSES)
 
 
 def main():

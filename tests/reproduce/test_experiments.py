@@ -1,10 +1,12 @@
 import pytest
 
 from dynet_jax.analysis.subject import Subject
+from dynet_jax.data import register_dataset, source
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
+from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import BUDGETS, base_config, budget_named, dataset_kind
-from dynet_jax.reproduce.experiments import TITLES, experiments
+from dynet_jax.reproduce.experiments import OWN, TITLES, experiments
 from dynet_jax.reproduce.paper import ERRORS, paper_difference, paper_error
 
 
@@ -52,6 +54,20 @@ def test_some_experiments_alone():
     assert list(experiments(BUDGETS["small"])) == list(TITLES)
 
 
+def test_other_networks_beside_their_bases_and_twins():
+    made = experiments(BUDGETS["small"], networks=["dy_mobile", "condconv_resnet18", "resnet18"])
+    assert list(made) == [OWN]
+    width = BUDGETS["small"].width
+    mobile, peer = Arm("dy_mobile", width, 6), Arm("condconv_resnet18", width, 8)
+    static = [Arm(name, width) for name in ("mobilenet_v2", "fix_mobile", "resnet18")]
+    assert made[OWN].arms == (mobile, *static[:2], peer, static[2])
+    assert made[OWN].pairs == ((mobile, static[0]), (mobile, static[1]), (peer, static[2]))
+    both = experiments(BUDGETS["small"], ["table4"], ["resnet18"])
+    assert (list(both), both[OWN].pairs) == (["table4", OWN], ())
+    with pytest.raises(UserError, match="unknown model 'resnet19'; did you mean resnet18"):
+        experiments(BUDGETS["small"], networks=["resnet19"])
+
+
 def test_what_does_not_exist_is_named_with_what_does():
     with pytest.raises(UserError, match="did you mean table4"):
         experiments(BUDGETS["small"], ["tabel4"])
@@ -59,6 +75,22 @@ def test_what_does_not_exist_is_named_with_what_does():
         budget_named("smal")
     with pytest.raises(UserError, match="did you mean digits"):
         dataset_kind("digit")
+
+
+def test_datasets_of_ones_own(monkeypatch):
+    monkeypatch.setattr(source, "_DATASETS", dict(source._DATASETS))
+    register_dataset("mine:PATH", like="fashion_mnist")(len)
+    register_dataset("other")(len)
+    register_dataset("none", like=None)(len)
+    register_dataset("maps_of_mine", task="segmentation")(len)
+    assert base_config("mine:a", None, BUDGETS["medium"]).data.image_size == 32
+    assert [dataset_kind(name) for name in ("mine:a", "other", "packed:a")] == ["fashion_mnist", "folder", "folder"]
+    for name in ("none", "maps_of_mine", "mine", "synthetic"):
+        with pytest.raises(UserError, match=f"need a dataset of labelled images, not '{name}'"):
+            dataset_kind(name)
+    register_dataset("wrong", like="digit")(len)
+    with pytest.raises(UserError, match="wrong is registered with like='digit'; did you mean digits"):
+        dataset_kind("wrong")
 
 
 def test_recipes_have_the_length_of_the_budget():

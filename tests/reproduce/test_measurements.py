@@ -8,7 +8,6 @@ import pytest
 
 from dynet_jax.cli import reproduce
 from dynet_jax.models import registry
-from dynet_jax.reproduce import arms
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.experiments import Experiment
 from dynet_jax.reproduce.measurements import forget_latencies, measure_plan
@@ -27,10 +26,12 @@ def models(monkeypatch):
     def dy_tiny(num_classes=10, width=1.0, group_size=3):
         return tiny_network(num_classes, strides=2, group_size=group_size)
 
-    registry._BUILDERS["dy_tiny"] = dy_tiny
-    registry._BUILDERS["fix_mobile_tiny"] = lambda num_classes=10, width=1.0: dy_tiny(num_classes).clone(dynamic=None)
-    monkeypatch.setitem(arms.NAMES, "dy_tiny", "Dy-tiny-mobile")
-    monkeypatch.setitem(arms.NAMES, "fix_mobile_tiny", "Fix-tiny-mobile")
+    def fix_mobile_tiny(num_classes=10, width=1.0):
+        return dy_tiny(num_classes).clone(dynamic=None)
+
+    for builder, title in ((dy_tiny, "Dy-tiny-mobile"), (fix_mobile_tiny, "Fix-tiny-mobile")):
+        info = registry.Registered(builder.__name__, builder, title=title)
+        monkeypatch.setitem(registry._MODELS, builder.__name__, info)
 
 
 @pytest.fixture(scope="module")

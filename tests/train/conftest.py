@@ -1,5 +1,7 @@
 """A network and a configuration that compile in seconds."""
 
+from unittest import mock
+
 import ml_collections
 import pytest
 
@@ -24,7 +26,7 @@ def tiny_config(monkeypatch) -> ml_collections.ConfigDict:
     def tiny(num_classes=10, features=12):
         return tiny_network(num_classes, strides=2, features=features, group_size=3)
 
-    monkeypatch.setitem(registry._BUILDERS, "tiny", tiny)
+    monkeypatch.setitem(registry._MODELS, "tiny", registry.Registered("tiny", tiny))
     config = common.recipe("tiny", "digits").unlock()
     config.model = {"name": "tiny", "num_classes": 10}
     config.bn_batch_size = 8
@@ -43,11 +45,8 @@ def maps(tmp_path_factory):
 @pytest.fixture(scope="module")
 def registered():
     """What the tests of a file register is gone after it."""
-    before = dict(registry._BUILDERS), dict(registry._TASKS)
-    yield
-    for kept, own in zip(before, (registry._BUILDERS, registry._TASKS)):
-        own.clear()
-        own.update(kept)
+    with mock.patch.dict(registry._MODELS):
+        yield
 
 
 @pytest.fixture

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from configs import common
+from dynet_jax.cli import train_main
 from dynet_jax.config.load import check_config, flatten, load_config, override
+from dynet_jax.config.network import build_model
 from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.errors import UserError
-from dynet_jax.models import create_model
+from dynet_jax.models import create_model, registry
 from dynet_jax.workdir.files import claim, read_config
+from tests.documented_configs import CLASSIFICATION, SEGMENTATION
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(path for path in CONFIGS.glob("*.py") if path.stem != "common" and not path.stem.startswith("seg_"))
-SEGMENTATION = sorted(CONFIGS.glob("seg_*.py"))
 
 
 def changed(*assignments):
@@ -28,16 +29,17 @@ def changed(*assignments):
 
 
 @pytest.mark.parametrize("variant", common.VARIANTS)
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_file_and_variant(path, variant):
-    config = load_config(f"{path}:{variant}")
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_every_name_and_variant(name, variant):
+    config = load_config(f"configs/{name}.py:{variant}")
+    assert config.to_dict() == load_config(f"{name}:{variant}").to_dict()
     check_config(config)
-    assert path.stem.startswith(config.model.name)
+    assert name.startswith(config.model.name)
     arguments = config.model.to_dict()
     model = create_model(arguments.pop("name"), **arguments)
     assert model.num_classes == {"imagenet2012": 1000, "cifar100": 100}.get(variant, 10)
     assert config.data.name.startswith({"imagenette": "folder:", "cifar100": "folder:"}.get(variant, variant))
-    fast = path.stem.startswith("dy_resnet") and variant.startswith("cifar")  # see SLOW_PREDICTORS
+    fast = name.startswith("dy_resnet") and variant.startswith("cifar")  # whose predictors are slow
     assert config.learning_rate_factors == ((("predictor", 10.0),) if fast else ())
 
 
@@ -45,11 +47,11 @@ def test_every_file_and_variant(path, variant):
 OTHER_WIDTHS = {"dy_shuffle_1_5": 1.5, "fix_shuffle_1_5": 1.5, "mobilenet_v2_0_6": 0.6, "mobilenet_v2_0_75": 0.75}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_default_is_the_papers_recipe(path):
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_the_default_is_the_papers_recipe(name):
     """Section 4.1 of the paper, and crops of 224 pixels."""
-    config = load_config(str(path))
-    assert config.to_dict() == load_config(f"{path}:imagenet2012").to_dict()
+    config = load_config(f"configs/{name}.py")
+    assert config.to_dict() == load_config(f"configs/{name}.py:imagenet2012").to_dict()
     assert config.batch_size == 2048
     assert config.learning_rate == 0.8
     assert config.weight_decay == 5e-5
@@ -57,26 +59,26 @@ def test_the_default_is_the_papers_recipe(path):
     assert config.label_smoothing == 0.1
     assert (config.data.name, config.data.image_size, config.data.crop) == ("imagenet2012", 224, "random_resized_crop")
     assert config.data.flip
-    assert config.model.width == OTHER_WIDTHS.get(path.stem, 1.0)
+    assert config.model.width == OTHER_WIDTHS.get(name, 1.0)
 
 
 @pytest.mark.parametrize("variant", common.SEGMENTATION_VARIANTS)
-@pytest.mark.parametrize("path", SEGMENTATION, ids=lambda path: path.stem)
-def test_every_file_for_segmentation(path, variant):
-    config = load_config(f"{path}:{variant}")
+@pytest.mark.parametrize("name", SEGMENTATION)
+def test_every_name_for_segmentation(name, variant):
+    config = load_config(f"configs/{name}.py:{variant}")
     check_config(config)
-    assert path.stem == f"seg_{config.model.name.removeprefix('fcn_')}"
+    assert name == f"seg_{config.model.name.removeprefix('fcn_')}"
     arguments = config.model.to_dict()
     model = create_model(arguments.pop("name"), **arguments)
     assert (model.num_classes, model.backbone.stride) == (19 if variant == "cityscapes" else 11, 8)
     assert config.data.name.startswith(variant)
 
 
-@pytest.mark.parametrize("path", SEGMENTATION, ids=lambda path: path.stem)
-def test_mmsegmentations_recipe(path):
+@pytest.mark.parametrize("name", SEGMENTATION)
+def test_mmsegmentations_recipe(name):
     """Its schedule of 40,000 steps for a dilated FCN on Cityscapes."""
-    config = load_config(str(path))
-    assert config.to_dict() == load_config(f"{path}:cityscapes").to_dict()
+    config = load_config(f"configs/{name}.py")
+    assert config.to_dict() == load_config(f"configs/{name}.py:cityscapes").to_dict()
     assert (config.batch_size, round(config.epochs * (2975 // config.batch_size))) == (8, 40_000)
     assert (config.learning_rate, config.schedule, config.momentum) == (0.01, "poly", 0.9)
     assert (config.weight_decay, config.decay_parameters, config.bn_batch_size) == (5e-4, "all", None)
@@ -91,6 +93,48 @@ def test_missing_file():
         load_config(str(CONFIGS / "dy_mobil.py"))
     with pytest.raises(UserError, match=r"^there is no configuration file nowhere/at_all\.py$"):
         load_config("nowhere/at_all.py:digits")
+
+
+def test_unknown_name():
+    with pytest.raises(UserError, match=r"^unknown network 'dy_mobil', and .* no configuration file .* dy_mobile"):
+        load_config("dy_mobil:digits")
+    for name in ("dy_mobile_g", "dy_mobile_1", "seg_shufflenet_v2"):
+        with pytest.raises(UserError, match="there is no configuration file"):
+            load_config(f"configs/{name}.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "network"),
+    [("paper", "fix_mobile"), ("paper", None), ("segmentation", "fcn_resnet50"), ("segmentation", None)],
+)
+def test_a_recipe_of_any_network(file, network):
+    config = load_config(f"configs/{file}.py", network)
+    usual = {"paper": "dy_mobile", "segmentation": "fcn_dy_resnet50"}[file]
+    assert config.to_dict() == load_config(network or usual).to_dict()
+
+
+def test_a_network_without_a_width(monkeypatch):
+    """What a recipe sets and a network has not is left out of its configuration."""
+
+    def plain(num_classes: int = 10):
+        return create_model("dy_mobile", num_classes=num_classes, width=0.1)
+
+    monkeypatch.setitem(registry._MODELS, "plain", registry.Registered("plain", plain))
+    config = load_config("plain:digits")
+    check_config(config)
+    assert config.model.to_dict() == {"name": "plain", "num_classes": 10, "small_input": True, "remat": False}
+    model = build_model(config)
+    assert (model.num_classes, model.stride) == (10, 8)
+
+
+def test_a_variant_knows_the_network_of_the_command_line(monkeypatch):
+    """--config.model.name is known when the variant is made: predictors of Dy-ResNets learn faster on CIFAR."""
+    seen = []
+    monkeypatch.setattr("dynet_jax.train.loop.train", lambda config, workdir, **_: seen.append(config) or 0)
+    assert train_main(["--config=configs/paper.py:cifar10", "--config.model.name=dy_resnet18", "--config.seed=3"]) == 0
+    (config,) = seen
+    assert (config.model.name, config.seed, config.model.hidden_divisor) == ("dy_resnet18", 3, None)
+    assert config.learning_rate_factors == (("predictor", 10.0),)
 
 
 def test_unknown_variant():

@@ -84,7 +84,7 @@ def test_what_is_refused(trained, tiny_config, monkeypatch):
     with pytest.raises(UserError, match="two test images"):
         evaluate_held(run, variables, Subset(source, [0]), "shuffled")
     static = lambda num_classes=10: tiny_network(num_classes, strides=2, features=12).clone(dynamic=None)  # noqa: E731
-    monkeypatch.setitem(registry._BUILDERS, "tiny", static)
+    monkeypatch.setitem(registry._MODELS, "tiny", registry.Registered("tiny", static))
     other = make_run(tiny_config, 1438, make_layout(64, 8))
     with pytest.raises(UserError, match="tiny is static"):
         evaluate_held(other, other.fresh_state().variables, source, "half")

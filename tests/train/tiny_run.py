@@ -13,8 +13,7 @@ def tiny(num_classes=10, features=12):
 
 
 def get_config(variant: str = "digits"):
-    if "tiny" not in registry._BUILDERS:
-        registry._BUILDERS["tiny"] = tiny
+    registry._MODELS.setdefault("tiny", registry.Registered("tiny", tiny))
     config = common.recipe("tiny", variant).unlock()
     config.model = {"name": "tiny", "num_classes": 10}
     config.data.flip = True

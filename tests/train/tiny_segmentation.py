@@ -14,7 +14,7 @@ def tiny_fcn(num_classes: int = 3, auxiliary: bool = True):
 
 
 def get_config(variant: str = "cityscapes"):
-    registry._BUILDERS["tiny_fcn"], registry._TASKS["tiny_fcn"] = tiny_fcn, "segmentation"
+    registry._MODELS["tiny_fcn"] = registry.Registered("tiny_fcn", tiny_fcn, "segmentation")
     config = common.segmentation("tiny_fcn", variant).unlock()
     config.model = {"name": "tiny_fcn", "num_classes": 3}
     config.data.crop_size, config.data.eval_size, config.data.label_size = (32, 32), (40, 48), (64, 64)

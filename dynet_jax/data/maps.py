@@ -1,4 +1,4 @@
-"""Sources of images with a map of classes: Cityscapes as TFDS prepares it, and folders of image and label files."""
+"""Folders of images with maps of classes, and the content of a label file."""
 
 import io
 from pathlib import Path
@@ -7,50 +7,32 @@ import numpy as np
 from PIL import Image
 
 from dynet_jax.data.files import SPLIT_FOLDERS, list_images
-from dynet_jax.data.record import IGNORED, Record, Source, UnknownClass
-from dynet_jax.data.tfds_source import open_tfds, read_tfds
-from dynet_jax.errors import UserError, suggest
+from dynet_jax.data.record import IGNORED, Record, UnknownClass
+from dynet_jax.data.source import register_dataset
+from dynet_jax.errors import UserError
 
-DATASETS = ("camvid:PATH", "cityscapes", "maps:PATH")
-# Cityscapes' ids of the 19 classes that are trained and evaluated, in their order; the others are ignored.
-CITYSCAPES = {
-    **{7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light"},
-    **{20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car"},
-    **{27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"},
-}
-CITYSCAPES_IDS = 34
 UNKNOWN = 254  # stands for what is no class
 MODES = ("L", "P")  # Pillow's: 8 bits of grey, or of a palette
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 
 
-def load_segmentation_source(dataset: str, split: str, data_dir: str | None = None) -> Source:
-    """Open one split of a dataset; images are read when they are asked for.
+@register_dataset("maps:PATH", task="segmentation")
+def _open_maps(split: str, data_dir: str | None, root: Path) -> "MapsSource":
+    """PATH has classes.txt, the name of a class in every line. A label's pixels are classes from 0; 255 is ignored."""
+    return MapsSource(root, split, _class_names(root), IGNORED)
 
-    Args:
-      dataset: one of DATASETS. `maps:PATH` holds PATH/train, PATH/trainannot, PATH/val, PATH/valannot with image and
-        label files of the same stems, and PATH/classes.txt, the name of a class in every line. A label file's pixels
-        are classes from 0, and 255 is ignored. `camvid:PATH` is the same with CamVid's 11 classes and 11 ignored.
-      split: 'train', 'test' (the val folder, or the test folder where there is none; Cityscapes' validation images),
-        or 'held_out' (the test folder).
-      data_dir: where Cityscapes is prepared; TFDS's default if None.
-    Raises:
-      UserError: for an unknown dataset, or one that is not on this machine, saying how to get it.
-    """
-    kind, _, path = dataset.partition(":")
-    if kind in ("camvid", "maps") and path:
-        if "://" in path:
-            raise UserError(f"{path} is an address, not a folder; mount or copy it, as docs/tpu.md says")
-        root = Path(path).expanduser()
-        names, ignored = (CAMVID, len(CAMVID)) if kind == "camvid" else (_class_names(root), IGNORED)
-        return MapsSource(root, split, names, ignored)
-    if dataset == "cityscapes":
-        return CityscapesSource(split, data_dir)
-    raise UserError(f"unknown dataset {dataset!r} of maps; {suggest(dataset, DATASETS)}")
+
+@register_dataset("camvid:PATH", task="segmentation")
+def _open_camvid(split: str, data_dir: str | None, root: Path) -> "MapsSource":
+    """The same with CamVid's 11 classes, and 11 ignored."""
+    return MapsSource(root, split, CAMVID, len(CAMVID))
 
 
 class MapsSource:
-    """Pairs of files with the same stem: PATH/train/NAME.jpg and PATH/trainannot/NAME.png."""
+    """Pairs of files with the same stem: PATH/train/NAME.jpg and PATH/trainannot/NAME.png.
+
+    The split 'test' is the val folder, or the test folder where there is none; 'held_out' is the test folder.
+    """
 
     def __init__(self, root: Path, split: str, class_names: list[str], ignored: int):
         names = {"held_out": ("test",)}.get(split) or SPLIT_FOLDERS[split]
@@ -89,32 +71,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
             raise UserError(f"{files[stem]} and {path} have the same stem, so that their label is not clear")
         files[stem] = path
     return files
-
-
-class CityscapesSource:
-    """The finely annotated images, with the 19 classes."""
-
-    def __init__(self, split: str, data_dir: str | None):
-        if split == "held_out":
-            raise UserError("the labels of Cityscapes' test images are not public; evaluate without --held-out")
-        names = {"train": "train", "test": "validation"}
-        self.class_names, self.name = list(CITYSCAPES.values()), f"cityscapes/{names[split]}"
-        self._records = open_tfds("cityscapes", names[split], data_dir, encoded=("image_left", "segmentation_label"))[1]
-        self._classes = np.full(256, UNKNOWN, np.uint8)
-        self._classes[:CITYSCAPES_IDS] = IGNORED
-        self._classes[list(CITYSCAPES)] = np.arange(len(CITYSCAPES))
-        self._classes[IGNORED] = IGNORED  # the licence plate's -1
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Record:
-        record = read_tfds(self._records, index)
-        name = f"{self.name}/{record['image_id'].decode()}"
-        return Record(record["image_left"], EncodedMap(record["segmentation_label"], self._classes, name), name)
-
-    def name_of(self, index: int) -> str:
-        return f"{self.name}/{index}"
 
 
 class EncodedMap:

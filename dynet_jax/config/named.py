@@ -1,0 +1,57 @@
+"""Configurations of registered networks by their names: the recipe of the network's task, and a variant of it."""
+
+import re
+
+import ml_collections
+
+from dynet_jax.config.recipe import paper_recipe, segmentation_recipe
+from dynet_jax.config.variants import SEGMENTATION_VARIANTS, VARIANTS
+from dynet_jax.errors import UserError, suggest
+from dynet_jax.models.registry import default_arguments, list_models, model_info
+
+# What a name may say beside the network: dy_mobile_g2 has group_size=2, mobilenet_v2_0_75 has width=0.75.
+WITH_ARGUMENT = re.compile(r"(?P<network>.+)_(?:g(?P<group_size>\d+)|(?P<width>\d+_\d+))")
+
+
+def recipe(model: str, variant: str = "imagenet2012", **model_arguments) -> ml_collections.ConfigDict:
+    """The paper's recipe of one network, at the size of one of VARIANTS. Raises UserError for another variant."""
+    return _make(paper_recipe, VARIANTS, model, variant, model_arguments)
+
+
+def segmentation(model: str, variant: str = "cityscapes", **model_arguments) -> ml_collections.ConfigDict:
+    """The recipe for segmentation of one network, on one of SEGMENTATION_VARIANTS. Raises UserError for another."""
+    return _make(segmentation_recipe, SEGMENTATION_VARIANTS, model, variant, model_arguments)
+
+
+def named(name: str, *variant: str) -> ml_collections.ConfigDict | None:
+    """The configuration of a network, by the recipe of its task; None if no network has this name.
+
+    Args:
+      name: of `list_models()`; with a suffix for another group_size or width; or seg_NAME, which is fcn_NAME.
+      variant: one of the variants of the recipe, or none for the recipe itself.
+    Raises UserError for an unknown variant.
+
+    >>> named("dy_mobile_g2", "digits").model.group_size, named("seg_dy_mobile").model.name
+    (2, 'fcn_dy_mobile')
+    """
+    known, arguments = list_models(), {}
+    name = re.sub("^seg_", "fcn_", name)
+    matched = WITH_ARGUMENT.fullmatch(name)
+    if name not in known and matched:
+        name = matched["network"]
+        arguments = {"group_size": int(matched["group_size"])} if matched["group_size"] else {}
+        arguments |= {"width": float(matched["width"].replace("_", "."))} if matched["width"] else {}
+    if name not in known:
+        return None
+    return (segmentation if model_info(name).task == "segmentation" else recipe)(name, *variant, **arguments)
+
+
+def _make(begin, variants, model, variant, arguments):
+    config = begin(model, **{**model_info(model).recipe, **arguments})
+    if variant not in variants:
+        raise UserError(f"unknown variant {variant!r} of this configuration; {suggest(variant, variants)}")
+    variants[variant](config)
+    known = default_arguments(model)
+    for key in [key for key in config.model if key not in ("name", "num_classes", *arguments, *known)]:
+        del config.model[key]  # a recipe's, such as width, of which this network has none
+    return config.lock()
