@@ -1,6 +1,7 @@
 """Datasets by name: where records come from. Nothing here knows of models."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's 1,797 digits of 8x8. They have no official split: every fifth image is a test image."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     is_test = np.arange(len(images)) % 5 == 4
     chosen = is_test if split == "test" else ~is_test

@@ -1,6 +1,6 @@
 """How torchvision and timm call the layers of the networks that this package has too."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dynet_jax.errors import UserError
 from dynet_jax.models.mobilenet import InvertedResidual
@@ -17,7 +17,7 @@ def layer_names(model: Network, scheme: str) -> dict[str, str]:
 
     Raises UserError if the scheme has no network of this family.
     """
-    namers = {
+    namers: dict[tuple[type, str], Callable[[Network], Names]] = {
         (ResidualBlock, "torchvision"): _resnet,
         (ResidualBlock, "timm"): _resnet,
         (ShuffleBlock, "torchvision"): _shufflenet_torchvision,

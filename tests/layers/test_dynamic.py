@@ -334,6 +334,7 @@ def test_mistakes_are_named(options, message):
         jax.eval_shape(layer.init, jax.random.key(0), jnp.ones((5, 5, 4)))
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     ("coefficients", "message"),
     [((2, 5, 6), "group_size=6, features=6"), ((3, 6, 6), "x has 2 examples but coefficients has 3")],
