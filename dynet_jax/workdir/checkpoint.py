@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,9 +52,10 @@ class Checkpoints:
         self._folder, self._keep = Path(workdir).absolute() / "checkpoints", keep
         self._tidy, self._warn = tidy, warn
         self._scores: dict[int, float] = {}
-        self._under_way, self._error = False, None
+        self._under_way = False
+        self._error: Exception | None = None
         self._barrier = SaveBarrier()
-        self._manager = self._open() if self._folder.is_dir() else None  # reading must not make folders
+        self._manager: Any = self._open() if self._folder.is_dir() else None  # reading must not make folders
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -182,7 +184,7 @@ class Checkpoints:
             f"no checkpoint in {self._folder} is whole ({reasons}); move that folder away to start from the beginning"
         )
 
-    def _try(self, step: int, template: TrainState) -> tuple[TrainState | None, str | None]:
+    def _try(self, step: int, template: TrainState) -> tuple[Any, str | None]:
         """The state, or what is wrong with it."""
         try:
             manifest = self.manifest(step)
@@ -211,7 +213,7 @@ class Checkpoints:
         check_manifest(manifest)
         return manifest
 
-    def _read(self, step: int, **item):
+    def _read(self, step: int | None, **item):
         (name,) = item
         return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
 

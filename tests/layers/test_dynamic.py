@@ -319,6 +319,7 @@ def test_group_size_is_that_of_the_bank_and_of_its_predictor():
         assert shapes["predictor"]["coefficients"]["bias"].shape == (12,)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
