@@ -36,6 +36,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from unittest import mock
 
+import jaxtyping
 import pytest
 
+from tests import shape_checks
 from tests.quick_compilation import flags
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -13,6 +15,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags(devices=8)}
 # Many tests compile the same step; the processes they start find it here too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+shape_checks.install("dynet_jax.ops", "dynet_jax.layers", "dynet_jax.tasks.losses", "dynet_jax.inference")
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +25,9 @@ def no_model_stays():
 
     with mock.patch.dict(registry._MODELS):
         yield
+
+
+@pytest.fixture
+def without_shape_checks(monkeypatch):
+    """For tests of what a user is told: there are no checks of annotated shapes before it then."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

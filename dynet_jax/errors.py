@@ -30,7 +30,7 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"choose from: {', '.join(choices)}"
 
 
-def one_line(error: BaseException, limit: int | None = None) -> str:
+def one_line(error: BaseException | str, limit: int | None = None) -> str:
     """The text of an error, which libraries spread over pages, on one line and cut after `limit` characters.
 
     >>> one_line(OSError("the disk\\n  is full"), limit=11)

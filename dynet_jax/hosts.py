@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -70,7 +70,8 @@ def together(check: Callable[[], T]) -> T:
 
     Otherwise the host that fails would leave, and the others wait for it.
     """
-    result, message = None, ""
+    result: Any = None
+    message = ""
     try:
         result = check()
     except (UserError, OSError) as error:

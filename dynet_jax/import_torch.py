@@ -3,6 +3,7 @@
 import importlib.resources
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def import_torch(model: str, file: Path, workdir: Path, *, labels: Path | None =
         raise UserError(f"{workdir} exists already; name a new directory")
     state = read_state_dict(file)
     arguments = torch_arguments(model, state, **arguments)
-    network = create_model(model, **arguments)
+    network: Any = create_model(model, **arguments)  # `torch_arguments` refuses all but classifiers
     variables = load_torch_weights(network, state)
     class_names = _class_names(labels, network.num_classes)
 

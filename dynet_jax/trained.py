@@ -72,8 +72,12 @@ def open_trained(workdir: Path | str, *, step: int | str | None = None) -> Train
     workdir = Path(workdir)
     config = read_config(workdir)
     model, checkpoints = build_model(config), Checkpoints(workdir)
-    step = _best_step(checkpoints, workdir, make_task(config).score) if step == "best" else step
-    saved = checkpoints.read(_shapes(model, make_task(config).init_size), step=step)
+    task = make_task(config)
+    if isinstance(step, str):
+        if step != "best":
+            raise UserError(f"step must be a number or 'best', not {step!r}")
+        step = _best_step(checkpoints, workdir, task.score)
+    saved = checkpoints.read(_shapes(model, task.init_size), step=step)
     return TrainedNetwork(workdir, config, model, saved.variables, read_class_names(workdir), saved.step)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from dynet_jax.analysis.trained import Say, Trained, open_trained
 from dynet_jax.errors import UserError
 from dynet_jax.layers.coefficients import predicted_coefficients
+from dynet_jax.ops.maps import Operand
 
 HISTOGRAM_BINS = 200
 EDGES = np.linspace(0, 1, HISTOGRAM_BINS + 1)
@@ -78,7 +79,7 @@ class CoefficientSummary:
         return cls(**values | {"histogram": tuple(values["histogram"])})
 
 
-def make_coefficients(model: nn.Module) -> Callable[[dict, jax.Array], dict[str, jax.Array]]:
+def make_coefficients(model: nn.Module) -> Callable[[dict, Operand], dict[str, jax.Array]]:
     """A compiled function (variables, normalised images) -> {layer: [batch, group_size, channels or 1] float32}.
 
     Names and order are those of `named_coefficients`.

@@ -75,7 +75,7 @@ class CorrelationStream:
 
     def __init__(self):
         self.images = self.positions = 0
-        self._mean = self._products = self._low = self._high = None
+        self._mean = self._products = self._low = self._high = np.zeros(0)
 
     def update(self, maps: np.ndarray) -> None:
         """maps: [batch, height, width, channels]. Raises UserError for values that are not finite."""

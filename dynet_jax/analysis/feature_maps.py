@@ -4,6 +4,7 @@ import difflib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.ops.maps import Operand
 
 CALL = "__call__"
 
@@ -58,7 +60,7 @@ def check_layers(wanted: Sequence[str], layers: Collection[str]) -> None:
             raise UserError(f"the network has no layer {name!r} with feature maps; {suggest(name, told)}{more}")
 
 
-def make_feature_maps(model: nn.Module, layers: Sequence[str]) -> Callable[[dict, jax.Array], dict[str, jax.Array]]:
+def make_feature_maps(model: nn.Module, layers: Sequence[str]) -> Callable[[dict, Operand], dict[str, jax.Array]]:
     """A compiled function (variables, normalised images) -> {layer: [batch, height, width, channels] float32}.
 
     layers: names of `list_layers`. What no layer needs is not computed.
@@ -74,17 +76,19 @@ def make_feature_maps(model: nn.Module, layers: Sequence[str]) -> Callable[[dict
 
 def _feature_maps(model: nn.Module, variables: dict, images: jax.Array, layers: Sequence[str] | None):
     """Of these layers at least; of all for None. An OrderedDict, since JAX sorts the keys of a plain one."""
-    maps = OrderedDict()
+    maps: OrderedDict[str, jax.Array] = OrderedDict()
     method = _features_method(model)
     if method is not None and (layers is None or any("/" not in name for name in layers)):
-        maps.update(model.apply(variables, images, method=method))
+        found: Any = model.apply(variables, images, method=method)
+        maps.update(found)
 
     def wanted(module, method_name):
         return method_name == CALL and (layers is None or "/".join(module.path) in layers)
 
     if layers is None or not all(name in maps for name in layers):
         _, state = model.apply(variables, images, train=False, capture_intermediates=wanted, mutable=["intermediates"])
-        for (*path, name), outputs in flatten_dict(state.get("intermediates", {})).items():
+        calls: Any = flatten_dict(state.get("intermediates", {}))
+        for (*path, name), outputs in calls.items():
             first, *more = outputs if name == CALL else [None]
             if path and not more and isinstance(first, jax.Array) and first.ndim == 4:
                 maps.setdefault("/".join(path), first)

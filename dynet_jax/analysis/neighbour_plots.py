@@ -71,7 +71,7 @@ _MARKS = {True: (COLORS[0], "-", "✓"), False: (COLORS[1], (0, (3, 2)), "✗"),
 
 
 def _title(neighbours: Neighbours) -> str:
-    if neighbours.same_class is None:
+    if neighbours.same_class is None or neighbours.chance is None:
         return "nearest by coefficients"
     same, chance = 100 * neighbours.same_class, 100 * neighbours.chance
     return f"nearest by coefficients: same class {same:.1f} %\n(by chance {chance:.1f} %)"

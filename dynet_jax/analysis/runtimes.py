@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.plugins import load_plugins
 
 Call = Callable[[np.ndarray], np.ndarray]  # [batch, height, width, 3] uint8 -> logits [batch, classes]
 
@@ -103,9 +104,10 @@ def register_runtime(name: str, **known) -> Callable[[Callable[[Cell], Call]], C
 
 
 def all_runtimes() -> dict[str, Runtime]:
-    """Returns the runtimes by name: this package's, and what else has been registered."""
+    """Returns the runtimes by name: this package's, and those of plug-ins. Raises UserError as `load_plugins` does."""
     from dynet_jax.analysis import latency_runtimes  # noqa: F401  (it registers this package's, and needs this file)
 
+    load_plugins()
     return RUNTIMES
 
 

@@ -17,7 +17,7 @@ class Subject(NamedTuple):
     image_size: int = 224
 
     @property
-    def count(self) -> MacCount:
+    def count(self) -> MacCount:  # pyrefly: ignore[bad-override]  (nobody counts what is in the tuple)
         return _count(self.name, tuple(self.arguments.items()), self.image_size)
 
     @property

@@ -127,12 +127,14 @@ def _predict(options) -> int:
         if prediction.error:
             failed = FAILED
             print(f"dynet: {prediction.error}", file=sys.stderr)
-        elif options.json:
-            top = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top]
+            continue
+        best = prediction.top  # pyrefly: ignore[missing-attribute]  (of a classifier)
+        if options.json:
+            top = [{"class": name, "probability": round(p, 6)} for name, p in best]
             print(json.dumps({"image": str(prediction.path), "top": top}))
         else:
             print(prediction.path)
-            for name, probability in prediction.top:
+            for name, probability in best:
                 print(f"  {100 * probability:5.1f} %  {name}")
     return failed
 

@@ -57,7 +57,7 @@ def load_config(argument: str, network: str | None = None) -> ml_collections.Con
 
 def _execute(file: Path, variant: list[str], network: str | None) -> ml_collections.ConfigDict:
     spec = importlib.util.spec_from_file_location(f"dynet_config_{file.stem}", file)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UserError(f"{file} is not a Python file; a configuration is one, like configs/dy_mobile.py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(file.resolve().parent.parent))  # so that `from configs import common` works from anywhere
@@ -165,7 +165,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     Optimisers, schedules and networks check their arguments when they are made.
     """
     flat = flatten(config)
-    task = flat.get("task")
+    task = str(flat.get("task"))
     KEYS["task"].check(task)
     recipe = flatten(RECIPES[task](""))
     missing = [key for key in recipe if key not in flat and (not key.startswith("model.") or key in REQUIRED)]

@@ -117,7 +117,8 @@ class Key(NamedTuple):
             return
         example = next((v for v in (present, *self.defaults.values(), self.example) if v not in (None, (), "")), None)
         like = "" if example is None else f", like {json.dumps(example) if self.type is tuple else repr(example)}"
-        kind = {tuple: "list", dict: "a section of arguments"}.get(self.type) or self.type.__name__
+        named = getattr(self.type, "__name__", "")
+        kind = "list" if self.type is tuple else "a section of arguments" if self.type is dict else named
         raise UserError(f"{self.name} must be {kind}{like}, not {written!r}")
 
 

@@ -1,5 +1,7 @@
 """scikit-learn's handwritten digits, which are installed with it."""
 
+from typing import Any
+
 import numpy as np
 
 from dynet_jax.data.record import ArraySource
@@ -15,7 +17,7 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's 1,797 digits of 8x8. They have no official split: every fifth image is a test image."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     is_test = np.arange(len(images)) % 5 == 4
     chosen = is_test if split == "test" else ~is_test

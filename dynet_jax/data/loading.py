@@ -7,7 +7,7 @@ import numpy as np
 
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.decode import decode
-from dynet_jax.data.record import Record, Source, UnknownClass
+from dynet_jax.data.record import Arrays, Record, Source, UnknownClass
 from dynet_jax.errors import UserError
 
 
@@ -17,7 +17,7 @@ class Example(NamedTuple):
     Without arrays where none was found.
     """
 
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     index: int
     name: str
     damages: tuple[Damage, ...] = ()
@@ -53,7 +53,7 @@ class EvaluationLoader:
     There is none behind the end of the source, where batches are filled up, and for a record that cannot be used.
     """
 
-    def __init__(self, source: Source, transform: Callable, blank: dict[str, np.ndarray]):
+    def __init__(self, source: Source, transform: Callable, blank: Arrays):
         self._source, self._transform, self._blank = source, transform, {**blank, "mask": np.float32(0)}
 
     def __call__(self, index: int) -> Example:

@@ -9,9 +9,9 @@ A packed data set is a directory of shards and one dataset.json, which is there 
 A record is msgpack: {"image": the bytes of the file, "label": its class, "name": "train/cat/1.jpg"}.
 """
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import msgpack
 from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -60,7 +60,8 @@ def _open(split: str, data_dir: str | None, folder: Path) -> PackedSource:
     return PackedSource(folder, split)
 
 
-class _Shard(NamedTuple):
+@dataclasses.dataclass
+class _Shard:
     """What ArrayRecordDataSource asks for, so that it opens a file only when it reads from it."""
 
     filename: str

@@ -12,7 +12,7 @@ import numpy as np
 
 from dynet_jax.data.corrupt import CorruptImages
 from dynet_jax.data.loading import EvaluationLoader, Example, TrainingLoader
-from dynet_jax.data.record import Source
+from dynet_jax.data.record import Arrays, Source
 from dynet_jax.data.workers import in_processes
 from dynet_jax.errors import UserError
 
@@ -63,7 +63,7 @@ def evaluation_batches(
     source: Source,
     transform: Callable,
     *,
-    blank: dict[str, np.ndarray],
+    blank: Arrays,
     batch_size: int,
     host: int = 0,
     hosts: int = 1,

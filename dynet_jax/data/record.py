@@ -1,11 +1,12 @@
 """What every source of images gives: records, in an order that means the same everywhere."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from dynet_jax.errors import UserError
 
+Arrays = dict[str, np.ndarray | np.generic]  # of an example, by their names
 IGNORED = 255  # in a map of classes: a pixel that does not count
 
 
@@ -21,10 +22,13 @@ class Encoded(Protocol):
 
 
 class Record(NamedTuple):
-    """One labelled image: [height, width, 3] uint8, or the bytes of an image file; its class, or its map of classes."""
+    """One labelled image: [height, width, 3] uint8, or the bytes of an image file; its class, or its map of classes.
 
-    image: np.ndarray | bytes
-    label: int | np.ndarray | Encoded
+    A map is [height, width] uint8, or `Encoded`.
+    """
+
+    image: Any
+    label: Any
     name: str
 
 

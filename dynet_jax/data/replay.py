@@ -1,6 +1,7 @@
 """Which examples were in the training batch of a step, and the batch itself again: to find out what went wrong."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def training_examples(source: Source, *, batch_size: int, seed: int, step: int) 
     >>> len(indices), [digits.name_of(index) for index in indices][0] == f"digits/train/{indices[0]}"
     (4, True)
     """
-    positions = shuffled(source, seed)
+    positions: Any = shuffled(source, seed)
     return [int(positions[position]) for position in range(step * batch_size, (step + 1) * batch_size)]
 
 
@@ -32,7 +33,7 @@ def training_batch(
 
     Raises UserError where none of the records can be used.
     """
-    examples = shuffled(source, seed).random_map(TrainingLoader(source, transform, limit=len(source)))
+    examples: Any = shuffled(source, seed).random_map(TrainingLoader(source, transform, limit=len(source)))
     with ThreadPoolExecutor(threads) as pool:
         loaded = list(pool.map(examples.__getitem__, range(step * batch_size, (step + 1) * batch_size)))
     if not all(example.arrays for example in loaded):

@@ -20,7 +20,8 @@ def random_scaled_crop(
     Where the enlarged image is smaller than that it is filled up, black and ignored, at a random place. Of ten parts
     the first is taken in which some pixels count and no class has more than three quarters of them, else the last.
     """
-    factor = rng.uniform(*scale)
+    smallest, largest = scale
+    factor = rng.uniform(smallest, largest)
     height, width = label.shape
     whole = [max(1, round(side / factor)) for side in size]  # of the crop, in pixels of the image
     taken = [min(pair) for pair in zip(whole, label.shape)]
@@ -31,7 +32,7 @@ def random_scaled_crop(
         if 0 < counts.max() < LARGEST_SHARE * counts.sum():
             break
     inside = [s if t == w else min(s, max(1, round(t * s / w))) for s, t, w in zip(size, taken, whole)]
-    image = resize(np.ascontiguousarray(image[part]), *inside)
+    image = resize(np.ascontiguousarray(image[part]), *inside)  # pyrefly: ignore[unbound-name]  (ten are tried)
     label = cv2.resize(np.ascontiguousarray(label[part]), inside[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     if tuple(inside) == tuple(size):
         return image, label

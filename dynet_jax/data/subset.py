@@ -1,6 +1,6 @@
 """Some records of a source, in an order of one's own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Subset:
     True
     """
 
-    def __init__(self, source: Source, indices: Sequence[int]):
+    def __init__(self, source: Source, indices: Iterable[int]):
         self.source, self.indices, self.class_names = source, list(map(int, indices)), source.class_names
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
@@ -40,7 +41,7 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, encoded: Sequence[
             f"{builder.data_dir} has no split {split!r} (splits: {there}); remove it and prepare it again from all "
             "archives"
         )
-    decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
+    decoders: dict[str, Any] = {key: tfds.decode.SkipDecoding() for key in encoded}
     return builder.info.features, builder.as_data_source(split=split, decoders=decoders)
 
 

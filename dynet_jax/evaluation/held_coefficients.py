@@ -4,6 +4,7 @@ It is the direct test of whether a network uses them: one whose accuracy stays h
 static kernel could not hold.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 
 import jax
@@ -66,11 +67,9 @@ def mean_coefficients(network: PlacedNetwork, variables: dict, source: Source) -
         sums = {n: jnp.einsum("b,b...->...", mask, per_image(v, len(mask))) for n, v in coefficients.items()}
         return lax.psum((sums, batch["mask"].sum()), AXES)
 
-    step, total = _compiled(network, step, (REPLICATED, BATCH)), None
-    for batch in device_batches(network, source):
-        sums = step(variables, batch)
-        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-    sums, examples = total
+    step = _compiled(network, step, (REPLICATED, BATCH))
+    batches = (step(variables, batch) for batch in device_batches(network, source))
+    sums, examples = functools.reduce(functools.partial(jax.tree.map, jnp.add), batches)
     return jax.tree.map(lambda value: value / jnp.maximum(1.0, examples), sums)
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 from dynet_jax.errors import UserError, suggest
 
@@ -17,11 +18,11 @@ class Bank(NamedTuple):
     be multiplied by it instead of the kernels.
     """
 
-    kernels: np.ndarray
-    scales: np.ndarray | None = None
+    kernels: Shaped[np.ndarray, "group_size *kernel c_out"]
+    scales: Float32[np.ndarray, "group_size c_out"] | None = None
 
     @property
-    def dequantized(self) -> np.ndarray:
+    def dequantized(self) -> Float32[np.ndarray, "group_size *kernel c_out"]:
         """The kernels in float32."""
         kernels = self.kernels.astype(np.float32)
         if self.scales is None:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from dynet_jax import ops
 from dynet_jax.inference.bank import Bank
@@ -23,7 +24,7 @@ from dynet_jax.inference.program import (
     Program,
 )
 from dynet_jax.layers.whole import max_pool, spatial_mean
-from dynet_jax.ops.maps import activate
+from dynet_jax.ops.maps import Operand, activate
 
 Arrays = list[dict[str, jax.Array]]
 
@@ -33,8 +34,10 @@ def arrays_of(program: Program) -> Arrays:
     return [_arrays(operation) for operation in program.operations]
 
 
-def run(program: Program, arrays: Arrays, images: jax.Array) -> jax.Array:
-    """The result of a program for normalised images, [batch, height, width, 3] float32."""
+def run(
+    program: Program, arrays: Arrays, images: Float[Operand, "batch height width channels"]
+) -> Float[jax.Array, "batch *positions classes"]:
+    """The result of a program for normalised images."""
     values = {IMAGES: images}
     for operation, weights in zip(program.operations, arrays):
         with jax.named_scope(operation.name):

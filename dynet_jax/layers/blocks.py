@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
+from jaxtyping import Shaped
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.conv import Conv
@@ -138,8 +139,8 @@ class SqueezeExcite(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Map) -> Map:
-        """[batch, height, width, channels] -> the same."""
+    def __call__(self, x: Shaped[Map, "batch height width channels"]) -> Shaped[Map, "batch height width channels"]:
+        """Returns the map with its channels scaled."""
         mean = spatial_mean(x, keepdims=True)
         gate = activate(Conv(self.hidden_features, (1, 1), dtype=self.dtype, name="reduce")(mean), "relu")
         gate = Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="expand")(gate)

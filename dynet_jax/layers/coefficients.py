@@ -7,14 +7,17 @@ Whether a predictor serves a block or one layer, coefficients are named by the c
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
+from jax import Array
+from jaxtyping import Float, Float32
 
 from dynet_jax.layers.dynamic import DynamicConv
 from dynet_jax.layers.predictor import CoefficientPredictor
+from dynet_jax.ops.maps import Operand
 
 COLLECTION, _NAME = "dynet_coefficients", "of_this_layer"
 
@@ -27,8 +30,8 @@ def sown_coefficients() -> contextlib.AbstractContextManager:
     return nn.intercept_methods(_sow)
 
 
-def named_coefficients(collection: Mapping) -> Iterator[tuple[str, jax.Array]]:
-    """(name of the convolution, [batch, group_size, features or 1] float32), for each.
+def named_coefficients(collection: Mapping) -> Iterator[tuple[str, Float32[Array, "batch group_size coefficients"]]]:
+    """Yields the name of each convolution, and its coefficients: one for every output channel, or for all of them.
 
     They come in the order in which they are computed, except that JAX sorts those of rematerialised blocks by name.
 
@@ -39,25 +42,29 @@ def named_coefficients(collection: Mapping) -> Iterator[tuple[str, jax.Array]]:
     >>> [(name, values.shape) for name, values in named_coefficients(variables[COLLECTION])]
     [('network', (2, 6, 8))]
     """
-    for (*path, _), calls in flatten_dict(dict(collection)).items():
+    flat: Any = flatten_dict(dict(collection))
+    for (*path, _), calls in flat.items():
         for number, values in enumerate(calls, start=1):
             yield _call("/".join(path), number), values.astype(jnp.float32)
 
 
-def per_image(values: jax.Array, images: int) -> jax.Array:
+def per_image(values: Array, images: int) -> Array:
     """[images x k, ...] -> [images, ...], the mean over the k rows of an image."""
     return values.reshape(images, -1, *values.shape[1:]).mean(axis=1) if values.shape[0] != images else values
 
 
-def predicted_coefficients(model: nn.Module, variables: Mapping, images: jax.Array) -> dict[str, jax.Array]:
+def predicted_coefficients(
+    model: nn.Module, variables: Mapping, images: Float[Operand, "batch height width channels"]
+) -> dict[str, Float32[Array, "batch group_size coefficients"]]:
     """Returns those of a network in evaluation, by the names and in the order of `named_coefficients`; {} if static."""
     with sown_coefficients():
         _, sown = model.apply(variables, images, train=False, mutable=[COLLECTION])
-    return dict(named_coefficients(sown.get(COLLECTION, {})))
+    collection: Any = sown.get(COLLECTION, {})
+    return dict(named_coefficients(collection))
 
 
 @contextlib.contextmanager
-def replaced_coefficients(coefficients: Mapping[str, jax.Array]) -> Iterator[set[str]]:
+def replaced_coefficients(coefficients: Mapping[str, Array]) -> Iterator[set[str]]:
     """Within it, one pass of a network takes these coefficients in place of those that it predicts.
 
     coefficients: {name: what can be broadcast to [batch, group_size, features or 1]}; those without a name here stay.

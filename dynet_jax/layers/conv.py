@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Shaped
 
 from dynet_jax import ops
 from dynet_jax.ops.maps import Map, add, promote
@@ -38,8 +39,10 @@ class Conv(nn.Module):
     bias_init: Callable = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, x: Map, coefficients: None = None) -> Map:
-        """[batch, *spatial, C_in] -> [batch, *output_spatial, features]."""
+    def __call__(
+        self, x: Shaped[Map, "batch *spatial c_in"], coefficients: None = None
+    ) -> Shaped[Map, "batch *output_spatial {self.features}"]:
+        """Returns the convolution of x."""
         if coefficients is not None:
             raise ValueError("a static convolution takes no coefficients; use DynamicConv")
         shape = kernel_shape(x, self.features, self.kernel_size, self.feature_group_count)

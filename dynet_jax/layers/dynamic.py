@@ -7,12 +7,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Shaped
 
 from dynet_jax import ops
 from dynet_jax.layers.conv import kernel_shape
 from dynet_jax.layers.predictor import CoefficientPredictor, CoefficientSpec, with_group_size
 from dynet_jax.ops.dynamic_conv import Fusion
-from dynet_jax.ops.maps import Map, add, promote
+from dynet_jax.ops.maps import Map, Operand, add, promote, to_array
 from dynet_jax.ops.window import Padding
 
 
@@ -68,17 +69,20 @@ class DynamicConv(nn.Module):
         return with_group_size(self.spec, self.group_size)
 
     @nn.compact
-    def __call__(self, x: Map, coefficients: jax.Array | None = None) -> Map:
-        """x: [*batch, *spatial, C_in] -> [*batch, *output_spatial, features].
+    def __call__(
+        self,
+        x: Shaped[Map, "*batch_and_spatial c_in"],
+        coefficients: Shaped[Operand, "batch group_size coefficients"] | None = None,
+    ) -> Shaped[Map, "*batch_and_output_spatial {self.features}"]:
+        """Returns the convolution of every image of x, which may have several axes of the batch, with its own kernel.
 
-        coefficients, if given: [batch, group_size, features], or [batch, group_size, 1].
         Raises ValueError if shapes do not fit one another.
         """
         shape = kernel_shape(x, self.features, self.kernel_size, self.feature_group_count)
         split = x.ndim - len(shape) + 1
         batch_shape = x.shape[:split]
         if split != 1:
-            x = x.reshape(math.prod(batch_shape), *x.shape[split:])
+            x = to_array(x).reshape(math.prod(batch_shape), *x.shape[split:])
         kernels = self.param("kernels", self._init_bank, shape)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         if coefficients is None:
@@ -99,7 +103,7 @@ class DynamicConv(nn.Module):
             precision=self.precision,
         )
         y = y if bias is None else add(y, bias)
-        return y if split == 1 else y.reshape(*batch_shape, *y.shape[1:])
+        return y if split == 1 else to_array(y).reshape(*batch_shape, *y.shape[1:])
 
     def _init_bank(self, key, shape):
         keys = jax.random.split(key, self.resolved.group_size)

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Shaped
 
 from dynet_jax.ops.maps import Map, moments, normalize
 
@@ -47,8 +48,8 @@ class BatchNorm(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Map) -> Map:
-        """[batch, *spatial, features] -> the same. Raises ValueError if groups do not divide a larger batch."""
+    def __call__(self, x: Shaped[Map, "batch *spatial features"]) -> Shaped[Map, "batch *spatial features"]:
+        """Returns the normalised map. Raises ValueError if groups do not divide a larger batch."""
         features = x.shape[-1]
         scale = self.param("scale", self.scale_init, (features,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (features,), self.param_dtype)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Shaped
 
 from dynet_jax.errors import UserError
 from dynet_jax.layers.whole import spatial_mean
@@ -131,25 +133,27 @@ class CoefficientPredictor(nn.Module):
         return with_group_size(self.spec, self.group_size)
 
     @nn.compact
-    def __call__(self, x: Map) -> tuple[jax.Array, ...]:
-        """x: [batch, *spatial, C_in] -> one [batch, group_size, features[i]] per layer served.
+    def __call__(
+        self, x: Shaped[Map, "batch *spatial c_in"]
+    ) -> tuple[Shaped[Array, "batch {self.resolved.group_size} _"], ...]:
+        """Returns coefficients for every layer served, with `features[i]` as their last axis.
 
-        With coefficient_scope='layer' the last axis has length 1. Raises ValueError if a BatchNorm is asked for and
-        `norm` is None.
+        With coefficient_scope='layer' it has length 1. Raises ValueError if it needs a BatchNorm and `norm` is None.
         """
         spec, hidden_features = self.resolved, self.resolved.hidden_width(x.shape[-1])
         for option in ("normalize_pooled", "pooled_limit"):
             if getattr(spec, option) and self.norm is None:
                 raise ValueError(f"{option} needs a BatchNorm; give norm=functools.partial(BatchNorm, ...)")
+        make_norm: Any = self.norm
         channels = [spec.channels(features) for features in self.features]
         dense = functools.partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
         with jax.named_scope("predictor"):
             y = spatial_mean(x)
             if spec.pooled_limit is not None:
-                norm = self.norm(parent=None)
+                norm = make_norm(parent=None)
                 y = PooledLimit(spec.pooled_limit, norm.use_running_average, norm.momentum, name=LIMIT)(y)
             if spec.normalize_pooled:
-                y = self.norm(name="norm")(y)
+                y = make_norm(name="norm")(y)
             if hidden_features is not None:
                 y = nn.relu(dense(hidden_features, name="hidden")(y))
             # Nearly equal coefficients for all images to begin with: the network starts static, and trains better.

@@ -1,8 +1,9 @@
 """Small functions of networks that programs have as one operation each (see `dynet_jax.ops.whole`)."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Shaped
 
 from dynet_jax.ops.maps import FeatureMap, Map, on_arrays
 from dynet_jax.ops.whole import whole
@@ -10,10 +11,12 @@ from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 
 @whole
-def spatial_mean(x: Map, keepdims: bool = False) -> jax.Array:
-    """Over all positions, computed in float32 at least: [batch, *spatial, channels] -> [batch, channels] in x's dtype.
+def spatial_mean(
+    x: Shaped[Map, "batch *spatial channels"], keepdims: bool = False
+) -> Shaped[Array, "batch *ones channels"]:
+    """Returns the mean over all positions, in x's dtype, computed in float32 at least.
 
-    With keepdims [batch, 1, ..., 1, channels].
+    With keepdims it keeps the spatial axes, of length 1.
 
     >>> import jax.numpy as jnp
     >>> spatial_mean(jnp.ones((2, 4, 4, 3))).shape
@@ -29,7 +32,9 @@ def spatial_mean(x: Map, keepdims: bool = False) -> jax.Array:
 
 @whole
 @on_arrays
-def max_pool(x: Map, size: int, strides: int, padding: Padding) -> Map:
+def max_pool(
+    x: Shaped[Array, "batch height width channels"], size: int, strides: int, padding: Padding
+) -> Shaped[Array, "batch rows columns channels"]:
     """The largest of each window of size x size; 'TORCH' is the same padding on both sides."""
     pads = pool_padding(padding, size)
     pads = pads if isinstance(pads, str) else fixed_padding(pads, (size, size))
@@ -38,7 +43,7 @@ def max_pool(x: Map, size: int, strides: int, padding: Padding) -> Map:
 
 @whole
 @on_arrays
-def channel_shuffle(x: Map, groups: int = 2) -> Map:
+def channel_shuffle(x: Shaped[Array, "*shape"], groups: int = 2) -> Shaped[Array, "*shape"]:
     """Interleave `groups` blocks of channels, so that the next split mixes them (ShuffleNet; Zhang et al., 2018).
 
     Raises ValueError unless groups divides the channels.

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -44,7 +45,8 @@ class FCN(nn.Module):
 
         In training with `auxiliary`: the logits, and those of the second head.
         """
-        *_, before, x = self.backbone(images, train=train, features_only=True).values()
+        features: Any = self.backbone(images, train=train, features_only=True)
+        *_, before, x = features.values()
         layers = self.backbone.layers(train)
 
         def head(x, features, prefix=""):
@@ -80,7 +82,7 @@ def register_fcn(builder: Callable[..., Network] | None = None, **known) -> Call
             raise UserError(f"hidden_features must be a positive int, not {hidden_features!r}")
         if type(auxiliary) is not bool:
             raise UserError(f"auxiliary must be True or False, not {auxiliary!r}")
-        network = create_model(backbone, num_classes=num_classes, output_stride=output_stride, **arguments)
+        network: Any = create_model(backbone, num_classes=num_classes, output_stride=output_stride, **arguments)
         return FCN(network, num_classes, hidden_features, auxiliary)
 
     own = [p for p in inspect.signature(build).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -88,6 +90,6 @@ def register_fcn(builder: Callable[..., Network] | None = None, **known) -> Call
     inner = [p.replace(kind=p.KEYWORD_ONLY) for p in inner if p.name != "num_classes"]
     build.__name__ = f"fcn_{backbone}"
     build.__doc__ = f"The fully convolutional network on a dilated {backbone} (Table 3)."
-    build.__signature__ = inspect.Signature([*own, *inner])
+    build.__signature__ = inspect.Signature([*own, *inner])  # pyrefly: ignore[missing-attribute]  (of any function)
     register_model(build, **{"task": "segmentation", "title": f"FCN on {backbone}", **known})
     return builder

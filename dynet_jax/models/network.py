@@ -5,7 +5,7 @@ import math
 import numbers
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -50,7 +50,7 @@ class Network(nn.Module):
     """
 
     block: type[nn.Module]
-    stages: tuple[tuple[NamedTuple, ...], ...]
+    stages: tuple[tuple[Any, ...], ...]
     stem: tuple[ConvSpec, ...]
     stem_pool: bool
     head: ConvSpec | None
@@ -129,7 +129,7 @@ class Network(nn.Module):
         return tuple(spec._replace(strides=1, kernel_size=min(3, spec.kernel_size)) for spec in self.stem)
 
     @property
-    def planned_stages(self) -> tuple[tuple[NamedTuple, ...], ...]:
+    def planned_stages(self) -> tuple[tuple[Any, ...], ...]:
         """The stages, with the strides and dilations of `small_input` and `output_stride`."""
         return tuple(tuple(stage) for stage in self._plan())
 
@@ -143,7 +143,7 @@ class Network(nn.Module):
         pool = 2 if self.stem_pool and not self.small_input else 1
         return pool * math.prod(spec.strides for spec in self.planned_stem)
 
-    def _plan(self) -> Iterator[list[NamedTuple]]:
+    def _plan(self) -> Iterator[list[Any]]:
         stride, dilation = self._stem_stride, 1
         to_skip = 1 if self.small_input and not self.stem_pool else 0  # with a pool, the stem has two reductions
         for stage in self.stages:

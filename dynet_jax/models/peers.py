@@ -35,5 +35,5 @@ def with_coefficients(kind: str, dynamic: Dynamic) -> Dynamic:
     """
     kinds = {"dynet": dynamic, "condconv": cond_conv(dynamic.group_size), "dy_cnn": dy_cnn(dynamic.group_size)}
     if kind not in kinds:
-        raise UserError(f"unknown coefficients {kind!r}; {suggest(str(kind), kinds)}")
+        raise UserError(f"unknown coefficients {kind!r}; {suggest(kind, kinds)}")
     return kinds[kind]

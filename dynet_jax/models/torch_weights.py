@@ -65,8 +65,15 @@ def create_from_torch(name: str, state: Mapping[str, Any] | str | Path, **argume
     """
     if isinstance(state, str | Path):
         state = read_state_dict(Path(state))
-    model = create_model(name, **torch_arguments(name, state, **arguments))
+    model = _classifier(name, torch_arguments(name, state, **arguments))
     return model, load_torch_weights(model, state)
+
+
+def _classifier(name: str, arguments: Mapping[str, Any]) -> Network:
+    model = create_model(name, **arguments)
+    if not isinstance(model, Network):
+        raise UserError(f"there are no weights of torchvision or timm for {name}; import those of a classifier")
+    return model
 
 
 def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,23 +113,20 @@ def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTen
         raise UserError("PyTorch's weights are of static networks; this one is dynamic")
     size = max(32, model.stride)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    leaves: Any = flax.traverse_util.flatten_dict(shapes)
     names = layer_names(model, scheme)
-    return {
-        path: _tensor(names["/".join(path[1:-1])], path[-1], leaf.shape)
-        for path, leaf in flax.traverse_util.flatten_dict(shapes).items()
-    }
+    return {path: _tensor(names["/".join(path[1:-1])], path[-1], leaf.shape) for path, leaf in leaves.items()}
 
 
 def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
     """Whose names a state dict has. Raises UserError if it lacks most of the names of every scheme."""
-    wanted, reason = {}, None
+    wanted: dict[str, set[str]] = {}
     for scheme in SCHEMES:
         try:
             wanted[scheme] = {tensor.name for tensor in torch_tensors(model, scheme).values()}
-        except UserError as error:
-            reason = error
-    if not wanted:
-        raise reason
+        except UserError:
+            if scheme == SCHEMES[-1] and not wanted:
+                raise
     state = _weights(state)
     best = max(wanted, key=lambda scheme: len(wanted[scheme] & state.keys()))
     found = wanted[best] & state.keys()
@@ -145,7 +149,7 @@ def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[st
     Raises UserError if the weights are of another kind of network.
     """
     arguments = {**model_info(name).torch_arguments, **arguments}
-    model = create_model(name, **arguments)
+    model = _classifier(name, arguments)
     scheme = find_scheme(model, state)
     classifier = _weights(state).get(layer_names(model, scheme)["classifier"] + ".weight")
     decided = {"padding": "TORCH", "bn_epsilon": 1e-5 if scheme == "timm" else model.bn_epsilon}

@@ -11,12 +11,12 @@ _other: contextvars.ContextVar[tuple[str, str] | None] = contextvars.ContextVar(
 
 def target_backend() -> str:
     """'cpu', 'gpu' or 'tpu': the machine's own, except inside `tracing_for`."""
-    return _other.get()[0] if _other.get() else jax.default_backend()
+    return other[0] if (other := _other.get()) else jax.default_backend()
 
 
 def target_device_kind() -> str:
     """Its name, like 'TPU v5 lite'; '' inside a `tracing_for` that names none."""
-    return _other.get()[1] if _other.get() else jax.devices()[0].device_kind
+    return other[1] if (other := _other.get()) else jax.devices()[0].device_kind
 
 
 @contextlib.contextmanager

@@ -6,13 +6,16 @@ below (`docs/performance.md` has the table). The same matrix products, `vmap`-ed
 how a convolution with one kernel per image is computed.
 """
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jaxtyping import Shaped
 
 from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.maps import FeatureMap, Map
@@ -27,15 +30,15 @@ CACHE_BYTES = 2**20
 
 
 def conv(
-    x: Map,
-    kernel: jax.Array,
+    x: Shaped[Map, "batch *spatial c_in"],
+    kernel: Shaped[Array, "*kernel_size c_in_of_group c_out"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
     precision=None,
-) -> Map:
+) -> Shaped[Map, "batch *output_spatial c_out"]:
     """A plain convolution: one kernel, shared by all examples.
 
     Args:
@@ -59,7 +62,8 @@ def conv(
     if isinstance(x, FeatureMap):
         options = dict(strides=strides, padding=padding, kernel_dilation=kernel_dilation)
         return x.conv(kernel, options | dict(feature_group_count=feature_group_count, precision=precision))
-    x, window = pad_explicitly(x, make_window(x.shape, kernel.shape[:-2], strides, padding, kernel_dilation))
+    window = make_window(x.shape, kernel.shape[:-2], strides, padding, kernel_dilation)
+    x, window = pad_explicitly(jnp.asarray(x), window)
     positions = window.positions(x.shape[1:-1])
     few = positions is not None and positions <= FEW_POSITIONS
     # Only here does the backend matter: on a CPU, XLA's grouped convolution and its gradient are the slow ones.
@@ -83,15 +87,15 @@ def conv(
 
 
 def conv_per_example(
-    x: jax.Array,
-    kernels: jax.Array,
+    x: Shaped[Array, "batch *spatial c_in"],
+    kernels: Shaped[Array, "batch *kernel_size c_in_of_group c_out"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
     precision=None,
-) -> jax.Array:
+) -> Shaped[Array, "batch *output_spatial c_out"]:
     """A convolution in which every example has a kernel of its own.
 
     It is the `vmap` over examples of matrix products, not of `lax.conv_general_dilated`: batching that primitive over
@@ -117,7 +121,7 @@ def conv_per_example(
     return _over_examples(_matrix_form(window, feature_group_count, precision), x, kernels, window, shared=False)
 
 
-def check_channels(x: jax.Array, kernel_shape: Sequence[int], feature_group_count: int) -> None:
+def check_channels(x: Map, kernel_shape: Sequence[int], feature_group_count: int) -> None:
     """Raises ValueError unless a kernel of this shape, [*kernel_size, C_in / groups, C_out], fits x."""
     if x.ndim != len(kernel_shape):
         raise ValueError(
@@ -175,7 +179,7 @@ def _patch_bytes(x, window):
     return max(1, views * x.shape[-1] * x.dtype.itemsize)
 
 
-def _taps(x: jax.Array, window: Window) -> list[jax.Array]:
+def _taps(x: Array, window: Window) -> list[Array]:
     """What each position of the kernel sees: prod(kernel_size) views of x, [*output_spatial, channels] each."""
     output_shape = window.output_shape(x.shape[:-1])
     x = lax.pad(x, jnp.zeros((), x.dtype), [(*pad, 0) for pad in window.padding] + [(0, 0, 0)])
@@ -219,7 +223,8 @@ def _depthwise(x, kernel, window):
     if multiplier > 1:
         x = jnp.repeat(x, multiplier, axis=-1)
     weights = kernel.reshape(-1, kernel.shape[-1]).astype(accumulator_dtype(x))
-    return sum(tap * weight for tap, weight in zip(_taps(x, window), weights)).astype(x.dtype)
+    products = (tap * weight for tap, weight in zip(_taps(x, window), weights))
+    return functools.reduce(operator.add, products).astype(x.dtype)
 
 
 def accumulator_dtype(x):

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import jax
+from jax import Array
+from jaxtyping import Shaped
 
 from dynet_jax.ops.conv import check_channels
 from dynet_jax.ops.fusion import check_coefficients
@@ -17,9 +18,9 @@ FUSIONS = ("auto", "kernel", "feature")
 
 
 def dynamic_conv(
-    x: Map,
-    kernels: jax.Array,
-    coefficients: jax.Array,
+    x: Shaped[Map, "batch *spatial c_in"],
+    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
+    coefficients: Shaped[Array, "batch group_size #c_out"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",
@@ -27,7 +28,7 @@ def dynamic_conv(
     feature_group_count: int = 1,
     fusion: Fusion = "auto",
     precision=None,
-) -> Map:
+) -> Shaped[Map, "batch *output_spatial c_out"]:
     r"""Convolve every example with its own kernel, fused from the bank (Eq. 1 = Eq. 2).
 
     $O_t = \tilde w_t * x = \sum_i \eta_t^i (w_t^i * x)$: the left form fuses kernels, the right one feature maps. They

@@ -8,12 +8,19 @@ functions are differentiable any number of times, forwards and backwards.
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Shaped
 
 from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.conv import accumulator_dtype
 
 
-def fuse_kernels(kernels: jax.Array, coefficients: jax.Array, *, precision=None) -> jax.Array:
+def fuse_kernels(
+    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
+    coefficients: Shaped[Array, "batch group_size #c_out"],
+    *,
+    precision=None,
+) -> Shaped[Array, "batch *kernel_size c_in_of_group c_out"]:
     r"""Eq. 1: the dynamic kernel of every example, $\tilde w_t = \sum_{i=1}^{g_t} \eta_t^i w_t^i$.
 
     Args:
@@ -35,8 +42,12 @@ def fuse_kernels(kernels: jax.Array, coefficients: jax.Array, *, precision=None)
     return weighted_kernels(kernels, coefficients, precision).astype(kernels.dtype)
 
 
-def weighted_kernels(kernels: jax.Array, coefficients: jax.Array, precision=None) -> jax.Array:
-    """[g, ..., C_out] and [batch, g, C_out or 1] -> [batch, ..., C_out], summed in float32 or more.
+def weighted_kernels(
+    kernels: Shaped[Array, "group_size *kernel c_out"],
+    coefficients: Shaped[Array, "batch group_size #c_out"],
+    precision=None,
+) -> Shaped[Array, "batch *kernel c_out"]:
+    """Returns the sums of `fuse_kernels`, in float32 or more.
 
     >>> import jax.numpy as jnp
     >>> weighted_kernels(jnp.ones((6, 3, 3, 8, 16)), jnp.full((2, 6, 16), 0.5)).shape
@@ -57,10 +68,12 @@ def weighted_kernels(kernels: jax.Array, coefficients: jax.Array, precision=None
     return _bilinear(multiply_add, equation, precision)(kernels, coefficients)
 
 
-def weighted_features(features: jax.Array, coefficients: jax.Array, precision=None) -> jax.Array:
-    """[batch, *spatial, groups, g, C_out / groups] and [batch, groups, g, C_out / groups] -> [batch, *spatial, C_out].
-
-    Either of the last one's groups and channels may be 1, for all.
+def weighted_features(
+    features: Shaped[Array, "batch *spatial groups group_size c_out_of_group"],
+    coefficients: Shaped[Array, " batch #groups group_size #c_out_of_group"],
+    precision=None,
+) -> Shaped[Array, "batch *spatial {features.shape[-3]*features.shape[-1]}"]:
+    """Returns the sum of the maps that the g_t kernels gave, by group of channels, in float32 or more.
 
     >>> import jax.numpy as jnp
     >>> weighted_features(jnp.ones((2, 7, 7, 1, 6, 16)), jnp.full((2, 1, 6, 16), 0.5))[0, 0, 0, 0].item()

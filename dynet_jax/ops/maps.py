@@ -11,7 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, Float32, Shaped
 
 from dynet_jax.ops.whole import whole
 
@@ -27,56 +29,65 @@ class FeatureMap(abc.ABC):
     one class of them. JAX's own functions take `to_array` of it.
     """
 
-    shape: tuple[int, ...]
-    ndim: int
-    dtype: Any
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    @abc.abstractmethod
+    def ndim(self) -> int: ...
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> Any: ...
 
     @classmethod
     @abc.abstractmethod
-    def wrap(cls, x: jax.Array) -> "FeatureMap":
+    def wrap(cls, x: Array) -> "FeatureMap":
         """Returns the map of an array."""
 
     @abc.abstractmethod
-    def to_array(self) -> jax.Array:
-        """Returns [batch, *spatial, channels]."""
+    def to_array(self) -> Shaped[Array, "batch *spatial channels"]:
+        """Returns the map in the form that JAX's functions take."""
 
     @abc.abstractmethod
     def astype(self, dtype) -> "FeatureMap":
         """Returns the map with values of another type."""
 
     @abc.abstractmethod
-    def conv(self, kernel: jax.Array, options: dict[str, Any]) -> "FeatureMap":
+    def conv(self, kernel: Array, options: dict[str, Any]) -> "FeatureMap":
         """Returns `dynet_jax.ops.conv(self, kernel, **options)`."""
 
     @abc.abstractmethod
-    def dynamic_conv(
-        self, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict[str, Any]
-    ) -> "FeatureMap":
+    def dynamic_conv(self, kernels: Array, coefficients: Array, fusion: str, options: dict[str, Any]) -> "FeatureMap":
         """Returns `dynet_jax.ops.dynamic_conv(self, kernels, coefficients, fusion=fusion, **options)`."""
 
     @abc.abstractmethod
-    def moments(self, groups: int) -> tuple[jax.Array, jax.Array]:
+    def moments(self, groups: int) -> tuple[Float32[Array, "groups channels"], Float32[Array, "groups channels"]]:
         """See `moments`."""
 
     @abc.abstractmethod
-    def normalize(self, multiplier: jax.Array, offset: jax.Array, dtype) -> "FeatureMap":
-        """Returns self * multiplier + offset, both [batch, channels] in float32."""
+    def normalize(
+        self, multiplier: Float32[Array, "batch channels"], offset: Float32[Array, "batch channels"], dtype
+    ) -> "FeatureMap":
+        """Returns self * multiplier + offset."""
 
     @abc.abstractmethod
     def activate(self, activation: str) -> "FeatureMap":
         """Returns one of `ACTIVATIONS` of the map."""
 
     @abc.abstractmethod
-    def spatial_mean(self) -> jax.Array:
-        """Returns the mean over all positions, [batch, channels]."""
+    def spatial_mean(self) -> Shaped[Array, "batch channels"]:
+        """Returns the mean over all positions."""
 
 
-Map = jax.Array | FeatureMap
+Operand = Array | np.ndarray  # what JAX's functions take
+Map = Operand | FeatureMap
 
 
-def to_array(x: Map) -> jax.Array:
-    """Returns [batch, *spatial, channels]; an array is one already."""
-    return x.to_array() if isinstance(x, FeatureMap) else x
+def to_array(x: Shaped[Map, "*shape"]) -> Shaped[Array, "*shape"]:
+    """Returns the map as an array; an array is one already."""
+    return x.to_array() if isinstance(x, FeatureMap) else jnp.asarray(x)
 
 
 def on_arrays(function: Callable) -> Callable:
@@ -90,14 +101,15 @@ def on_arrays(function: Callable) -> Callable:
     @functools.wraps(function)
     def call(*operands, **options):
         kinds = [type(operand) for operand in operands if isinstance(operand, FeatureMap)]
-        result = function(*(to_array(operand) for operand in operands), **options)
+        arrays = (to_array(operand) if isinstance(operand, Map) else operand for operand in operands)
+        result = function(*arrays, **options)
         return jax.tree.map(kinds[0].wrap, result) if kinds else result
 
     return call
 
 
 @whole
-def activate(x: Map, activation: str | None) -> Map:
+def activate(x: Shaped[Map, "*shape"], activation: str | None) -> Shaped[Map, "*shape"]:
     """Returns one of `ACTIVATIONS` of a map; the map itself for None."""
     if activation is None:
         return x
@@ -105,50 +117,60 @@ def activate(x: Map, activation: str | None) -> Map:
 
 
 @on_arrays
-def add(x: Map, y: Map | jax.Array) -> Map:
+def add(x: Shaped[Array, "*shape"], y: Shaped[Array, "*#shape"]) -> Shaped[Array, "*shape"]:
     """Returns the sum of two maps, or of a map and what can be broadcast to it."""
     return x + y
 
 
 @on_arrays
-def scale(x: Map, factor: jax.Array) -> Map:
+def scale(x: Shaped[Array, "*shape"], factor: Shaped[Array, "*#shape"]) -> Shaped[Array, "*shape"]:
     """Returns x * factor, which can be broadcast to it."""
     return x * factor
 
 
 @on_arrays
-def concatenate(*operands: Map) -> Map:
+def concatenate(*operands: Shaped[Array, "*positions _"]) -> Shaped[Array, "*positions channels"]:
     """Returns the channels of all maps side by side."""
     return jnp.concatenate(operands, axis=-1)
 
 
 @on_arrays
-def split(x: Map, features: int) -> tuple[Map, Map]:
+def split(
+    x: Shaped[Array, "*positions channels"], features: int
+) -> tuple[Shaped[Array, "*positions {features}"], Shaped[Array, "*positions channels-{features}"]]:
     """Returns the first `features` channels, and the others."""
     return x[..., :features], x[..., features:]
 
 
-def moments(x: Map, groups: int) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and mean of squares over each of `groups` parts of the batch, [groups, channels] in float32."""
+def moments(
+    x: Shaped[Map, "batch *spatial channels"], groups: int
+) -> tuple[Float32[Array, "{groups} channels"], Float32[Array, "{groups} channels"]]:
+    """Returns mean and mean of squares over each of `groups` parts of the batch."""
     if isinstance(x, FeatureMap):
         return x.moments(groups)
-    values = x.reshape(groups, -1, *x.shape[1:]).astype(jnp.float32)
+    values = jnp.asarray(x).reshape(groups, -1, *x.shape[1:]).astype(jnp.float32)
     axes = tuple(range(1, values.ndim - 1))
     return values.mean(axes), jnp.square(values).mean(axes)
 
 
 def normalize(
-    x: Map, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype=None
-) -> Map:
+    x: Shaped[Map, "batch *spatial channels"],
+    mean: Float[Operand, "*groups channels"],
+    var: Float[Operand, "*groups channels"],
+    scale: Float[Operand, " channels"],
+    bias: Float[Operand, " channels"],
+    epsilon: float,
+    dtype=None,
+) -> Shaped[Map, "batch *spatial channels"]:
     """Returns (x - mean) / sqrt(var + epsilon) * scale + bias, computed in float32, in `dtype` or x's own.
 
-    mean, var: [groups, channels] for equal parts of the batch, or [channels] for all of it; scale, bias: [channels].
+    Means and variances are those of equal parts of the batch, or have no axis of groups and are those of all of it.
     """
     multiplier = scale.astype(jnp.float32) * lax.rsqrt(var + epsilon)
     dtype = dtype or x.dtype
     if isinstance(x, FeatureMap):
-        per_image = (_repeated(values, x.shape[0]) for values in (multiplier, bias - mean * multiplier))
-        return x.normalize(*per_image, dtype)
+        offset = _repeated(bias - mean * multiplier, x.shape[0])
+        return x.normalize(_repeated(multiplier, x.shape[0]), offset, dtype)
     grouped, per_group = x, ()
     if mean.ndim == 2:
         grouped = x.reshape(mean.shape[0], -1, *x.shape[1:])
@@ -158,13 +180,13 @@ def normalize(
     return y.astype(dtype).reshape(x.shape)
 
 
-def _repeated(values: jax.Array, batch: int) -> jax.Array:
+def _repeated(values: Operand, batch: int) -> Array:
     """[groups, channels] or [channels] -> [batch, channels]"""
     values = values.reshape(-1, values.shape[-1])
     return jnp.repeat(values, batch // values.shape[0], axis=0)
 
 
-def promote(dtype, *operands: Map | None) -> list[Map | None]:
+def promote(dtype, *operands: Map | None) -> list[Any]:
     """Returns the operands in one type, None as it is: `dtype`, or for None the one that JAX promotes them to.
 
     >>> [x.dtype.name for x in promote(None, jnp.ones(2, jnp.int32), jnp.ones(2, jnp.bfloat16))]

@@ -9,7 +9,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from dynet_jax.ops.backend import target_backend, tracing_for
 from dynet_jax.ops.conv import conv
-from dynet_jax.ops.maps import Map
+from dynet_jax.ops.maps import Map, to_array
 
 OUTLINE = "outline"
 _numbers = itertools.count()
@@ -37,4 +37,4 @@ def feature_map(x: Map) -> Map:
 
 def dynamic_conv(x: jax.Array, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict) -> jax.Array:
     """A convolution of the same shape."""
-    return conv(x, kernels[0].astype(x.dtype), **options)
+    return to_array(conv(x, kernels[0].astype(x.dtype), **options))

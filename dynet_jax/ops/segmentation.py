@@ -5,20 +5,23 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Float, Float32, Int32, Integer, Shaped
 
-Size = Sequence[int] | jax.Array
+from dynet_jax.ops.maps import Operand
+
+Size = Sequence[int] | Integer[Operand, "2"]
 
 
-def resize_maps(maps: jax.Array, size: Size, canvas: Sequence[int] | None = None) -> jax.Array:
+def resize_maps(
+    maps: Shaped[Operand, "batch height width channels"], size: Size, canvas: Sequence[int] | None = None
+) -> Float32[Array, "batch rows columns channels"]:
     """Bilinear, with pixels' centres as PyTorch's `align_corners=False` has them; an image may also shrink.
 
     Args:
-      maps: [batch, height, width, channels].
       size: (height, width) of the result; they may be traced, if there is a canvas.
-      canvas: (height, width) of the array that holds it, whose rows and columns behind `size` mean nothing.
-    Returns:
-      [batch, *canvas, channels], float32.
+      canvas: (height, width) of the result's array if they are, whose rows and columns behind `size` mean nothing.
 
     >>> resize_maps(jnp.asarray([0.0, 1.0]).reshape(1, 1, 2, 1), (1, 4)).ravel().tolist()
     [0.0, 0.25, 0.75, 1.0]
@@ -31,23 +34,27 @@ def resize_maps(maps: jax.Array, size: Size, canvas: Sequence[int] | None = None
     return jnp.einsum("ih,bhjc->bijc", rows, maps, precision="highest")
 
 
-def _weights(inputs: int, outputs: int, size: int | jax.Array) -> jax.Array:
-    """[outputs, inputs]: what each of the first `size` results takes of each input."""
+def _weights(inputs: int, outputs: int, size: ArrayLike) -> Float32[Array, "{outputs} {inputs}"]:
+    """Returns what each of the first `size` results takes of each input."""
     places = (jnp.arange(outputs) + 0.5) * (inputs / jnp.asarray(size, jnp.float32)) - 0.5
     places = jnp.clip(places, 0, inputs - 1)
     return jnp.maximum(0.0, 1 - jnp.abs(places[:, None] - jnp.arange(inputs)))
 
 
-def pixel_cross_entropy(logits: jax.Array, labels: jax.Array, ignored: int) -> jax.Array:
-    """[..., classes], [...] -> [...]; 0 where the label is `ignored`."""
+def pixel_cross_entropy(
+    logits: Float[Operand, "*pixels classes"], labels: Integer[Operand, "*pixels"], ignored: int
+) -> Float[Array, "*pixels"]:
+    """Returns the cross entropy of every pixel, 0 where the label is `ignored`."""
     counts = labels != ignored
     target = jax.nn.one_hot(jnp.where(counts, labels, 0), logits.shape[-1])
     losses = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * target, axis=-1)
     return jnp.where(counts, losses, 0.0)
 
 
-def confusion_matrix(predictions: jax.Array, labels: jax.Array, classes: int, ignored: int) -> jax.Array:
-    """How many pixels of each class (row) were taken for each class (column): [classes, classes] int32.
+def confusion_matrix(
+    predictions: Integer[Operand, "*pixels"], labels: Integer[Operand, "*pixels"], classes: int, ignored: int
+) -> Int32[Array, "{classes} {classes}"]:
+    """Returns how many pixels of each class (row) were taken for each class (column).
 
     Exact for up to 2^24 pixels of a pair.
     """
@@ -57,8 +64,8 @@ def confusion_matrix(predictions: jax.Array, labels: jax.Array, classes: int, ig
     return jnp.round(counts).astype(jnp.int32)
 
 
-def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
-    """[classes, classes] -> [classes]: NaN for a class that neither labels nor predictions have."""
+def intersection_over_union(confusion: Shaped[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
+    """Returns that of each class: NaN for a class that neither labels nor predictions have."""
     both, either = np.diagonal(confusion), confusion.sum(axis=0) + confusion.sum(axis=1)
     return np.where(either > 0, both / np.maximum(1, either - both), np.nan)
 
@@ -86,9 +93,12 @@ def window_strides(window: Sequence[int]) -> list[int]:
 
 
 def sliding_windows(
-    apply: Callable[[jax.Array], jax.Array], images: jax.Array, window: Sequence[int], stride: Sequence[int]
-) -> jax.Array:
-    """Logits of whole images as the mean over the windows that hold a pixel: [batch, height, width, classes].
+    apply: Callable[[Array], Array],
+    images: Shaped[Operand, "batch height width channels"],
+    window: Sequence[int],
+    stride: Sequence[int],
+) -> Float[Array, "batch height width classes"]:
+    """Returns logits of whole images as the mean over the windows that hold a pixel.
 
     apply: images [batch, *window, 3] -> logits of any resolution, which are enlarged to the window.
     A window that is larger than the image is cut to it.

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jaxtyping import Shaped
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 _PADDING_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}  # of `jax.numpy.pad`
@@ -80,7 +80,9 @@ def make_window(
     return Window(kernel_size, strides, dilation, pads, _PADDING_MODES.get(padding, "constant"))
 
 
-def pad_explicitly(x: jax.Array, window: Window) -> tuple[jax.Array, Window]:
+def pad_explicitly(
+    x: Shaped[Array, "batch *spatial channels"], window: Window
+) -> tuple[Shaped[Array, "batch *padded channels"], Window]:
     """Returns x padded by what XLA's convolutions do not take, and the window that is left for them.
 
     They pad with zeros, by numbers that are known: 'CIRCULAR' and 'REFLECT' pad with other positions of x, and SAME of

@@ -5,10 +5,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Shaped
 
 from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.conv import conv, conv_per_example
 from dynet_jax.ops.fusion import fuse_kernels, weighted_features
+from dynet_jax.ops.maps import to_array
 from dynet_jax.ops.window import make_window
 
 
@@ -17,14 +20,18 @@ def serves() -> bool:
     return True
 
 
-def feature_map(x: jax.Array) -> jax.Array:
+def feature_map(x: Array) -> Array:
     """Returns the array: XLA merges normalisation and activation with what is around them by itself."""
     return x
 
 
 def dynamic_conv(
-    x: jax.Array, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict[str, Any]
-) -> jax.Array:
+    x: Shaped[Array, "batch *spatial c_in"],
+    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
+    coefficients: Shaped[Array, "batch group_size #c_out"],
+    fusion: str,
+    options: dict[str, Any],
+) -> Shaped[Array, "batch *output_spatial c_out"]:
     """Returns `dynet_jax.ops.dynamic_conv` of checked operands, by the form that `fusion` names or `choose_fusion`."""
     if fusion == "auto":
         fusion = choose_fusion(
@@ -41,7 +48,7 @@ def dynamic_conv(
             dynamic_kernels = fuse_kernels(kernels, coefficients, precision=options["precision"]).astype(x.dtype)
         with jax.named_scope("convolution"):
             if x.shape[0] == 1:  # one image has one kernel, and a plain convolution is the best way to use it
-                return conv(x, dynamic_kernels[0], **options)
+                return to_array(conv(x, dynamic_kernels[0], **options))
             return conv_per_example(x, dynamic_kernels, **options)
 
 
@@ -99,7 +106,7 @@ def _fuse_features(x, kernels, coefficients, options):
         # A group of channels gives those of its group by every kernel, so they lie together.
         bank = kernels.reshape(group_size, *kernel_size, c_in, groups, c_out // groups)
         bank = jnp.moveaxis(bank, 0, -2).reshape(*kernel_size, c_in, group_size * c_out)
-        features = conv(x, bank.astype(x.dtype), **options)
+        features = to_array(conv(x, bank.astype(x.dtype), **options))
         features = features.reshape(*features.shape[:-1], groups, group_size, c_out // groups)
     with jax.named_scope("fusion"):
         shared = coefficients.shape[-1] == 1

@@ -12,7 +12,7 @@ import numpy as np
 from dynet_jax.data import load_source
 from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.preprocessing import Preprocessing
-from dynet_jax.data.record import Source
+from dynet_jax.data.record import Arrays, Source
 from dynet_jax.errors import UserError
 from dynet_jax.tasks.losses import count_correct, cross_entropy
 from dynet_jax.tasks.sums import means
@@ -46,7 +46,7 @@ class Classification:
         data = self.config.data
         return Preprocessing(data.image_size, data.resize_to, tuple(data.mean), tuple(data.std))
 
-    def blank(self, *, training: bool) -> dict[str, np.ndarray]:
+    def blank(self, *, training: bool) -> Arrays:
         size = self.config.data.image_size
         return {"image": np.zeros((size, size, 3), np.uint8), "label": np.int32(0)}
 

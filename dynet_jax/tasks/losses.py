@@ -3,10 +3,16 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
+from jaxtyping import Float, Float32, Integer
+
+from dynet_jax.ops.maps import Operand
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Cross entropy of each example against the smoothed label: [batch, classes], [batch] -> [batch], float32.
+def cross_entropy(
+    logits: Float[Operand, "batch classes"], labels: Integer[Operand, " batch"], label_smoothing: float = 0.0
+) -> Float32[Array, " batch"]:
+    """Returns the cross entropy of each example against the smoothed label.
 
     With smoothing e the target is 1 - e + e / classes for the label and e / classes elsewhere (Szegedy et al., 2016).
     """
@@ -14,8 +20,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
-def count_correct(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """Whether the label is the best, and among the best five: two [batch] arrays of 0 and 1, 'top1' and 'top5'.
+def count_correct(
+    logits: Float[Operand, "batch classes"], labels: Integer[Operand, " batch"]
+) -> dict[str, Float32[Array, " batch"]]:
+    """Returns whether the label is the best, 'top1', and among the best five, 'top5', as 0 and 1.
 
     Ties go to the lower class, as argmax has it, and NaN logits never count as correct.
     """

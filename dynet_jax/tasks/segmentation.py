@@ -14,7 +14,7 @@ from dynet_jax.data import load_source
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.loading import read_record
 from dynet_jax.data.preprocessing import ResizedPreprocessing
-from dynet_jax.data.record import IGNORED, Source
+from dynet_jax.data.record import IGNORED, Arrays, Source
 from dynet_jax.data.segmentation_augment import make_test_transform, make_training_transform
 from dynet_jax.errors import UserError
 from dynet_jax.ops.segmentation import (
@@ -68,11 +68,11 @@ class Segmentation:
         window = tuple(data.crop_size) if self.config.inference == "slide" else None
         return ResizedPreprocessing(tuple(data.eval_size), tuple(data.mean), tuple(data.std), window)
 
-    def blank(self, *, training: bool) -> dict[str, np.ndarray]:
+    def blank(self, *, training: bool) -> Arrays:
         data = self.config.data
         image, label = (data.crop_size, data.crop_size) if training else (data.eval_size, data.label_size)
-        arrays = {"image": np.zeros((*image, 3), np.uint8), "label": np.full(tuple(label), IGNORED, np.uint8)}
-        return arrays if training else arrays | {"size": np.asarray(label, np.int32)}
+        arrays: Arrays = {"image": np.zeros((*image, 3), np.uint8), "label": np.full(tuple(label), IGNORED, np.uint8)}
+        return arrays if training else {**arrays, "size": np.asarray(label, np.int32)}
 
     def losses(self, outputs, labels: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The mean over all pixels of the crop, of which the ignored ones give 0, as mmsegmentation has it."""

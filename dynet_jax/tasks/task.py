@@ -9,12 +9,11 @@ import ml_collections
 import numpy as np
 
 from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
-from dynet_jax.data.record import Record, Source
+from dynet_jax.data.record import Arrays, Record, Source
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.tasks.classification import Classification
 from dynet_jax.tasks.segmentation import Segmentation
 
-Arrays = dict[str, np.ndarray]
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
 
@@ -29,11 +28,20 @@ class Task(Protocol):
       init_size: side of the square images that parameters are initialised with.
     """
 
-    score: str
-    train_score: str
-    score_title: str
-    loss_title: str
-    init_size: int
+    @property
+    def score(self) -> str: ...
+
+    @property
+    def train_score(self) -> str: ...
+
+    @property
+    def score_title(self) -> str: ...
+
+    @property
+    def loss_title(self) -> str: ...
+
+    @property
+    def init_size(self) -> int: ...
 
     def open_source(self, split: str) -> Source:
         """The records of 'train', 'test' or 'held_out'. Raises UserError if they are not on this machine."""
@@ -57,7 +65,7 @@ class Task(Protocol):
     def metrics(self, sums: list[Sums]) -> dict:
         """The test metrics, `score` and 'loss' among them, of all batches' sums. Not all have to be numbers."""
 
-    def illustrator(self, model: nn.Module, source: Source, *, mean, std) -> Callable[[dict], Arrays]:
+    def illustrator(self, model: nn.Module, source: Source, *, mean, std) -> Callable[[dict], dict[str, np.ndarray]]:
         """variables -> pictures of a few test images, for TensorBoard, by their names: [height, width, 3] uint8."""
 
     def progress(self, means: dict[str, float]) -> str:

@@ -52,7 +52,7 @@ def _key_of(kernel: TracedKernel) -> str:
         [f"{_HLO_NAMES.get(str(a.dtype), a.dtype)}[{','.join(map(str, a.shape))}]" for a in arrays]
         for arrays in (kernel.arrays, kernel.outputs)
     )
-    return _key(kernel.name, *shapes)
+    return _key(str(kernel.name), *shapes)
 
 
 def kernel_cycles(hlo: str, kernels: Iterable[TracedKernel], slice: Slice) -> int | None:
@@ -113,10 +113,10 @@ def _cycles_of_files(question: dict) -> list[int]:
     sharding = jax.sharding.SingleDeviceSharding(slice_devices(slice)[0])
     cycles = []
     for path in sorted(folder.glob("*.exported"), key=lambda path: int(path.stem)):
-        kernel = export.deserialize(path.read_bytes())
+        kernel = export.deserialize(bytearray(path.read_bytes()))
         arrays = [jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=sharding) for aval in kernel.in_avals]
         compiled = jax.jit(kernel.call).lower(*arrays).compile()
-        [name] = re.findall(r"%(\S+) = [^\n]*custom_call_target=\"tpu_custom_call\"", compiled.as_text())
+        [name] = re.findall(r"%(\S+) = [^\n]*custom_call_target=\"tpu_custom_call\"", compiled.as_text() or "")
         dumped = folder.glob(f"*-{name}-*-final_bundles.txt")
         newest = max(path for path in dumped if "schedule-analysis" not in path.name)  # names begin with the time
         cycles.append(count_cycles(newest.read_text()))

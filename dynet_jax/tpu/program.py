@@ -92,7 +92,7 @@ def find_collectives(hlo: str, devices: int) -> tuple[Collective, ...]:
 
 
 def _bytes(kind: str, shape: str) -> int:
-    bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
+    bits = 8 if kind == "pred" else int(re.findall(r"\d+", kind)[0])
     return math.prod(int(size) for size in shape.split(",") if size) * bits // 8
 
 

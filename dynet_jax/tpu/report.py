@@ -20,8 +20,8 @@ def report(names: Sequence[str], results: Sequence[Steps], slice: Slice) -> str:
         values = [column[label] for column in columns]
         ratio = []
         if len(values) == 2:
-            numbers = all(isinstance(value, float) and value > 0 for value in values)
-            ratio = [f"{values[0] / values[1]:.2f}" if numbers else ""]
+            first, second = (value if isinstance(value, float) else 0.0 for value in values)
+            ratio = [f"{first / second:.2f}" if min(first, second) > 0 else ""]
         rows.append((label, *map(_text, values), *ratio))
     table = Table(header, rows).markdown()
     unknown = any(times.kernels is None for times in _estimates(results, slice))

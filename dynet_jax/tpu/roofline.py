@@ -27,18 +27,19 @@ class Estimate(NamedTuple):
         """What would have to be faster first."""
         names = {"compute": self.compute, "memory": self.memory, "exchange": self.exchange}
         names["schedule"] = self.schedule or 0.0
-        return max(names, key=names.get)
+        return max(names, key=names.__getitem__)
 
 
 def estimate(program: CompiledProgram, slice: Slice) -> Estimate:
     """The roofline of a program compiled for the slice."""
     chip, clock = slice.chip, slice.chip.clock
-    known = clock and program.kernel_cycles is not None
-    rounds = program.rounds
+    rounds, schedule = program.rounds, None
+    if clock and program.cycles and program.kernel_cycles is not None:
+        schedule = rounds * (program.cycles + program.kernel_cycles) / clock
     return Estimate(
         compute=rounds * program.flops / chip.flops,
         memory=rounds * program.bytes / chip.hbm_bandwidth,
-        schedule=rounds * (program.cycles + program.kernel_cycles) / clock if known and program.cycles else None,
+        schedule=schedule,
         kernels=_kernels(program, clock),
         exchange=sum(_exchange(collective, slice) for collective in program.collectives),
     )

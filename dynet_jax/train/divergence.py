@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,8 @@ SHOWN_EXAMPLES = 8
 
 def first_bad_step(window: list[dict], last_step: int) -> tuple[int, str] | None:
     """The first step whose sums are not finite, and in what; `window` holds those of the steps up to `last_step`."""
-    for step, sums in enumerate(jax.device_get(window), start=last_step - len(window) + 1):
+    values = jax.device_get(window)
+    for step, sums in enumerate(values, start=last_step - len(window) + 1):
         for key, name in WATCHED.items():
             if not math.isfinite(sums[key]):
                 return step, f"{name} is {float(sums[key])}"
@@ -32,8 +34,9 @@ def first_bad_step(window: list[dict], last_step: int) -> tuple[int, str] | None
 def diverged(run: Run, source: Source, step: int, what: str, workdir: Path, saved: int | None) -> UserError:
     """The error for a step that went wrong, after its batch has been written to WORKDIR."""
     kept = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"
+    rate: Any = run.schedule(step - 1)
     return UserError(
-        f"{what} at step {step}, at a learning rate of {float(run.schedule(step - 1)):.4g}, "
+        f"{what} at step {step}, at a learning rate of {float(rate):.4g}, "
         f"{_dump(run, source, step, workdir)}; {kept}. Use a smaller --config.learning_rate than "
         f"{run.config.learning_rate}, or --config.clip_norm=1"
     )
@@ -52,7 +55,8 @@ def _dump(run: Run, source: Source, step: int, workdir: Path) -> str:
     try:
         arrays, examples = training_batch(source, run.task.training_transform(), **drawn, threads=config.data.threads)
         names = np.asarray([example.name for example in examples])
-        np.savez_compressed(path, **arrays, index=[example.index for example in examples], name=names)
+        named: Any = {**arrays, "index": [example.index for example in examples], "name": names}
+        np.savez_compressed(path, **named)
     except (OSError, UserError) as error:  # a full disk, say: it must not hide what went wrong
         return f"{text} (which could not be written to {path}: {error})"
     return f"{text} (all of them in {path})"

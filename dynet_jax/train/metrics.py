@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,12 +62,13 @@ class _Events:
     """TensorBoard's event file, written at once: a thread, like that of `SummaryWriter`, would die of a full disk."""
 
     def __init__(self, folder: Path):
-        self._folder, self._file = folder, None
+        self._folder = folder
+        self._file: Any = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, step: int, values: Mapping[str, float | np.ndarray]) -> None:
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyrefly: ignore[missing-module-attribute]  (made at run time)
         from tensorboardX.summary import image, scalar
 
         try:

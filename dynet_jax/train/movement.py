@@ -104,7 +104,8 @@ class DeadCoefficients:
     """
 
     def __init__(self, total_steps: int, warn: Callable[[str], None], annealed_at: int = 0):
-        self._from, self._warn = max(EARLY, total_steps / 10, annealed_at), warn
+        self._from = max(EARLY, total_steps / 10, annealed_at)
+        self._warn: Callable[[str], None] | None = warn
 
     def look(self, step: int, metrics: Mapping[str, float]) -> None:
         """At a report's metrics."""

@@ -6,7 +6,7 @@ Parts of a network may have learning rates and decays of their own, by patterns 
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -78,7 +78,9 @@ def make_optimizer(
         return optax.chain(clip, decay, _scaled(make(), learning_rate_factors))
     # One optimiser for those that do not decay, one for those that do, and one for each pattern.
     rates = (0.0, weight_decay, *(number for _, number in weight_decays))
-    groups = {str(group): make({own: rate}) for group, rate in enumerate(rates)}
+    groups: dict[Hashable, optax.GradientTransformation] = {
+        str(group): make({own: rate}) for group, rate in enumerate(rates)
+    }
     labels = functools.partial(_groups, by_pattern=weight_decays, decays=decays)
     return optax.chain(clip, _scaled(optax.partition(groups, labels), learning_rate_factors))
 

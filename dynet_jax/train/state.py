@@ -13,8 +13,7 @@ from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_c
 from dynet_jax.train.movement import by_stage
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Step count (int32), parameters, BatchNorm statistics and the optimiser's state (float32), on every device.
 
     `ema` holds moving averages of the parameters and statistics, laid out like `variables`; it is {} without them.

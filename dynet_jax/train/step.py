@@ -120,7 +120,7 @@ def _sum_over_micro_batches(function: Callable, of_state: tuple, images: jax.Arr
 def _averages(state: TrainState, variables: dict, ema_decay: float, temperature: optax.Schedule | None) -> dict:
     """The moving averages after a step that has given these variables."""
     decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-    ema = optax.incremental_update(variables, state.ema, 1 - decay)
+    ema: dict = optax.incremental_update(variables, state.ema, 1 - decay)
     ema["batch_stats"] = _at_temperature(ema["batch_stats"], temperature, state.step)
     return ema
 

@@ -70,9 +70,10 @@ class Checkpoints:
         self._folder, self._keep = Path(workdir).absolute() / "checkpoints", keep
         self._tidy, self._warn = tidy, warn
         self._scores: dict[int, float] = {}
-        self._under_way, self._error = False, None
+        self._under_way = False
+        self._error: Exception | None = None
         self._barrier = SaveBarrier()
-        self._manager = self._open() if self._folder.is_dir() else None  # reading must not make folders
+        self._manager: Any = self._open() if self._folder.is_dir() else None  # reading must not make folders
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -201,7 +202,7 @@ class Checkpoints:
             if all_hosts(damage is None):
                 if damaged and set_aside:
                     self._set_aside([step for step, _ in damaged])
-                return result
+                return result  # pyrefly: ignore[bad-return]  (None stands beside damage alone)
             damaged.append((candidate, damage or "another host cannot read it"))
             damage = f"the checkpoint {self._folder / str(candidate)} is damaged: {damaged[-1][1]}"
             if step is not None:
@@ -246,7 +247,7 @@ class Checkpoints:
         check_manifest(manifest)
         return manifest
 
-    def _read(self, step: int, **item):
+    def _read(self, step: int | None, **item):
         (name,) = item
         return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
 

@@ -65,6 +65,7 @@ def claim(
     config.json that is not train.py's. With `allow_change` a changed configuration is reported and taken.
     """
     has_checkpoints = any(workdir.glob("checkpoints/*"))
+    before, now = {}, {}
     if (workdir / CONFIG_FILE).exists():
         before, now = flatten_whole(read_config(workdir)), flatten_whole(config)
         if images is not None and (workdir / IMAGES_FILE).exists():
@@ -132,7 +133,7 @@ def read_class_names(workdir: Path) -> list[str]:
     return _read_json(workdir / LABELS_FILE)
 
 
-def _read_json(path: Path) -> list | dict:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

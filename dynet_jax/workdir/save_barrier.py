@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import sys
+from typing import Any
 
 import jax
 from jax._src import distributed  # the key-value store that `jax.distributed` starts has no public name
@@ -33,13 +34,15 @@ class SaveBarrier:
         """Wait for all hosts. Raises RuntimeError with the reason of the first host that failed."""
         phase = next((phase for phase in (WRITTEN, COMMITTED) if phase in key), None)
         if phase is None:
-            if sys.exception() is not None:  # on its way out of a failed save, Orbax waits for the others once more
-                self.failed(named(sys.exception()))
+            error = sys.exception()
+            if error is not None:  # on its way out of a failed save, Orbax waits for the others once more
+                self.failed(named(error))
             multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
             return
         self._say(phase, OK)
+        client: Any = distributed.global_state.client
         for host in range(jax.process_count()):
-            said = distributed.global_state.client.blocking_key_value_get(self._key(phase, host), timeout_ms)
+            said = client.blocking_key_value_get(self._key(phase, host), timeout_ms)
             if said != OK:
                 raise RuntimeError(f"on host {host}: {said}")
 
@@ -51,7 +54,8 @@ class SaveBarrier:
                     self._say(phase, reason)
 
     def _say(self, phase: str, word: str) -> None:
-        distributed.global_state.client.key_value_set(self._key(phase, jax.process_index()), word)
+        client: Any = distributed.global_state.client
+        client.key_value_set(self._key(phase, jax.process_index()), word)
 
     def _key(self, phase: str, host: int) -> str:
         return f"dynet_jax/save/{self._attempt}/{phase}/{host}"

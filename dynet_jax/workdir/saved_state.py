@@ -1,7 +1,7 @@
 """What a checkpoint holds of a training state, in which form, and what of it is used where nothing is trained."""
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ class State(Protocol):
     batch_stats: Any
     ema: Any
     coefficients: dict[str, jax.Array]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def replace(self, **changes) -> Self: ...
 
 
 S = TypeVar("S", bound=State)

@@ -36,6 +36,7 @@ def test_equals_flax(shape, options):
     assert jnp.abs(outputs[0]).max() > 0.1
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_refuses_coefficients_and_misfitting_groups():
     x = jnp.ones((2, 5, 5, 4))
     with pytest.raises(ValueError, match="takes no coefficients; use DynamicConv"):

@@ -319,6 +319,7 @@ def test_group_size_is_that_of_the_bank_and_of_its_predictor():
         assert shapes["predictor"]["coefficients"]["bias"].shape == (12,)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -334,6 +335,7 @@ def test_mistakes_are_named(options, message):
         jax.eval_shape(layer.init, jax.random.key(0), jnp.ones((5, 5, 4)))
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(
     ("coefficients", "message"),
     [((2, 5, 6), "group_size=6, features=6"), ((3, 6, 6), "x has 2 examples but coefficients has 3")],

@@ -94,6 +94,11 @@ def test_other_networks_are_refused(name, message, state):
         load_torch_weights(create_model(name), state)
 
 
+def test_there_are_no_weights_of_segmentation_networks(state):
+    with pytest.raises(UserError, match="no weights of torchvision or timm for fcn_resnet18"):
+        create_from_torch("fcn_resnet18", state)
+
+
 def test_arguments_come_from_the_weights(state):
     expected = {"width": 0.125, "num_classes": 3, "padding": "TORCH", "bn_epsilon": 1e-5}
     assert torch_arguments("resnet18", state, width=0.125) == expected

@@ -223,6 +223,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("fusion", ["kernel", "feature"])
 @pytest.mark.parametrize(("mistake", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_named(mistake, message, fusion):

@@ -1,8 +1,9 @@
 """What all kernels of this package tell Pallas and XLA alike."""
 
 import functools
+import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,8 @@ def call(
     flops: int,
     bytes_accessed: int | None = None,
     interpret: bool,
-    dimension_semantics: tuple[str, ...] = ("parallel", "arbitrary"),
-) -> tuple[jax.Array | None, ...]:
+    dimension_semantics: tuple[Literal["parallel", "arbitrary"], ...] = ("parallel", "arbitrary"),
+) -> tuple[Any, ...]:
     """Runs `kernel(*inputs, *outputs, scratch, activation=activation)` over a grid, and returns the outputs.
 
     The grid is (images, rows) if nothing else is said, rows one after another. The kernel gets references in the
@@ -75,10 +76,11 @@ def forward_rule(convolve: Callable) -> Callable:
     return forward
 
 
-def vary_alike(*arrays: jax.Array | None) -> list[jax.Array | None]:
-    """Returns the arrays as ones that all vary over devices, inside `shard_map`, if one of them does.
+def vary_alike(*arrays: jax.Array | None) -> list[Any]:
+    """Returns the arrays, None as it is, as ones that all vary over devices, inside `shard_map`, if one of them does.
 
     The gradient of one that did not vary is then summed over devices, as it has to be.
     """
     zeros = [jnp.zeros_like(array.ravel()[0], dtype=jnp.float32) for array in arrays if array is not None]
-    return [None if array is None else array + sum(zeros).astype(array.dtype) for array in arrays]
+    zero = functools.reduce(operator.add, zeros)
+    return [None if array is None else array + zero.astype(array.dtype) for array in arrays]

@@ -7,6 +7,7 @@ XLA would write them all, or g_t maps of features.
 
 import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +62,8 @@ def _zero_bank_gradient(dbank, plan: DensePlan):
 
 def _fuse(bank32, coefficients, kernel, plan: DensePlan):
     def fuse(at):
-        total = sum(bank32[i, *at] * coefficients[i : i + 1] for i in range(bank32.shape[0]))
-        kernel[at] = total.astype(kernel.dtype)
+        terms = (bank32[i, *at] * coefficients[i : i + 1] for i in range(bank32.shape[0]))
+        kernel[at] = functools.reduce(operator.add, terms).astype(kernel.dtype)
 
     _for_chunks(kernel.shape, plan, fuse)
 
@@ -109,8 +110,8 @@ def _forward_kernel(x, bank, coefficients, affine, y, sums, scratch, *, plan: De
 
         def some_rows(rows, views):
             matrices = (_matrix(scratch.patches[view], x.dtype) for view in views)
-            total = sum(_product(matrix, scratch.kernel[i], BY_INPUTS) for i, matrix in enumerate(matrices))
-            scratch.rows[...] = total.reshape(scratch.rows.shape)
+            products = (_product(matrix, scratch.kernel[i], BY_INPUTS) for i, matrix in enumerate(matrices))
+            scratch.rows[...] = functools.reduce(operator.add, products).reshape(scratch.rows.shape)
             for channels, columns in unfold_columns(plan.output_size[1], scratch.rows.shape[-1]):
                 values = scratch.rows[:, columns].astype(y.dtype)
                 y[n, rows, :, channels] = values

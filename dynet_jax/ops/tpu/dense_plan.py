@@ -46,7 +46,8 @@ class DensePlan(NamedTuple):
     @property
     def output_size(self) -> tuple[int, int]:
         """Height and width."""
-        return self.window.output_shape(self.size)
+        rows, columns = self.window.output_shape(self.size)
+        return rows, columns
 
     def scratch(self, x, bank) -> DenseScratch:
         rows, columns = self.output_size
@@ -78,7 +79,7 @@ class DensePlan(NamedTuple):
         output = fold_shape((1, *self.output_size, bank.shape[-1]))
         blocks = 2 * vmem_bytes(image, x.dtype) + 2 * vmem_bytes(output, x.dtype)
         banks = vmem_bytes(bank.shape, bank.dtype) + vmem_bytes(bank.shape, jnp.float32)
-        scratch = sum(vmem_bytes(array.shape, array.dtype) for array in self.gradient_scratch(x, bank))
+        scratch = sum(vmem_bytes(array.shape, array.dtype) for array in jax.tree.leaves(self.gradient_scratch(x, bank)))
         return 2 * self.images * blocks + banks + scratch
 
 

@@ -1,14 +1,17 @@
 """Dynamic convolution with the kernels of this package."""
 
+import functools
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jaxtyping import Float32, Shaped
 
 from dynet_jax.ops import xla
-from dynet_jax.ops.maps import FeatureMap, Map, to_array
+from dynet_jax.ops.maps import Map, to_array
 from dynet_jax.ops.partition import is_partitioned
 from dynet_jax.ops.tpu import dense, grouped
 from dynet_jax.ops.tpu.call import vary_alike
@@ -21,8 +24,12 @@ from dynet_jax.ops.window import make_window
 
 
 def dynamic_conv(
-    x: jax.Array, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict[str, Any]
-) -> jax.Array:
+    x: Shaped[Array, "batch *spatial c_in"],
+    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
+    coefficients: Shaped[Array, "batch group_size #c_out"],
+    fusion: str,
+    options: dict[str, Any],
+) -> Shaped[Array, "batch *output_spatial c_out"]:
     """Returns `dynet_jax.ops.dynamic_conv` of checked operands: by a kernel if the layer has one, else XLA's."""
     plan = _plan(x, kernels, fusion, options)
     if plan is None:
@@ -31,8 +38,12 @@ def dynamic_conv(
 
 
 def dynamic_conv_and_sums(
-    x: Map, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict[str, Any]
-) -> tuple[jax.Array, jax.Array]:
+    x: Shaped[Map, "batch *spatial c_in"],
+    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
+    coefficients: Shaped[Array, "batch group_size #c_out"],
+    fusion: str,
+    options: dict[str, Any],
+) -> tuple[Shaped[Array, "batch *output_spatial c_out"], Float32[Array, "2 batch c_out"]]:
     """Returns the same of a map that may be deferred, and `channel_sums` of the result for a BatchNorm."""
     plan = _plan(x, kernels, fusion, options)
     if plan is None:
@@ -41,7 +52,7 @@ def dynamic_conv_and_sums(
     return _by_kernel(x, kernels, coefficients, plan, options, with_sums=True)
 
 
-def _by_kernel(x, kernels, coefficients, plan, options, with_sums):
+def _by_kernel(x, kernels, coefficients, plan, options, with_sums) -> Any:
     with jax.named_scope("dynamic_conv_kernel_fusion"):
         if isinstance(plan, DensePlan):
             return dense_dynamic_conv(x, kernels, coefficients, plan, with_sums=with_sums)
@@ -60,7 +71,7 @@ def _plan(x, kernels, fusion, options):
     window = make_window(x.shape, kernels.shape[1:-2], *geometry)
     layer = x, kernels, options["feature_group_count"], window
     plan = make_pointwise_plan(*layer) or make_grouped_plan(*layer)
-    ambient = jax.config.jax_default_matmul_precision
+    ambient = jax.config.jax_default_matmul_precision  # pyrefly: ignore[missing-attribute]  (made at run time)
     if plan is None and options["precision"] in (None, lax.Precision.DEFAULT) and ambient in (None, "default"):
         plan = make_dense_plan(*layer)
     return plan
@@ -158,8 +169,8 @@ def dense_dynamic_conv(
     return (y, jnp.swapaxes(sums, 0, 1)) if with_sums else y
 
 
-def _opened(x: Map, strips: int = 1):
-    return x.opened(strips) if isinstance(x, FeatureMap) else (cut(x, strips), None, None)
+def _opened(x, strips: int = 1):
+    return (cut(x, strips), None, None) if isinstance(x, Array) else x.opened(strips)
 
 
 def _per_channel(coefficients, channels):
@@ -182,7 +193,6 @@ def order_members(kernels: jax.Array, members: int) -> jax.Array:
     member = np.arange(channels) % members
     source = (member + np.arange(members)[:, None]) % members
     kernels = kernels.reshape(group_size, -1, members, channels)
-    ordered = sum(
-        jnp.where(source == number, kernels[:, :, number, None], 0) for number in range(members)
-    )  # a choice, not a gather: its gradient is a sum and no scatter
-    return ordered.reshape(group_size, -1, channels)
+    # A choice, not a gather: its gradient is a sum and no scatter.
+    chosen = (jnp.where(source == number, kernels[:, :, number, None], 0) for number in range(members))
+    return functools.reduce(operator.add, chosen).reshape(group_size, -1, channels)

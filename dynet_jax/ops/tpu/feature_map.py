@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dynet_jax.ops import maps
 from dynet_jax.ops.conv import conv
-from dynet_jax.ops.maps import ACTIVATIONS, FeatureMap
+from dynet_jax.ops.maps import ACTIVATIONS, FeatureMap, to_array
 from dynet_jax.ops.partition import is_partitioned, over_images
 from dynet_jax.ops.tpu.dynamic import dynamic_conv_and_sums
 from dynet_jax.ops.tpu.normalizing import LIMITS
@@ -66,9 +66,10 @@ class DeferredMap(FeatureMap):
 
     def opened(self, strips: int) -> tuple[jax.Array, jax.Array | None, str | None]:
         """Returns what a kernel reads: x and [multiplier, offset] (or None), both in strips, and the activation."""
-        affine = None if self.multiplier is None else jnp.stack([self.multiplier, self.offset])
-        affine = affine if affine is None else for_strips(affine, strips, 1)
-        return self.in_strips(strips).x, affine, self.activation
+        x = self.in_strips(strips).x
+        if self.multiplier is None or self.offset is None:
+            return x, None, self.activation
+        return x, for_strips(jnp.stack([self.multiplier, self.offset]), strips, 1), self.activation
 
     def conv(self, kernel: jax.Array, options: dict[str, Any]) -> "DeferredMap":
         """Returns the static convolution; its result is cut at once if it is larger than what it is computed from.
@@ -81,9 +82,10 @@ class DeferredMap(FeatureMap):
         shape = (x.shape[0], *window.output_shape(x.shape[1:-1]), kernel.shape[-1])
         strips = None if is_partitioned(x) or math.prod(shape) <= x.size else strips_of(shape)
         if strips in (None, 1):
-            return DeferredMap(conv(x, kernel, **options))
+            return DeferredMap(to_array(conv(x, kernel, **options)))
         margins = cut_with_margins(*pad_explicitly(x, window), strips)
-        return DeferredMap(conv(margins, kernel, **options | {"padding": ((0, 0), window.padding[1])}), strips=strips)
+        y = conv(margins, kernel, **options | {"padding": ((0, 0), window.padding[1])})
+        return DeferredMap(to_array(y), strips=strips)
 
     def dynamic_conv(
         self, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict[str, Any]
@@ -117,7 +119,7 @@ class DeferredMap(FeatureMap):
     def spatial_mean(self) -> jax.Array:
         """Returns [batch, channels] in the map's type; from the sums, if it follows from them."""
         positions = math.prod(self.shape[1:-1])
-        if self.multiplier is not None and self.activation is None and self.sums is not None:
+        if self.multiplier is not None and self.offset is not None and self.sums is not None and not self.activation:
             mean = self.sums[0] / positions * self.multiplier + self.offset
         else:
             values = self._values().astype(jnp.float32)  # the sum of a large map needs it
@@ -126,7 +128,7 @@ class DeferredMap(FeatureMap):
 
     def _values(self) -> jax.Array:
         """Returns the map in strips."""
-        if self.multiplier is None:
+        if self.multiplier is None or self.offset is None:
             return self.x
         per_image = (self.x.shape[0], *(1,) * (self.ndim - 2), self.x.shape[-1])
         affine = (for_strips(values, self.strips).reshape(per_image) for values in (self.multiplier, self.offset))

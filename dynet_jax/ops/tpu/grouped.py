@@ -130,8 +130,8 @@ def _backward_kernel(
 
 def _padded_gradient(dy: WithHalo, y: WithHalo | None, dsums, plan: GroupedPlan):
     """Returns the gradient of y with its halo, in float32 and with a column of zeros on both sides."""
-    y = [None] * 3 if y is None else [rows[...] for rows in y]
-    parts = (add_gradient_of_sums(rows[...], values, dsums) for rows, values in zip(dy, y))
+    values = [None] * 3 if y is None else [rows[...] for rows in y]
+    parts = (add_gradient_of_sums(rows[...], part, dsums) for rows, part in zip(dy, values))
     return _pad_columns(_join_halo(WithHalo(*parts), plan))
 
 

@@ -5,6 +5,7 @@ The kernel's operands are x, [rows, columns, *tile], and weights, [taps x member
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -37,9 +38,9 @@ class GroupedPlan(NamedTuple):
     """Blocks of [rows, columns, *tile]."""
 
     members: int  # channels per group
-    kernel_size: tuple[int, int]
+    kernel_size: tuple[int, ...]
     stride: int
-    padding: tuple[int, int]  # above and to the left, 0 or 1
+    padding: tuple[int, ...]  # above and to the left, 0 or 1
     channel_axis: int  # of the tile: 0 for (channels, images), 1 for (images, channels)
     images: int  # in a block, in all strips
     rows: int  # of the output in a block
@@ -51,7 +52,7 @@ class GroupedPlan(NamedTuple):
         """The axes of [batch, rows, columns, channels], in the order of the blocks."""
         return (1, 2, 3, 0) if self.channel_axis == 0 else (1, 2, 0, 3)
 
-    def tile_of_block(self, tile: tuple[int, int]) -> tuple[int, int]:
+    def tile_of_block(self, tile: Sequence[int]) -> tuple[int, int]:
         """Returns the part of all channels and images that is in a block."""
         return (tile[0], self.images) if self.channel_axis == 0 else (self.images, tile[1])
 

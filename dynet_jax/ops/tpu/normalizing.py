@@ -39,7 +39,7 @@ def normalize_block_gradients(
 def add_gradient_of_sums(dy: jax.Array, y: jax.Array | None, dsums) -> jax.Array:
     """Returns the gradient of y in float32, with the part that comes through its sums if they have been used."""
     dy = dy.astype(jnp.float32)
-    return dy if dsums is None else dy + dsums[0] + 2 * y.astype(jnp.float32) * dsums[1]
+    return dy if dsums is None or y is None else dy + dsums[0] + 2 * y.astype(jnp.float32) * dsums[1]
 
 
 def zero_at_first_rows(*results) -> None:

@@ -7,6 +7,7 @@ of 128 images, and every product of a channel in and a channel out is a multiply
 
 import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ AT_ONCE = 4  # positions that are summed before they are added to a sum over all
 
 def _product(x, weights):
     """x [in, images], weights [in, out, images] -> [out, images]: a sum over the channels in."""
-    return sum(x[i : i + 1] * weights[i] for i in range(weights.shape[0]))
+    return functools.reduce(operator.add, (x[i : i + 1] * weights[i] for i in range(weights.shape[0])))
 
 
 def _forward_kernel(x, weights, affine, y, sums, scratch, *, activation):

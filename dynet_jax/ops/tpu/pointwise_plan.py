@@ -51,4 +51,4 @@ def make_pointwise_plan(x, kernels, groups: int, window: Window, *, interpret: b
     images = images_per_block(strips * batch, (LANES,))
     row_bytes = vmem_bytes((width, channels, images), jnp.float32)
     rows = next((rows for rows in divisors(height // strips) if rows * row_bytes <= BLOCK_BYTES), None)
-    return rows and PointwisePlan(rows, images, strips, interpret)
+    return None if rows is None else PointwisePlan(rows, images, strips, interpret)
