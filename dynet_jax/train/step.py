@@ -5,6 +5,7 @@ of the gradients, the mean of the BatchNorm statistics, and the sum of the metri
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -92,7 +93,8 @@ def _loss_and_gradients(model: nn.Module, task: Task, mean, std) -> Callable:
         with sown_coefficients():
             outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats", COLLECTION])
         losses, sums = task.losses(outputs, labels)
-        movement = movement_sums(by_stage(named_coefficients(updates.get(COLLECTION, {})), len(images)), coefficients)
+        sown: Any = updates.get(COLLECTION, {})
+        movement = movement_sums(by_stage(named_coefficients(sown), len(images)), coefficients)
         sums = {"loss": jnp.sum(losses), **sums, KEY: movement}
         return jnp.mean(losses), (updates["batch_stats"], sums)
 
@@ -120,7 +122,7 @@ def _sum_over_micro_batches(function: Callable, of_state: tuple, images: jax.Arr
 def _averages(state: TrainState, variables: dict, ema_decay: float, temperature: optax.Schedule | None) -> dict:
     """The moving averages after a step that has given these variables."""
     decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-    ema: dict = optax.incremental_update(variables, state.ema, 1 - decay)
+    ema: Any = optax.incremental_update(variables, state.ema, 1 - decay)
     ema["batch_stats"] = _at_temperature(ema["batch_stats"], temperature, state.step)
     return ema
 

@@ -12,9 +12,10 @@ from dynet_jax.config.recipe import RECIPES, paper_recipe
 from dynet_jax.data.augment import CROPS
 from dynet_jax.errors import UserError
 from dynet_jax.workdir.files import FREE, FREE_IN_EVALUATION
+from tests.documented_configs import CLASSIFICATION, SEGMENTATION
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
+CONFIGS = sorted({*CLASSIFICATION, *SEGMENTATION, "paper", "segmentation"})
 WITHOUT_RANGE = ("optimizer", "schedule", "optimizer_arguments", "schedule_arguments", "model.name", "data.name")
 ANY_FOLDER = ("init_from", "data.data_dir")
 
@@ -33,9 +34,10 @@ def changed(key, value):
     return config
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_key_of_every_file_is_declared(path):
-    variants = common.SEGMENTATION_VARIANTS if load_config(str(path)).task == S else common.VARIANTS
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_key_of_every_configuration_is_declared(name):
+    path = f"configs/{name}.py"
+    variants = common.SEGMENTATION_VARIANTS if load_config(path).task == S else common.VARIANTS
     for variant in variants:
         config = load_config(f"{path}:{variant}")
         for name, value in flatten(config).items():
