@@ -18,7 +18,7 @@ from jax import Array, lax
 from jaxtyping import Shaped
 
 from dynet_jax.ops.backend import target_backend
-from dynet_jax.ops.maps import FeatureMap, Map
+from dynet_jax.ops.maps import FeatureMap, Map, Operand
 from dynet_jax.ops.partition import over_images
 from dynet_jax.ops.window import Padding, Window, make_window, pad_explicitly
 
@@ -31,7 +31,7 @@ CACHE_BYTES = 2**20
 
 def conv(
     x: Shaped[Map, "batch *spatial c_in"],
-    kernel: Shaped[Array, "*kernel_size c_in_of_group c_out"],
+    kernel: Shaped[Operand, "*kernel_size c_in_of_group c_out"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",
@@ -87,8 +87,8 @@ def conv(
 
 
 def conv_per_example(
-    x: Shaped[Array, "batch *spatial c_in"],
-    kernels: Shaped[Array, "batch *kernel_size c_in_of_group c_out"],
+    x: Shaped[Operand, "batch *spatial c_in"],
+    kernels: Shaped[Operand, "batch *kernel_size c_in_of_group c_out"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",

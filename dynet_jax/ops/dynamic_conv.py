@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from jax import Array
 from jaxtyping import Shaped
 
 from dynet_jax.ops.conv import check_channels
 from dynet_jax.ops.fusion import check_coefficients
 from dynet_jax.ops.implementation import implementation
-from dynet_jax.ops.maps import FeatureMap, Map
+from dynet_jax.ops.maps import FeatureMap, Map, Operand
 from dynet_jax.ops.partition import over_images
 from dynet_jax.ops.window import Padding
 
@@ -19,8 +18,8 @@ FUSIONS = ("auto", "kernel", "feature")
 
 def dynamic_conv(
     x: Shaped[Map, "batch *spatial c_in"],
-    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
-    coefficients: Shaped[Array, "batch group_size #c_out"],
+    kernels: Shaped[Operand, "group_size *kernel_size c_in_of_group c_out"],
+    coefficients: Shaped[Operand, "batch group_size #c_out"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",

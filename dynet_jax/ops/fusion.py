@@ -13,11 +13,12 @@ from jaxtyping import Shaped
 
 from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.conv import accumulator_dtype
+from dynet_jax.ops.maps import Operand
 
 
 def fuse_kernels(
-    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
-    coefficients: Shaped[Array, "batch group_size #c_out"],
+    kernels: Shaped[Operand, "group_size *kernel_size c_in_of_group c_out"],
+    coefficients: Shaped[Operand, "batch group_size #c_out"],
     *,
     precision=None,
 ) -> Shaped[Array, "batch *kernel_size c_in_of_group c_out"]:
@@ -43,8 +44,8 @@ def fuse_kernels(
 
 
 def weighted_kernels(
-    kernels: Shaped[Array, "group_size *kernel c_out"],
-    coefficients: Shaped[Array, "batch group_size #c_out"],
+    kernels: Shaped[Operand, "group_size *kernel c_out"],
+    coefficients: Shaped[Operand, "batch group_size #c_out"],
     precision=None,
 ) -> Shaped[Array, "batch *kernel c_out"]:
     """Returns the sums of `fuse_kernels`, in float32 or more.
@@ -69,8 +70,8 @@ def weighted_kernels(
 
 
 def weighted_features(
-    features: Shaped[Array, "batch *spatial groups group_size c_out_of_group"],
-    coefficients: Shaped[Array, " batch #groups group_size #c_out_of_group"],
+    features: Shaped[Operand, "batch *spatial groups group_size c_out_of_group"],
+    coefficients: Shaped[Operand, " batch #groups group_size #c_out_of_group"],
     precision=None,
 ) -> Shaped[Array, "batch *spatial {features.shape[-3]*features.shape[-1]}"]:
     """Returns the sum of the maps that the g_t kernels gave, by group of channels, in float32 or more.
@@ -120,4 +121,4 @@ def _contract(equation, a, b, precision):
 
 
 def _wide(x):
-    return x.astype(accumulator_dtype(x))
+    return jnp.asarray(x, accumulator_dtype(x))

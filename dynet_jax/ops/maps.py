@@ -22,6 +22,9 @@ ACTIVATIONS = {
 }
 
 
+Operand = Array | np.ndarray  # what JAX's functions take
+
+
 class FeatureMap(abc.ABC):
     """A map [batch, *spatial, channels] in a form that belongs to one kind of hardware.
 
@@ -55,11 +58,13 @@ class FeatureMap(abc.ABC):
         """Returns the map with values of another type."""
 
     @abc.abstractmethod
-    def conv(self, kernel: Array, options: dict[str, Any]) -> "FeatureMap":
+    def conv(self, kernel: Operand, options: dict[str, Any]) -> "FeatureMap":
         """Returns `dynet_jax.ops.conv(self, kernel, **options)`."""
 
     @abc.abstractmethod
-    def dynamic_conv(self, kernels: Array, coefficients: Array, fusion: str, options: dict[str, Any]) -> "FeatureMap":
+    def dynamic_conv(
+        self, kernels: Operand, coefficients: Operand, fusion: str, options: dict[str, Any]
+    ) -> "FeatureMap":
         """Returns `dynet_jax.ops.dynamic_conv(self, kernels, coefficients, fusion=fusion, **options)`."""
 
     @abc.abstractmethod
@@ -81,7 +86,6 @@ class FeatureMap(abc.ABC):
         """Returns the mean over all positions."""
 
 
-Operand = Array | np.ndarray  # what JAX's functions take
 Map = Operand | FeatureMap
 
 

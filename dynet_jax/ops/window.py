@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jaxtyping import Shaped
+
+from dynet_jax.ops.maps import Operand
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 _PADDING_MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect"}  # of `jax.numpy.pad`
@@ -81,8 +83,8 @@ def make_window(
 
 
 def pad_explicitly(
-    x: Shaped[Array, "batch *spatial channels"], window: Window
-) -> tuple[Shaped[Array, "batch *padded channels"], Window]:
+    x: Shaped[Operand, "batch *spatial channels"], window: Window
+) -> tuple[Shaped[Operand, "batch *padded channels"], Window]:
     """Returns x padded by what XLA's convolutions do not take, and the window that is left for them.
 
     They pad with zeros, by numbers that are known: 'CIRCULAR' and 'REFLECT' pad with other positions of x, and SAME of

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from dynet_jax.ops.backend import target_backend
 from dynet_jax.ops.conv import conv, conv_per_example
 from dynet_jax.ops.fusion import fuse_kernels, weighted_features
-from dynet_jax.ops.maps import to_array
+from dynet_jax.ops.maps import Operand, to_array
 from dynet_jax.ops.window import make_window
 
 
@@ -26,9 +26,9 @@ def feature_map(x: Array) -> Array:
 
 
 def dynamic_conv(
-    x: Shaped[Array, "batch *spatial c_in"],
-    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
-    coefficients: Shaped[Array, "batch group_size #c_out"],
+    x: Shaped[Operand, "batch *spatial c_in"],
+    kernels: Shaped[Operand, "group_size *kernel_size c_in_of_group c_out"],
+    coefficients: Shaped[Operand, "batch group_size #c_out"],
     fusion: str,
     options: dict[str, Any],
 ) -> Shaped[Array, "batch *output_spatial c_out"]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dynet_jax.ops import maps
 from dynet_jax.ops.conv import conv
-from dynet_jax.ops.maps import ACTIVATIONS, FeatureMap, to_array
+from dynet_jax.ops.maps import ACTIVATIONS, FeatureMap, Operand, to_array
 from dynet_jax.ops.partition import is_partitioned, over_images
 from dynet_jax.ops.tpu.dynamic import dynamic_conv_and_sums
 from dynet_jax.ops.tpu.normalizing import LIMITS
@@ -71,7 +71,7 @@ class DeferredMap(FeatureMap):
             return x, None, self.activation
         return x, for_strips(jnp.stack([self.multiplier, self.offset]), strips, 1), self.activation
 
-    def conv(self, kernel: jax.Array, options: dict[str, Any]) -> "DeferredMap":
+    def conv(self, kernel: Operand, options: dict[str, Any]) -> "DeferredMap":
         """Returns the static convolution; its result is cut at once if it is larger than what it is computed from.
 
         That is the stem: XLA would otherwise change the layout of the network's largest map.
@@ -88,7 +88,7 @@ class DeferredMap(FeatureMap):
         return DeferredMap(to_array(y), strips=strips)
 
     def dynamic_conv(
-        self, kernels: jax.Array, coefficients: jax.Array, fusion: str, options: dict[str, Any]
+        self, kernels: Operand, coefficients: Operand, fusion: str, options: dict[str, Any]
     ) -> "DeferredMap":
         def convolve(x, kernels, coefficients):
             return dynamic_conv_and_sums(x, kernels, coefficients, fusion, options)
