@@ -83,7 +83,8 @@ class DeferredMap(FeatureMap):
         strips = None if is_partitioned(x) or math.prod(shape) <= x.size else strips_of(shape)
         if strips in (None, 1):
             return DeferredMap(to_array(conv(x, kernel, **options)))
-        margins = cut_with_margins(*pad_explicitly(x, window), strips)
+        padded, window = pad_explicitly(x, window)
+        margins = cut_with_margins(to_array(padded), window, strips)
         y = conv(margins, kernel, **options | {"padding": ((0, 0), window.padding[1])})
         return DeferredMap(to_array(y), strips=strips)
 
