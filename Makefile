@@ -3,13 +3,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test env-torch test-torch env-gpu env-tpu test-tpu env-onnx test-onnx lint format clean
+.PHONY: train test test-fast test-slow env-torch test-torch env-gpu env-tpu test-tpu env-onnx test-onnx lint format clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+# The two halves of it: what needs no long compilation, and the rest.
+test-fast: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow
 
 # The parity tests against the real PyTorch, torchvision and timm: several GB, so in an environment of their own.
 env-torch: .venv-torch/installed

@@ -1,4 +1,4 @@
-"""Networks and datasets of a user's own: modules that register them when they are imported.
+"""What a user adds: modules that register networks, datasets, export formats or runtimes when they are imported.
 
 A module is named by `--import=FILE`, by the environment variable DYNET_JAX_IMPORT (which processes inherit, so that
 workers have the same networks as the command that starts them), or by an installed package, as an entry point of the

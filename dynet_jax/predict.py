@@ -55,9 +55,9 @@ def evaluate_workdir(
     return {**evaluate(network, eval_step, variables, source), **of_step}
 
 
-def place(trained: TrainedNetwork, devices: Sequence | None = None) -> PlacedNetwork:
-    """A trained network on these devices, or on all, for its evaluation."""
-    devices = jax.devices() if devices is None else devices
+def place(trained: TrainedNetwork) -> PlacedNetwork:
+    """Returns a trained network on all devices, for its evaluation."""
+    devices = jax.devices()
     layout = make_layout(len(devices), bn_batch_size=1, devices=devices)  # evaluation has no BatchNorm groups
     return PlacedNetwork(trained.config, layout, trained.model, CorruptImages(trained.config.data.max_corrupt))
 

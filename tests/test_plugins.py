@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from dynet_jax import plugins
+from dynet_jax.analysis import runtimes
 from dynet_jax.data import list_datasets, load_source, source
 from dynet_jax.errors import UserError
+from dynet_jax.export import formats
 from dynet_jax.models.registry import create_model, list_models, model_info
 
 NETWORK = """
@@ -44,6 +46,30 @@ def test_a_file_registers_a_network(tmp_path, monkeypatch):
     assert (info.title, info.base, info.family, info.task) == ("Mine", "mobilenet_v2", "mobilenet_v2", "classification")
     assert plugins.imported_plugins() == [str(tmp_path / "nets_of_mine.py")]
     assert os.environ[plugins.VARIABLE] == str(tmp_path / "nets_of_mine.py")
+
+
+REGISTRATIONS = """
+from dynet_jax.analysis.runtimes import register_runtime
+from dynet_jax.export.formats import register_export_format
+
+@register_export_format("name_alone", help="the name")
+def write(model, network):
+    return network.encode()
+
+@register_runtime("runtime_of_mine", about="nothing")
+def prepare(cell):
+    return lambda images: images
+"""
+
+
+def test_formats_and_runtimes_of_the_environment_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_FORMATS", {format.name: format for format in formats.export_formats()})
+    monkeypatch.setattr(runtimes, "RUNTIMES", dict(runtimes.all_runtimes()))
+    (tmp_path / "more_of_mine.py").write_text(REGISTRATIONS)
+    monkeypatch.setattr(plugins, "_loaded", False)
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "more_of_mine.py"))
+    assert formats.export_format("name_alone").help == "the name"
+    assert runtimes.find_runtime("runtime_of_mine").name == "runtime_of_mine"
 
 
 def test_the_environment_and_entry_points_name_modules(tmp_path, monkeypatch):

@@ -105,7 +105,7 @@ from tests.train.tiny import tiny_network
 tiny = lambda num_classes=10: tiny_network(num_classes, strides=2, group_size=3)
 registry._MODELS["tiny"] = registry.Registered("tiny", tiny)
 for name in [name for name in sys.modules if name.startswith("dynet_jax.train")]:
-    del sys.modules[name]  # what the tests' own helpers import
+    del sys.modules[name]  # what the lines above import
 from dynet_jax import inference
 from dynet_jax.cli import main
 workdir, photo, out = sys.argv[1:]

@@ -43,7 +43,8 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file, or an installed module, that registers networks or datasets of your own (CONTRIBUTING.md)",
+        help="a Python file, or an installed module, that registers networks, datasets, export formats or runtimes of "
+        "your own (CONTRIBUTING.md)",
     )
 
 

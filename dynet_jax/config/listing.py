@@ -56,7 +56,7 @@ def _written(value: Any) -> str:
 
 def _notes(key: Key) -> str:
     free = f" Free to change {key.free}." if key.free else ""
-    arms = " The networks of `dynet reproduce` differ in it." if key.set_by == ARMS else ""
+    arms = " `dynet reproduce` sets it." if key.set_by == ARMS else ""
     return free + (arms or (f" `dynet reproduce` takes it from `{key.set_by}`." if key.set_by else ""))
 
 

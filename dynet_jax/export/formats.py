@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import dynet_jax.export
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.plugins import load_plugins
 
 Writer = Callable[..., bytes]
 
@@ -62,9 +63,10 @@ def register_export_format(
 
 
 def export_formats() -> list[ExportFormat]:
-    """All that are registered, by name; every module of `dynet_jax.export` may register some."""
+    """Returns all that are registered, by name: those of modules of `dynet_jax.export`, and of plug-ins."""
     for module in pkgutil.iter_modules(dynet_jax.export.__path__, "dynet_jax.export."):
         importlib.import_module(module.name)
+    load_plugins()
     return [_FORMATS[name] for name in sorted(_FORMATS)]
 
 

@@ -100,7 +100,7 @@ class Plan:
         for key in (KEYS[name] for name in sorted(given & KEYS.keys())):
             if key.set_by == ARMS:
                 raise UserError(
-                    f"{key.name} is what the arms differ in; choose a --budget, --experiments or --seeds instead"
+                    f"{key.name} is set by dynet reproduce; choose a --budget, --experiments or --seeds instead"
                 )
             if key.set_by:
                 raise UserError(f"--config.{key.name} is set by {key.set_by}")

@@ -1,4 +1,4 @@
-"""Checkpoints of a work directory. The only file that knows Orbax."""
+"""Checkpoints of a work directory. Orbax is known to this file and to `save_barrier.py` alone."""
 
 import contextlib
 import logging

@@ -15,7 +15,7 @@ from tests.reproduce.fake_runs import finish, make_plan
         (["--dataset=digits", "--experiments=table7"], "there is no experiment 'table7'; did you mean table"),
         (["--dataset=digits", "--seeds=0"], "--seeds=0 leaves nothing to train"),
         (["--dataset=digits", "--workers=0"], "'0' is not a positive number"),
-        (["--dataset=digits", "--config.seed=1"], "seed is what the arms differ in"),
+        (["--dataset=digits", "--config.seed=1"], "seed is set by dynet reproduce"),
         (["--dataset=digits", "--config.batch_size=none"], "batch_size must be int"),
         (["--dataset=digits", "--config.data.image_size=0"], "data.image_size must be positive"),
         (["--dataset=digits", "--config.batch_size=5000"], "has 1438 training images, less than batch_size=5000"),

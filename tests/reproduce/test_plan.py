@@ -36,7 +36,7 @@ def test_the_dataset_has_options_of_its_own(tmp_path, key, option):
 
 @pytest.mark.parametrize("key", ["seed=1", "model.width=0.5", "model.name=resnet18"])
 def test_what_arms_differ_in_is_not_overridden(tmp_path, key):
-    with pytest.raises(UserError, match="is what the arms differ in"):
+    with pytest.raises(UserError, match="is set by dynet reproduce"):
         Plan("digits", "small", tmp_path, overrides=[f"--config.{key}"])
 
 
