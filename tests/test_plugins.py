@@ -56,8 +56,9 @@ from dynet_jax.export.formats import register_export_format
 def write(model, network):
     return network.encode()
 
-@register_runtime("runtime_of_mine", about="nothing")
+@register_runtime("runtime_of_mine")
 def prepare(cell):
+    '''It gives the images back.'''
     return lambda images: images
 """
 
