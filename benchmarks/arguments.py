@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from dynet_jax.cli.parsing import Parser
+from dynet_jax.arguments import Parser
 from dynet_jax.errors import UserError
 from dynet_jax.tpu.chips import Slice, parse_topology
 

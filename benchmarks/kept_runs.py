@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.arguments import make_parser
-from dynet_jax.cli.parsing import FAILED, report_mistakes
+from dynet_jax.arguments import FAILED, report_mistakes
 from dynet_jax.config.load import flatten_whole, load_config
 from dynet_jax.console import say
 from dynet_jax.errors import UserError

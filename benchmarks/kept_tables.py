@@ -18,7 +18,7 @@ from benchmarks.arguments import make_parser, output_file
 from benchmarks.kept_runs import KeptRun, read_kept
 from dynet_jax.analysis import figures
 from dynet_jax.analysis.table import Table
-from dynet_jax.cli.parsing import report_mistakes
+from dynet_jax.arguments import report_mistakes
 from dynet_jax.errors import UserError
 from dynet_jax.evaluation.held_coefficients import HELD
 from dynet_jax.train.movement import of_stages

@@ -15,7 +15,7 @@ from unittest import mock
 import jax
 
 from benchmarks.arguments import make_parser, positive
-from dynet_jax.cli.parsing import overrides, report_mistakes
+from dynet_jax.arguments import overrides, report_mistakes
 from dynet_jax.config.load import check_config, load_config, override
 from dynet_jax.console import say
 from dynet_jax.devices import make_layout, to_devices

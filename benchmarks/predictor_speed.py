@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 
 from benchmarks.arguments import make_parser
 from dynet_jax.analysis.table import Table
-from dynet_jax.cli.parsing import overrides, report_mistakes
+from dynet_jax.arguments import overrides, report_mistakes
 from dynet_jax.config.load import check_config, load_config, override
 from dynet_jax.data import training_batch
 from dynet_jax.devices import make_layout

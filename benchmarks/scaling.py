@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from benchmarks.arguments import make_parser, output_file, positive, topologies
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
-from dynet_jax.cli.parsing import overrides, report_mistakes
+from dynet_jax.arguments import overrides, report_mistakes
 from dynet_jax.config.load import check_config, load_config, override
 from dynet_jax.config.named import named
 from dynet_jax.console import say

@@ -25,7 +25,7 @@ from benchmarks.arguments import batches, make_parser, names, output_file, posit
 from benchmarks.console import table_head, table_row, three_digits
 from benchmarks.throughput_cells import FAMILIES, FRAMEWORKS, PASSES, Cell
 from benchmarks.throughput_rounds import Rounds
-from dynet_jax.cli.parsing import report_mistakes
+from dynet_jax.arguments import report_mistakes
 from dynet_jax.console import say
 
 SMALL = {"batch": [4], "image_size": 32, "width": 0.1, "rounds": 2, "seconds": 0.05, "compile": "none"}

@@ -20,7 +20,7 @@ from benchmarks.layers import NETWORKS, Layer, layers_of
 from benchmarks.tpu_layer import BY_XLA, measured
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
-from dynet_jax.cli.parsing import report_mistakes
+from dynet_jax.arguments import report_mistakes
 from dynet_jax.console import say
 from dynet_jax.errors import UserError
 from dynet_jax.measure.records import Records

@@ -21,7 +21,7 @@ from dynet_jax.analysis.plots import plot_confusion
 from dynet_jax.analysis.rank import list_convolutions, ranks
 from dynet_jax.analysis.table import Table
 from dynet_jax.analysis.trained import Trained, open_trained
-from dynet_jax.cli.parsing import Parser, path_argument, report_mistakes
+from dynet_jax.arguments import Parser, path_argument, report_mistakes
 from dynet_jax.errors import UserError
 
 ROWS = 10  # of a table that is printed

@@ -70,7 +70,7 @@ def largest_difference(file: Path, workdir: Path) -> tuple[float, float]:
 
 
 def main() -> int:
-    from dynet_jax.cli.parsing import Parser, path_argument
+    from dynet_jax.arguments import Parser, path_argument
     from dynet_jax.errors import UserError
     from dynet_jax.export.files import export_workdir
     from dynet_jax.predict import evaluate_workdir
@@ -108,7 +108,7 @@ def main() -> int:
 if __name__ == "__main__":
     for number in (signal.SIGTERM, signal.SIGINT):  # before the imports, which take seconds
         signal.signal(number, leave)
-    from dynet_jax.cli.parsing import report_mistakes
+    from dynet_jax.arguments import report_mistakes
 
     code = report_mistakes("finetune_and_export.py", main)
     if code:

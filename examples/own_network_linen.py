@@ -17,7 +17,7 @@ import optax
 
 from dynet_jax import CoefficientPredictor, DynamicConv
 from dynet_jax.analysis import count_macs
-from dynet_jax.cli.parsing import Parser, report_mistakes
+from dynet_jax.arguments import Parser, report_mistakes
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError
 

@@ -17,7 +17,7 @@ import optax
 from flax import nnx
 
 from dynet_jax import DynamicConv
-from dynet_jax.cli.parsing import Parser, report_mistakes
+from dynet_jax.arguments import Parser, report_mistakes
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError
 

@@ -53,7 +53,7 @@ def test_file(path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_name(name):
-    """Its network can be built. Recipes and variants: tests/train/test_config.py."""
+    """Its network can be built. Recipes and variants: tests/config/test_config.py."""
     config = load_config(f"configs/{name}.py")
     recipe, outputs = PAPER if config.task == "classification" else FCN
     assert (config.batch_size, config.learning_rate, config.dtype) == recipe

@@ -8,7 +8,7 @@ import numpy as np
 
 from dynet_jax.analysis import figures
 from dynet_jax.analysis.coefficients import CoefficientSummary
-from dynet_jax.analysis.latency_plots import COLORS, STYLES
+from dynet_jax.analysis.figures import COLORS, STYLES
 from dynet_jax.analysis.rank import Rank
 
 NAMED_LAYERS = 60  # along an axis

@@ -8,7 +8,7 @@ import numpy as np
 
 from dynet_jax.analysis import figures
 from dynet_jax.analysis.correlation import EDGES, FEW, MIDDLE, STRONG, WEAK, Correlation
-from dynet_jax.analysis.latency_plots import COLORS, HATCHES, STYLES
+from dynet_jax.analysis.figures import COLORS, HATCHES, STYLES
 
 PER_POINT = 5  # bins of the histogram: the lines have 20 points
 

@@ -1,6 +1,11 @@
-"""What figures share: a backend without a screen, and files as PNG and SVG."""
+"""What figures share: colours, a backend without a screen, and files as PNG and SVG."""
 
 from pathlib import Path
+
+# Okabe and Ito's colours; every line has a marker of its own too, and every bar a hatch.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999")
+STYLES = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:", "p-")
+HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo", "**")
 
 
 def pyplot():

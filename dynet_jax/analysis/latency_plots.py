@@ -5,6 +5,7 @@ from itertools import cycle
 from pathlib import Path
 
 from dynet_jax.analysis import figures
+from dynet_jax.analysis.figures import COLORS, HATCHES, STYLES
 from dynet_jax.analysis.latency import Measurement
 from dynet_jax.analysis.latency_compare import (
     PAPER,
@@ -17,11 +18,6 @@ from dynet_jax.analysis.latency_compare import (
     select,
     values,
 )
-
-# Okabe and Ito's colours; every line has a marker of its own too, and every bar a hatch.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999")
-STYLES = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:", "p-")
-HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo", "**")
 
 
 def plot_reductions(measurements: Sequence[Measurement], file: Path, title: str, *, fastest: bool = True) -> list[Path]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dynet_jax.analysis import figures
 from dynet_jax.analysis.coefficients import Coefficients
-from dynet_jax.analysis.latency_plots import COLORS
+from dynet_jax.analysis.figures import COLORS
 from dynet_jax.analysis.neighbours import Neighbours
 from dynet_jax.analysis.trained import Trained
 from dynet_jax.data.decode import decode

@@ -4,11 +4,11 @@ compile-tpu, benchmark and reproduce.
 A command imports what it works with when it runs: --help, and the answer to a mistyped argument, do not wait for it.
 """
 
+from dynet_jax.arguments import FAILED, Parser, add_imports, report_mistakes
 from dynet_jax.cli.benchmark import add_benchmark
 from dynet_jax.cli.compile_tpu import add_compile_tpu
 from dynet_jax.cli.correlate import add_correlate
 from dynet_jax.cli.export import add_export
-from dynet_jax.cli.parsing import FAILED, Parser, add_imports, report_mistakes
 from dynet_jax.cli.prepare import add_prepare
 from dynet_jax.cli.reproduce import add_reproduce
 from dynet_jax.cli.summary import add_summary

@@ -1,6 +1,6 @@
 """`dynet benchmark`: how fast dynamic networks are on this machine's processor, beside their bases."""
 
-from dynet_jax.cli.parsing import list_argument, path_argument, positive_argument
+from dynet_jax.arguments import list_argument, path_argument, positive_argument
 from dynet_jax.console import say
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.number_formats import NUMBERS

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from dynet_jax.cli.parsing import overrides
+from dynet_jax.arguments import overrides
 
 
 def add_compile_tpu(commands) -> None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from dynet_jax.cli.parsing import list_argument, path_argument
+from dynet_jax.arguments import list_argument, path_argument
 from dynet_jax.cli.workdirs import add_step
 from dynet_jax.console import say
 from dynet_jax.errors import UserError

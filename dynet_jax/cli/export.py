@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dynet_jax.cli.parsing import Parser, path_argument
+from dynet_jax.arguments import Parser, path_argument
 from dynet_jax.cli.workdirs import add_workdir
 from dynet_jax.errors import UserError
 

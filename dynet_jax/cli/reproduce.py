@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from dynet_jax.cli.parsing import FAILED, list_argument, overrides, path_argument, positive_argument
+from dynet_jax.arguments import FAILED, list_argument, overrides, path_argument, positive_argument
 from dynet_jax.console import say
 from dynet_jax.errors import UserError
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dynet_jax.cli.parsing import overrides
+from dynet_jax.arguments import overrides
 from dynet_jax.errors import UserError
 
 

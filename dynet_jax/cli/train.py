@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dynet_jax.cli.parsing import Parser, add_imports, folder_argument, overrides, path_argument, report_mistakes
+from dynet_jax.arguments import Parser, add_imports, folder_argument, overrides, path_argument, report_mistakes
 from dynet_jax.config.listing import help_text
 from dynet_jax.errors import UserError
 from dynet_jax.plugins import import_plugins

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from dynet_jax.cli.parsing import FAILED, overrides, path_argument, positive_argument
+from dynet_jax.arguments import FAILED, overrides, path_argument, positive_argument
 from dynet_jax.errors import UserError
 
 

@@ -122,6 +122,5 @@ def base_config(dataset: str, data_dir: str | None, budget: Budget) -> ml_collec
     config.update_from_flattened_dict(budget.settings.get(kind, {}))
     config.epochs = float(budget.epochs[kind])
     config.warmup_epochs = min(config.warmup_epochs, config.epochs / 6)
-    config.eval_every_epochs = config.epochs / EVALUATIONS
     config.keep_checkpoints = 1
     return config

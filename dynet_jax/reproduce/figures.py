@@ -5,7 +5,7 @@ from itertools import cycle
 from pathlib import Path
 
 from dynet_jax.analysis import figures
-from dynet_jax.analysis.latency_plots import COLORS, STYLES
+from dynet_jax.analysis.figures import COLORS, STYLES
 from dynet_jax.models.registry import model_info
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.statistics import Sample

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from dynet_jax.measure.turns import quartiles
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Job, Plan, last_evaluation
 from dynet_jax.reproduce.statistics import Sample
@@ -45,7 +44,7 @@ class Results:
         for seed in self.seeds(arm):
             rows = read_metrics(self.plan.job(arm, seed).workdir / METRICS_FILE, "train")
             rates += [row["images_per_second"] for row in (rows[1:] or rows)]
-        return tuple(np.quantile(rates, (0.25, 0.5, 0.75)).tolist()) if rates else None
+        return quartiles(rates) if rates else None
 
     def test_rows(self, job: Job) -> list[dict]:
         """By step, each with 'step' and 'top1'."""
