@@ -26,7 +26,7 @@ from dynet_jax.inference.program import (
 from dynet_jax.layers.whole import max_pool, spatial_mean
 from dynet_jax.ops.maps import Operand, activate
 
-Arrays = list[dict[str, jax.Array]]
+Arrays = list[dict[str, Operand]]
 
 
 def arrays_of(program: Program) -> Arrays:
