@@ -102,7 +102,7 @@ def _first_state(session: Session, programs: Programs) -> tuple[TrainState, str]
         return state, f"continuing at step {int(state.step)}"
     if config.init_from is None:
         initial = session.vote.run(lambda: programs.fresh_state(run))
-        return initial and (initial[0], "starting")
+        return None if initial is None else (initial[0], "starting")
     initial = session.vote.run(lambda: initialise_from(Path(config.init_from), run))
     if initial is None:
         return None

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
+from jax.stages import Wrapped
 
 from dynet_jax.devices import AXES, BATCH, REPLICATED, Layout
 from dynet_jax.evaluation.step import votes
@@ -36,8 +37,8 @@ def make_train_step(
     std,
     ema_decay: float | None = None,
     temperature: optax.Schedule | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """(state, batch) -> (new state, sums of 'loss', 'examples' and what the task reports over the batch).
+) -> Wrapped:
+    """Jitted (state, batch) -> (new state, sums of 'loss', 'examples' and what the task reports over the batch).
 
     A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, split over the devices of the layout.
     The state's buffers are donated. A device's part of the batch is worked on in micro-batches of
