@@ -20,7 +20,7 @@ from dynet_jax.evaluation.step import votes
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
 from dynet_jax.layers.predictor import TEMPERATURE
 from dynet_jax.ops.pixels import normalize
-from dynet_jax.tasks.task import Batch, Task
+from dynet_jax.tasks.task import Task
 from dynet_jax.train.movement import KEY, by_stage, movement_metrics, movement_sums
 from dynet_jax.train.state import TrainState
 
