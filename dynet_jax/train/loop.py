@@ -121,6 +121,7 @@ def _introduction(run: Run, state: TrainState, origin: str, workdir: Path) -> It
     )
     yield from explain_patterns(config, state.params, is_dynamic=bool(state.coefficients))
     if run.temperature is not None:
-        start, end, last = config.temperature_from, float(run.temperature(run.annealed_at)), run.annealed_at
+        start, last = config.temperature_from, run.annealed_at
+        end = float(run.temperature(last))  # pyrefly: ignore[bad-argument-type]  (not complex)
         early = f", but the run ends before, at step {run.total_steps}" if last > run.total_steps else ""
         yield f"temperature of the predictors: from {start:g} to {end:g} at step {last}{early}"
