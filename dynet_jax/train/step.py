@@ -24,8 +24,6 @@ from dynet_jax.tasks.task import Task
 from dynet_jax.train.movement import KEY, by_stage, movement_metrics, movement_sums
 from dynet_jax.train.state import TrainState
 
-Metrics = dict[str, jax.Array]
-
 
 def make_train_step(
     model: nn.Module,
