@@ -14,9 +14,9 @@ from dynet_jax.evaluation.evaluate import evaluate
 from dynet_jax.evaluation.held_coefficients import evaluate_held
 from dynet_jax.evaluation.placed import PlacedNetwork
 from dynet_jax.evaluation.step import make_eval_step
-from dynet_jax.inference.model import load, read_ahead
+from dynet_jax.inference.model import Runtime, load, read_ahead
 from dynet_jax.inference.pictures import Picture, list_pictures
-from dynet_jax.inference.predictions import ClassMap, Prediction
+from dynet_jax.inference.predictions import Prediction
 from dynet_jax.tasks.task import make_task
 from dynet_jax.trained import TrainedNetwork, open_trained
 from dynet_jax.workdir.files import FREE_IN_EVALUATION, read_config
@@ -52,6 +52,7 @@ def evaluate_workdir(
         values = evaluate_held(network, variables, source, coefficients)
         return {**values, **of_step, "coefficients": coefficients}
     eval_step = make_eval_step(network.model, network.layout, network.task, **network.pixels)
+    # pyrefly: ignore[invalid-argument]  (None is for a vote alone)
     return {**evaluate(network, eval_step, variables, source), **of_step}
 
 
@@ -68,9 +69,9 @@ def predict_images(
     count: int = 5,
     *,
     step: int | str | None = None,
-    runtime: str = "auto",
+    runtime: Runtime = "auto",
     threads: int | None = None,
-) -> Iterator[Prediction] | Iterator[ClassMap]:
+) -> Iterator[Prediction]:
     """What the network of a work directory says of each image, in order; a folder stands for the images in it.
 
     The `count` most probable classes of each; of a network for segmentation, the class of every pixel.

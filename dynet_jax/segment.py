@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from dynet_jax.errors import UserError
+from dynet_jax.inference.model import Runtime
 from dynet_jax.inference.pictures import list_pictures
 from dynet_jax.predict import predict_images
 from dynet_jax.tasks.overlay import overlay
@@ -31,7 +32,7 @@ def segment_images(
     out: Path,
     *,
     step: int | str | None = None,
-    runtime: str = "auto",
+    runtime: Runtime = "auto",
     threads: int | None = None,
 ) -> Iterator[Segmented]:
     """Write OUT/NAME.labels.png (classes from 0) and OUT/NAME.overlay.png for each image; a folder stands for its own.
@@ -50,9 +51,10 @@ def segment_images(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
-    for path, image, classes, error in predict_images(workdir, files, step=step, runtime=runtime, threads=threads):
-        if error is not None:
-            yield Segmented(path, error=error)
+    predictions = predict_images(workdir, files, step=step, runtime=runtime, threads=threads)
+    for path, (*_, error, image, classes) in zip(files, predictions, strict=True):
+        if image is None or classes is None:
+            yield Segmented(path, error=error or f"the network of {workdir} is not one for segmentation")
             continue
         written = out / f"{path.stem}.labels.png", out / f"{path.stem}.overlay.png"
         _write_png(written[0], classes)

@@ -123,6 +123,7 @@ def figure7_rows(measurements: Sequence[Measurement]) -> list[tuple[str, list[Me
     The fastest of each network, in any numbers and in float32, and then both networks in each runtime.
     """
     exact = select(measurements, numbers="float32")
+    rows: list[tuple[str, list[Measurement], str | None]]
     rows = [("the fastest of each", list(measurements), None), ("the fastest of each in float32", exact, None)]
     names = dict.fromkeys(label(m.cell) for m in select(measurements, is_dynamic=True) if not m.error)
     rows += [(f"both in {name}", list(measurements), name) for name in names]

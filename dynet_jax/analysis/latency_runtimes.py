@@ -6,7 +6,9 @@ from dynet_jax.analysis.latency_networks import random_program
 from dynet_jax.analysis.runtimes import Call, Cell, random_images, register_runtime
 from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing
+from dynet_jax.inference.model import Runtime
 from dynet_jax.inference.native.build import build
+from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.native.library import has_bfloat16
 from dynet_jax.inference.program import Convolution, Predictor
 from dynet_jax.models.registry import model_info
@@ -52,7 +54,7 @@ def onnx_runtime(cell: Cell) -> Call:
     for name, size in (("batch", cell.batch), ("height", cell.image_size), ("width", cell.image_size)):
         options.add_free_dimension_override_by_name(name, size)
     session = onnxruntime.InferenceSession(onnx_file(cell), options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"images": images})[0]
+    return lambda images: np.asarray(session.run(["logits"], {"images": images})[0])
 
 
 def _openvino_numbers() -> tuple[str, ...]:
@@ -117,9 +119,10 @@ def torch(cell: Cell) -> Call:
     return call
 
 
-def native_parts(cell: Cell, runs: int) -> tuple[float, float, float, float]:
+def native_parts(cell: Cell, runs: int) -> tuple[float, ...]:
     """Median seconds of the native engine's predictors, fusion, convolutions and the rest, for one image."""
-    engine, image = inference_model(cell, "native").engine, random_images(cell)[:1]
+    engine: Engine = inference_model(cell, "native").engine  # pyrefly: ignore[bad-assignment]  (of native, never None)
+    image = random_images(cell)[:1]
     engine.profile(image)  # allocates
     *times, fusion = np.median([engine.profile(image) for _ in range(runs)], axis=0)
     kinds = [type(operation) for operation in engine.program.operations]
@@ -130,7 +133,7 @@ def native_parts(cell: Cell, runs: int) -> tuple[float, float, float, float]:
     return tuple(map(float, parts))
 
 
-def inference_model(cell: Cell, runtime: str) -> InferenceModel:
+def inference_model(cell: Cell, runtime: Runtime) -> InferenceModel:
     """The network of a cell with random weights, by a runtime of `dynet_jax.inference`."""
     program = random_program(cell.network, cell.width)
     preprocessing = Preprocessing(cell.image_size, cell.image_size, MEAN, STD)

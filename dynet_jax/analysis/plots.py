@@ -2,25 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from dynet_jax.analysis import figures
+from dynet_jax.tasks.task import Task
 
 COLORS = {"train": "#0072B2", "test": "#D55E00"}  # told apart by colour-blind readers and in grey
 
 
-class Scored(Protocol):
-    """What the curves need of a task: the keys of the scores, and their title."""
-
-    score: str
-    train_score: str
-    score_title: str
-    loss_title: str
-
-
-def plot_training_curves(rows: dict[str, list[dict]], task: Scored, image_file: Path, title: str) -> None:
+def plot_training_curves(rows: dict[str, list[dict]], task: Task, image_file: Path, title: str) -> None:
     """Loss, the task's score, learning rate and the movement of coefficients over steps, as a PNG.
 
     rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', the score, and in training 'learning_rate' and,

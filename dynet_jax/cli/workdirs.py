@@ -128,13 +128,12 @@ def _predict(options) -> int:
             failed = FAILED
             print(f"dynet: {prediction.error}", file=sys.stderr)
             continue
-        best = prediction.top  # pyrefly: ignore[missing-attribute]  (of a classifier)
         if options.json:
-            top = [{"class": name, "probability": round(p, 6)} for name, p in best]
+            top = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top]
             print(json.dumps({"image": str(prediction.path), "top": top}))
         else:
             print(prediction.path)
-            for name, probability in best:
+            for name, probability in prediction.top:
                 print(f"  {100 * probability:5.1f} %  {name}")
     return failed
 

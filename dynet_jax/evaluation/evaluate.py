@@ -22,8 +22,8 @@ def evaluation_batch_size(network: PlacedNetwork, examples: int) -> int:
 class Vote(Protocol):
     """See `StopVote`."""
 
-    decided: bool
-
+    @property
+    def decided(self) -> bool: ...
     def attach(self, batch: dict) -> dict: ...
     def count(self, sums: dict) -> dict: ...
 

@@ -1,19 +1,18 @@
 """One evaluation step, as `jit(shard_map(...))` over all devices."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.stages import Wrapped
 
 from dynet_jax.devices import AXES, BATCH, REPLICATED, Layout
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.tasks.task import Batch, Sums, Task
 
 
-def make_eval_step(model: nn.Module, layout: Layout, task: Task, *, mean, std) -> Callable[[dict, Batch], Sums]:
-    """(variables, batch) -> sums of 'examples' and what the task measures, over the real examples.
+def make_eval_step(model: nn.Module, layout: Layout, task: Task, *, mean, std) -> Wrapped:
+    """Jitted (variables, batch) -> sums of 'examples' and what the task measures, over the real examples.
 
     A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, split over the devices of the layout,
     and 'mask' [batch], 1 for real examples and 0 for padding. It may hold 'stop' [devices] int32, whose sum is

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import dynet_jax.export
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.inference.model import InferenceModel
+from dynet_jax.inference.program import Program
 from dynet_jax.plugins import load_plugins
 
 Writer = Callable[..., bytes]
@@ -76,6 +78,13 @@ def export_format(name: str) -> ExportFormat:
     if name not in formats:
         raise UserError(f"unknown format {name!r}; {suggest(name, formats)}")
     return formats[name]
+
+
+def program_of(model: InferenceModel) -> Program:
+    """What is exported. Raises UserError for a network that programs cannot express."""
+    if model.program is None:
+        raise UserError("the network has an operation that programs do not have, so that it cannot be exported")
+    return model.program
 
 
 def check_options(format: ExportFormat, names: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 import dynet_jax
 from dynet_jax.errors import UserError
-from dynet_jax.export.formats import Option, register_export_format
+from dynet_jax.export.formats import Option, program_of, register_export_format
 from dynet_jax.export.onnx_graph import Graph, import_onnx
 from dynet_jax.export.onnx_operations import FLOAT, add_program
 from dynet_jax.inference import InferenceModel, Preprocessing, ResizedPreprocessing
@@ -48,7 +48,7 @@ IMAGE = ("height", "width", 3)
 def write_onnx(model: InferenceModel, network: str, **options) -> bytes:
     """The content of a file of `program_to_onnx`."""
     notes = {"class_names": model.class_names, "metadata": {"network": network}}
-    described = program_to_onnx(model.program, preprocessing=model.preprocessing, **notes, **options)
+    described = program_to_onnx(program_of(model), preprocessing=model.preprocessing, **notes, **options)
     return described.SerializeToString()
 
 

@@ -5,20 +5,22 @@ from collections.abc import Sequence
 from dynet_jax.export.onnx_graph import Graph
 from dynet_jax.inference.program import IMAGES, Channels, Dense, Elementwise, Mean, Operation, Predictor
 
-COEFFICIENTS = None  # the rank of what is neither
+COEFFICIENTS = 3  # their rank
 
 
 class Forms:
     """The tensors of every value: of a vector there may be two, of rank 4 and of rank 2."""
 
     def __init__(self, graph: Graph, images: str):
-        self._graph, self._tensors, self._ranks = graph, {(IMAGES, 4): images}, {IMAGES: 4}
+        self._graph = graph
+        self._tensors: dict[tuple[int, int], str] = {(IMAGES, 4): images}
+        self._ranks: dict[int, int] = {IMAGES: 4}
 
-    def add(self, values: Sequence[int], tensors: Sequence[str], rank: int | None) -> None:
+    def add(self, values: Sequence[int], tensors: Sequence[str], rank: int) -> None:
         for value, tensor in zip(values, tensors):
             self._tensors[value, rank], self._ranks[value] = tensor, rank
 
-    def inputs(self, operation: Operation) -> tuple[int | None, list[str]]:
+    def inputs(self, operation: Operation) -> tuple[int, list[str]]:
         """(the rank of the result, the inputs in the form that the operation needs)"""
         ranks = [self._ranks[value] for value in operation.inputs]
         if isinstance(operation, Predictor):
@@ -28,7 +30,7 @@ class Forms:
         else:
             needed, rank = 4, 2 if isinstance(operation, Mean) and not operation.keep_positions else 4
         return rank, [
-            self._tensors[value, own] if own is COEFFICIENTS else self.of_rank(value, needed)
+            self._tensors[value, own] if own == COEFFICIENTS else self.of_rank(value, needed)
             for value, own in zip(operation.inputs, ranks)
         ]
 
@@ -39,5 +41,5 @@ class Forms:
             self._tensors[value, rank] = self._graph.node("Reshape", tensor, shape, name=f"{tensor}/of_rank_{rank}")
         return self._tensors[value, rank]
 
-    def rank(self, value: int) -> int | None:
+    def rank(self, value: int) -> int:
         return self._ranks[value]

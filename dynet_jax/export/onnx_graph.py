@@ -56,7 +56,7 @@ class Graph:
         given = {key: value for key, value in attributes.items() if value is not None}
         self._nodes.append(self._onnx.helper.make_node(kind, inputs, outputs, name=outputs[0], **given))
 
-    def constant(self, value: np.ndarray | Sequence[int], name: str) -> str:
+    def constant(self, value: np.ndarray | np.generic | Sequence[int], name: str) -> str:
         """An array of the file. Equal small ones (axes, bounds, shapes) are one."""
         array = np.asarray(value, order="C")
         key = (array.dtype, array.shape, array.tobytes()) if array.size <= 16 else None

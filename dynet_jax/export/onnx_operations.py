@@ -8,7 +8,8 @@ them. A bank lies in the file as [C_out, group_size, C_in * positions], and coef
 then fusion is a matrix product that reads the bank once, in its order, and gives the kernel in the order of Conv.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -93,10 +94,10 @@ class _Translation:
 
     def convolution(self, operation: Convolution, x: str, *rest: str) -> str:
         graph, name, window = self.graph, operation.name, window_of(operation)
-        if operation.coefficients is None:
-            kernel = graph.constant(operation.kernel.transpose(3, 2, 0, 1), f"{name}/kernel")
-        else:
+        if isinstance(operation.kernel, Bank):
             kernel = self.fused_kernel(name, operation.kernel, rest[0])
+        else:
+            kernel = graph.constant(operation.kernel.transpose(3, 2, 0, 1), f"{name}/kernel")
         x, padding = pad(graph, x, window)
         y = graph.node(
             "Conv",
@@ -117,7 +118,7 @@ class _Translation:
 
     def describe_sum(self, operation: Convolution, *tensors: str) -> None:
         scale = self.scales[operation.y]
-        if scale is None or scale != self.scales[operation.residual]:
+        if scale is None or operation.residual is None or scale != self.scales[operation.residual]:
             return
         size = [name if s == 1 else f"ceil({name}/{s})" for name, s in zip(("height", "width"), scale)]
         for tensor in tensors:
@@ -173,8 +174,8 @@ class _Translation:
         return self.activate(operation.activation, y, operation.name)
 
     def linear(self, name: str, x: str, kernel: np.ndarray, bias: np.ndarray) -> str:
-        kernel, bias = self.graph.constant(kernel, f"{name}/kernel"), self.graph.constant(bias, f"{name}/bias")
-        return self.graph.node("Gemm", x, kernel, bias, name=name)
+        arrays = self.graph.constant(kernel, f"{name}/kernel"), self.graph.constant(bias, f"{name}/bias")
+        return self.graph.node("Gemm", x, *arrays, name=name)
 
     def elementwise(self, operation: Elementwise, *inputs: str) -> str:
         kind = {"add": "Add", "multiply": "Mul"}.get(operation.function)
@@ -196,7 +197,7 @@ class _Translation:
         graph, name = self.graph, operation.name
         x = graph.node("Concat", *inputs, name=name, axis=1) if len(inputs) > 1 else inputs[0]
         groups = _groups_shuffled(operation)
-        if groups:
+        if groups and operation.permutation:
             # By axes, not by a Gather: OpenVINO 2026.4 takes a Gather of all channels before a convolution for their
             # reversal, and computes something else.
             apart = graph.constant([0, groups, len(operation.permutation) // groups, -1], f"{name}/apart")
@@ -229,7 +230,7 @@ class _Translation:
         }[function]
         return graph.node(kind, x, name=name, **options)
 
-    _TRANSLATE = {  # noqa: RUF012
+    _TRANSLATE: ClassVar[dict[type, Callable[..., str | Sequence[str]]]] = {
         Convolution: convolution,
         Predictor: predictor,
         Dense: dense,

@@ -44,9 +44,8 @@ def window_of(operation: Convolution | MaxPool) -> Window:
     if isinstance(operation, MaxPool):
         size, strides = (operation.size,) * 2, (operation.strides,) * 2
         return Window(operation.name, size, strides, pool_padding(operation.padding, operation.size))
-    return Window(
-        operation.name, _kernel_size(operation), operation.strides, operation.padding, operation.kernel_dilation
-    )
+    height, width, *_ = operation.kernel.shape
+    return Window(operation.name, (height, width), operation.strides, operation.padding, operation.kernel_dilation)
 
 
 def pad(graph: Graph, x: str, window: Window) -> tuple[str, dict]:
@@ -90,7 +89,8 @@ def _scale(operation: Operation, known: dict[int, Scale | None]) -> Scale | None
         covers = window.padding in SIZE_DEPENDENT or all(
             sum(sides) == reach - 1 for sides, reach in zip(_sides(window), window.reach)
         )  # ceil(size / stride) positions; and ceil(ceil(n / a) / b) = ceil(n / (a * b))
-        return tuple(b * s for b, s in zip(before, window.strides)) if covers and before is not None else None
+        rows, columns = window.strides
+        return (before[0] * rows, before[1] * columns) if covers and before is not None else None
     if isinstance(operation, Elementwise | Channels):
         return next((known[value] for value in operation.inputs if known[value] is not None), None)
     return None
@@ -103,9 +103,3 @@ def _sides(window: Window) -> Sequence[tuple[int, int]]:
     if window.padding == "SAME_LOWER":
         return [(r // 2, (r - 1) // 2) for r in window.reach]
     return fixed_padding(window.padding, window.reach)
-
-
-def _kernel_size(operation: Convolution) -> tuple[int, int]:
-    kernel = operation.kernel
-    height, width = kernel.shape[:2] if operation.coefficients is None else kernel.kernels.shape[1:3]
-    return height, width

@@ -15,7 +15,7 @@ import numpy as np
 from jax import export
 
 from dynet_jax.errors import UserError, suggest
-from dynet_jax.export.formats import Option, register_export_format
+from dynet_jax.export.formats import Option, program_of, register_export_format
 from dynet_jax.inference import InferenceModel, run_jax
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.pixels import normalize
@@ -42,21 +42,22 @@ def to_stablehlo(model: InferenceModel, *, platforms: Sequence[str] = ("cpu",)) 
       model: with runtime 'jax' or 'native'; its program is exported, with the banks as they are stored.
       platforms: of PLATFORMS, on which the file will run. The forms of its convolutions are those for CPUs.
     Raises:
-      UserError: for an unknown platform.
+      UserError: for an unknown platform, and a model without a program.
     """
     for platform in platforms:
         if platform not in PLATFORMS:
             raise UserError(f"unknown platform {platform!r}; {suggest(platform, PLATFORMS)}")
-    arrays = jax.tree.map(jnp.asarray, run_jax.arrays_of(model.program))
+    program = program_of(model)
+    arrays = jax.tree.map(jnp.asarray, run_jax.arrays_of(program))
     pixels = model.preprocessing.mean, model.preprocessing.std
     text = json.dumps({"class_names": model.class_names, "preprocessing": model.preprocessing.describe()})
     metadata = np.frombuffer(text.encode(), np.uint8)
 
     def outputs(images):
-        logits = run_jax.run(model.program, arrays, normalize(images, *pixels))
+        logits = run_jax.run(program, arrays, normalize(images, *pixels))
         return {"logits": logits, "probabilities": jax.nn.softmax(logits), "metadata": jnp.asarray(metadata)}
 
-    rows, columns = model.program.strides
+    rows, columns = program.strides
     shape = export.symbolic_shape("b, h, w, 3", constraints=[f"h >= {rows}", f"w >= {columns}"])
     with tracing_for("cpu"):
         return export.export(jax.jit(outputs), platforms=platforms)(jax.ShapeDtypeStruct(shape, jnp.uint8))

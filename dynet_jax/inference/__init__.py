@@ -2,10 +2,9 @@
 
 from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
 from dynet_jax.inference.model import InferenceModel, load, program_of
-from dynet_jax.inference.predictions import ClassMap, Prediction
+from dynet_jax.inference.predictions import Prediction
 
 __all__ = [
-    "ClassMap",
     "InferenceModel",
     "Prediction",
     "Preprocessing",

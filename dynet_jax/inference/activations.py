@@ -37,17 +37,17 @@ def activation_of(equation) -> str | None:
 
 
 @functools.cache
-def _steps_of(name: str) -> list[tuple]:
+def _steps_of(name: str) -> list:
     return _steps(jax.make_jaxpr(ACTIVATIONS[name])(jax.ShapeDtypeStruct((), jnp.float32)).jaxpr)
 
 
-def _steps(function) -> list[tuple]:
+def _steps(function) -> list:
     """The primitives of a function and of what it calls, with their operands, and at last the function's results.
 
     An operand is a constant, or the number of the step that gives it; 0 is the function's argument. Parameters of the
     primitives are left out: those of which activations consist have none that matter.
     """
-    steps: list[tuple] = []
+    steps: list = []
 
     def follow(jaxpr, arguments):
         known = dict(zip(jaxpr.invars, arguments))

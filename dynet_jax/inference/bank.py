@@ -22,6 +22,11 @@ class Bank(NamedTuple):
     scales: Float32[np.ndarray, "group_size c_out"] | None = None
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """That of each kernel, [*kernel_size, C_in / groups, C_out]."""
+        return self.kernels.shape[1:]
+
+    @property
     def dequantized(self) -> Float32[np.ndarray, "group_size *kernel c_out"]:
         """The kernels in float32."""
         kernels = self.kernels.astype(np.float32)

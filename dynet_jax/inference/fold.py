@@ -5,6 +5,7 @@ fusion of kernels, so that the scale can go into every kernel of the bank.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def _into_producer(program: Program, merge: Callable[[Operation, Operation], Ope
     for operation in program.operations:
         before = place.get(operation.inputs[0]) if len(operation.inputs) == 1 else None
         merged = merge(kept[before], operation) if before is not None and uses[operation.inputs[0]] == 1 else None
-        if merged is None:
+        if before is None or merged is None:
             before = len(kept)
             kept.append(operation)
         else:
@@ -54,7 +55,8 @@ def _normalized(before: Operation, operation: Operation) -> Operation | None:
     if not isinstance(operation, Normalization) or not isinstance(before, Convolution | Dense) or _does_more(before):
         return None
     bias = (before.bias * operation.scale + operation.shift).astype(np.float32)
-    return before._replace(kernel=_scaled(before.kernel, operation.scale), bias=bias, y=operation.y)
+    weights: dict[str, Any] = {"kernel": _scaled(before.kernel, operation.scale), "bias": bias}
+    return before._replace(**weights, y=operation.y)
 
 
 def _scaled(kernel: np.ndarray | Bank, scale: np.ndarray) -> np.ndarray | Bank:

@@ -39,7 +39,7 @@ def maker_of(module: nn.Module, x: jax.Array) -> Maker:
         return Maker(name, lambda inputs, ys: _predictor(name, module, params, stats, inputs, ys))
     if type(module) is nn.Dense:
         bias = params.get("bias", np.zeros(module.features, np.float32))
-        return Maker(name, lambda inputs, ys: Dense(name, *inputs, *ys, params["kernel"], bias))
+        return Maker(name, lambda inputs, ys: Dense(name, inputs[0], ys[0], params["kernel"], bias))
     return Maker(name, _normalization(name, module, params, stats, x))
 
 
@@ -56,12 +56,11 @@ def _arrays(module, collection) -> dict[str, Any]:
 def _convolution(name, module, params):
     options = _convolution_options(name, module)
     kernel = Bank(params["kernels"]) if type(module) is DynamicConv else params["kernel"]
-    features = kernel.kernels.shape[-1] if isinstance(kernel, Bank) else kernel.shape[-1]
-    bias = params.get("bias", np.zeros(features, np.float32))
-    return lambda inputs, ys: Convolution(name, inputs[0], *ys, kernel, bias, *inputs[1:], **options)
+    bias = params.get("bias", np.zeros(kernel.shape[-1], np.float32))
+    return lambda inputs, ys: Convolution(name, inputs[0], ys[0], kernel, bias, *inputs[1:], **options)
 
 
-def _convolution_options(name, module):
+def _convolution_options(name, module) -> dict[str, Any]:
     unusual = getattr(module, "mask", None) is not None or getattr(module, "input_dilation", 1) not in (1, None)
     if unusual or getattr(module, "kernel_size", None) is None:
         raise UserError(f"{name} has a mask or an input_dilation, which programs do not have")
@@ -89,7 +88,7 @@ def _predictor(name, module, params, stats, inputs, ys):
     if spec.pooled_limit is not None:
         limits = pooled_range(stats[LIMIT]["mean"], stats[LIMIT]["var"], spec.pooled_limit)
     return Predictor(
-        name, *inputs, ys, linear.get("hidden"), output, spec.group_size, features, spec.activation, limits
+        name, inputs[0], ys, linear.get("hidden"), output, spec.group_size, features, spec.activation, limits
     )
 
 
@@ -109,7 +108,7 @@ def _normalization(name, module, params, stats, x):
             f"{name} normalises along axis {module.axis}; programs have BatchNorm of channels, axis=-1, alone"
         )
     scale, shift = _scale_and_shift(module, params, stats, x.shape[-1])
-    return lambda inputs, ys: Normalization(name, *inputs, *ys, scale, shift)
+    return lambda inputs, ys: Normalization(name, inputs[0], ys[0], scale, shift)
 
 
 def _scale_and_shift(norm, params, stats, features):

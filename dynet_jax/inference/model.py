@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from dynet_jax.console import warn
 from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
@@ -17,17 +18,19 @@ from dynet_jax.inference import run_jax
 from dynet_jax.inference.fold import fold
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.pictures import Picture, ReadAhead, is_one, list_pictures
-from dynet_jax.inference.predictions import IMAGES_AT_ONCE, ClassMap, Prediction, classify, segment, softmax
+from dynet_jax.inference.predictions import IMAGES_AT_ONCE, Prediction, classify, segment, softmax
 from dynet_jax.inference.program import Program
 from dynet_jax.inference.record import record
 from dynet_jax.inference.stored import stored_as
 from dynet_jax.machine import cores
+from dynet_jax.ops.maps import Operand
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.trained import open_trained
 
 Runtime = Literal["auto", "native", "jax"]
 RUNTIMES = ("auto", "native", "jax")
 ARITHMETIC = ("float32", "bfloat16")
+Images: TypeAlias = Shaped[Operand, "batch height width 3"]
 
 
 class InferenceModel:
@@ -60,9 +63,10 @@ class InferenceModel:
         outputs = program.values[program.result].channels
         if len(class_names) not in (0, outputs):
             raise UserError(f"there are {len(class_names)} class names for a network of {outputs} outputs")
-        self.program = stored_as(program, storage)
+        self.program: Program | None = stored_as(program, storage)
         self.preprocessing, self.class_names = preprocessing, list(class_names)
-        self.engine, self._threads = None, threads or len(cores())
+        self.engine: Engine | None = None
+        self._threads = threads or len(cores())
         if wants_engine(runtime):
             options = {"threads": self._threads, "storage": storage, "arithmetic": arithmetic}
             try:
@@ -91,10 +95,10 @@ class InferenceModel:
         own._logits = _module_in_jax(model, variables, preprocessing)
         return own
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """[batch, height, width, 3] uint8, or float32 from 0 to 255 -> [batch, classes] float32.
+    def logits(self, images: Images) -> Float[np.ndarray, "batch *positions classes"]:
+        """Of images in uint8, or in float32 from 0 to 255.
 
-        Of a network for segmentation: [batch, height / stride, width / stride, classes].
+        A network for segmentation has positions, (height / stride, width / stride); others have none.
         Raises UserError for another shape, type or range, and for images that are smaller than the network's strides.
         """
         images = np.asarray(images)
@@ -112,20 +116,18 @@ class InferenceModel:
             )
         return np.asarray(self._logits(images))
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """[batch, height, width, 3] uint8 -> probabilities [batch, classes] float32, or as `logits` of every place."""
+    def __call__(self, images: Images) -> Float[np.ndarray, "batch *positions classes"]:
+        """The probabilities of all classes, of images that `logits` takes."""
         return softmax(self.logits(images))
 
-    def predict(
-        self, pictures: Picture | Iterable[Picture], count: int = 5
-    ) -> Prediction | ClassMap | list[Prediction] | list[ClassMap]:
+    def predict(self, pictures: Picture | Iterable[Picture], count: int = 5) -> Prediction | list[Prediction]:
         """What the network says of pictures of any size, preprocessed as in its evaluation.
 
         Args:
           pictures: a path, an array [height, width, 3] uint8, or a Pillow image; or several, or a folder of images.
           count: how many of the most probable classes.
         Returns:
-          A `Prediction`, or the `ClassMap` of a network for segmentation; of several, a list in their order.
+          A `Prediction`; of several, a list in their order.
         Raises:
           UserError: for a path that does not exist or an array that is no image. One that cannot be decoded has its
             result's `error`.
@@ -137,7 +139,7 @@ class InferenceModel:
         """Pictures on their way to `predictions`."""
         return read_ahead(pictures, self.preprocessing, self._threads)
 
-    def predictions(self, pictures: ReadAhead, count: int = 5) -> Iterator[Prediction] | Iterator[ClassMap]:
+    def predictions(self, pictures: ReadAhead, count: int = 5) -> Iterator[Prediction]:
         """`predict`, one result after another."""
         with pictures:
             if isinstance(self.preprocessing, ResizedPreprocessing):
@@ -226,7 +228,7 @@ def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
 
 def _plain(model: nn.Module) -> nn.Module:
     """The network, and its backbone if it has one, in float32 and without what training alone needs."""
-    plain = {"dtype": jnp.float32, "remat": False, "bn_axis_name": None}
+    plain: dict[str, Any] = {"dtype": jnp.float32, "remat": False, "bn_axis_name": None}
     fields = {key: value for key, value in plain.items() if hasattr(model, key)}
     if isinstance(backbone := getattr(model, "backbone", None), nn.Module):
         fields["backbone"] = _plain(backbone)

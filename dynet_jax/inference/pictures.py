@@ -1,13 +1,14 @@
 """Pictures of every kind, from files, arrays and Pillow, read and made ready by threads beside the network."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeGuard, overload
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from dynet_jax.data.decode import decode
@@ -22,34 +23,37 @@ class Ready(NamedTuple):
 
     Attributes:
       path: of a file, else None.
-      image: [height, width, 3] uint8, as it was, where it is kept; None where it cannot be decoded.
+      image: as it was, where it is kept; None where it cannot be decoded.
       prepared: what the network is given; None where it cannot be decoded.
     """
 
     path: Path | None
-    image: np.ndarray | None = None
-    prepared: np.ndarray | None = None
+    image: UInt8[np.ndarray, "height width 3"] | None = None
+    prepared: UInt8[np.ndarray, "rows columns 3"] | None = None
     error: str | None = None
 
 
-def is_one(pictures: Picture | Iterable[Picture]) -> bool:
+def is_one(pictures: Picture | Iterable[Picture]) -> TypeGuard[Picture]:
     """Whether this is a single picture. A folder, and an array of four dimensions, are several."""
     if isinstance(pictures, np.ndarray):
         return pictures.ndim < 4
     return isinstance(pictures, Image.Image) or (isinstance(pictures, str | Path) and not Path(pictures).is_dir())
 
 
-def list_pictures(pictures: Picture | Iterable[Picture]) -> list[Picture]:
+@overload
+def list_pictures(pictures: Path | Iterable[Path]) -> list[Path]: ...
+@overload
+def list_pictures(pictures: Picture | Iterable[Picture]) -> list[Picture]: ...
+def list_pictures(pictures):
     """All of them, in order; the images in a folder instead of it.
 
     Raises UserError for a path that does not exist, an array that is no image, and what is neither.
     """
-    if isinstance(pictures, str | Path | Image.Image) or is_one(pictures):
-        pictures = [pictures]
-    return [single for picture in pictures for single in _in_folder(picture)]
+    given = [pictures] if isinstance(pictures, str | Path) or is_one(pictures) else pictures
+    return [single for picture in given for single in _in_folder(picture)]
 
 
-def _in_folder(picture: Picture) -> list[Picture]:
+def _in_folder(picture: Picture) -> Sequence[Picture]:
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
             raise UserError(f"an image must be [height, width, 3] uint8, not {picture.shape} {picture.dtype}")
@@ -69,8 +73,8 @@ def _in_folder(picture: Picture) -> list[Picture]:
     return [path]
 
 
-def read_picture(picture: Picture) -> np.ndarray:
-    """[height, width, 3] uint8 RGB, turned as EXIF says.
+def read_picture(picture: Picture) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture in RGB, turned as EXIF says.
 
     Raises UserError for what cannot be decoded.
 

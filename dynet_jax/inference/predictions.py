@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from dynet_jax.data.class_maps import enlarged_classes
 from dynet_jax.data.preprocessing import ResizedPreprocessing
@@ -18,25 +19,18 @@ Logits = Callable[[np.ndarray], np.ndarray]
 
 
 class Prediction(NamedTuple):
-    """The most probable classes of one image, best first; or why there are none. `path` is None but for files."""
+    """What a network says of one image, or why it says nothing. `path` is None but for files.
+
+    Attributes:
+      top: of a classifier, the most probable classes, best first.
+      image, classes: of a network for segmentation, the image as it was, and the class of every pixel.
+    """
 
     path: Path | None
     top: list[tuple[str, float]]
     error: str | None = None
-
-
-class ClassMap(NamedTuple):
-    """The class of every pixel of one image; or why there are none. `path` is None but for files.
-
-    Attributes:
-      image: [height, width, 3] uint8, as it was.
-      classes: [height, width] uint8.
-    """
-
-    path: Path | None
-    image: np.ndarray | None = None
-    classes: np.ndarray | None = None
-    error: str | None = None
+    image: UInt8[np.ndarray, "height width 3"] | None = None
+    classes: UInt8[np.ndarray, "height width"] | None = None
 
 
 def classify(
@@ -48,7 +42,7 @@ def classify(
     """
     largest = 0
     for batch in _batched(pictures):
-        good = [picture.prepared for picture in batch if picture.error is None]
+        good = [picture.prepared for picture in batch if picture.prepared is not None]
         largest = max(largest, len(batch))
         probabilities = iter(())
         if good:
@@ -65,17 +59,18 @@ def classify(
             yield Prediction(picture.path, [(names[i], float(p[i])) for i in best])
 
 
-def segment(logits: Logits, pictures: Iterable[Ready], preprocessing: ResizedPreprocessing) -> Iterator[ClassMap]:
+def segment(logits: Logits, pictures: Iterable[Ready], preprocessing: ResizedPreprocessing) -> Iterator[Prediction]:
     """The map of classes of each picture, of the picture's own size, in their order."""
     for picture in pictures:
-        if picture.error is not None:
-            yield ClassMap(picture.path, error=picture.error)
+        image = picture.image
+        if image is None or picture.prepared is None:
+            yield Prediction(picture.path, [], picture.error)
             continue
         maps = _maps(logits, picture.prepared, preprocessing.window)
-        yield ClassMap(picture.path, picture.image, enlarged_classes(maps, picture.image.shape[:2]))
+        yield Prediction(picture.path, [], image=image, classes=enlarged_classes(maps, image.shape[:2]))
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: Float[np.ndarray, "*batch classes"]) -> Float[np.ndarray, "*batch classes"]:
     """Over the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)

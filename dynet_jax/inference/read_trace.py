@@ -13,6 +13,7 @@ from jax.extend import core
 
 from dynet_jax.errors import UserError
 from dynet_jax.inference.activations import activation_of, called
+from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import (
     IMAGES,
     MAP,
@@ -32,7 +33,8 @@ from dynet_jax.ops.maps import ACTIVATIONS
 
 BATCH = 2  # of the trace: with 1, it would be taken for an axis that may go
 RESHAPES = ("squeeze", "reshape", "broadcast_in_dim")
-BETWEEN_LAYERS = ("add", "mul", "add_any", "logistic", "concatenate", "slice", "split", *RESHAPES)
+FUNCTIONS = {"add": "add", "mul": "multiply", "add_any": "add", "logistic": "sigmoid"}
+BETWEEN_LAYERS = (*FUNCTIONS, "concatenate", "slice", "split", *RESHAPES)
 
 whole_p = core.Primitive("whole_operation")
 whole_p.multiple_results = True
@@ -93,8 +95,9 @@ def _needed(operations, result: int) -> list:
 
 def _as_classifier(last: Operation) -> Operation:
     """A convolution whose result is a vector is a linear layer."""
-    plain = isinstance(last, Convolution) and last.coefficients is None and last.feature_group_count == 1
-    return Dense(last.name, last.x, last.y, last.kernel[0, 0], last.bias) if plain else last
+    if not isinstance(last, Convolution) or isinstance(last.kernel, Bank) or last.feature_group_count > 1:
+        return last
+    return Dense(last.name, last.x, last.y, last.kernel[0, 0], last.bias)
 
 
 class _Reader:
@@ -169,12 +172,11 @@ class _Reader:
             return None if kind is None else [inputs[0]._replace(kind=kind)]
         if name in ("copy", "stop_gradient") or (name == "convert_element_type" and _are_floats(equation)):
             return inputs
-        if name in ("add", "mul", "add_any"):
-            function, kind = "multiply" if name == "mul" else "add", of_sum([value.kind for value in inputs], shapes)
-            return kind and self._add(lambda xs, y: Elementwise(function, xs, y, function), inputs, kind, after[-1])
+        function = FUNCTIONS.get(name) or activation_of(equation)
+        if function in ("add", "multiply"):
+            kind = of_sum([value.kind for value in inputs], shapes)
         if kind is None:
             return None
-        function = "sigmoid" if name == "logistic" else activation_of(equation)
         if function is not None:
             return self._add(lambda xs, y: Elementwise(function, xs, y, function), inputs, kind, after[-1])
         last = len(before) - 1

@@ -118,10 +118,10 @@ class _Recorder:
         if name == "activate" and options["activation"] is None:
             return y
         makers = {
-            "activate": lambda inputs, ys: Elementwise(options["activation"], inputs, *ys, options["activation"]),
-            "max_pool": lambda inputs, ys: MaxPool("max_pool", *inputs, *ys, **options),
-            "spatial_mean": lambda inputs, ys: Mean("mean", *inputs, *ys, keep_positions=options["keepdims"]),
-            "channel_shuffle": lambda inputs, ys: Channels("shuffle", inputs, *ys, 0, x.shape[-1], permutation),
+            "activate": lambda inputs, ys: Elementwise(options["activation"], inputs, ys[0], options["activation"]),
+            "max_pool": lambda inputs, ys: MaxPool("max_pool", inputs[0], ys[0], **options),
+            "spatial_mean": lambda inputs, ys: Mean("mean", inputs[0], ys[0], keep_positions=options["keepdims"]),
+            "channel_shuffle": lambda inputs, ys: Channels("shuffle", inputs, ys[0], 0, x.shape[-1], permutation),
         }
         permutation = None
         if name == "channel_shuffle":

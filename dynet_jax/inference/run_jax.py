@@ -1,7 +1,7 @@
 """Follows a program in JAX: the reference for the other runtimes, and what StableHLO is exported from."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -26,10 +26,10 @@ from dynet_jax.inference.program import (
 from dynet_jax.layers.whole import max_pool, spatial_mean
 from dynet_jax.ops.maps import Operand, activate
 
-Arrays = list[dict[str, Operand]]
+Arrays: TypeAlias = Sequence[Mapping[str, Operand]]
 
 
-def arrays_of(program: Program) -> Arrays:
+def arrays_of(program: Program) -> list[dict[str, np.ndarray]]:
     """The arrays of every operation, in order: what `run` takes as an argument instead of building it into the code."""
     return [_arrays(operation) for operation in program.operations]
 
@@ -38,7 +38,7 @@ def run(
     program: Program, arrays: Arrays, images: Float[Operand, "batch height width channels"]
 ) -> Float[jax.Array, "batch *positions classes"]:
     """The result of a program for normalised images."""
-    values = {IMAGES: images}
+    values: dict[int, Any] = {IMAGES: images}
     for operation, weights in zip(program.operations, arrays):
         with jax.named_scope(operation.name):
             inputs = [values[number] for number in operation.inputs]
@@ -56,12 +56,12 @@ def _arrays(operation: Operation) -> dict[str, np.ndarray]:
         arrays = {"kernel": operation.output[0], "bias": operation.output[1]}
         arrays |= dict(zip(("hidden_kernel", "hidden_bias"), operation.hidden or ()))
         return arrays | dict(zip(("lower", "upper"), operation.limits or ()))
-    if isinstance(operation, Convolution) and isinstance(operation.kernel, Bank):
-        scales = {} if operation.kernel.scales is None else {"scales": operation.kernel.scales}
-        return {"kernel": operation.kernel.kernels, "bias": operation.bias, **scales}
-    if isinstance(operation, Convolution | Dense):
-        return {"kernel": operation.kernel, "bias": operation.bias}
-    return {}
+    if not isinstance(operation, Convolution | Dense):
+        return {}
+    kernel, bias = operation.kernel, {"bias": operation.bias}
+    if not isinstance(kernel, Bank):
+        return {"kernel": kernel, **bias}
+    return {"kernel": kernel.kernels, **bias, **({} if kernel.scales is None else {"scales": kernel.scales})}
 
 
 def _vector(x: jax.Array) -> jax.Array:

@@ -18,8 +18,7 @@ def kind_of_layer(operation: Operation, kinds: Sequence[str], shape: Sequence[in
     if isinstance(operation, Convolution):
         if others != [COEFFICIENTS] * (operation.coefficients is not None):
             return None
-        kernel = operation.kernel.kernels[0] if others else operation.kernel
-        alone = x == VECTOR and kernel.shape[:2] == shape[1:3] == (1, 1)
+        alone = x == VECTOR and operation.kernel.shape[:2] == shape[1:3] == (1, 1)
         return x if x == MAP or alone else None
     if isinstance(operation, MaxPool | Mean):
         return {MaxPool: MAP, Mean: VECTOR}[type(operation)] if x == MAP else None

@@ -22,7 +22,7 @@ def timed(call: Callable[[], Any], count: int = 1, wait: Callable[[Any], Any] | 
     for _ in range(count):
         result = call()
     if wait is not None:
-        wait(result)
+        wait(result)  # pyrefly: ignore[unbound-name]  (there is a call)
     return (time.perf_counter() - start) / count
 
 
@@ -61,7 +61,8 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     >>> quartiles([1, 2, 3, 4, 5])
     (2.0, 3.0, 4.0)
     """
-    return tuple(np.quantile(values, (0.25, 0.5, 0.75)).tolist())
+    lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return lower, median, upper
 
 
 class Turns:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from dynet_jax.measure.failures import Deadline, Ended, OutOfTime, Raised
 
@@ -52,7 +52,7 @@ class Worker:
         self._answers: queue.SimpleQueue[dict | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def __enter__(self) -> "Worker":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
@@ -92,7 +92,7 @@ class Worker:
     def close(self) -> None:
         """Ends it; it has ended when this returns."""
         with contextlib.suppress(OSError):  # of what it has not read
-            self._process.stdin.close()
+            self._process.stdin.close()  # pyrefly: ignore[missing-attribute]  (a pipe)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING_SECONDS)
         self._process.kill()
@@ -101,10 +101,10 @@ class Worker:
     def _write(self, question: dict) -> None:
         line = json.dumps(question) + "\n"
         with contextlib.suppress(OSError, ValueError):  # that it has ended, or is closed, is noticed by its output
-            self._process.stdin.write(line)
+            self._process.stdin.write(line)  # pyrefly: ignore[missing-attribute]  (a pipe)
 
     def _listen(self) -> None:
-        with self._process.stdout as lines:
+        with self._process.stdout as lines:  # pyrefly: ignore[bad-context-manager]  (a pipe)
             for line in lines:
                 with contextlib.suppress(ValueError):  # what is printed before it serves
                     answer = json.loads(line)
@@ -141,10 +141,11 @@ class Workers:
         limit: float | None = None,
         deadline: Deadline | None = None,
     ):
-        self._start, self._limit, self._deadline = start or Worker, limit, deadline or Deadline()
+        self._start: Callable[[Any], Worker] = start or Worker
+        self._limit, self._deadline = limit, deadline or Deadline()
         self._workers: dict[Hashable, Worker] = {}
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -99,7 +99,8 @@ def dataset_kind(dataset: str) -> str:
     """The key of `Budget.epochs`. Raises UserError for a dataset that no plan can be made of."""
     found = find_dataset(dataset)
     if found is None or found.task != "classification" or found.like is None:
-        known = [name for name in list_datasets("classification") if find_dataset(name).like is not None]
+        named = {name: find_dataset(name) for name in list_datasets("classification")}
+        known = [name for name, other in named.items() if other is not None and other.like is not None]
         raise UserError(
             f"the experiments need a dataset of labelled images, not {dataset!r}; {suggest(dataset, known)}"
         )

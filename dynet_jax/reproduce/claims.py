@@ -49,8 +49,9 @@ def claims(results: Results) -> list[Claim]:
 
 def difference(results: Results, first: Arm, second: Arm) -> Sample | None:
     """Of the errors, in points, seed by seed; None if no seed is finished by both."""
-    errors = results.errors(first, beside=[second]), results.errors(second, beside=[first])
-    return None if None in errors else paired(*errors)
+    if not results.seeds(first, second):
+        return None
+    return paired(results.errors(first, beside=[second]), results.errors(second, beside=[first]))
 
 
 def _bases(results: Results) -> Iterator[Claim]:
@@ -74,7 +75,7 @@ def _group_sizes(results: Results) -> Iterator[Claim]:
     arms = [arm for arm in table5.arms if arm.coefficients is None] if table5 else []
     if arms and results.seeds(*arms):
         errors = [results.errors(arm, beside=arms) for arm in arms]
-        found = slopes([math.log2(arm.group_size) for arm in arms], errors)
+        found = slopes([math.log2(arm.group_size) for arm in arms if arm.group_size], errors)
         means = ", ".join(f"{sample.mean:.2f}" for sample in errors)
         statement = "The error of Dy-mobile falls as g_t rises over 1, 2, 4, 6, on average"
         here = f"{means} %; {found.interval} points for each doubling"
@@ -143,8 +144,8 @@ def _latency(results: Results) -> Iterator[Claim]:
             decided = "not seen"
         titles = [model_info(name).title for name in (network, slow.cell.network)]
         statement = f"{titles[0]} is faster than {titles[1]} on a CPU (quartiles do not overlap)"
-        dynamic_ms, base_ms = PAPER.get(network, (None, None))
-        told = f"{base_ms / dynamic_ms:.2f} times as fast" if base_ms else "not measured there"
+        paper = PAPER.get(network)  # milliseconds
+        told = f"{paper[1] / paper[0]:.2f} times as fast" if paper else "not measured there"
         yield Claim("Table 2", statement, told, here, decided)
 
 

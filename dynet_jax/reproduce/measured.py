@@ -1,5 +1,7 @@
 """The measurements of a plan as the objects they were made from; empty where they have not been made."""
 
+from collections.abc import Sequence
+
 from dynet_jax.analysis.correlation import Correlation
 from dynet_jax.analysis.latency import Measurement
 from dynet_jax.analysis.latency_compare import read_csv
@@ -13,11 +15,13 @@ BUSY = 0.15  # from this share of the processor on, others disturb what is timed
 
 def correlations(plan: Plan) -> tuple[ByArm, ByArm]:
     """Those of Fig. 6 and of Fig. 2, by arm and seed."""
-    figure6, figure2 = (
-        {arm: {seed: found for seed in plan.seeds if (found := _correlation(plan, arm, seed))} for arm in arms}
-        for arms in correlated_arms(plan)
-    )
-    return tuple({arm: found for arm, found in group.items() if found} for group in (figure6, figure2))
+    figure6, figure2 = correlated_arms(plan)
+    return _correlations(plan, figure6), _correlations(plan, figure2)
+
+
+def _correlations(plan: Plan, arms: Sequence[Arm]) -> ByArm:
+    found = {arm: {seed: c for seed in plan.seeds if (c := _correlation(plan, arm, seed))} for arm in arms}
+    return {arm: by_seed for arm, by_seed in found.items() if by_seed}
 
 
 def _correlation(plan: Plan, arm: Arm, seed: int) -> Correlation | None:

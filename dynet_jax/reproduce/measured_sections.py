@@ -60,7 +60,7 @@ def _correlation_row(arm: Arm, found: list[Correlation]) -> tuple:
         values = tuple(100 * getattr(c, key) for c in found if c.pairs)
         return Sample(values).text(1) if values else ""
 
-    magnitudes = tuple(c.mean_magnitude for c in found if c.pairs)
+    magnitudes = tuple(c.mean_magnitude for c in found if c.mean_magnitude is not None)
     constant = ", ".join(str(c.dead) for c in found)
     kinds = [shares(key) for key in ("strong", "middle", "weak", "none", "within")]
     mean = Sample(magnitudes).text(3) if magnitudes else ""

@@ -164,7 +164,7 @@ def _arm_latency(plan: Plan, jobs: list[Job]) -> str:
 def _busier(before: float | None) -> float | None:
     """How busy others kept the machine before a measurement or after it: the larger, where the system tells."""
     after = share_of_others()
-    return None if None in (before, after) else max(before, after)
+    return None if before is None or after is None else max(before, after)
 
 
 def _seconds(model, image: np.ndarray) -> float:

@@ -148,7 +148,7 @@ class Plan:
             stride = create_model(arm.network, **arm.arguments, small_input=config.model.small_input).stride
             if size < stride:
                 raise UserError(f"images of {size} px are too small for {arm.title}, which has stride {stride}")
-        make_task(config).training_transform()
+        make_task(config).training_transform()  # pyrefly: ignore[unbound-name]  (a plan has arms)
         make_run_optimizer(config, make_run_schedule(config, *steps))
 
     @property
@@ -210,7 +210,7 @@ class Plan:
         device: 'cpu' or an accelerator's name. Raises UserError for the one where earlier runs have had the other.
         """
         kind = "cpu" if device == "cpu" else "accelerator"
-        if self.device not in (None, kind):
+        if self.device is not None and self.device != kind:
             names = {"cpu": "a CPU", "accelerator": "an accelerator"}
             raise UserError(
                 f"the runs in {self.out} were trained on {names[self.device]}, not {names[kind]}; use another --out, "

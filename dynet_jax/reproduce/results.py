@@ -25,26 +25,26 @@ class Results:
         """That all of the arms have finished."""
         return [seed for seed in self.plan.seeds if all(seed in self._rows[arm] for arm in arms)]
 
-    def errors(self, arm: Arm, *, beside: Sequence[Arm] = ()) -> Sample | None:
-        """Top-1 errors on the test set after the last step, in %; None if there is none.
+    def errors(self, arm: Arm, *, beside: Sequence[Arm] = ()) -> Sample:
+        """Top-1 errors on the test set after the last step, in %, of the finished seeds.
 
         beside: other arms, which have to have finished the seeds too.
         """
         rows = [self._rows[arm][seed][-1] for seed in self.seeds(arm, *beside)]
-        return Sample(tuple(100 * (1 - row["top1"]) for row in rows), 100 / self.plan.test_images) if rows else None
+        return Sample(tuple(100 * (1 - row["top1"]) for row in rows), 100 / self.plan.test_images)
 
-    def test_losses(self, arm: Arm) -> Sample | None:
+    def test_losses(self, arm: Arm) -> Sample:
         """After the last step. (The training loss of a run that was stopped is over another number of steps.)"""
         rows = [self._rows[arm][seed][-1] for seed in self.seeds(arm)]
-        return Sample(tuple(row["loss"] for row in rows)) if rows else None
+        return Sample(tuple(row["loss"] for row in rows))
 
-    def images_per_second(self, arm: Arm) -> tuple[float, float, float] | None:
+    def images_per_second(self, arm: Arm) -> tuple[float, float, float]:
         """In training: quartiles over the reports of all runs, but for each run's first, which has its warming up."""
         rates = []
         for seed in self.seeds(arm):
             rows = read_metrics(self.plan.job(arm, seed).workdir / METRICS_FILE, "train")
             rates += [row["images_per_second"] for row in (rows[1:] or rows)]
-        return quartiles(rates) if rates else None
+        return quartiles(rates)
 
     def test_rows(self, job: Job) -> list[dict]:
         """By step, each with 'step' and 'top1'."""

@@ -170,8 +170,8 @@ def _speed_ratios(results: Results) -> list[Table]:
     """How much longer a step of a dynamic network takes."""
     rows, pairs = [], [pair for key in ("table1", "table4") for pair in _pairs_of(results, key)]
     for first, second in pairs:
-        rates = results.images_per_second(first), results.images_per_second(second)
-        if None not in rates:
+        if results.seeds(first) and results.seeds(second):
+            rates = results.images_per_second(first), results.images_per_second(second)
             rows.append((f"{first.title} / {second.title}", rates[1][1] / rates[0][1]))
     return [Table(("time of a training step", "ratio"), rows)] if rows else []
 

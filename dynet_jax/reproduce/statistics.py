@@ -41,10 +41,10 @@ class Sample(NamedTuple):
         >>> round(Sample((-0.28, -0.28, -0.28), resolution=0.28).half_width, 2)
         0.7
         """
-        if len(self.values) < 2:
+        if (spread := self.spread) is None:
             return math.inf
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1)
-        return float(quantile * max(self.spread, self.resolution) / math.sqrt(len(self.values)))
+        return float(quantile * max(spread, self.resolution) / math.sqrt(len(self.values)))
 
     @property
     def interval(self) -> str:

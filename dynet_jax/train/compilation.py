@@ -3,9 +3,11 @@
 import json
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.stages import Wrapped
 
 from dynet_jax.console import duration
 from dynet_jax.evaluation.evaluate import evaluation_batch_size
@@ -15,12 +17,16 @@ from dynet_jax.train.setup import Run
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_train_step
 
+Compiled: TypeAlias = tuple[Callable, Callable, str]  # training step, evaluation step, the time that they took
+
 
 class Programs:
     """What one run compiles, kept for the next ones of the same process that differ in their seed alone."""
 
     def __init__(self):
-        self._key, self._initialise, self._steps = None, None, None
+        self._key: str | None = None
+        self._initialise: Callable[[int], TrainState] | None = None
+        self._steps: Compiled | None = None
 
     def fresh_state(self, run: Run) -> TrainState:
         """The state at step 0, on every device."""
@@ -29,9 +35,7 @@ class Programs:
             self._initialise = run.initialiser()
         return self._initialise(run.config.seed)
 
-    def steps(
-        self, run: Run, state: TrainState, test_examples: int, vote: StopVote
-    ) -> tuple[Callable, Callable, str] | None:
+    def steps(self, run: Run, state: TrainState, test_examples: int, vote: StopVote) -> Compiled | None:
         """See `compile_steps`."""
         self._be_for(run)
         if self._steps is None:
@@ -44,9 +48,7 @@ class Programs:
             self._key, self._initialise, self._steps = key, None, None
 
 
-def compile_steps(
-    run: Run, state: TrainState, test_examples: int, vote: StopVote
-) -> tuple[Callable, Callable, str] | None:
+def compile_steps(run: Run, state: TrainState, test_examples: int, vote: StopVote) -> Compiled | None:
     """The compiled training and evaluation step, and how long it took; None if a signal came before the end."""
     start = time.perf_counter()
     compiled = vote.run(
@@ -55,12 +57,12 @@ def compile_steps(
             for step, arguments in steps_and_arguments(run, state, test_examples, with_votes=not vote.alone)
         )
     )
-    return None if compiled is None else (*compiled, duration(time.perf_counter() - start))
+    return None if compiled is None else (compiled[0], compiled[1], duration(time.perf_counter() - start))
 
 
 def steps_and_arguments(
     run: Run, state: TrainState, test_examples: int, *, with_votes: bool
-) -> tuple[tuple[Callable, tuple], tuple[Callable, tuple]]:
+) -> tuple[tuple[Wrapped, tuple], tuple[Wrapped, tuple]]:
     """The training and the evaluation step as `jax.jit` gives them, each with what it is called with.
 
     A state of shapes will do. `with_votes` is for several hosts (see `StopVote`).

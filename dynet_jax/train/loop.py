@@ -102,7 +102,7 @@ def _first_state(session: Session, programs: Programs) -> tuple[TrainState, str]
         return state, f"continuing at step {int(state.step)}"
     if config.init_from is None:
         initial = session.vote.run(lambda: programs.fresh_state(run))
-        return initial and (initial[0], "starting")
+        return None if initial is None else (initial[0], "starting")
     initial = session.vote.run(lambda: initialise_from(Path(config.init_from), run))
     if initial is None:
         return None
@@ -121,6 +121,7 @@ def _introduction(run: Run, state: TrainState, origin: str, workdir: Path) -> It
     )
     yield from explain_patterns(config, state.params, is_dynamic=bool(state.coefficients))
     if run.temperature is not None:
-        start, end, last = config.temperature_from, float(run.temperature(run.annealed_at)), run.annealed_at
+        start, last = config.temperature_from, run.annealed_at
+        end = float(run.temperature(last))  # pyrefly: ignore[bad-argument-type]  (not complex)
         early = f", but the run ends before, at step {run.total_steps}" if last > run.total_steps else ""
         yield f"temperature of the predictors: from {start:g} to {end:g} at step {last}{early}"

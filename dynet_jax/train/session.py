@@ -130,7 +130,7 @@ class Session:
         (step, window), self.ready = self.ready, None
         self._refuse_divergence(step, window)
         values = means(window)
-        learning_rate = float(self.run.schedule(step - 1))
+        learning_rate = float(self.run.schedule(step - 1))  # pyrefly: ignore[bad-argument-type]  (not complex)
         rate = self.progress.report(step, values["loss"], self.run.task.progress(values), learning_rate)
         self.writer.write(step, "train", {**values, "learning_rate": learning_rate, "images_per_second": rate})
         self.dead.look(step, values)

@@ -13,17 +13,16 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
+from jax.stages import Wrapped
 
 from dynet_jax.devices import AXES, BATCH, REPLICATED, Layout
 from dynet_jax.evaluation.step import votes
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
 from dynet_jax.layers.predictor import TEMPERATURE
 from dynet_jax.ops.pixels import normalize
-from dynet_jax.tasks.task import Batch, Task
+from dynet_jax.tasks.task import Task
 from dynet_jax.train.movement import KEY, by_stage, movement_metrics, movement_sums
 from dynet_jax.train.state import TrainState
-
-Metrics = dict[str, jax.Array]
 
 
 def make_train_step(
@@ -36,8 +35,8 @@ def make_train_step(
     std,
     ema_decay: float | None = None,
     temperature: optax.Schedule | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """(state, batch) -> (new state, sums of 'loss', 'examples' and what the task reports over the batch).
+) -> Wrapped:
+    """Jitted (state, batch) -> (new state, sums of 'loss', 'examples' and what the task reports over the batch).
 
     A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, split over the devices of the layout.
     The state's buffers are donated. A device's part of the batch is worked on in micro-batches of

@@ -249,6 +249,7 @@ def test_wrong_options(options, message):
         inference_model("fix_mobile", **options)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("runtime", ["jax", pytest.param("native", marks=needs_compiler)])
 def test_wrong_images(runtime):
     model = inference_model("dy_mobile", runtime=runtime)

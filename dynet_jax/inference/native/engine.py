@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Float64, Shaped
 
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.native.library import ConvolutionArguments, LinearArguments, address, check, load
@@ -69,8 +70,10 @@ class Engine:
         for operation in program.operations:
             check(_ADD[type(operation)](self, operation), "the network")
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Logits, [batch, classes], or [batch, height / stride, width / stride, classes] of a program ending in a map.
+    def __call__(
+        self, images: Shaped[np.ndarray, "batch height width 3"]
+    ) -> Float32[np.ndarray, "batch *positions classes"]:
+        """Logits, at positions (height / stride, width / stride) of a program ending in a map.
 
         Raises UserError for images that are smaller than the network's stride, or for which there is no memory.
         """
@@ -84,9 +87,9 @@ class Engine:
         check(status, f"images of {height}x{width}")
         return y
 
-    def profile(self, image: np.ndarray) -> np.ndarray:
-        """Seconds of every operation of `program` for one image [1, height, width, 3], and of all fusions, which are a
-        part of the predictors'. Raises UserError as a call does."""
+    def profile(self, image: Shaped[np.ndarray, "1 height width 3"]) -> Float64[np.ndarray, " times"]:
+        """Seconds of every operation of `program` for one image, and of all fusions, which are a part of the
+        predictors'. Raises UserError as a call does."""
         image, is_bytes = _pixels(image)
         _, height, width, _ = image.shape
         y, times = (
@@ -114,21 +117,21 @@ class Engine:
             self._library.dynet_delete(self._engine)
 
     def _convolution(self, op: Convolution) -> int:
-        dynamic = isinstance(op.kernel, Bank)
-        kernel = op.kernel.stored_as(self._storage) if dynamic else op.kernel
+        kernel = op.kernel.stored_as(self._storage) if isinstance(op.kernel, Bank) else op.kernel
+        group_size, storage = (len(kernel.kernels), self._storage) if isinstance(kernel, Bank) else (0, "float32")
         panels = pack_kernel(kernel, op.feature_group_count, paired=self._paired)
-        height, width, inputs, c_out = kernel.kernels.shape[1:] if dynamic else kernel.shape
+        height, width, inputs, c_out = kernel.shape
         channels = [inputs * op.feature_group_count, c_out, op.feature_group_count]
         window = _window((height, width), op.strides, op.kernel_dilation, op.padding)
         arguments = ConvolutionArguments(
             geometry=(ctypes.c_int32 * 15)(*channels, *window, ACTIVATIONS[op.activation]),
             x=op.x,
             y=op.y,
-            coefficients=op.coefficients if dynamic else -1,
+            coefficients=-1 if op.coefficients is None else op.coefficients,
             residual=-1 if op.residual is None else op.residual,
-            shared=dynamic and self.program.values[op.coefficients].channels == 1,
-            group_size=len(kernel.kernels) if dynamic else 0,
-            storage=STORAGE[self._storage] if dynamic else STORAGE["float32"],
+            shared=op.coefficients is not None and self.program.values[op.coefficients].channels == 1,
+            group_size=group_size,
+            storage=STORAGE[storage],
             mode=panels.mode,
             count=len(panels.blocks),
             weights=self._pointer(panels.weights),
@@ -181,7 +184,7 @@ class Engine:
         return LinearArguments(*kernel.shape, STORAGE[self._storage], *pointers)
 
     def _numbers(self, values: Sequence[int]) -> int:
-        return self._pointer(np.asarray(values, np.int32))
+        return self._pointer(np.asarray(values, np.int32))  # pyrefly: ignore[bad-return]  (an array has one)
 
     def _pointer(self, array: np.ndarray | None) -> int | None:
         if array is None:

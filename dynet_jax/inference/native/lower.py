@@ -72,25 +72,27 @@ class _Lowering:
     def _convolution(self, conv: Convolution) -> None:
         """A convolution, or what it is on a vector, and then what of it stands alone."""
         on_vector = self._is(VECTOR, conv.x)
-        residual_apart = conv.residual is not None and (on_vector or self._is(VECTOR, conv.residual))
-        here = not residual_apart and (on_vector or conv.activation in IN_CONVOLUTIONS)
-        steps = [("add", conv.residual)] if residual_apart else []
-        steps += [] if here or conv.activation is None else [(conv.activation,)]
+        residual, apart = conv.residual, ()
+        if residual is not None and (on_vector or self._is(VECTOR, residual)):
+            residual, apart = None, (residual,)
+        here = not apart and (on_vector or conv.activation in IN_CONVOLUTIONS)
+        steps: list[tuple[str, tuple[int, ...]]] = [("add", apart)] if apart else []
+        steps += [] if here or conv.activation is None else [(conv.activation, ())]
         free = 1 + max(self.values)
         results = [*range(free, free + len(steps)), conv.y]
         self.values |= dict.fromkeys(results, self.values[conv.y])
         self.values[results[0]] = self.values[conv.y]._replace(kind=self.values[conv.x].kind)
         own = conv._replace(
             y=results[0],
-            residual=None if residual_apart else conv.residual,
+            residual=residual,
             activation=conv.activation if here else None,
         )
-        check_convolution(own, on_vector)
+        check_convolution(own, on_vector)  # refuses a bank on a vector
         if on_vector:
-            self.operations.append(Dense(own.name, own.x, own.y, own.kernel[0, 0], own.bias, own.activation))
+            self.operations.append(Dense(own.name, own.x, own.y, own.kernel[0, 0], own.bias, own.activation))  # pyrefly: ignore[bad-index]
         else:
             self.operations.append(_for_pairs(own) if self._paired else own)
-        for (function, *others), x, y in zip(steps, results, results[1:]):
+        for (function, others), x, y in zip(steps, results, results[1:]):
             self.add(Elementwise(conv.name, (x, *others), y, function))
 
 
@@ -100,7 +102,7 @@ def _for_pairs(conv: Convolution) -> Convolution:
         if isinstance(kernel, Bank):
             raise unknown(conv, "of images that is dynamic, in bfloat16 arithmetic")
         kernel = np.pad(kernel, [(0, 0), (0, 0), (0, 1), (0, 0)])
-    *_, inputs, c_out = kernel.kernels.shape if isinstance(kernel, Bank) else kernel.shape
+    *_, inputs, c_out = kernel.shape
     depthwise = inputs == 1 and c_out == conv.feature_group_count
     per_group = c_out // conv.feature_group_count
     if c_out % 2 or (not depthwise and (inputs % 2 or per_group % 2)):

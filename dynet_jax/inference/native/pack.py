@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Shaped
 
 from dynet_jax.inference.bank import Bank
 
@@ -35,8 +36,10 @@ class Columns(NamedTuple):
     scales: np.ndarray | None = None
 
 
-def pack_kernel(kernel: np.ndarray | Bank, groups: int, *, paired: bool = False) -> Panels:
-    """[*kernel_size, C_in / groups, C_out], or a bank of them -> panels, whose rows are an input and a tap each.
+def pack_kernel(
+    kernel: Shaped[np.ndarray, "*kernel_size c_in_of_group c_out"] | Bank, groups: int, *, paired: bool = False
+) -> Panels:
+    """Panels of a kernel, or of a bank of them, whose rows are an input and a tap each.
 
     paired: where maps are of pairs of channels. A row is then a pair of inputs and a tap, or, for a depthwise
     convolution, a tap alone, with two channels in a block. A kernel that is no bank is rounded to bfloat16 with it.
@@ -62,8 +65,8 @@ def pack_kernel(kernel: np.ndarray | Bank, groups: int, *, paired: bool = False)
     return Panels(aligned(weights), np.array(blocks, BLOCK_FIELDS), elements, mode, scales)
 
 
-def pack_linear(kernel: np.ndarray, bias: np.ndarray, storage: str) -> Columns:
-    """[C_in, C_out] and [C_out] -> columns, rounded like a bank of one."""
+def pack_linear(kernel: Shaped[np.ndarray, "c_in c_out"], bias: Shaped[np.ndarray, " c_out"], storage: str) -> Columns:
+    """Columns of a linear layer, rounded like a bank of one."""
     bank = Bank(kernel[None]).stored_as(storage)
     missing = -kernel.shape[1] % WIDE
     columns = np.pad(bank.kernels[0], [(0, 0), (0, missing)])
@@ -72,7 +75,7 @@ def pack_linear(kernel: np.ndarray, bias: np.ndarray, storage: str) -> Columns:
     return Columns(aligned(columns), np.pad(bias, (0, missing)).astype(np.float32), scales)
 
 
-def aligned(array: np.ndarray) -> np.ndarray:
+def aligned(array: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
     """A copy, in order, that begins with a cache line."""
     memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
