@@ -36,12 +36,14 @@ check_arguments() {
     [[ $argument != *gs://* ]] || fail "$argument: train.py reads and writes files; see docs/tpu.md on buckets"
     case $argument in
       --config=*) config=${argument#*=} ;;
-      --config.*=* | --workdir=* | --init_from=* | --allow_config_change | --profile=* | --heartbeat_timeout=*) ;;
+      --config.*=* | --import=* | --workdir=* | --init_from=* | --allow_config_change | --profile=* | --heartbeat_timeout=*) ;;
       *) fail "$argument is not an argument like --config=FILE, --config.KEY=VALUE or --workdir=DIR; see --help" ;;
     esac
   done
   [[ -n $config ]] || fail "--config=FILE is missing; see --help"
-  [[ -f ${config%:*} || $config == /* ]] || fail "there is no configuration ${config%:*} in this working tree"
+  # A network's name, and configs/NAME.py without such a file, are for train.py to know.
+  [[ -f ${config%:*} || $config == /* || $config =~ ^(configs/)?[a-z0-9_]+(\.py)?(:[a-z0-9_]+)?$ ]] ||
+    fail "there is no configuration ${config%:*} in this working tree"
 }
 
 check_nfs() {

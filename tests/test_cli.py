@@ -113,6 +113,7 @@ def test_summary_of_another_size(capfd):
     assert "129,262,392" not in out
 
 
+@pytest.mark.slow
 def test_summary_of_any_argument(capfd):
     """As train.py takes them. Without its hidden layer, a predictor of 32 channels has 32 rows."""
     arguments = [
@@ -264,6 +265,7 @@ def test_imagenet_is_missing(given, workdir, tmp_path, monkeypatch, capfd):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_work_directory_cannot_be_made(tmp_path, capfd):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/run"):

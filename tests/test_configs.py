@@ -51,6 +51,7 @@ def test_file(path):
     assert load_config(str(path), network).model.name == (network or path.stem)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_name(name):
     """Its network can be built. Recipes and variants: tests/config/test_config.py."""

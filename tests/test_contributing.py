@@ -121,6 +121,7 @@ def test_a_family_is_an_experiment(folder):
     assert "Dy-separable (0.25), g_t = 6 - Separable (0.25)" in report
 
 
+@pytest.mark.slow
 def test_omni_dimensional_dynamic_convolution():
     """Every kernel by the equation of Li et al. (2022), one image after the other."""
     names = {}

@@ -147,6 +147,7 @@ def test_analyse_checkpoint(pretrained):
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "arguments", "message"),
     [

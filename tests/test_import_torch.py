@@ -65,6 +65,7 @@ def test_import_then_predict_and_evaluate(tmp_path, weights, images, capfd):
     assert (values["examples"], values["step"]) == (3, 0)
 
 
+@pytest.mark.slow
 def test_mistakes(tmp_path, weights, capfd):
     def answer(*arguments, **options):
         assert import_weights(tmp_path, *arguments, **options) == 2

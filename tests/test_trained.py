@@ -119,6 +119,7 @@ assert not strangers and not made, (strangers, made)
 """
 
 
+@pytest.mark.slow
 def test_commands_know_nothing_of_training(workdir, picture, tmp_path):
     cv2.imwrite(str(tmp_path / "photo.png"), picture)
     command = [sys.executable, "-c", ALONE, str(workdir), str(tmp_path / "photo.png"), str(tmp_path / "x.stablehlo")]
@@ -126,6 +127,7 @@ def test_commands_know_nothing_of_training(workdir, picture, tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_the_variables_are_those_that_training_restores(workdir):
     network, (run, state) = open_trained(workdir), load_workdir(workdir, jax.devices()[:1])
     assert (network.name, network.step, network.class_names) == ("tiny", 1, DIGITS)
@@ -134,6 +136,7 @@ def test_the_variables_are_those_that_training_restores(workdir):
     assert open_trained(workdir, step=0).step == 0
 
 
+@pytest.mark.slow
 def test_moving_averages_are_taken_where_there_are_some(tmp_path):
     workdir = digits_workdir(tmp_path / "run", "tiny")
     config = json.loads((workdir / "config.json").read_text()) | {"ema_decay": 0.9}
@@ -179,6 +182,7 @@ def test_the_best_step(tmp_path):
     assert (open_trained(workdir, step="best").step, open_trained(workdir).step) == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["native", "jax"])
 def test_pictures_of_every_kind_are_predicted_alike(workdir, picture, tmp_path, runtime):
     model, wanted = load(workdir, runtime=runtime), by_the_module(open_trained(workdir), picture)
@@ -268,6 +272,7 @@ def logits_of_maps(network, images):
     return np.asarray(network.model.apply(network.variables, normalize(images, data.mean, data.std), train=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["native", "jax"])
 def test_segmentation_is_loaded_like_a_classifier(maps_workdir, picture, runtime):
     model, network = load(maps_workdir, runtime=runtime), open_trained(maps_workdir)
@@ -301,6 +306,7 @@ def test_segmentation_in_windows(maps_workdir, picture, tmp_path):
     assert np.mean(found == wanted.argmax(axis=-1)) > 0.999
 
 
+@pytest.mark.slow
 def test_segmentation_is_exported(maps_workdir, tmp_path):
     """Logits at the network's stride, in both formats, for images of other sizes than it was recorded with."""
     import onnxruntime

@@ -214,6 +214,7 @@ def test_a_static_network_has_none(tmp_path):
         coefficients_of_workdir(digits_workdir(tmp_path / "run", "tiny_static"), images=3)
 
 
+@pytest.mark.slow
 def test_a_work_directory_and_its_figures(tmp_path):
     workdir = digits_workdir(tmp_path / "run", "tiny")
     trained, found = coefficients_of_workdir(workdir, images=70)

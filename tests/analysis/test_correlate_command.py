@@ -27,6 +27,7 @@ def workdirs(tmp_path_factory):
         return [digits_workdir(folder / name, name) for name in ("tiny", "tiny_static")]
 
 
+@pytest.mark.slow
 def test_two_networks_side_by_side(workdirs, tmp_path, capfd):
     out = tmp_path / "out"
     arguments = ["correlate", *workdirs, "--layer=stem,stage1", "--images=20", f"--out={out}"]

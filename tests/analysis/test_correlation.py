@@ -177,6 +177,7 @@ def test_a_users_network():
         default_layer(Users(), layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "tiny_static"])
 def test_a_work_directory(name, tmp_path):
     workdir, said = digits_workdir(tmp_path / "run", name), []

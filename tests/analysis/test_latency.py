@@ -230,6 +230,7 @@ def test_cores_of_this_process():
     assert sorted(cores()) == sorted(os.sched_getaffinity(0))
 
 
+@pytest.mark.slow
 def test_random_networks_are_tame():
     program = latency_networks.random_program("dy_resnet18", 0.1)
     kernels = [np.abs(operation.bias).max() for operation in program.operations if hasattr(operation, "bias")]
@@ -271,6 +272,7 @@ def own(cell):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="it asks whether it is pinned")
 def test_a_runtime_is_one_function(monkeypatch, tmp_path, capfd):
     """It is listed and measured as this package's are, in the process that measures, too."""
@@ -298,6 +300,7 @@ def test_a_runtime_has_a_name_of_its_own():
         register_runtime("jax")
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capfd):
     """All runtimes that are here, native with all numbers where there is a compiler."""
     arguments = [*TINY, f"--out={tmp_path / 'new' / 'folder'}", "--runtimes=jax,native,onnxruntime"]

@@ -47,6 +47,7 @@ def test_tiny_network_by_hand():
     assert count.rows[3].total == 3 * 3 * 2 * 8 * (4 * 3 + 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_rows_and_normalisation_hold_all_parameters(name):
     model = smallest(name)

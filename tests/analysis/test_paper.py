@@ -9,12 +9,14 @@ from dynet_jax.analysis.subject import Subject
 NOT_REPRODUCED = {"MobileNetV2 (0.75)": 0.442, "MobileNetV2 (0.6)": 0.071}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"table {row.table}, {row.label}")
 def test_within_a_percent_of_the_paper(row):
     expected = NOT_REPRODUCED.get(row.label, 0.0)
     assert row.difference == pytest.approx(expected, abs=0.009)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("subject", "counted", "expected"),
     [

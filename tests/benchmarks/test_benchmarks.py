@@ -27,6 +27,7 @@ def table(text):
     return [rows[0], *rows[2:]]
 
 
+@pytest.mark.slow
 def test_table_has_a_row_per_layer_and_pass_and_a_column_per_form(tmp_path, capsys):
     # So small and narrow that few layers are distinct: nearly all of the time goes to compilation.
     file = tmp_path / "table.md"
@@ -48,6 +49,7 @@ def test_table_has_a_row_per_layer_and_pass_and_a_column_per_form(tmp_path, caps
         assert numbers[0][1] == "1.00"
 
 
+@pytest.mark.slow
 def test_layers_are_those_of_the_networks():
     mobile = set(map(str, layers.dynamic_layers("dy_mobile", 1.0, 224)))
     assert {"1x1 32->18, 112x112", "3x3 162->162, 14x14, groups 27, stride 2", "1x1 324->324, 7x7"} <= mobile
@@ -57,6 +59,7 @@ def test_layers_are_those_of_the_networks():
     assert len(resnet) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel_size", "groups", "strides"), [(3, 2, 2), (3, 1, 1), (3, 4, 1), (1, 1, 1), (1, 2, 2)])
 def test_all_forms_compute_the_same_function(kernel_size, groups, strides):
     layer = layers.Layer(size=5, kernel_size=kernel_size, c_in=4, c_out=8, strides=strides, groups=groups)
@@ -85,6 +88,7 @@ def test_a_wrong_form_is_not_timed(monkeypatch):
     assert rows[1]["error"].startswith("ValueError: wrong: largest relative error 0.1")
 
 
+@pytest.mark.slow
 def test_a_limit_of_time_leaves_layers_out(capsys):
     printed = run(capsys, "--networks dy_mobile,dy_shuffle --forms kernel --batch 2,4 --image-size 32 --limit 1e-9")
     assert "No time was left to begin." in printed.out
@@ -121,6 +125,7 @@ def test_no_call_is_made_after_the_deadline():
     assert slow["slow"].seconds >= 0.2
 
 
+@pytest.mark.slow
 def test_step_table_has_a_row_per_form(capsys, monkeypatch):
     def two_blocks(name, **options):
         model = create_model(name, **options)

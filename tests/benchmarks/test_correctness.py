@@ -20,6 +20,7 @@ def one_layer(monkeypatch):
     monkeypatch.setattr(correctness, "form_cases", lambda size: cases)
 
 
+@pytest.mark.slow
 def test_forms_pass(one_layer, tmp_path, capsys):
     file = tmp_path / "cases.jsonl"
     assert correctness.main(["--only=forms", f"--jsonl={file}"]) == 0
@@ -45,6 +46,7 @@ def test_wrong_and_broken_forms_do_not(one_layer, monkeypatch, capsys):
     assert "failed" in lines["static", "float32"]
 
 
+@pytest.mark.slow
 def test_networks_pass(capsys):
     assert correctness.main(["--only=networks", "--networks=resnet18", "--width=0.1"]) == 0
     assert "2 of 2 cases passed" in capsys.readouterr().out

@@ -25,6 +25,7 @@ def test_loaders_give_batches_of_crops(folder, name):
     assert batch.std() > 10
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes to a core, by Linux's call")
 def test_table_has_a_row_per_loader(folder, capsys, monkeypatch):
     root = str(Path(__file__).parents[2])

@@ -76,6 +76,7 @@ def test_what_is_known_is_not_timed_again(asked, tmp_path, capsys):
     assert len(asked()) == 2
 
 
+@pytest.mark.slow
 def test_the_limit_of_time_keeps_what_was_found(asked, tmp_path, capsys):
     options = ["--networks=dy_shuffle", "--batch=2", f"--jsonl={tmp_path / 'times'}"]
     dynamic_conv.main([*options, "--forms=kernel"])

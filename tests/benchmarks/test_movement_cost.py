@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from benchmarks import movement_cost
 
 TINY = [
@@ -12,6 +14,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_ratios_of_turns(capsys):
     assert movement_cost.main(["configs/dy_resnet18.py:digits", "--turns=4", *TINY]) == 0
     printed = capsys.readouterr()

@@ -20,6 +20,7 @@ from tests.train.tiny import tiny_network
 STEP = 20.0  # coefficients change by 1e-4 then: less would be lost in float32, more would not be straight
 
 
+@pytest.mark.slow
 def test_speeds_are_those_of_a_small_step(monkeypatch):
     info = registry.Registered("tiny", lambda num_classes=10: tiny_network(num_classes, strides=2))
     monkeypatch.setitem(registry._MODELS, "tiny", info)
@@ -67,6 +68,7 @@ def test_speeds_are_those_of_a_small_step(monkeypatch):
     assert stage[1] == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_command(capsys):
     arguments = ["configs/dy_resnet18.py:digits", "--config.model.width=0.125", "--config.batch_size=16"]
     assert predictor_speed.main([*arguments, "--config.bn_batch_size=16"]) == 0

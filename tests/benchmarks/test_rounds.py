@@ -54,6 +54,7 @@ def fake(monkeypatch, tmp_path):
     monkeypatch.setitem(throughput_cells.FAMILIES, "mobile", family)
 
 
+@pytest.mark.slow
 def test_a_network_that_ends_its_process_costs_its_own_row_only(fake, tmp_path, capsys):
     file = tmp_path / "rates.jsonl"
     options = ["--frameworks=jax", "--families=mobile", "--batch=4", "--passes=inference", "--rounds=3"]

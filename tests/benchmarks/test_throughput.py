@@ -103,6 +103,7 @@ def test_cells_are_compared_with_cells_of_the_same_kind():
     assert cell.beside("resnet18", "torch").subject.framework == "torch"
 
 
+@pytest.mark.slow
 def test_jax_trains_and_predicts():
     cells = [CELL | {"name": name, "network": "resnet18", "pass": name} for name in ("training", "inference")]
     run = throughput_jax.make_cell_run(cells[0])

@@ -31,6 +31,7 @@ def test_cells_say_bytes_time_operations_and_temporaries():
     assert tpu_forms.cell({**MEASURED, "seconds": None}) == "332 / ? / 7.42 / 45"
 
 
+@pytest.mark.slow
 def test_layers_that_networks_share_are_compiled_once_and_found_again(compiling, tmp_path, capsys):
     layers = layers_of(["dy_resnet18", "dy_resnet50"], 1.0, 224)
     shared = [layer for layer, networks in layers.items() if networks == ["dy_resnet18", "dy_resnet50"]]

@@ -55,6 +55,7 @@ def prepared(tmp_path_factory):
     return root / "data", scenes
 
 
+@pytest.mark.slow
 def test_records(prepared):
     data_dir, scenes = prepared
     for split, folder in (("train", "train"), ("test", "val")):
@@ -70,6 +71,7 @@ def test_records(prepared):
             np.testing.assert_array_equal(record.label.decode(), expected)
 
 
+@pytest.mark.slow
 def test_from_archives_to_predictions(prepared, tmp_path):
     """`train.py` on the real configuration, narrow and at a quarter of the size; labels stay whole."""
     data_dir, _ = prepared

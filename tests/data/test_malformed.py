@@ -39,6 +39,7 @@ def thousand():
     return source
 
 
+@pytest.mark.slow
 def test_a_thousand_malformed_images(thousand, capfd):
     """No crash, no hang, and the same twice, however many threads; every one is counted."""
     runs, counts = [], []

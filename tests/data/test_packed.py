@@ -151,6 +151,7 @@ def test_killed_and_begun_again(folder, tmp_path):
     assert len(load_source(f"packed:{packed}", "train")) == 30
 
 
+@pytest.mark.slow
 def test_damaged_records_are_replaced_and_named(folder, tmp_path, capsys):
     """One flipped bit in each of many places of a shard: noticed by its checksums, wherever it matters."""
     packed = tmp_path / "packed"

@@ -47,6 +47,7 @@ def break_label(path, values):
     Image.fromarray(np.asarray(values, np.uint8)).save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_unknown_classes_end_the_run(tmp_path, workers):
     write_maps(tmp_path, {"train": [(8, 8)] * 3, "val": [(8, 8)]})

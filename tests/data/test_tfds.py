@@ -143,6 +143,7 @@ def imagenet(tmp_path_factory):
     return data_dir, {"train": train, "test": validation}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_imagenet2012(imagenet, split):
     data_dir, expected = imagenet
@@ -155,6 +156,7 @@ def test_imagenet2012(imagenet, split):
     assert all(names[label] == wnid for label, wnid in FIRST_VALIDATION_LABELS)
 
 
+@pytest.mark.slow
 def test_imagenet2012_from_the_archives_to_the_accuracy(imagenet, tmp_path):
     data_dir, _ = imagenet
     last, evaluation = train_and_evaluate("imagenet2012", data_dir, tmp_path / "run")
@@ -207,6 +209,7 @@ def test_prepared_in_another_way(imagenet, tmp_path, change, message):
         load_source("imagenet2012", "train", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_cifar10(tmp_path):
     rng = np.random.default_rng(0)
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

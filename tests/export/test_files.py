@@ -48,6 +48,7 @@ def run_alone(code, folder, *arguments, without=("dynet_jax", "flax", "jax")) ->
     return result.stdout
 
 
+@pytest.mark.slow
 def test_an_onnx_file_predicts_with_onnxruntime_alone(workdir, photo, tmp_path, capfd):
     """By the example of the documentation, the same as `dynet predict`."""
     out = tmp_path / "tiny.onnx"
@@ -60,6 +61,7 @@ def test_an_onnx_file_predicts_with_onnxruntime_alone(workdir, photo, tmp_path, 
         assert found[name] == pytest.approx(100 * probability, abs=0.11)
 
 
+@pytest.mark.slow
 def test_a_stablehlo_file_runs_with_jax_alone(workdir, tmp_path, capfd):
     assert main(["export", str(workdir), "--format=stablehlo", f"--out={tmp_path / 'digits.stablehlo'}"]) == 0
     (example,) = [code for code in EXAMPLES if "deserialize" in code]
@@ -69,6 +71,7 @@ def test_a_stablehlo_file_runs_with_jax_alone(workdir, tmp_path, capfd):
     np.testing.assert_allclose(json.loads(printed), wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_default_file_lies_in_the_work_directory_and_is_not_replaced(workdir, capfd):
     command = ["export", str(workdir), "--format=onnx", "--storage=int8"]
     assert main(command) == 0
@@ -80,6 +83,7 @@ def test_the_default_file_lies_in_the_work_directory_and_is_not_replaced(workdir
     assert path.stat().st_size > 1.2 * small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -113,6 +117,7 @@ def test_not_a_work_directory(tmp_path, capfd):
     assert f"`train.py --config=FILE --workdir={tmp_path}`" in error
 
 
+@pytest.mark.slow
 def test_without_the_exporter(workdir, monkeypatch, tmp_path, capfd):
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", str(workdir), "--format=onnx", f"--out={tmp_path / 'x'}"]) == 2

@@ -20,6 +20,7 @@ def workdir(tmp_path, monkeypatch):
     return make_workdir(tmp_path / "run", CLASSES)
 
 
+@pytest.mark.slow
 def test_a_format_of_ones_own(workdir, tmp_path, capfd):
     names = [operation.name for operation in load(workdir, runtime="jax").program.operations]
     assert main(["export", str(workdir), "--format=names", "--limit=3"]) == 0
@@ -32,6 +33,7 @@ def test_a_format_of_ones_own(workdir, tmp_path, capfd):
     assert all(f"{name}: " in listed for name in ("onnx", "stablehlo"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -49,12 +51,14 @@ def test_options_belong_to_their_format(workdir, arguments, message, capfd):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_value_that_cannot_be_read(workdir, capfd):
     with pytest.raises(SystemExit):
         main(["export", str(workdir), "--format=names", "--limit=three"])
     assert "--limit: invalid int value: 'three'" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_name_is_registered_once(workdir):
     with pytest.raises(ValueError, match="'onnx' is registered already"):
         formats.register_export_format("onnx")(lambda model, network: b"")

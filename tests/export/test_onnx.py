@@ -39,6 +39,7 @@ def logits(session, pixels):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(task="classification"))
 def test_every_network(name):
     """Two batches of other sizes than that of recording, odd and not square, and an image alone."""
@@ -47,6 +48,7 @@ def test_every_network(name):
     assert_same(logits(session(name), images(*SHAPES[0])[1:2]), expected(name, *SHAPES[0])[1:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_cnn_resnet18"])
 @pytest.mark.parametrize(
     "options",
@@ -79,6 +81,7 @@ def test_any_size(name, shape):
     assert_same(logits(session(name), images(*shape)), expected(name, *shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -119,6 +122,7 @@ def test_openvino_agrees():
             assert_same(compiled({"images": images(*shape)})["logits"], expected(name, *shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["bfloat16", "float16", "int8"])
 def test_stored_banks(storage):
     """The file holds the small banks, and means what the program with these banks means."""

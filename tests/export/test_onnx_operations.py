@@ -9,6 +9,7 @@ from tests.export.test_onnx import OPTIONS, assert_same, followed, images, in_ru
 from tests.inference.operations import CONVOLUTIONS, every_other_operation, one_convolution
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_every_convolution(case, dynamic):
@@ -18,6 +19,7 @@ def test_every_convolution(case, dynamic):
         assert_same(logits(runtime, images(*shape)), followed(program, images(*shape)))
 
 
+@pytest.mark.slow
 def test_every_other_operation():
     program = every_other_operation()
     model = program_to_onnx(program, **OPTIONS)

@@ -56,6 +56,7 @@ def rounded(arithmetic):
     return 1e-5 if arithmetic == "float32" else 0.01
 
 
+@pytest.mark.slow
 @in_both
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
@@ -75,6 +76,7 @@ def test_convolutions_of_other_numbers(case, dynamic):
     check(one_convolution(dynamic, case))
 
 
+@pytest.mark.slow
 def test_every_other_operation():
     check(every_other_operation())
 
@@ -145,6 +147,7 @@ VECTORS = {
 }
 
 
+@pytest.mark.slow
 @in_both
 @pytest.mark.parametrize("case", VECTORS)
 def test_vectors_with_maps(case, arithmetic):
@@ -161,6 +164,7 @@ def halved(*after):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "after",
     [

@@ -36,6 +36,7 @@ def alone(script):
     return result.stdout.split("\n")[:-1]
 
 
+@pytest.mark.slow
 def test_denormals_are_left_to_the_process():
     """Of the engine's own arithmetic they are zeros, and of nothing else, neither before it runs nor after."""
     script = """
@@ -47,6 +48,7 @@ print((small * np.float32(1.5) > small).all())
     assert alone(script) == ["True", "True"]
 
 
+@pytest.mark.slow
 def test_a_fork():
     """It has none of the threads: neither of those that work, nor of one that is in the middle of a call."""
     script = """
@@ -77,6 +79,7 @@ print(np.array_equal(native(many), wanted[1]))
     assert alone(script) == ["0"] * 5 + ["True"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited as Linux does it")
 def test_too_little_memory():
     """In the thread that calls and in others; then all is as before."""

@@ -30,6 +30,7 @@ def inference_model(name, **options):
     return InferenceModel(network(name)[2], Preprocessing(SIZE, SIZE, **PIXELS), NAMES, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(task="classification"))
 def test_every_network_in_jax(name):
     """At another size than the one that it was recorded with, odd and not square."""
@@ -80,6 +81,7 @@ def test_every_size_natively_and_in_jax(name):
         assert_same(in_jax.logits(images(*shape)), expected(name, *shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_resnet18", "dy_shuffle", "mobilenet_v3_small", "dy_cnn_resnet18"])
 def test_stablehlo_for_any_batch_and_size(name):
     exported = to_stablehlo(inference_model(name, runtime="jax"))
@@ -100,6 +102,7 @@ print(json.dumps({**json.loads(bytes(np.asarray(outputs["metadata"]))), "logits"
 """
 
 
+@pytest.mark.slow
 def test_an_exported_file_runs_without_this_package_and_without_flax(tmp_path):
     (tmp_path / "x.stablehlo").write_bytes(to_stablehlo(inference_model("dy_mobile", runtime="jax")).serialize())
     np.save(tmp_path / "images.npy", images(1, 65, 96))
@@ -155,6 +158,7 @@ def own(**options):
 UNIT = Preprocessing(16, 16, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["jax", pytest.param("native", marks=needs_compiler)])
 def test_networks_of_users(runtime):
     program, x, wanted = own()
@@ -192,6 +196,7 @@ def in_bfloat16(name, *shape):
     return np.asarray(apply(variables, normalized(images(*shape))))
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", list_models(task="classification"))
 def test_bfloat16_arithmetic_of_every_network(name):
@@ -296,6 +301,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
         native.build.build.__wrapped__()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "stride"), [({}, 32), ({"small_input": True}, 8), ({"output_stride": 16}, 16)])
 def test_the_strides_of_a_program(arguments, stride):
     assert network("dy_resnet18", **arguments)[2].strides == (stride, stride)

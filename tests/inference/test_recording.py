@@ -157,6 +157,7 @@ RIGHT = {
 NOT_NATIVE = {"one channel for all"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RIGHT)
 def test_recorded_right(case):
     model, variables, program = recorded(Around(*RIGHT[case]))
@@ -361,6 +362,7 @@ def around_predictor(norm):
     return Predicted()
 
 
+@pytest.mark.slow
 def test_a_pooled_batchnorm_without_parameters_is_folded_too():
     norm = functools.partial(nn.BatchNorm, use_running_average=True, use_scale=False, use_bias=False)
     model, variables, program = recorded(around_predictor(norm))

@@ -119,6 +119,7 @@ def test_what_a_command_leaves_behind_does_not_hold_the_lock(machine):
         os.kill(int(result.stdout), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_keeper_leaves_the_run_as_it_is(machine):
     with background(machine, "bash", "-c", "echo start; sleep 1.5; exit 9") as run:
         run.stdout.readline()
@@ -128,6 +129,7 @@ def test_a_signal_to_the_keeper_leaves_the_run_as_it_is(machine):
         assert run.wait(10) == 9
 
 
+@pytest.mark.slow
 def test_hosts_that_share_a_home_keep_apart(machine):
     with background(machine, "bash", "-c", SAVES) as run:
         run.stdout.readline()

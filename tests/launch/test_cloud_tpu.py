@@ -281,6 +281,7 @@ def test_an_active_request_without_its_slice_is_waited_for(machine):
     assert "my-slice is ACTIVE, its slice PREEMPTED" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("node", "told"), [("HIDDEN", "is HIDDEN"), ("MISSING", "its slice has been MISSING")])
 def test_an_active_request_whose_slice_does_not_come(machine, node, told):
     gcloud(machine, ["ACTIVE"] * 70, [], kind="queued-resources", nodes=[node] * 70)

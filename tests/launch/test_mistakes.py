@@ -12,7 +12,7 @@ from tests.launch.machine import ROOT
 MISTAKES = [
     (["--stopp"], {}, "--stopp is not an argument like --config=FILE"),
     (["--workdir=runs/a"], {}, "--config=FILE is missing"),
-    (["--config=b", "--workdir=runs/a"], {}, "there is no configuration b in this working tree"),
+    (["--config=a/b.py", "--workdir=runs/a"], {}, "there is no configuration a/b.py in this working tree"),
     (["--config=a:digits", "--workdirr=runs/a"], {}, "--workdirr=runs/a is not an argument"),
     (["--config=a", "--workdir=gs://bucket/run"], {}, "train.py reads and writes files"),
     (["--config=a"], {"RESTARTS": "abc"}, "RESTARTS must be a number, not abc"),

@@ -127,6 +127,7 @@ def test_stop_ends_the_script_that_shows_the_run(machine):
         assert (script.stdout.read(), script.wait(10)) == ("new\n", 0)
 
 
+@pytest.mark.slow
 def test_stop_ends_a_script_in_its_pause(machine):
     with begin(machine, "echo once; exit 75", PAUSE="4") as script:
         assert script.stderr.readline() == "ssh.sh: exit code 75, starting again (1 of 100)\n"

@@ -47,6 +47,7 @@ time.sleep(30)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into Linux's /proc")
 @pytest.mark.parametrize("everyone", [False, True], ids=["this process", "every process"])
 def test_a_signal_reaches_train_py_once(machine, everyone):

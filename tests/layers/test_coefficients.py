@@ -45,6 +45,7 @@ def seen(variables, x):
     return y, dict(named_coefficients(sown[COLLECTION]))
 
 
+@pytest.mark.slow
 def test_all_are_seen_by_name(net):
     y, coefficients = seen(*net)
     assert {name: values.shape for name, values in coefficients.items()} == NAMES

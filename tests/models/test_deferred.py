@@ -65,6 +65,7 @@ def assert_alike(actual, expected):
         assert jnp.linalg.norm(ours - theirs) < 0.05 * jnp.linalg.norm(theirs) + 1e-5 * largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_mobilenet_v3_small", "condconv_mobilenet_v2", "fcn_dy_mobile"],
@@ -112,6 +113,7 @@ class PlainBlock(nn.Module):
         return x + nn.relu(self.layers.units(x, {"conv": ConvSpec(*self.spec[:5])})("conv", x))
 
 
+@pytest.mark.slow
 def test_blocks_of_users_are_trained_alike(monkeypatch):
     def step(block, deferred):
         own = smallest("dy_mobile", small_input=True)
@@ -141,6 +143,7 @@ def trained_for(*hardware, **options):
     return {kernel.name for kernel in traced_for(*hardware, **options)[1]}
 
 
+@pytest.mark.slow
 def test_few_images_are_cut_into_strips():
     """64 images into 2, which fill the lanes, from the stem on, whose strips overlap by a row on both sides."""
     program, kernels = traced_for("tpu", "TPU v5 lite")
@@ -151,6 +154,7 @@ def test_few_images_are_cut_into_strips():
     assert "f32[128," not in traced_for("tpu", "TPU v5 lite", dynamic=False)[0]
 
 
+@pytest.mark.slow
 def test_it_is_for_training_dynamic_networks_on_tpus(monkeypatch):
     normalising = {"grouped_conv_relu6", "pointwise_conv_relu6"}
     assert normalising <= trained_for("tpu", "TPU v5 lite")

@@ -17,6 +17,7 @@ def feature_shapes(model, size=64):
     return {name: feature.shape[1:] for name, feature in features.items()}, variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "strides_and_channels"),
     [
@@ -34,6 +35,7 @@ def test_maps_of_every_stage(name, strides_and_channels):
     assert not {"head", "hidden", "classifier"} & variables["params"].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(task="classification"))
 @pytest.mark.parametrize(
     ("options", "stride"),
@@ -75,6 +77,7 @@ def test_dilation_computes_the_strided_network_in_between(name, output_stride):
     assert np.std(got[stage]) > 1e-3 * np.abs(got[stage]).max()
 
 
+@pytest.mark.slow
 def test_features_are_those_behind_the_logits():
     model = smallest("dy_shuffle", small_input=True)
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)

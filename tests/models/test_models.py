@@ -69,6 +69,7 @@ def test_every_model_has_a_golden_row():
     assert list_models(task="segmentation") == sorted(GOLDEN.keys() - set(CLASSIFIERS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_parameters_and_macs(name):
     macs = count(name)
@@ -80,6 +81,7 @@ def test_the_fcn_has_torchvisions_parameters():
     assert count("fcn_resnet50", num_classes=21, auxiliary=True).parameters == 35_322_218
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "parameters"), [(0.5, 1_366_792), (1.0, 2_278_604), (1.5, 3_503_624), (2.0, 7_393_996)]
 )
@@ -87,6 +89,7 @@ def test_shufflenet_has_torchvisions_parameters(width, parameters):
     assert count("shufflenet_v2", width=width, downsample="torchvision").parameters == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "width", "parameters"),
     [
@@ -100,6 +103,7 @@ def test_scaled_networks_have_torchvisions_parameters(name, width, parameters):
     assert count(name, width=width).parameters == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_logits_and_dtypes(name):
     variables, logits = shapes(smallest(name, num_classes=7, dtype=jnp.bfloat16))
@@ -108,6 +112,7 @@ def test_logits_and_dtypes(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_width_scales_the_network(name):
     normal = count(name).convolution
@@ -115,6 +120,7 @@ def test_width_scales_the_network(name):
     assert count(name, width=1.5).convolution > 1.5 * normal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_group_size_is_the_number_of_kernels(name):
     variables, _ = shapes(smallest(name, group_size=3))
@@ -127,6 +133,7 @@ def test_group_size_is_the_number_of_kernels(name):
     assert all(any(static in path for static in STATIC_LAYERS) for path in spatial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_resnet50"])
 @pytest.mark.parametrize("group_size", [1, 2, 4])
 def test_group_size_does_not_change_the_convolutions(name, group_size):
@@ -175,6 +182,7 @@ def test_mistakes_are_named(arguments, message):
         create_model(**arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("small_input", "least"), [(False, 32), (True, 8)])
 @pytest.mark.parametrize("name", ["dy_mobile", "shufflenet_v2", "resnet18", "mobilenet_v3_small"])
 def test_images_smaller_than_the_stride_are_refused(name, small_input, least):
@@ -190,6 +198,7 @@ def test_dynamic_settings_are_checked():
         Dynamic(predictor_per="conv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [0.35, 0.5, 0.75, 1.0, 1.4])
 def test_dy_mobilenet_v2_has_mobilenet_v2s_convolutions(width):
     """Fig. 5: its own widths and expansion, from 0.35 to 1.4."""
@@ -215,6 +224,7 @@ def test_rounding_of_widths_never_loses_a_tenth():
 # Options of predictors and of residual branches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dy_resnet18", "dy_mobile", "dy_cnn_resnet18", "fcn_dy_resnet18"])
 def test_the_predictor_of_every_dynamic_network_can_be_changed(name):
     """A hidden layer of C_in / 2, at least 12 wide, or none at all, by the shapes of the parameters."""
@@ -259,6 +269,7 @@ def test_a_static_network_has_no_predictor(option):
         create_model("fix_resnet18", **{option: 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "residual"), [("dy_resnet18", 5), ("resnet50", 5), ("mobilenet_v2", 2), ("dy_shuffle", 0)]
 )

@@ -15,6 +15,7 @@ from dynet_jax.models.torch_names import SCHEMES, layer_names, register_names
 from tests.models.torch_reference import CASES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(task="classification"))
 def test_what_a_network_is_compared_with(name):
     info = model_info(name)

@@ -74,6 +74,7 @@ def test_live(name, scheme, size):
     assert_parity(run_jax(name, scheme, size), torch_reference.run_torch(name, scheme, size))
 
 
+@pytest.mark.slow
 def test_padding_matters():
     """At an even size SAME pads the strided layers on one side only: another function than PyTorch's."""
     model, variables = make_network("resnet18", "torchvision")

@@ -28,6 +28,7 @@ def state(model):
     return {**weights, "bn1.num_batches_tracked": np.array(7)}
 
 
+@pytest.mark.slow
 def test_every_variable_comes_from_a_tensor_of_its_own(model, state):
     variables = load_torch_weights(model, state)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
@@ -40,6 +41,7 @@ def test_every_variable_comes_from_a_tensor_of_its_own(model, state):
     np.testing.assert_array_equal(variables["batch_stats"]["stem_norm"]["var"], state["bn1.running_var"])
 
 
+@pytest.mark.slow
 def test_everything_wrong_is_named(model, state):
     del state["layer1.0.bn2.running_mean"], state["fc.bias"]
     state |= {"extra.weight": np.zeros(3), "conv1.weight": np.zeros((8, 3, 3, 3))}
@@ -53,6 +55,7 @@ def test_everything_wrong_is_named(model, state):
     assert message.endswith("misshapen: conv1.weight has shape (8, 3, 3, 3), expected (8, 3, 7, 7)")
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_one_line(state):
     for weights, others in (
         (state, r"they have 102 \(not layer.*\), and 0 others$"),
@@ -69,6 +72,7 @@ def test_training_on_several_devices_leaves_a_prefix(model, state):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
+@pytest.mark.slow
 def test_a_network_from_weights_alone(state, tmp_path):
     model, variables = create_from_torch("resnet18", state, width=0.125, dtype=np.float32)
     assert (model.num_classes, model.padding, model.bn_epsilon) == (3, "TORCH", 1e-5)
@@ -82,6 +86,7 @@ def test_a_network_from_weights_alone(state, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, same, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -99,6 +104,7 @@ def test_there_are_no_weights_of_segmentation_networks(state):
         create_from_torch("fcn_resnet18", state)
 
 
+@pytest.mark.slow
 def test_arguments_come_from_the_weights(state):
     expected = {"width": 0.125, "num_classes": 3, "padding": "TORCH", "bn_epsilon": 1e-5}
     assert torch_arguments("resnet18", state, width=0.125) == expected

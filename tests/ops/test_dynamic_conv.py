@@ -90,6 +90,7 @@ def assert_equals_numpy(case, fusion, dtype=jnp.float32, **tolerance):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["kernel", "feature"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_equals_numpy(case, fusion):
@@ -143,6 +144,7 @@ def test_fuse_kernels_is_the_weighted_sum(shared):
     reference.assert_same_function(fuse_kernels, reference.fuse_kernels, kernels, coefficients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["kernel", "feature"])
 @pytest.mark.parametrize("name", ["k3_stride2", "grouped_k3", "shared_coefficients", "few_positions"])
 def test_derivatives_of_any_order_and_direction(name, fusion):

@@ -26,6 +26,7 @@ def test_resizing_is_opencvs(size):
     np.testing.assert_allclose(resize_maps(maps, size), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_size_that_is_only_known_when_it_runs():
     maps = RNG.normal(size=(1, 5, 7, 3)).astype(np.float32)
     resize = jax.jit(lambda maps, size: resize_maps(maps, size, canvas=(20, 30)))

@@ -24,6 +24,7 @@ def test_names_of_arms_are_different():
     assert len({arm.name for arm in arms}) == len({arm.title for arm in arms}) == len(arms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
 def test_dynamic_and_fixed_arms_have_equal_convolutions(budget):
     for dynamic, fixed in experiments(budget)["table4"].pairs:
@@ -32,6 +33,7 @@ def test_dynamic_and_fixed_arms_have_equal_convolutions(budget):
         assert counts[0].classifier == counts[1].classifier
 
 
+@pytest.mark.slow
 def test_the_arms_of_a_comparison_of_coefficients_differ_in_predictors_alone():
     own, _, *peers = (first for pair in experiments(BUDGETS["paper"])["table5"].pairs for first in pair)
     _, condconv, _, dy_cnn = peers

@@ -109,6 +109,7 @@ def test_a_signal_ends_measuring(tmp_path, monkeypatch):
     assert not list((plan.out / "measured").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_said_in_the_report(tmp_path, monkeypatch):
     plan, lines = finished_plan(tmp_path / "out"), []
 

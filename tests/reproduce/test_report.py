@@ -27,6 +27,7 @@ def as_the_paper(arm, seed):
     return error + seed
 
 
+@pytest.mark.slow
 def test_claims_that_hold_are_seen(tmp_path):
     plan = make_plan(tmp_path)
     finish(plan, as_the_paper)
@@ -78,6 +79,7 @@ def test_claims_that_are_turned_round_are_not_seen(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_noise_decides_nothing(tmp_path):
     plan = make_plan(tmp_path)
     finish(plan, lambda arm, seed: 20 + 10 * np.random.default_rng([seed, *arm.name.encode()]).uniform())
@@ -110,6 +112,7 @@ def test_correlations_are_compared_seed_by_seed(tmp_path):
     assert [claim.verdict for claim in claims(Results(plan)) if claim.source == "Fig. 6"] == ["seen", "seen"]
 
 
+@pytest.mark.slow
 def test_the_report_is_whole_and_says_what_it_is_of(tmp_path):
     plan = make_plan(tmp_path)
     finish(plan, as_the_paper)
@@ -128,6 +131,7 @@ def test_the_report_is_whole_and_says_what_it_is_of(tmp_path):
     assert all(source.startswith(("data:image/", "#s")) for source in sources)
 
 
+@pytest.mark.slow
 def test_the_report_is_a_function_of_the_folder(tmp_path):
     plan = make_plan(tmp_path, only=["table4"])
     finish(plan, as_the_paper)

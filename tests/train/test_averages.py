@@ -29,6 +29,7 @@ def steps_with_ema(devices: int, count: int):
     return states, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 def test_averages_follow_parameters_and_statistics(devices):
     states, _ = steps_with_ema(devices, 5)

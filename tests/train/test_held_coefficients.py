@@ -49,6 +49,7 @@ def one_by_one(run, variables, source):
     return images, [int(record["label"]) for record in records], layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HELD)
 def test_each_image_with_the_coefficients_that_are_meant(trained, how):
     run, variables, source = trained
@@ -90,6 +91,7 @@ def test_what_is_refused(trained, tiny_config, monkeypatch):
         evaluate_held(other, other.fresh_state().variables, source, "half")
 
 
+@pytest.mark.slow
 def test_the_command(tiny_config, tmp_path, capsys):
     assert loop.train(tiny_config, tmp_path / "run") == 0
     capsys.readouterr()

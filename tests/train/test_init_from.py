@@ -29,6 +29,7 @@ def fresh_run(config, **changes):
     return make_run(config, 1438, make_layout(config.batch_size, config.bn_batch_size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_classes", "new"), [(10, []), (37, CLASSIFIER)])
 def test_everything_but_another_classifier_is_taken_over(tiny_config, trained, num_classes, new):
     state, names = initialise_from(trained, fresh_run(tiny_config, **{"model.num_classes": num_classes}))
@@ -44,6 +45,7 @@ def test_everything_but_another_classifier_is_taken_over(tiny_config, trained, n
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state.opt_state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(None, 30.0), (30.0, None), (30.0, 8.0)])
 def test_a_temperature_is_the_runs_own(tiny_config, tmp_path, before, after):
     """All else is taken over, the classifier too."""
@@ -60,17 +62,20 @@ def test_a_temperature_is_the_runs_own(tiny_config, tmp_path, before, after):
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.params, before_params)))
 
 
+@pytest.mark.slow
 def test_averages_begin_where_the_parameters_do(tiny_config, trained):
     state, _ = initialise_from(trained, fresh_run(tiny_config, ema_decay=0.9))
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.ema, state.variables)))
 
 
+@pytest.mark.slow
 def test_another_network_is_refused(tiny_config, trained):
     run = fresh_run(tiny_config.unlock(), **{"model.features": 18})
     with pytest.raises(UserError, match=r"holds another network than tiny: .*/stage1_block1/.* and \d+ more differ"):
         initialise_from(trained, run)
 
 
+@pytest.mark.slow
 def test_a_run_says_where_it_began(tiny_config, trained, tmp_path, capsys):
     tiny_config.init_from, tiny_config.epochs = str(trained), 4 / 22
     assert loop.train(tiny_config, tmp_path / "tuned") == 0

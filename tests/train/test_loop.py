@@ -28,6 +28,7 @@ def final_state(config, workdir):
     return jax.device_get(load_workdir(workdir)[1])
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_a_reader_needs(tiny_config, tmp_path, capsys):
     final_state(tiny_config, tmp_path / "run")
     out = capsys.readouterr().out
@@ -47,6 +48,7 @@ def test_a_run_leaves_everything_a_reader_needs(tiny_config, tmp_path, capsys):
     assert (values["examples"], values["step"]) == (359, 16)
 
 
+@pytest.mark.slow
 def test_a_profile_has_the_names_of_the_paper(tiny_config, tmp_path, capsys):
     tiny_config.epochs = 8 / 22
     assert loop.train(tiny_config, tmp_path, profile_steps=2) == 0
@@ -59,6 +61,7 @@ def test_a_profile_has_the_names_of_the_paper(tiny_config, tmp_path, capsys):
     assert "WARNING" not in printed.err
 
 
+@pytest.mark.slow
 def test_resuming_is_bitwise_the_same_run(tiny_config, tmp_path, monkeypatch):
     straight = final_state(tiny_config, tmp_path / "straight")
 
@@ -73,6 +76,7 @@ def test_resuming_is_bitwise_the_same_run(tiny_config, tmp_path, monkeypatch):
     chex.assert_trees_all_equal(pieces, straight)
 
 
+@pytest.mark.slow
 def test_losing_what_came_after_the_last_checkpoint_changes_nothing(tiny_config, tmp_path, monkeypatch):
     """As after kill -9: the steps since the checkpoint are done again, and end the same."""
     straight = final_state(tiny_config, tmp_path / "straight")
@@ -93,12 +97,14 @@ def test_losing_what_came_after_the_last_checkpoint_changes_nothing(tiny_config,
     assert [row["step"] for row in read_metrics(tmp_path / "killed/metrics.jsonl", "train")] == [4, 8, 12, 16]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):
     first = final_state(tiny_config, tmp_path)
     chex.assert_trees_all_equal(final_state(tiny_config, tmp_path), first)
     assert "continuing at step 16" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused_and_kept(tiny_config, tmp_path):
     before = final_state(tiny_config, tmp_path)
     other = tiny_config.copy_and_resolve_references().unlock()
@@ -120,6 +126,7 @@ def test_a_diverging_run_says_so(tiny_config, tmp_path):
         loop.train(tiny_config, tmp_path)
 
 
+@pytest.mark.slow
 def test_predictions_match_the_evaluation(tiny_config, tmp_path):
     """The images of the test set, written as files, are classified as often right as the evaluation says."""
     import cv2
@@ -141,6 +148,7 @@ def test_predictions_match_the_evaluation(tiny_config, tmp_path):
     assert right / 359 == pytest.approx(evaluate_workdir(tmp_path / "run")["top1"], abs=1.5 / 359)
 
 
+@pytest.mark.slow
 def test_a_stop_during_evaluation_is_not_lost(tiny_config, tmp_path, monkeypatch):
     straight = final_state(tiny_config, tmp_path / "straight")
     polls = iter([False] * 11 + [True])  # after each of 11 steps, then before the evaluation's first batch
@@ -195,6 +203,7 @@ def test_a_changed_run_goes_on_when_that_is_allowed(tiny_config, tmp_path, capsy
         claim(tmp_path, tiny_config, ["0", "2"], allow_change=True)
 
 
+@pytest.mark.slow
 def test_clipping_may_be_turned_on_and_a_refused_change_leaves_no_trace(tiny_config, tmp_path):
     tiny_config.epochs = 8 / 22
     assert loop.train(tiny_config, tmp_path) == 0
@@ -221,6 +230,7 @@ def test_a_data_set_that_has_grown_is_another_configuration(tiny_config, tmp_pat
     claim(tmp_path, tiny_config, ["0", "1"], grown, allow_change=True)
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_work_directory(tiny_config, tmp_path):
     tiny_config.epochs = 4 / 22
     with lock(tmp_path), pytest.raises(UserError, match="another run is using"):
@@ -249,6 +259,7 @@ def test_a_work_directory_of_before_a_key_was_there_can_be_used(tiny_config, tmp
     claim(tmp_path, tiny_config, ["0", "1"])  # nothing has changed
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(tiny_config, tmp_path, capsys):
     final_state(tiny_config, tmp_path)
     for file in (tmp_path / "checkpoints/16").rglob("*"):
@@ -291,6 +302,7 @@ def test_make_train_learns_the_digits(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl", "test")[-1]["top1"] >= 0.97
 
 
+@pytest.mark.slow
 def test_rates_of_parts_can_be_set_and_removed_when_a_run_goes_on(tiny_config, tmp_path, capsys):
     """The optimiser's state is laid out alike; what takes a rate of its own is said."""
     stopped = tiny_config.copy_and_resolve_references()

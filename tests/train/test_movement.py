@@ -69,6 +69,7 @@ class Folded(nn.Module):
         return nn.Dense(5)(parts.mean((1, 2, 3, 4)) + few.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_rows_of_one_image_count_as_their_mean():
     layout = make_layout(8, None, devices=jax.devices()[:2])
     model = Folded()
@@ -120,6 +121,7 @@ def test_a_running_mean_begins_with_the_first_batch():
         assert float(metrics[name]) == pytest.approx(value, rel=1e-4), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "accumulation_steps"), [(1, 1), (8, 1), (2, 2)])
 def test_a_training_step_measures_the_coefficients_that_it_trains_with(devices, accumulation_steps):
     """Of the whole batch, in training, before the update; the running means go on in the state."""
@@ -158,6 +160,7 @@ def test_one_collective_for_all_sums(dynamic):
     assert bool(state.coefficients) == dynamic
 
 
+@pytest.mark.slow
 def test_reports_have_them_and_curves_show_them(tiny_config, tmp_path):
     assert loop.train(tiny_config, tmp_path) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -210,6 +213,7 @@ def test_nothing_is_said_before_temperatures_have_fallen():
     assert said == []
 
 
+@pytest.mark.slow
 def test_a_run_looks(tiny_config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(movement, "EARLY", 0)
     monkeypatch.setattr(movement, "DEAD", 1.0)

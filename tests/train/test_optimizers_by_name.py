@@ -53,6 +53,7 @@ def assert_close(trees, wanted, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **(tolerance or {"rtol": 1e-6})), trees, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in NOT_OURS])
 @pytest.mark.filterwarnings("ignore:Specifying a key")
 def test_an_optimiser_is_optaxs(name):

@@ -49,6 +49,7 @@ def plain_iou(pairs) -> dict[int, float]:
     return iou
 
 
+@pytest.mark.slow
 def test_it_learns(trained):
     train, test = (read_metrics(trained / "metrics.jsonl", kind) for kind in ("train", "test"))
     assert [row["step"] for row in test] == [6, 12]
@@ -85,6 +86,7 @@ def test_miou_is_numpys_on_the_predictions_that_are_written(trained, maps, tmp_p
     assert "%  " in capfd.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inference", ["whole", "slide"])
 def test_pixels_are_counted_exactly(trained, maps, inference):
     """The same predictions, counted by numpy: every number of the matrix, and mIoU with it."""
@@ -107,6 +109,7 @@ def test_pixels_are_counted_exactly(trained, maps, inference):
     assert values["miou"] == pytest.approx(np.mean(list(iou.values())), abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inference", ["whole", "slide"])
 def test_any_number_of_devices_counts_the_same_pixels(trained, inference):
     run, state = load_workdir(trained)
@@ -122,6 +125,7 @@ def test_any_number_of_devices_counts_the_same_pixels(trained, inference):
     assert values[0]["loss"] == pytest.approx(values[1]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inference", ["whole", "slide"])
 def test_half_coefficients_are_those_of_predictors_without_weights(trained, inference):
     """A sigmoid of 0, in whole images and in windows."""
@@ -148,6 +152,7 @@ def test_coefficients_of_whole_images_are_none_of_windows(trained, how, capfd):
     assert f"dynet: {how} coefficients are of whole images, not of windows" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_resuming_is_bitwise_the_same_run(segmentation_config, trained, tmp_path, monkeypatch):
     polls = iter([False] * 5 + [True])
     with monkeypatch.context() as patch:
@@ -186,6 +191,7 @@ def test_mistakes_of_commands(trained, maps, capfd, command, message):
     assert err.count("\n") == 1, err
 
 
+@pytest.mark.slow
 def test_damaged_test_images_are_left_out(trained, maps, tmp_path, segmentation_config, capfd):
     """Of the evaluation, and of the pictures; an evaluation may allow them by itself."""
     root = tmp_path / "maps"

@@ -19,6 +19,7 @@ from tests.train import tiny_segmentation
 from tests.train.saved import load_workdir
 
 
+@pytest.mark.slow
 def test_a_training_step_is_the_same_on_any_number_of_devices(segmentation_config):
     rng = np.random.default_rng(0)
     batch = {
@@ -63,7 +64,7 @@ def test_the_loss_is_a_mean_over_all_pixels(segmentation_config):
     [
         (["data.crop_size=[0,32]"], "data.crop_size must be two positive numbers, height and width"),
         (["data.scale=[2.0,0.5]"], "data.scale must be two numbers from 0.01 to 100, like"),
-        (["data.name=digits"], "unknown dataset 'digits' of maps"),
+        (["data.name=digits"], "digits has one class for each image; a network for segmentation needs one of"),
         (["data.label_size=[20,20]"], "is 40x48, larger than data.label_size; use --config.data.label_size=[40,48]"),
         (["model.num_classes=2"], "has 3 classes but model.num_classes is 2"),
         (["model.num_classes=4"], "and those without a name would lower the mean; use --config.model.num_classes=3"),
@@ -89,6 +90,7 @@ def test_networks_are_for_one_task(tmp_path, capfd):
     assert "fcn_dy_mobile is a network for segmentation, not for classification" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_labels_of_other_classes_end_a_run_with_one_line(maps, tmp_path, segmentation_config, capfd):
     root = tmp_path / "maps"
     write_maps(root, {"train": [(32, 32)] * 8, "val": [(32, 32)]})
@@ -99,6 +101,7 @@ def test_labels_of_other_classes_end_a_run_with_one_line(maps, tmp_path, segment
     assert re.fullmatch(r"train.py: .*003\.png has pixels of 9, which is no class of the 3 that.*\n", err), err
 
 
+@pytest.mark.slow
 def test_a_backbone_begins_as_a_classifier(segmentation_config, tmp_path, capsys):
     """All its parameters are the classifier's; the heads are new."""
     from tests.train.tiny_run import get_config

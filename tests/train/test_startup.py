@@ -33,6 +33,7 @@ def test_a_disk_without_room_is_refused(tiny_config, tmp_path, monkeypatch, no_c
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_has_its_checkpoints_needs_room_for_one(tiny_config, tmp_path, monkeypatch):
     assert loop.train(tiny_config, tmp_path) == 0
     run = startup.start_up(tiny_config, tmp_path).run
@@ -57,6 +58,7 @@ def test_the_compilation_cache_is_where_it_is_asked_for(monkeypatch, tmp_path):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+@pytest.mark.slow
 def test_divergence_names_the_step_and_keeps_its_batch(tiny_config, tmp_path):
     tiny_config.learning_rate = 1e30
     with pytest.raises(UserError) as caught:

@@ -96,6 +96,7 @@ def plain_step(state, model, batch):
     ), value
 
 
+@pytest.mark.slow
 def test_one_device_equals_the_textbook_step():
     layout = make_layout(16, 8, devices=jax.devices()[:1])
     model = tiny_model(layout, 8)
@@ -109,6 +110,7 @@ def test_one_device_equals_the_textbook_step():
     np.testing.assert_allclose([m["loss"] / m["examples"] for m in metrics], losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bn_batch_size", [2, 8, None], ids=["groups-on-a-device", "groups-over-devices", "whole-batch"]
 )
@@ -120,6 +122,7 @@ def test_eight_devices_equal_one(bn_batch_size):
     assert one_metrics[0]["examples"] == 16
 
 
+@pytest.mark.slow
 def test_bn_groups_change_the_function():
     """Otherwise the test above would pass with groups that are ignored."""
     small, _ = run_steps(1, 2, steps=1)
@@ -128,6 +131,7 @@ def test_bn_groups_change_the_function():
         chex.assert_trees_all_close(small.params, whole.params, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 4])
 def test_accumulation_equals_one_pass(devices):
     whole, whole_metrics = run_steps(devices, 2)
@@ -136,6 +140,7 @@ def test_accumulation_equals_one_pass(devices):
     assert_same_metrics(parts_metrics, whole_metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bn_batch_size", "accumulation_steps"), [(2, 1), (8, 1), (None, 1), (1, 2)])
 def test_compiled_step_only_reduces(bn_batch_size, accumulation_steps):
     """Batches and kernels never travel between devices: all-reduces of gradients, statistics and sums only."""
@@ -149,6 +154,7 @@ def test_compiled_step_only_reduces(bn_batch_size, accumulation_steps):
         assert collective not in hlo
 
 
+@pytest.mark.slow
 def test_the_step_is_traced_once():
     layout = make_layout(8, 4, devices=jax.devices()[:1])
     model = tiny_model(layout, 4)
@@ -168,6 +174,7 @@ def test_the_state_is_donated():
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 def test_parameters_stay_float32_in_bfloat16():
     layout = make_layout(8, 4, devices=jax.devices()[:1])
     model = tiny_model(layout, 4).clone(dtype=jnp.bfloat16)
@@ -178,6 +185,7 @@ def test_parameters_stay_float32_in_bfloat16():
     assert np.isfinite(metrics["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 def test_evaluation_ignores_the_padding(devices):
     layout = make_layout(devices, 1, devices=jax.devices()[:devices])

@@ -18,6 +18,7 @@ def temperatures(variables):
     return [float(value) for name, value in stats.items() if name.endswith("/temperature")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 def test_it_falls_as_scheduled_and_stays_with_the_checkpoint(tiny_config, tmp_path, ema_decay):
     """From 30 to 1 in 8 of 16 steps: step n + 1 trains at the temperature of n."""
@@ -31,6 +32,7 @@ def test_it_falls_as_scheduled_and_stays_with_the_checkpoint(tiny_config, tmp_pa
             assert temperatures(variables) == pytest.approx([wanted], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_it(tiny_config, tmp_path, monkeypatch):
     tiny_config.update({"temperature_from": 30.0, "temperature_epochs": 12 / 22})
     assert loop.train(tiny_config, tmp_path / "straight") == 0
@@ -43,6 +45,7 @@ def test_a_resumed_run_goes_on_with_it(tiny_config, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, pieces, straight)
 
 
+@pytest.mark.slow
 def test_a_temperature_divides_the_logits(tiny_config, tmp_path):
     """The annealed network at temperature T computes what the plain one does with its last layer divided by T."""
     tiny_config.update({"temperature_from": 8.0, "temperature_epochs": 1000.0})

@@ -58,6 +58,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients(name):
     shapes, options = CASES[name]
@@ -78,6 +79,7 @@ def test_values_and_gradients(name):
     chex.assert_trees_all_close(actual, gradients(plain), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_half_precision_is_summed_in_float32():
     low = arrays((2, 4, 4, 12), 12, dtype=jnp.bfloat16)
     plan = plan_of(*low[:2])
@@ -89,6 +91,7 @@ def test_half_precision_is_summed_in_float32():
     assert {gradient.dtype for gradient in gradients} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_devices_sum_the_gradient_of_the_bank():
     x, kernels, coefficients = arrays((16, 3, 3, 4), 5)
     plan = plan_of(x[:2], kernels)

@@ -54,6 +54,7 @@ def test_half_precision_is_normalised_in_float32():
     assert (y.dtype, y.item()) == (jnp.bfloat16, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_strips_are_only_another_order(activation):
     """Of the map, and of the gradients of what it is made of."""

@@ -68,6 +68,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients(name):
     shapes, options = CASES[name]
@@ -89,6 +90,7 @@ def test_values_and_gradients(name):
     chex.assert_trees_all_close(actual, gradients(plain), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_half_precision_is_summed_in_float32():
     """54 products of about 1, in bfloat16 sums, would be off by several per cent."""
     (x, kernels, coefficients), groups = arrays((4, 4), 12, 6)

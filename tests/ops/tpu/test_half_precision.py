@@ -57,6 +57,7 @@ def gradients(form, operands, cotangent):
     return jax.jit(lambda *arrays: jax.vjp(form, *arrays)[1](cotangent))(*operands)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_gradients(name):
     """Off by roundings of single numbers, to 8 bits; sums of a thousand products in bfloat16 would be off by more."""

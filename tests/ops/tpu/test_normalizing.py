@@ -80,6 +80,7 @@ def assert_close(actual, expected):
 KERNELS = ("grouped", "pointwise", "dense")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "activation"),
     [*((name, "relu6") for name in LAYERS), *((name, other) for name in KERNELS for other in (None, "relu"))],
@@ -109,6 +110,7 @@ def test_values_sums_and_gradients(name, activation):
     assert_close(actual, gradients(plain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_either_without_the_other(name):
     form, plan, shape, bank_shape, options = LAYERS[name]()
@@ -145,6 +147,7 @@ def test_what_is_normalised_is_not_rounded(name):
     np.testing.assert_array_equal(y.astype(jnp.float32), bank_shape[-2] / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_half_precision(name):
     """Results and gradients have x's dtype, and sums are in float32."""

@@ -21,6 +21,7 @@ def arrays(batch, spatial, c_in, c_out, shared=False, dtype=jnp.float32):
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "spatial", "c_in", "c_out", "plan", "shared"),
     [
