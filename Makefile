@@ -8,10 +8,9 @@ BIN := .venv/bin
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
 
-test: .venv/installed-dev
-	$(BIN)/python -m pytest
+# What takes a second at most, and then the rest.
+test: test-fast test-slow
 
-# The two halves of it: what needs no long compilation, and the rest.
 test-fast: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow"
 
