@@ -28,7 +28,7 @@ class Runs(NamedTuple):
 
     @property
     def seeds(self) -> list[int]:
-        """That every network has finished."""
+        """Returns the seeds that every network has finished."""
         return sorted(set.intersection(*(set(runs) for runs in self.rows.values())))
 
     def errors(self, network: str) -> list[float]:

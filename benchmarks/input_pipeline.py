@@ -69,7 +69,7 @@ class Rates(NamedTuple):
 
 
 def measure(options: argparse.Namespace) -> dict[str, Rates]:
-    """By loader; without runs for one that does not work here."""
+    """Returns the rates by loader; one that does not work here has no runs."""
     batches = math.ceil(options.images / options.batch)
     images, used = batches * options.batch, {name: [] for name in options.loaders}
 

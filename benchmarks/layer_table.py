@@ -89,7 +89,7 @@ class Layers:
             self._records.add(**self._place(layer, batch, row["pass"], row["form"]), **_without_place(row))
 
     def cells(self, layer: Layer, batch: int, which: str, forms: list[str]) -> list[str]:
-        """Of a row of the table; none if nothing is known."""
+        """Returns the cells of a row of the table; none if nothing is known."""
         rows = {form: self._find(layer, batch, which, form) for form in forms}
         if not any(rows.values()):
             return []
@@ -124,7 +124,7 @@ def _timing(row: dict | None) -> Timing:
 
 
 def _is_known_mark(error: str) -> bool:
-    """Of those that say enough in a cell."""
+    """Returns whether the error says enough in a cell of the table."""
     return error.startswith(("died: ", "over ", "out of memory"))
 
 

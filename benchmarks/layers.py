@@ -92,7 +92,7 @@ def layer_function(form: str, layer: Layer, which: str) -> Callable:
 
 @jax.jit
 def largest_error(results, expected) -> jax.Array:
-    """Of any entry of any of the arrays, relative to the largest entry expected in that array."""
+    """Returns the largest error of any entry, relative to the largest entry expected in its array."""
 
     def error(result, wanted):
         wanted = wanted.astype(jnp.float32)

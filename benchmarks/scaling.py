@@ -18,7 +18,7 @@ from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.arguments import overrides, report_mistakes
 from dynet_jax.config.load import check_config, load_config, override
-from dynet_jax.config.named import named
+from dynet_jax.config.named import config_of_network
 from dynet_jax.console import say
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.measure.records import Records
@@ -111,7 +111,10 @@ def is_sound(facts: dict) -> bool:
 
 
 def all_facts(options: argparse.Namespace, changes: list[str]) -> Iterator[dict]:
-    """Of every configuration on every slice, found again or compiled. Raises UserError before anything is compiled."""
+    """Yields the facts of every configuration on every slice, found again or compiled.
+
+    Raises UserError before anything is compiled.
+    """
     known = Records(options.jsonl, key=key_of)
     wanted = [(config, slice) for config in options.configs for slice in options.topologies]
     versions = tpu_versions().values()
@@ -142,7 +145,7 @@ def _configs(text: str) -> list[str]:
     """'a,b' or 'all' -> the names, each once."""
     found = list_models() if text == "all" else list(dict.fromkeys(text.split(",")))
     for name in found:
-        if named(name) is None:
+        if config_of_network(name) is None:
             raise argparse.ArgumentTypeError(f"unknown name {name!r}; {suggest(name, list_models())}")
     return found
 

@@ -44,5 +44,5 @@ def time_in_turns(
 
 
 def random_array(shape: tuple[int, ...]) -> jax.Array:
-    """By NumPy: there is nothing to compile for each new shape."""
+    """Returns normal numbers, drawn by NumPy: there is nothing to compile for each new shape."""
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))

@@ -38,7 +38,7 @@ def key_of(row: dict) -> tuple:
 
 
 def cell(row: dict) -> str:
-    """As `CELL` says."""
+    """Returns a cell of the table, in the form that `CELL` describes."""
     if "error" in row:
         return row["error"].partition(":")[0]
     microseconds = "?" if row["seconds"] is None else f"{1e6 * row['seconds']:.0f}"

@@ -90,7 +90,7 @@ def show_correlation(trained: Trained, out: Path) -> None:
 def show_coefficients(trained: Trained, out: Path) -> None:
     """How far they depend on the image and its class, and what that makes of the kernels."""
     convolutions = list_convolutions(trained.model, trained.variables, trained.image_shape)
-    name, coefficients = trained.network.name, None
+    name, coefficients = trained.name, None
     if any(convolution.is_dynamic for convolution in convolutions):
         coefficients = gather_coefficients(trained.model, trained.variables, trained.batches())
         summaries = summarize_coefficients(coefficients)
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="at most, spread evenly over the test set")
     options = parser.parse_args()
     trained = open_trained(options.workdir, images=options.images)
-    config, out = trained.network.config, options.workdir / "analysis"
+    config, out = trained.config, options.workdir / "analysis"
     if config.task != "classification":
         raise UserError(f"{options.workdir} holds a network for {config.task}; this example is about classifiers")
     out.mkdir(exist_ok=True)

@@ -143,7 +143,7 @@ def coefficients_of_workdir(
 ) -> tuple[Trained, Coefficients]:
     """What `open_trained` gives, whose arguments these are, and its coefficients. UserError for a static network."""
     trained = open_trained(workdir, images=images, step=step, data=data, data_dir=data_dir)
-    model = f"{trained.network.name} of {workdir}"
+    model = f"{trained.name} of {workdir}"
     return trained, gather_coefficients(trained.model, trained.variables, trained.batches(say), model)
 
 

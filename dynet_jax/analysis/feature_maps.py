@@ -75,7 +75,7 @@ def make_feature_maps(model: nn.Module, layers: Sequence[str]) -> Callable[[dict
 
 
 def _feature_maps(model: nn.Module, variables: dict, images: jax.Array, layers: Sequence[str] | None):
-    """Of these layers at least; of all for None. An OrderedDict, since JAX sorts the keys of a plain one."""
+    """Returns the maps of these layers at least, or of all for None; ordered, where JAX would sort a plain dict."""
     maps: OrderedDict[str, jax.Array] = OrderedDict()
     method = _features_method(model)
     if method is not None and (layers is None or any("/" not in name for name in layers)):
@@ -96,7 +96,7 @@ def _feature_maps(model: nn.Module, variables: dict, images: jax.Array, layers: 
 
 
 def _features_method(model: nn.Module) -> Callable | None:
-    """Of the model or of its backbone: (bound model, images) -> {'stem': ..., 'stage1': ..., ...}."""
+    """Returns a method of the model or of its backbone: (bound model, images) -> {'stem': ..., 'stage1': ..., ...}."""
     if _has_features(model):
         return lambda bound, images: bound(images, train=False, features_only=True)
     if _has_features(getattr(model, "backbone", None)):

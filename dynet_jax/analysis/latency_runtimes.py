@@ -4,6 +4,7 @@ import numpy as np
 
 from dynet_jax.analysis.latency_networks import random_program
 from dynet_jax.analysis.runtimes import Call, Cell, random_images, register_runtime
+from dynet_jax.config.keys import KEYS
 from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing
 from dynet_jax.inference.model import Runtime
@@ -14,7 +15,7 @@ from dynet_jax.inference.program import Convolution, Predictor
 from dynet_jax.models.registry import model_info
 from dynet_jax.number_formats import NUMBERS
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, for pixels from 0 to 255
+MEAN, STD = KEYS["data.mean"].default, KEYS["data.std"].default  # ImageNet's, for pixels from 0 to 255
 
 
 def _native_problem() -> str | None:

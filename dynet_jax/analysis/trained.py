@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -22,48 +21,26 @@ Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network, and images of its test set or of another dataset.
+class Trained(TrainedNetwork):
+    """A trained network whose configuration names the dataset of the images.
 
     Attributes:
-      network: with the dataset of the images.
       images: the records that are looked at.
       corrupt: those that could not be read so far.
     """
 
-    network: TrainedNetwork
     images: Subset
     corrupt: CorruptImages
 
     @property
-    def workdir(self) -> Path:
-        """Where the network comes from."""
-        return self.network.workdir
-
-    @property
-    def model(self) -> nn.Module:
-        """The network, called as `model.apply(variables, images, train=False)`."""
-        return self.network.model
-
-    @property
-    def variables(self) -> dict:
-        """Of the model: the moving averages where there are some."""
-        return self.network.variables
-
-    @property
-    def step(self) -> int:
-        """Of the checkpoint."""
-        return self.network.step
-
-    @property
     def dataset(self) -> str:
         """The name of the dataset that the images are from."""
-        return self.network.config.data.name
+        return self.config.data.name
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """[height, width, 3] of what the network is given."""
-        return self.network.task.blank(training=False)["image"].shape
+        return self.task.blank(training=False)["image"].shape
 
     def batches(self, say: Say | None = None) -> Iterator[dict[str, np.ndarray]]:
         """The images as the run's own evaluation sees them, each once.
@@ -72,11 +49,11 @@ class Trained:
         Yields 'image' [batch, height, width, 3] float32, normalised; 'label'; 'index' [batch], the place in `images`;
         'mask' [batch], 0 for what only fills up the last batch and for images that cannot be decoded.
         """
-        at_once, data = min(IMAGES_AT_ONCE, len(self.images)), self.network.config.data
+        at_once, data = min(IMAGES_AT_ONCE, len(self.images)), self.config.data
         batches = evaluation_batches(
             self.images,
-            self.network.task.evaluation_transform(),
-            blank=self.network.task.blank(training=False),
+            self.task.evaluation_transform(),
+            blank=self.task.blank(training=False),
             batch_size=at_once,
             threads=data.threads,
             workers=data.workers,
@@ -99,7 +76,7 @@ def open_trained(
     data: str | None = None,
     data_dir: str | None = None,
 ) -> Trained:
-    """A checkpoint of a work directory, on one device, and its test set.
+    """Opens a checkpoint of a work directory, with its variables on one device, and its test set.
 
     Args:
       images: how many, spread evenly over the test set; None for all.
@@ -111,6 +88,7 @@ def open_trained(
     if images is not None and images < 1:
         raise UserError(f"at least one image has to be looked at, not {images}")
     network = open_network(workdir, step=step).with_data(data, data_dir)
-    network = dataclasses.replace(network, variables=jax.device_put(network.variables))
+    known = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
+    known["variables"] = jax.device_put(network.variables)
     corrupt = CorruptImages(network.config.data.max_corrupt)
-    return Trained(network, spread(network.task.open_source("test"), images), corrupt)
+    return Trained(**known, images=spread(network.task.open_source("test"), images), corrupt=corrupt)

@@ -60,7 +60,7 @@ def _correlate(options) -> None:
     networks = []
     for workdir, trained, chosen in zip(workdirs, opened, layers):
         summaries = correlate_trained(trained, chosen, say)
-        about = {"workdir": str(workdir), "model": trained.network.name, "step": trained.step}
+        about = {"workdir": str(workdir), "model": trained.name, "step": trained.step}
         networks.append({**about, "dataset": trained.dataset, "layers": summaries})
     document = json.dumps({"networks": [_plain(network) for network in networks]}, indent=2)
     print(document if options.json else _text(networks))

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from dynet_jax.config.keys import KEYS
-from dynet_jax.config.named import named
+from dynet_jax.config.named import config_of_network
 from dynet_jax.config.recipe import RECIPES
 from dynet_jax.config.relations import check_relations
 from dynet_jax.config.schema import Key
@@ -46,7 +46,7 @@ def load_config(argument: str, network: str | None = None) -> ml_collections.Con
     if file.is_file():
         return _execute(file, variant, network)
     is_name = path == file.stem or (file.parent.name, file.suffix) == ("configs", ".py")
-    config = named(file.stem, *variant) if is_name else None
+    config = config_of_network(file.stem, *variant) if is_name else None
     if config is None and path == file.stem:
         raise unknown(f"network {path!r}, and there is no configuration file of this name", path, list_models())
     if config is None:

@@ -23,7 +23,7 @@ def segmentation(model: str, variant: str = "cityscapes", **model_arguments) -> 
     return _make(segmentation_recipe, SEGMENTATION_VARIANTS, model, variant, model_arguments)
 
 
-def named(name: str, *variant: str) -> ml_collections.ConfigDict | None:
+def config_of_network(name: str, *variant: str) -> ml_collections.ConfigDict | None:
     """The configuration of a network, by the recipe of its task; None if no network has this name.
 
     Args:
@@ -31,7 +31,7 @@ def named(name: str, *variant: str) -> ml_collections.ConfigDict | None:
       variant: one of the variants of the recipe, or none for the recipe itself.
     Raises UserError for an unknown variant.
 
-    >>> named("dy_mobile_g2", "digits").model.group_size, named("seg_dy_mobile").model.name
+    >>> config_of_network("dy_mobile_g2", "digits").model.group_size, named("seg_dy_mobile").model.name
     (2, 'fcn_dy_mobile')
     """
     known, arguments = list_models(), {}

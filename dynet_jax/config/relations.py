@@ -1,5 +1,7 @@
 """Rules on several keys of a configuration at once. Those on single keys are in `keys.py`."""
 
+from typing import Any
+
 import ml_collections
 
 from dynet_jax.config.keys import KEYS, C
@@ -25,6 +27,12 @@ def check_relations(config: ml_collections.ConfigDict) -> None:
     if config.optimizer == "sgd" and "momentum" in config.optimizer_arguments:
         raise UserError("optimizer_arguments.momentum is set by momentum")
     (_check_classification if config.task == C else _check_segmentation)(config)
+
+
+def chosen_optimizer_arguments(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns what the optimiser is given beside its learning rate: 'sgd' has its momentum from a key of its own."""
+    momentum = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
+    return momentum | config.optimizer_arguments.to_dict()
 
 
 def _check_classification(config: ml_collections.ConfigDict) -> None:

@@ -1,7 +1,6 @@
 """A network that is ready to be used: images in, probabilities out."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,9 +12,9 @@ from jaxtyping import Float, Shaped
 
 from dynet_jax.console import warn
 from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
-from dynet_jax.errors import UserError, one_line, suggest
-from dynet_jax.inference import run_jax
+from dynet_jax.errors import UserError, suggest
 from dynet_jax.inference.fold import fold
+from dynet_jax.inference.in_jax import module_in_jax, program_in_jax
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.pictures import Picture, ReadAhead, is_one, list_pictures
 from dynet_jax.inference.predictions import IMAGES_AT_ONCE, Prediction, classify, segment, softmax
@@ -24,7 +23,6 @@ from dynet_jax.inference.record import record
 from dynet_jax.inference.stored import stored_as
 from dynet_jax.machine import cores
 from dynet_jax.ops.maps import Operand
-from dynet_jax.ops.pixels import normalize
 from dynet_jax.trained import open_trained
 
 Runtime = Literal["auto", "native", "jax"]
@@ -78,7 +76,7 @@ class InferenceModel:
         if self.engine is None and arithmetic != "float32":
             raise UserError(f"{arithmetic} arithmetic is the native engine's; use runtime='native'")
         self.runtime = "jax" if self.engine is None else "native"
-        self._logits = self.engine or _in_jax(self.program, preprocessing)
+        self._logits = self.engine or program_in_jax(self.program, preprocessing)
 
     @classmethod
     def of_module(
@@ -92,7 +90,7 @@ class InferenceModel:
         own = cls.__new__(cls)
         own.program, own.engine, own.runtime, own._threads = None, None, "jax", len(cores())
         own.preprocessing, own.class_names = preprocessing, list(class_names)
-        own._logits = _module_in_jax(model, variables, preprocessing)
+        own._logits = module_in_jax(model, variables, preprocessing)
         return own
 
     def logits(self, images: Images) -> Float[np.ndarray, "batch *positions classes"]:
@@ -132,15 +130,12 @@ class InferenceModel:
           UserError: for a path that does not exist or an array that is no image. One that cannot be decoded has its
             result's `error`.
         """
-        results = list(self.predictions(self.read_ahead(list_pictures(pictures)), count))
+        ready = read_ahead(list_pictures(pictures), self.preprocessing, self._threads)
+        results = list(self.predictions(ready, count))
         return results[0] if is_one(pictures) else results
 
-    def read_ahead(self, pictures: Iterable[Picture]) -> ReadAhead:
-        """Pictures on their way to `predictions`."""
-        return read_ahead(pictures, self.preprocessing, self._threads)
-
     def predictions(self, pictures: ReadAhead, count: int = 5) -> Iterator[Prediction]:
-        """`predict`, one result after another."""
+        """Yields what `predict` returns, one result after another; `pictures` are those of `read_ahead`."""
         with pictures:
             if isinstance(self.preprocessing, ResizedPreprocessing):
                 yield from segment(self.logits, pictures, self.preprocessing)
@@ -233,31 +228,3 @@ def _plain(model: nn.Module) -> nn.Module:
     if isinstance(backbone := getattr(model, "backbone", None), nn.Module):
         fields["backbone"] = _plain(backbone)
     return model.clone(**fields)
-
-
-def _in_jax(program: Program, preprocessing) -> Callable[[np.ndarray], jax.Array]:
-    arrays = jax.device_put(run_jax.arrays_of(program))  # arguments: as constants, XLA would fold them for minutes
-    return _compiled(lambda arrays, images: run_jax.run(program, arrays, images), arrays, preprocessing)
-
-
-def _module_in_jax(model: nn.Module, variables: dict, preprocessing) -> Callable[[np.ndarray], jax.Array]:
-    return _compiled(partial(model.apply, train=False), jax.device_put(variables), preprocessing)
-
-
-def _compiled(function: Callable, arrays, preprocessing) -> Callable[[np.ndarray], jax.Array]:
-    """(arrays, normalised images) -> logits, as a function of images alone."""
-
-    @jax.jit
-    def logits(arrays, images):
-        return function(arrays, normalize(images, preprocessing.mean, preprocessing.std))
-
-    def call(images):
-        try:
-            return logits(arrays, images)
-        except UserError:
-            raise
-        except (TypeError, ValueError) as error:  # windows that do not fit, or maps that are no longer of one size
-            size = "x".join(map(str, images.shape[1:3]))
-            raise UserError(f"images of {size} do not fit this network: {one_line(error, limit=200)}") from error
-
-    return call

@@ -8,6 +8,7 @@ import jaxlib
 
 import dynet_jax
 from dynet_jax.analysis.table import Table
+from dynet_jax.config.relations import chosen_optimizer_arguments
 from dynet_jax.machine import machine, source_digest
 from dynet_jax.reproduce import measured_sections, sections
 from dynet_jax.reproduce.document import FIGURES, Document, write_html, write_markdown
@@ -114,10 +115,8 @@ def _facts(plan: Plan, results: Results, device: str, arrangement: str, versions
 
 
 def _optimizer(config) -> str:
-    chosen = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
-    chosen |= config.optimizer_arguments.to_dict()
     name = "SGD" if config.optimizer == "sgd" else config.optimizer
-    return ", ".join([name, *(f"{key} {value}" for key, value in chosen.items())])
+    return ", ".join([name, *(f"{key} {value}" for key, value in chosen_optimizer_arguments(config).items())])
 
 
 def _missing(plan: Plan, results: Results) -> list[str]:

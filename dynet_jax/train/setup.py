@@ -8,6 +8,7 @@ import ml_collections
 import optax
 
 from dynet_jax.config.network import build_model
+from dynet_jax.config.relations import chosen_optimizer_arguments
 from dynet_jax.data import CorruptImages
 from dynet_jax.data.cache import CachedSource
 from dynet_jax.data.record import Source
@@ -108,11 +109,10 @@ def make_run_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int, t
 
 def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimiser of the configuration, at the learning rates of the schedule."""
-    momentum = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
     return make_optimizer(
         schedule,
         config.optimizer,
-        {**config.optimizer_arguments.to_dict(), **momentum},
+        chosen_optimizer_arguments(config),
         weight_decay=config.weight_decay,
         decay_parameters=config.decay_parameters,
         clip_norm=config.clip_norm,

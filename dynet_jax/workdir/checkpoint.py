@@ -23,6 +23,7 @@ from dynet_jax.workdir.integrity import (
     make_manifest,
     part_of,
 )
+from dynet_jax.workdir.preserved import NewestAndBest, best_of
 from dynet_jax.workdir.save_barrier import SaveBarrier
 from dynet_jax.workdir.saved_state import (
     AVERAGES,
@@ -77,7 +78,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_NewestAndBest(self._keep, self._scores),
+            preservation_policy=NewestAndBest(self._keep, self._scores),
             create=False,
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier),
@@ -103,8 +104,7 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """Of the checkpoint with the highest score, the later of equals, or None if none has one."""
-        scored = [step for step in self.steps if step in self._scores]
-        return max(scored, key=lambda step: (self._scores[step], step), default=None)
+        return best_of(self.steps, self._scores)
 
     def score(self, step: int, value: float) -> None:
         """The accuracy of a step, by which the best checkpoint is kept."""
@@ -297,16 +297,3 @@ def _tried(read: Callable[[int], T], step: int) -> tuple[T | None, str | None]:
 def _check_step(expected: int, found) -> None:
     if int(found) != expected:
         raise Damaged(f"it is of step {int(found)}")
-
-
-class _NewestAndBest:
-    """Which checkpoints stay. Orbax asks with all of them, oldest first, whenever one is saved."""
-
-    def __init__(self, keep: int, scores: dict[int, float]):
-        self._keep, self._scores = keep, scores
-
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        scored = [step for step in steps if step in self._scores]
-        best = max(scored, key=lambda step: (self._scores[step], step), default=None)
-        return [step in sorted(steps)[-self._keep :] or step == best for step in steps]
