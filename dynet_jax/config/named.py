@@ -31,7 +31,7 @@ def config_of_network(name: str, *variant: str) -> ml_collections.ConfigDict | N
       variant: one of the variants of the recipe, or none for the recipe itself.
     Raises UserError for an unknown variant.
 
-    >>> config_of_network("dy_mobile_g2", "digits").model.group_size, named("seg_dy_mobile").model.name
+    >>> config_of_network("dy_mobile_g2", "digits").model.group_size, config_of_network("seg_dy_mobile").model.name
     (2, 'fcn_dy_mobile')
     """
     known, arguments = list_models(), {}
