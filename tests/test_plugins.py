@@ -136,8 +136,8 @@ def test_a_file_that_cannot_be_imported(tmp_path, name, content, message):
 
 
 def test_a_module_that_is_not_installed():
-    with pytest.raises(UserError, match=r"there is no module 'my_networks'; name a file as my_networks\.py"):
-        plugins.import_plugins(["my_networks"])
+    with pytest.raises(UserError, match=r"there is no module 'networks_that_nobody_has'; name a file as networks_that_nobody_has\.py"):
+        plugins.import_plugins(["networks_that_nobody_has"])
 
 
 def test_a_base_that_is_no_network(tmp_path):
