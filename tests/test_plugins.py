@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_imported(tmp_path, name, content, message):
 
 
 def test_a_module_that_is_not_installed():
-    with pytest.raises(UserError, match=r"there is no module 'networks_that_nobody_has'; name a file as networks_that_nobody_has\.py"):
+    with pytest.raises(UserError, match=r"no module 'networks_that_nobody_has'; name a file as my_networks\.py"):
         plugins.import_plugins(["networks_that_nobody_has"])
 
 
