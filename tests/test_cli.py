@@ -105,6 +105,7 @@ def test_summary_of_all(capfd):
             assert f"| {label}, g_t = {group_size} | {sums} |" in results
 
 
+@pytest.mark.slow
 def test_summary_of_another_size(capfd):
     arguments = ["summary", "dy_mobile", "--image-size=64", "--num-classes=10", "--width=0.5", "--group-size=2"]
     code, out, _ = run(main, [*arguments, "--small-input"], capfd)

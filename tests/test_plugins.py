@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import sys
+from copy import copy
 
 import pytest
 
@@ -24,17 +25,17 @@ def mine(num_classes: int = 10, width: float = 0.1):
 
 
 @pytest.fixture(autouse=True)
-def undone(monkeypatch):
+def undone(monkeypatch, tmp_path):
     """What is imported and registered here is gone afterwards; the root's conftest.py restores the networks."""
     monkeypatch.setattr(plugins, "_imported", [])
     monkeypatch.setattr(plugins, "_missing", {})
-    monkeypatch.setattr(source, "_DATASETS", dict(source._DATASETS))
+    monkeypatch.setattr(source, "_DATASETS", copy(source._DATASETS))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv(plugins.VARIABLE, "")
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def test_a_file_registers_a_network(tmp_path, monkeypatch):
@@ -64,13 +65,13 @@ def prepare(cell):
 
 
 def test_formats_and_runtimes_of_the_environment_are_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "_FORMATS", {format.name: format for format in formats.export_formats()})
-    monkeypatch.setattr(runtimes, "RUNTIMES", dict(runtimes.all_runtimes()))
+    monkeypatch.setattr(formats, "_FORMATS", copy(formats._FORMATS.everything()))
+    monkeypatch.setattr(runtimes, "RUNTIMES", copy(runtimes.RUNTIMES.everything()))
     (tmp_path / "more_of_mine.py").write_text(REGISTRATIONS)
     monkeypatch.setattr(plugins, "_loaded", False)
     monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "more_of_mine.py"))
     assert formats.export_format("name_alone").help == "the name"
-    assert runtimes.find_runtime("runtime_of_mine").name == "runtime_of_mine"
+    assert runtimes.RUNTIMES.find("runtime_of_mine").name == "runtime_of_mine"
 
 
 def test_the_environment_and_entry_points_name_modules(tmp_path, monkeypatch):

@@ -39,10 +39,7 @@ def test_the_network_of_the_page_on_segmentation():
 
 
 @pytest.mark.slow
-def test_networks_and_layers_of_the_page_on_ones_own(monkeypatch):
-    from dynet_jax.models import registry
-
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+def test_networks_and_layers_of_the_page_on_ones_own():
     page = (Path(__file__).parents[1] / "docs" / "own_networks.md").read_text()
     first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names = {"__name__": "own"}

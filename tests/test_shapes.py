@@ -76,6 +76,7 @@ def test_a_wrong_result_is_caught():
     assert names["without_axes"]("anything") == "anything"
 
 
+@pytest.mark.slow
 def test_users_have_no_checks_and_need_no_checker():
     code = """
 import sys, jax.numpy as jnp

@@ -155,6 +155,7 @@ def test_moving_averages_are_taken_where_there_are_some(tmp_path):
     chex.assert_trees_all_equal(open_trained(workdir).variables, jax.device_get(state.ema))
 
 
+@pytest.mark.slow
 def test_another_network_and_damage_are_named(tmp_path, capsys):
     workdir = randomised(digits_workdir(tmp_path / "run", "tiny"))
     (largest,) = sorted((workdir / "checkpoints/1/state").rglob("d/*"), key=lambda path: path.stat().st_size)[-1:]
@@ -236,6 +237,7 @@ def test_pillow_images_of_other_modes(workdir, picture):
     assert model.predict(turned).top == model.predict(np.ascontiguousarray(np.rot90(picture, -1))).top
 
 
+@pytest.mark.slow
 def test_a_network_that_programs_cannot_express_is_run_as_it_is(tmp_path, picture, capsys):
     from dynet_jax.config.recipe import paper_recipe
 

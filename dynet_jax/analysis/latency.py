@@ -11,7 +11,7 @@ import numpy as np
 
 from dynet_jax.analysis.latency_networks import of_width
 from dynet_jax.analysis.latency_worker import LatencyWorkers, Ready
-from dynet_jax.analysis.runtimes import Cell, find_runtime
+from dynet_jax.analysis.runtimes import RUNTIMES, Cell
 from dynet_jax.console import duration
 from dynet_jax.errors import UserError
 from dynet_jax.measure.turns import Turns, quartiles
@@ -92,7 +92,7 @@ class LatencyPlan:
                 Cell(pair, network, runtime, numbers, threads, size, batch, self.width)
                 for network in with_base(pair)
                 for runtime, numbers in self.runtimes
-                if find_runtime(runtime).has(network, self.width)
+                if RUNTIMES.find(runtime).has(network, self.width)
                 for threads in self.threads
             ]
             for pair in self.networks

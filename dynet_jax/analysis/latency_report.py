@@ -17,7 +17,7 @@ from dynet_jax.analysis.latency_compare import (
     select,
     values,
 )
-from dynet_jax.analysis.runtimes import find_runtime
+from dynet_jax.analysis.runtimes import RUNTIMES
 from dynet_jax.analysis.table import Table
 from dynet_jax.machine import processor_model
 
@@ -132,6 +132,6 @@ def disturbance(measurements: Sequence[Measurement]) -> list[str]:
 
 def machine_lines(runtimes: Iterable[str], cores: int) -> list[str]:
     """The processor, its cores, the system, and the versions of the runtimes."""
-    versions = "; ".join(f"{name}: {find_runtime(name).versions()}" for name in runtimes)
+    versions = "; ".join(f"{name}: {RUNTIMES.find(name).versions()}" for name in runtimes)
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     return [f"Processor: {processor_model()}, {cores} of {os.cpu_count()} cores; {system}", f"Runtimes: {versions}"]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dynet_jax.analysis.latency_runtimes import native_parts
-from dynet_jax.analysis.runtimes import Call, Cell, find_runtime, random_images
+from dynet_jax.analysis.runtimes import RUNTIMES, Call, Cell, random_images
 from dynet_jax.errors import UserError, named
 from dynet_jax.machine import cores
 from dynet_jax.measure.failures import Ended
@@ -90,19 +90,19 @@ class Measuring:
         gc.disable()  # not in the middle of a run
         images = random_images(cell)
         try:
-            call = find_runtime(cell.runtime).prepare(cell)
+            call = RUNTIMES.find(cell.runtime).prepare(cell)
             logits = call(images)  # what is allocated, tuned or compiled at the first run
             seconds = min(timed(lambda: call(images)) for _ in range(2))
         except Exception as error:  # one that fails, by whatever a runtime raises, does not end the others
             return named(error)
         self._ready[cell] = call, images
-        return seconds, np.asarray(logits).tolist() if find_runtime(cell.runtime).shares_weights else None
+        return seconds, np.asarray(logits).tolist() if RUNTIMES.find(cell.runtime).shares_weights else None
 
     def time(self, cell: Cell) -> float:
         call, images = self._ready[cell]
         first, *_ = consecutive(lambda: call(images), SECONDS_OF_WARMING)
         seconds = first if first > SECONDS_OF_SLOW_CELLS else timed(lambda: call(images))
-        time.sleep(find_runtime(cell.runtime).seconds_of_spinning)  # its threads have the cores that the next one gets
+        time.sleep(RUNTIMES.find(cell.runtime).seconds_of_spinning)  # its threads have the cores that the next one gets
         return seconds
 
 

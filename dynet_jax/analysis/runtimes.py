@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynet_jax.errors import UserError, suggest
-from dynet_jax.plugins import load_plugins
+from dynet_jax.registry import Registry
 
 Call = Callable[[np.ndarray], np.ndarray]  # [batch, height, width, 3] uint8 -> logits [batch, classes]
 
@@ -77,7 +76,11 @@ class Runtime:
         return ", ".join(f"{package} {version(package)}" for package in self.packages or ("dynet_jax",))
 
 
-RUNTIMES: dict[str, Runtime] = {}
+def _import_own() -> None:
+    from dynet_jax.analysis import latency_runtimes  # noqa: F401  (it registers this package's, and needs this file)
+
+
+RUNTIMES: Registry[Runtime] = Registry("runtime", own=_import_own)
 
 
 def register_runtime(name: str, **known) -> Callable[[Callable[[Cell], Call]], Callable[[Cell], Call]]:
@@ -92,31 +95,13 @@ def register_runtime(name: str, **known) -> Callable[[Callable[[Cell], Call]], C
     >>> RUNTIMES.pop("zeros").prepare(None)(np.zeros((2, 8, 8, 3))).shape
     (2, 1000)
     """
-    if name in RUNTIMES:
-        raise ValueError(f"a runtime named {name!r} is registered already")
 
     def register(prepare):
         about = (prepare.__doc__ or "").partition("\n")[0].rstrip(".")
-        RUNTIMES[name] = Runtime(name, about, prepare, **known)
+        RUNTIMES.add(name, Runtime(name, about, prepare, **known))
         return prepare
 
     return register
-
-
-def all_runtimes() -> dict[str, Runtime]:
-    """Returns the runtimes by name: this package's, and those of plug-ins. Raises UserError as `load_plugins` does."""
-    from dynet_jax.analysis import latency_runtimes  # noqa: F401  (it registers this package's, and needs this file)
-
-    load_plugins()
-    return RUNTIMES
-
-
-def find_runtime(name: str) -> Runtime:
-    """Returns a runtime. Raises UserError for an unknown name, with the close ones."""
-    known = all_runtimes()
-    if name not in known:
-        raise UserError(f"unknown runtime {name!r}; {suggest(name, known)}")
-    return known[name]
 
 
 def random_images(cell: Cell) -> np.ndarray:

@@ -102,11 +102,11 @@ def _write(out, text: str, measurements) -> None:
 
 def _runtime_list() -> str:
     """A line for each: what it is, its numbers, how many threads it takes, its version or what is missing."""
-    from dynet_jax.analysis.runtimes import all_runtimes
+    from dynet_jax.analysis.runtimes import RUNTIMES
     from dynet_jax.analysis.table import Table
 
     rows = []
-    for name, runtime in all_runtimes().items():
+    for name, runtime in RUNTIMES.everything().items():
         problem = runtime.missing()
         numbers = None if problem else ", ".join(runtime.offered)
         rows.append((name, runtime.about, numbers, runtime.threads, problem or runtime.versions()))
@@ -115,9 +115,9 @@ def _runtime_list() -> str:
 
 def _runtimes(names: list[str] | None, wanted: list[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
     """([(runtime, numbers), ...], a line for each runtime that is not there)"""
-    from dynet_jax.analysis.runtimes import all_runtimes
+    from dynet_jax.analysis.runtimes import RUNTIMES
 
-    runtimes = all_runtimes()
+    runtimes = RUNTIMES.everything()
     for option, given, known in (("--runtimes", names, runtimes), ("--numbers", wanted, NUMBERS)):
         for name in given or ():
             if name not in known:

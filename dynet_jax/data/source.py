@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
-from dynet_jax.plugins import load_plugins, unknown
+from dynet_jax.plugins import unknown
+from dynet_jax.registry import Registry
 
 
 class Registered(NamedTuple):
@@ -18,7 +19,7 @@ class Registered(NamedTuple):
     open: Callable[..., Source]
 
 
-_DATASETS: dict[str, Registered] = {}
+_DATASETS: Registry[Registered] = Registry("dataset")
 
 
 def register_dataset(name: str, task: str = "classification", like: str | None = "folder") -> Callable:
@@ -35,9 +36,7 @@ def register_dataset(name: str, task: str = "classification", like: str | None =
 
     def register(open: Callable[..., Source]) -> Callable[..., Source]:
         kind = name.partition(":")[0]
-        if kind in _DATASETS:
-            raise ValueError(f"a dataset named {kind!r} is registered already")
-        _DATASETS[kind] = Registered(name, task, like, open)
+        _DATASETS.add(kind, Registered(name, task, like, open))
         return open
 
     return register
@@ -49,15 +48,13 @@ def list_datasets(task: str | None = None) -> list[str]:
     >>> list_datasets("segmentation")
     ['camvid:PATH', 'cityscapes', 'maps:PATH']
     """
-    load_plugins()
-    return sorted(dataset.name for dataset in _DATASETS.values() if task in (None, dataset.task))
+    return sorted(dataset.name for dataset in _DATASETS.everything().values() if task in (None, dataset.task))
 
 
 def find_dataset(dataset: str) -> Registered | None:
     """What is registered under 'digits' or 'folder:PATH', whatever the path; None for another name."""
-    load_plugins()
     kind, _, path = dataset.partition(":")
-    found = _DATASETS.get(kind)
+    found = _DATASETS.everything().get(kind)
     return found if found is not None and bool(path) == (":" in found.name) else None
 
 

@@ -9,7 +9,7 @@ import dynet_jax.export
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.inference.model import InferenceModel
 from dynet_jax.inference.program import Program
-from dynet_jax.plugins import load_plugins
+from dynet_jax.registry import Registry
 
 Writer = Callable[..., bytes]
 
@@ -37,7 +37,12 @@ class ExportFormat(NamedTuple):
     write: Writer
 
 
-_FORMATS: dict[str, ExportFormat] = {}
+def _import_own() -> None:
+    for module in pkgutil.iter_modules(dynet_jax.export.__path__, "dynet_jax.export."):
+        importlib.import_module(module.name)
+
+
+_FORMATS: Registry[ExportFormat] = Registry("export format", own=_import_own)
 
 
 def register_export_format(
@@ -56,9 +61,7 @@ def register_export_format(
     """
 
     def register(write: Writer) -> Writer:
-        if name in _FORMATS:
-            raise ValueError(f"an export format named {name!r} is registered already")
-        _FORMATS[name] = ExportFormat(name, help, dict(options or {}), write)
+        _FORMATS.add(name, ExportFormat(name, help, dict(options or {}), write))
         return write
 
     return register
@@ -66,18 +69,12 @@ def register_export_format(
 
 def export_formats() -> list[ExportFormat]:
     """Returns all that are registered, by name: those of modules of `dynet_jax.export`, and of plug-ins."""
-    for module in pkgutil.iter_modules(dynet_jax.export.__path__, "dynet_jax.export."):
-        importlib.import_module(module.name)
-    load_plugins()
-    return [_FORMATS[name] for name in sorted(_FORMATS)]
+    return [format for _, format in sorted(_FORMATS.everything().items())]
 
 
 def export_format(name: str) -> ExportFormat:
-    """One of them. Raises UserError for an unknown name."""
-    formats = {format.name: format for format in export_formats()}
-    if name not in formats:
-        raise UserError(f"unknown format {name!r}; {suggest(name, formats)}")
-    return formats[name]
+    """Returns one of them. Raises UserError for an unknown name."""
+    return _FORMATS.find(name)
 
 
 def program_of(model: InferenceModel) -> Program:

@@ -11,7 +11,7 @@ import flax.linen as nn
 
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.layers.blocks import Dynamic
-from dynet_jax.plugins import load_plugins, unknown
+from dynet_jax.registry import Registry
 
 # Fields of `dynet_jax.layers.blocks.Dynamic` that every dynamic network takes; the others are its builder's affair.
 PREDICTOR_OPTIONS = (
@@ -60,7 +60,7 @@ class Registered:
         object.__setattr__(self, "family", self.family or self.base or self.name)
 
 
-_MODELS: dict[str, Registered] = {}
+_MODELS: Registry[Registered] = Registry("model")
 
 
 def register_model(builder: Callable[..., nn.Module] | None = None, **known) -> Callable:
@@ -79,21 +79,17 @@ def register_model(builder: Callable[..., nn.Module] | None = None, **known) -> 
     if builder is None:
         return lambda builder: register_model(builder, **known)
     name = builder.__name__
-    if name in _MODELS:
-        raise ValueError(f"a model named {name!r} is registered already")
-    _MODELS[name] = Registered(name, builder, **known)
+    _MODELS.add(name, Registered(name, builder, **known))
     return builder
 
 
 def model_info(name: str) -> Registered:
     """What is known of a network. Raises UserError for an unknown name, or one whose base or twin is unknown."""
-    models = _models()
-    if name not in models:
-        raise unknown(f"model {name!r}", name, models)
-    for kind, other in (("base", models[name].base), ("twin", models[name].twin)):
-        if other is not None and other not in models:
-            raise UserError(f"{name} is registered with {kind}={other!r}, which is none; {suggest(other, models)}")
-    return models[name]
+    info = _MODELS.find(name)
+    for kind, other in (("base", info.base), ("twin", info.twin)):
+        if other is not None and other not in _MODELS:
+            raise UserError(f"{name} is registered with {kind}={other!r}, which is none; {suggest(other, _MODELS)}")
+    return info
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
@@ -102,14 +98,8 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     >>> list_models("*_mobile", task="classification")
     ['dy_mobile', 'fix_mobile']
     """
-    models = _models()
+    models = _MODELS.everything()
     return sorted(name for name in fnmatch.filter(models, pattern) if task in (None, models[name].task))
-
-
-def _models() -> dict[str, Registered]:
-    """This package's networks, and those that a user's files and installed packages register."""
-    load_plugins()
-    return _MODELS
 
 
 def create_model(name: str, **arguments) -> nn.Module:

@@ -192,6 +192,6 @@ def _latency(plan: Plan, say: Say) -> str:
 
 
 def _latency_runtimes() -> list[str]:
-    from dynet_jax.analysis.runtimes import find_runtime
+    from dynet_jax.analysis.runtimes import RUNTIMES
 
-    return ["native"] if find_runtime("native").missing() is None else ["jax"]
+    return ["native"] if RUNTIMES.find("native").missing() is None else ["jax"]

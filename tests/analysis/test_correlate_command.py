@@ -88,6 +88,7 @@ def test_mistakes(arguments, parts, workdirs, capfd):
     assert_one_line(run(main, ["correlate", workdirs[0], *arguments], capfd), *parts)
 
 
+@pytest.mark.slow
 def test_a_network_for_segmentation(tmp_path, monkeypatch, capfd):
     write_maps(tmp_path / "maps", {"train": [(40, 48)] * 2, "val": [(40, 48), (33, 61)]})
     config = tiny_segmentation.get_config().unlock()

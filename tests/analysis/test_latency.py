@@ -249,6 +249,7 @@ def test_a_process_that_ends_is_a_mistake_not_a_hang():
             workers.time(cell())
 
 
+@pytest.mark.slow
 def test_processes_have_ended_before_anything_else_is_timed():
     with LatencyWorkers() as workers:
         pid = workers[1].pid

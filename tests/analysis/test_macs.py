@@ -58,6 +58,7 @@ def test_rows_and_normalisation_hold_all_parameters(name):
     assert sum(row.parameters for row in count.rows) + normalisation == count.parameters
 
 
+@pytest.mark.slow
 def test_macs_grow_with_the_image_where_they_should():
     small, large = [count_macs(create_model("dy_mobile", width=0.25), (size, size, 3)) for size in (64, 128)]
     assert large.convolution == 4 * small.convolution

@@ -76,6 +76,7 @@ def test_all_forms_compute_the_same_function(kernel_size, groups, strides):
     np.testing.assert_allclose(static_again, expected[True, "forward"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_wrong_form_is_not_timed(monkeypatch):
     monkeypatch.setitem(forms.PER_IMAGE, "im2col", lambda x, kernels, **_: 1.1 * forms.taps(x, kernels))
     monkeypatch.setitem(forms.PER_IMAGE, "taps", lambda x, kernels, **_: jnp.zeros((2, 0)))
@@ -118,6 +119,7 @@ def test_a_call_above_the_limit_is_timed_once():
     assert measured.cells(measured) == ("~" + console.three_digits(1000 * measured.seconds), "1.00x")
 
 
+@pytest.mark.slow
 def test_no_call_is_made_after_the_deadline():
     calls = {"call": lambda: 1 / 0}
     assert timing.time_in_turns(calls, repeats=3, limit=1.0, deadline=Deadline(0)) == {}

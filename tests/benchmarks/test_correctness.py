@@ -32,6 +32,7 @@ def test_forms_pass(one_layer, tmp_path, capsys):
     assert max(row["error"] for row in rows if row["dtype"] == "bfloat16") > 1e-4  # it was bfloat16
 
 
+@pytest.mark.slow
 def test_wrong_and_broken_forms_do_not(one_layer, monkeypatch, capsys):
     monkeypatch.setitem(
         forms.PER_IMAGE, "im2col", lambda x, kernels, **options: 1.001 * forms.taps(x, kernels, **options)

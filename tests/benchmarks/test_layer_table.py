@@ -49,6 +49,7 @@ def asked(monkeypatch, tmp_path):
     return questions
 
 
+@pytest.mark.slow
 def test_a_form_that_ends_the_process_costs_itself_only(asked, tmp_path, capsys):
     file = tmp_path / "times"
     options = ["--networks=dy_mobile", "--forms=kernel,taps,im2col,vmapped_conv", "--batch=2", f"--jsonl={file}"]

@@ -130,6 +130,7 @@ pack.pack_folder(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes=10_000)
 """
 
 
+@pytest.mark.slow
 def test_killed_and_begun_again(folder, tmp_path):
     packed = tmp_path / "packed"
     command = [sys.executable, "-c", KILLED, str(folder), str(packed)]

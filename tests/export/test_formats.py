@@ -1,5 +1,7 @@
 """A format of one's own, as docs/inference.md shows it; each option belongs to its format."""
 
+from copy import copy
+
 import pytest
 
 from dynet_jax.cli import main
@@ -14,7 +16,7 @@ from tests.inference.workdirs import make_workdir
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
     """With the format of the documentation registered."""
-    monkeypatch.setattr(formats, "_FORMATS", {format.name: format for format in formats.export_formats()})
+    monkeypatch.setattr(formats, "_FORMATS", copy(formats._FORMATS.everything()))
     (example,) = [code for code in EXAMPLES if "@register_export_format" in code]
     exec(example, {})
     return make_workdir(tmp_path / "run", CLASSES)
@@ -41,7 +43,7 @@ def test_a_format_of_ones_own(workdir, tmp_path, capfd):
         (["--format=onnx", "--limit=3"], "--limit is of --format=names; leave it out for onnx"),
         (["--format=names", "--limits=3"], "names has no option --limits; did you mean limit?"),
         (["--format=names", "limit"], "cannot read 'limit'"),
-        (["--format=name"], "unknown format 'name'; did you mean names?"),
+        (["--format=name"], "unknown export format 'name'; did you mean names?"),
     ],
 )
 def test_options_belong_to_their_format(workdir, arguments, message, capfd):

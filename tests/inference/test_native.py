@@ -70,6 +70,7 @@ def test_every_convolution(case, dynamic, arithmetic):
         check(program, arithmetic, ((2, 9, 12), (1, 10, 7), (1, 33, 47)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("case", sorted(CONVOLUTIONS.keys() - PADDINGS))
 def test_convolutions_of_other_numbers(case, dynamic):
@@ -81,6 +82,7 @@ def test_every_other_operation():
     check(every_other_operation())
 
 
+@pytest.mark.slow
 @in_both
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_of_maps_and_vectors(activation, arithmetic):
@@ -102,6 +104,7 @@ def test_pooling(size, strides, padding, arithmetic):
     check(after_a_stem(MaxPool("pool", 1, 2, size, strides, padding)), arithmetic)
 
 
+@pytest.mark.slow
 @in_both
 def test_channels_of_maps(arithmetic):
     more = 7 if arithmetic == "float32" else 6
@@ -115,6 +118,7 @@ def test_channels_of_maps(arithmetic):
     check(program, arithmetic)
 
 
+@pytest.mark.slow
 @in_both
 def test_channels_of_vectors(arithmetic):
     """Odd numbers of them, too: a vector has no pairs."""

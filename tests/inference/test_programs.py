@@ -53,6 +53,7 @@ PREDICTORS = {"normalize_pooled": True, "annealed": True, "hidden_divisor": 4, "
 LIMITED = {"pooled_limit": 0.5}  # of networks with random statistics, which most pooled features exceed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["jax", pytest.param("native", marks=needs_compiler)])
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_cnn_resnet18"])  # a predictor for each block, and for each layer
 def test_every_option_of_predictors(name, runtime):
@@ -178,6 +179,7 @@ def test_an_operation_that_programs_do_not_have_is_named():
         own(last="tanh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("storage", "tolerance"), [("bfloat16", 0.02), ("int8", 0.1)])
 @pytest.mark.parametrize("runtime", ["jax", pytest.param("native", marks=needs_compiler)])
 def test_smaller_banks_change_little(storage, tolerance, runtime):
@@ -210,6 +212,7 @@ def test_bfloat16_arithmetic_of_every_network(name):
     assert 0 < np.mean(ours) < 3 * np.mean(theirs)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_bfloat16_arithmetic_needs_pairs_of_channels():
     with pytest.raises(UserError, match="no convolution of odd numbers of channels in bfloat16 arithmetic"):
@@ -268,6 +271,7 @@ def test_wrong_images(runtime):
     chex.assert_shape(model(images(2)), (2, 5))
 
 
+@pytest.mark.slow
 def test_without_a_compiler(monkeypatch, capsys):
     """auto falls back to JAX, and says so; native says what is missing."""
     monkeypatch.setenv("CXX", "no-such-compiler")

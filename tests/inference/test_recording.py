@@ -245,6 +245,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case):
     parts, message = REFUSED[case]

@@ -65,6 +65,7 @@ def test_background_outlives_its_caller_and_is_taken_up_again(machine):
             assert again.wait() == STOPPED
 
 
+@pytest.mark.slow
 def test_another_command_is_refused(machine):
     with background(machine, "bash", "-c", SAVES) as first:
         first.stdout.readline()
@@ -97,6 +98,7 @@ def test_what_a_stopped_run_ends_with(machine, code, shown):
         assert run.wait(10) == shown
 
 
+@pytest.mark.slow
 def test_a_second_stop_is_no_second_signal(machine):
     with background(machine, "bash", "-c", SAVES) as run:
         run.stdout.readline()
@@ -141,6 +143,7 @@ def test_hosts_that_share_a_home_keep_apart(machine):
         (machine.bin / "uname").write_text("#!/usr/bin/env bash\nexec /bin/uname -n\n")
 
 
+@pytest.mark.slow
 def test_many_that_start_at_once_share_one_run(machine):
     command = [str(machine.package / "launch/background.sh"), "bash", "-c", "echo $$; sleep 1; exit 4"]
     callers = [

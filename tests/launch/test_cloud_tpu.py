@@ -126,6 +126,7 @@ def test_the_archive_is_the_working_tree(machine):
     assert not list(machine.home.glob("dynet_jax.*"))
 
 
+@pytest.mark.slow
 def test_tpu_vm_starts_again_and_replaces_a_preempted_slice(machine):
     states = ["READY", "READY", "READY", "PREEMPTED", "PREEMPTED", "MISSING", "READY"]
     gcloud(machine, states, [75, 255, 1, 0])

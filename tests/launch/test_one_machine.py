@@ -3,6 +3,8 @@
 import shlex
 import subprocess
 
+import pytest
+
 from tests.launch.machine import ARGUMENTS, ROOT
 
 
@@ -25,6 +27,7 @@ def test_setup_installs_once(machine):
     assert len(installed) == 3  # the second call for TPUs found it done
 
 
+@pytest.mark.slow
 def test_two_hosts_with_one_folder_install_once(machine):
     """The second waits for the first, and finds it done."""
     script = """

@@ -35,6 +35,7 @@ def test_help_is_the_comment_at_the_top(machine, script):
     assert "DRY_RUN" in result.stdout or "All variables of tpu_vm.sh" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHELLCHECK, reason="no shellcheck here")
 def test_shellcheck():
     command = [SHELLCHECK, "--external-sources", "--source-path=SCRIPTDIR", *map(str, SCRIPTS)]

@@ -72,6 +72,7 @@ def test_a_signal_reaches_train_py_once(machine, everyone):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_suspended_train_py_is_waited_for_in_peace(machine):
     """`wait` returns at once for it; asking without a pause would take a core."""
     python = machine.home / "python"

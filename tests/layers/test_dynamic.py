@@ -268,6 +268,7 @@ def test_every_parameter_learns(activation, scope):
         assert jnp.abs(gradient).max() > 1e-6, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_works_inside_nnx():
     x = normal(2, 6, 6, 4)
     layer = DynamicConv(8, (3, 3), strides=2)

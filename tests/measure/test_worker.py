@@ -82,6 +82,7 @@ def test_what_raises_costs_its_question_only(worker):
     assert worker.ask({"do": "repeat"}) == {"do": "repeat"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("do", "limit", "text", "status"),
     [("exit", 60, "died: exit status 7", 7), ("be killed", 60, "died: signal 9", -9), ("hang", 1, "over 1 s", None)],
@@ -149,6 +150,7 @@ def test_closing_ends_it_in_the_middle_of_a_question(worker):
         worker.ask({"do": "repeat"})
 
 
+@pytest.mark.slow
 def test_workers_are_started_when_they_are_asked_and_again_after_their_end():
     started = []
 

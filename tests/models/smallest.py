@@ -16,9 +16,31 @@ def smallest(name: str, num_classes: int = 5, **arguments) -> nn.Module:
 
 
 def shallow(model):
-    """The network with one block per stage, and two in the longest: more would repeat these, and compile for long."""
-    longest = max(model.stages, key=len)
-    return model.clone(stages=tuple(stage[: 2 if stage is longest else 1] for stage in model.stages))
+    """The network with one block of every kind, in their order: more would repeat these, and compile for long.
+
+    Kinds differ in strides, dilations, kernel size, expansion, activation, in squeeze-excite, and in whether the width
+    changes, so that there is no shortcut. A segmentation network becomes one with such a backbone.
+    """
+    if hasattr(model, "backbone"):
+        return model.clone(backbone=shallow(model.backbone))
+    kept, seen, width = [], set(), None
+    for stage, planned in zip(model.stages, model.planned_stages):
+        specs = []
+        for spec, block in zip(stage, planned):
+            kind = _kind(block, width)
+            width = getattr(spec, "features", None)
+            if kind not in seen:
+                seen.add(kind)
+                specs.append(spec)
+        kept.append(tuple(specs))
+    return model.clone(stages=tuple(filter(None, kept)))
+
+
+def _kind(block, width_before):
+    fields = {name: value for name, value in block._asdict().items() if "features" not in name and "group" not in name}
+    fields["squeeze"] = getattr(block, "squeeze_features", None) is not None
+    fields["same_width"] = getattr(block, "features", None) == width_before
+    return tuple(sorted(fields.items()))
 
 
 def random_variables(model, size, seed=1):

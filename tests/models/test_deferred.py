@@ -43,7 +43,7 @@ def training_step(name, deferred, monkeypatch, plan=lambda *_: None, **arguments
     monkeypatch.setattr(tpu_dynamic, "_plan", plan)
     size = 32
     model = smallest(name, **{"small_input": True, "bn_batch_size": 2, **arguments})
-    model = shallow(model) if hasattr(model, "stages") else model.clone(backbone=shallow(model.backbone))
+    model = shallow(model)
     variables = random_variables(model, size=size)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(4, size, size, 3)), jnp.float32)
 

@@ -271,7 +271,7 @@ def test_a_static_network_has_no_predictor(option):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "residual"), [("dy_resnet18", 5), ("resnet50", 5), ("mobilenet_v2", 2), ("dy_shuffle", 0)]
+    ("name", "residual"), [("dy_resnet18", 3), ("resnet50", 3), ("mobilenet_v2", 2), ("dy_shuffle", 0)]
 )
 def test_residual_branches_begin_at_zero_or_not(name, residual):
     """By the scales of BatchNorm in a fresh network; ShuffleNetV2 has no residual branches."""

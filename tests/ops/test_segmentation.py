@@ -18,6 +18,7 @@ from dynet_jax.ops.segmentation import (
 RNG = np.random.default_rng(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(40, 56), (5, 7), (33, 7), (1, 64), (6, 3)])
 def test_resizing_is_opencvs(size):
     """OpenCV's bilinear, with pixels' centres; it does not average either where a map shrinks."""
@@ -36,6 +37,7 @@ def test_a_size_that_is_only_known_when_it_runs():
         np.testing.assert_allclose(result[:, : size[0], : size[1]], resize_maps(maps, size), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cross_entropy_of_every_pixel():
     logits = RNG.normal(size=(2, 3, 4, 5)).astype(np.float32)
     labels = RNG.integers(0, 5, (2, 3, 4)).astype(np.uint8)

@@ -40,6 +40,7 @@ def test_mistakes(arguments, message, tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_report_of_what_there_is(tmp_path, capfd):
     finish(make_plan(tmp_path / "out", only=["table6"]), lambda arm, seed: None if seed == 2 else 10.0)
     arguments = ["--dataset=digits", "--experiments=table6", f"--out={tmp_path / 'out'}", "--report-only"]

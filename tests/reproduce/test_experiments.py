@@ -1,3 +1,5 @@
+from copy import copy
+
 import pytest
 
 from dynet_jax.analysis.subject import Subject
@@ -80,7 +82,7 @@ def test_what_does_not_exist_is_named_with_what_does():
 
 
 def test_datasets_of_ones_own(monkeypatch):
-    monkeypatch.setattr(source, "_DATASETS", dict(source._DATASETS))
+    monkeypatch.setattr(source, "_DATASETS", copy(source._DATASETS))
     register_dataset("mine:PATH", like="fashion_mnist")(len)
     register_dataset("other")(len)
     register_dataset("none", like=None)(len)

@@ -43,6 +43,7 @@ def test_averages_follow_parameters_and_statistics(devices):
     assert states[-1].averaged_variables is states[-1].ema
 
 
+@pytest.mark.slow
 def test_norms_are_of_the_mean_gradient_and_the_new_parameters():
     states, metrics = steps_with_ema(8, 1)
     norm = np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in jax.tree.leaves(states[1].params)))

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +117,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_kept(tiny_config, tmp_path
     chex.assert_trees_all_equal(jax.device_get(load_workdir(tmp_path)[1]), before)
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_so(tiny_config, tmp_path):
     tiny_config.learning_rate = 1e30
     with pytest.raises(
@@ -159,6 +159,7 @@ def test_a_stop_during_evaluation_is_not_lost(tiny_config, tmp_path, monkeypatch
     chex.assert_trees_all_equal(final_state(tiny_config, tmp_path / "pieces"), straight)
 
 
+@pytest.mark.slow
 def test_a_diverged_state_is_never_saved(tiny_config, tmp_path):
     """Checkpoints and reports fall on the same step."""
     tiny_config.learning_rate, tiny_config.checkpoint_every_steps, tiny_config.log_every_steps = 1e30, 2, 2
@@ -269,27 +270,6 @@ def test_a_damaged_checkpoint_is_passed_over(tiny_config, tmp_path, capsys):
     assert int(state.step) == 12
     assert "WARNING: the checkpoint" in (err := capsys.readouterr().err)
     assert "16 is damaged" in err
-
-
-@pytest.mark.slow
-def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "train.py", "--config=configs/dy_mobile.py:digits", f"--workdir={tmp_path}"]
-    command += ["--config.model.width=0.1", "--config.epochs=2", "--config.log_every_steps=2"]
-    command += ["--config.warmup_epochs=1", "--config.bn_batch_size=8"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("step 4/44"):
-            process.send_signal(signal.SIGTERM)
-            break
-    rest = process.stdout.read()
-    assert process.wait(60) == loop.INTERRUPTED
-    assert "saved; run the same command to go on" in rest
-
-    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "continuing at step" in again.stdout
-    assert "step 44/44 100.0%" in again.stdout
 
 
 @pytest.mark.slow

@@ -93,6 +93,7 @@ def test_rows_of_one_image_count_as_their_mean():
     assert float(metrics["coefficients/parts/deviation"] / 8) == pytest.approx(np.sqrt((wanted**2).mean()), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_root_mean_squares_by_stage():
     rng = np.random.default_rng(0)
     stages = {

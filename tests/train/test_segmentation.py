@@ -62,6 +62,7 @@ def test_it_learns(trained):
     assert b"\x89PNG" in events  # pictures of test images
 
 
+@pytest.mark.slow
 def test_miou_is_numpys_on_the_predictions_that_are_written(trained, maps, tmp_path, capfd):
     """`dynet predict` enlarges by OpenCV on the host, evaluation on the device: the same pixels, but for ties."""
     root, scenes = maps
@@ -145,6 +146,7 @@ def test_half_coefficients_are_those_of_predictors_without_weights(trained, infe
     assert half["loss"] != evaluate_workdir(trained, changes=changes)["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["frozen", "shuffled"])
 def test_coefficients_of_whole_images_are_none_of_windows(trained, how, capfd):
     assert evaluate_workdir(trained, coefficients=how)["loss"] > 0

@@ -37,6 +37,7 @@ def test_a_training_step_is_the_same_on_any_number_of_devices(segmentation_confi
     assert results[0][1]["examples"] == 8
 
 
+@pytest.mark.slow
 def test_the_loss_is_a_mean_over_all_pixels(segmentation_config):
     """Ignored pixels give 0, and the second head counts as the configuration says."""
     rng, task = np.random.default_rng(0), Segmentation(segmentation_config)

@@ -88,6 +88,7 @@ def test_means(activation, with_sums):
     np.testing.assert_array_equal(spatial_mean(x, keepdims=True), spatial_mean(x)[:, None, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["kernel", "feature"])
 def test_dynamic_conv_of_one_is_that_of_the_map(fusion, monkeypatch):
     """Values, sums, and gradients of all that it is made of; here by XLA's forms."""

@@ -136,6 +136,7 @@ def test_either_without_the_other(name):
     assert_close(sums_only, gradients(summed, x.x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grouped", "pointwise"])
 def test_what_is_normalised_is_not_rounded(name):
     """200.5 - 200, where bfloat16 would have 0 or 1. (Dense kernels round, for the matrix unit.)"""
