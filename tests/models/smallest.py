@@ -54,8 +54,10 @@ def random_variables(model, size, seed=1):
         name = jax.tree_util.keystr(path)
         if "'kernel" in name:
             gain = 1 if "'predictor'" in name else 2
-            return (rng.normal(size=leaf.shape) * np.sqrt(gain / np.prod(leaf.shape[-4:-1]))).astype(np.float32)
-        if "'hidden'" in name and "'bias'" in name:  # one or two ReLUs at this size: none may be dead
+            # A hidden layer has one or two ReLUs at this size, and none may be dead: positive weights of positive means.
+            values = rng.normal(size=leaf.shape) * np.sqrt(gain / np.prod(leaf.shape[-4:-1]))
+            return (np.abs(values) if "'hidden'" in name else values).astype(np.float32)
+        if "'hidden'" in name and "'bias'" in name:
             return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
         if "'bias'" in name or "'mean'" in name:
             return (0.3 * rng.normal(size=leaf.shape)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dynet_jax import create_model, list_models
-from tests.models.smallest import random_variables, smallest
+from tests.models.smallest import random_variables, shallow, smallest
 
 
 def feature_shapes(model, size=64):
@@ -79,10 +79,10 @@ def test_dilation_computes_the_strided_network_in_between(name, output_stride):
 
 @pytest.mark.slow
 def test_features_are_those_behind_the_logits():
-    model = smallest("dy_shuffle", small_input=True)
+    model = shallow(smallest("dy_shuffle", small_input=True))
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images)
-    features = jax.jit(lambda v, x: model.apply(v, x, features_only=True))(variables, images)["stage3"]
+    features = jax.jit(lambda v, x: model.apply(v, x, features_only=True))(variables, images)["stage1"]
     x = jnp.maximum(0, features @ variables["params"]["head"]["kernel"][0, 0] / np.sqrt(1 + 1e-5)).mean((1, 2))
     classifier = variables["params"]["classifier"]
     expected = x @ classifier["kernel"] + classifier["bias"]
