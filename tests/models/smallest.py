@@ -54,7 +54,7 @@ def random_variables(model, size, seed=1):
         name = jax.tree_util.keystr(path)
         if "'kernel" in name:
             gain = 1 if "'predictor'" in name else 2
-            # A hidden layer has one or two ReLUs at this size, and none may be dead: positive weights of positive means.
+            # A hidden layer has one or two ReLUs at this size, and none may be dead: positive weights of means.
             values = rng.normal(size=leaf.shape) * np.sqrt(gain / np.prod(leaf.shape[-4:-1]))
             return (np.abs(values) if "'hidden'" in name else values).astype(np.float32)
         if "'hidden'" in name and "'bias'" in name:
