@@ -126,8 +126,8 @@ def test_openvino_agrees():
 @pytest.mark.parametrize("storage", ["bfloat16", "float16", "int8"])
 def test_stored_banks(storage):
     """The file holds the small banks, and means what the program with these banks means."""
-    program = stored("dy_mobile", storage)
-    whole, small = (program_to_onnx(p, **OPTIONS) for p in (network("dy_mobile")[2], program))
+    program = stored("dy_resnet18", storage)
+    whole, small = (program_to_onnx(p, **OPTIONS) for p in (network("dy_resnet18")[2], program))
     assert len(small.SerializeToString()) < 0.8 * len(whole.SerializeToString())
     pixels = images(2, 65, 96)
     assert_same(logits(in_runtime(small), pixels), followed(program, pixels))
