@@ -298,7 +298,7 @@ def test_a_runtime_is_one_function(monkeypatch, tmp_path, capfd):
 
 def test_a_runtime_has_a_name_of_its_own():
     with pytest.raises(ValueError, match="'jax' is registered already"):
-        register_runtime("jax")
+        register_runtime("jax")(len)
 
 
 @pytest.mark.slow
