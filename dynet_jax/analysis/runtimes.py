@@ -18,6 +18,7 @@ class Cell(NamedTuple):
 
     pair: the network of the comparison, a dynamic one as a rule; network: that one, or its base.
     numbers: a key of NUMBERS.
+    calibration: a folder of images by which the ranges of int8 maps are chosen; empty for images of noise.
     """
 
     pair: str
@@ -28,6 +29,7 @@ class Cell(NamedTuple):
     image_size: int
     batch: int
     width: float = 1.0
+    calibration: str = ""
 
     @property
     def is_dynamic(self) -> bool:
