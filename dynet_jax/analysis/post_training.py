@@ -1,7 +1,7 @@
 """Static networks in int8, as a user of other runtimes gets them: quantised after training, on calibration images."""
 
-import io
 import logging
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ IMAGES_OF_NOISE = 8
 
 
 def calibration_images(cell: Cell) -> list[np.ndarray]:
-    """Batches [batch, image_size, image_size, 3] uint8: of images of the cell's folder, or else of noise.
+    """Returns batches [batch, image_size, image_size, 3] uint8: of images of the cell's folder, or else of noise.
 
     Raises UserError for a folder that is not there or has no images that can be read.
     """
@@ -44,7 +44,7 @@ def check_calibration(folder: str) -> None:
 
 
 def by_nncf(network, cell: Cell):
-    """An OpenVINO model quantised by NNCF's defaults, as its tutorials do it: mixed for networks that are not ReLU's."""
+    """Returns an OpenVINO model quantised by NNCF's defaults."""
     logging.getLogger("nncf").setLevel(logging.ERROR)
     import nncf
 
@@ -52,8 +52,8 @@ def by_nncf(network, cell: Cell):
     return nncf.quantize(network, nncf.Dataset(batches), subset_size=len(batches))
 
 
-def by_onnx_runtime(model, cell: Cell) -> bytes:
-    """An ONNX model with quantised weights and maps (QDQ), each output channel with a scale of its own."""
+def by_onnx_runtime(network: bytes, cell: Cell) -> bytes:
+    """Returns an ONNX file with quantised weights and maps (QDQ), each output channel with a scale of its own."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
@@ -65,6 +65,8 @@ def by_onnx_runtime(model, cell: Cell) -> bytes:
             images = next(self._batches, None)
             return None if images is None else {"images": images}
 
-    quantized = io.BytesIO()
-    quantize_static(model, quantized, Batches(), quant_format=QuantFormat.QDQ, per_channel=True)
-    return quantized.getvalue() or onnx.load(quantized).SerializeToString()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "quantized.onnx"
+        model = onnx.load_from_string(network)
+        quantize_static(model, file, Batches(), quant_format=QuantFormat.QDQ, per_channel=True)
+        return file.read_bytes()

@@ -15,6 +15,7 @@ from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.inference.fold import fold
 from dynet_jax.inference.in_jax import module_in_jax, program_in_jax
+from dynet_jax.inference.int8 import Ranges
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.pictures import Picture, ReadAhead, is_one, list_pictures
 from dynet_jax.inference.predictions import IMAGES_AT_ONCE, Prediction, classify, segment, softmax
@@ -27,7 +28,7 @@ from dynet_jax.trained import open_trained
 
 Runtime = Literal["auto", "native", "jax"]
 RUNTIMES = ("auto", "native", "jax")
-ARITHMETIC = ("float32", "bfloat16")
+ARITHMETIC = ("float32", "bfloat16", "int8")
 Images: TypeAlias = Shaped[Operand, "batch height width 3"]
 
 
@@ -52,8 +53,9 @@ class InferenceModel:
         storage: str = "float32",
         arithmetic: str = "float32",
         threads: int | None = None,
+        ranges: Ranges | None = None,
     ):
-        """See `load` for the arguments.
+        """See `load` for the arguments; ranges: of int8 arithmetic, what `calibrate` has found.
 
         Raises UserError where the runtime cannot be had, and for another number of class names than outputs.
         """
@@ -66,7 +68,7 @@ class InferenceModel:
         self.engine: Engine | None = None
         self._threads = threads or len(cores())
         if wants_engine(runtime):
-            options = {"threads": self._threads, "storage": storage, "arithmetic": arithmetic}
+            options = {"threads": self._threads, "storage": storage, "arithmetic": arithmetic, "ranges": ranges}
             try:
                 self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)
             except UserError as error:

@@ -45,7 +45,11 @@ def _one(program, coded, image):
         elif isinstance(op, Convolution):
             kernel = op.kernel
             if isinstance(kernel, Bank):
-                kernel = np.einsum("g...o,go->...o", kernel.dequantized, np.broadcast_to(values[op.coefficients], (len(kernel.kernels), kernel.shape[-1])))
+                kernel = np.einsum(
+                    "g...o,go->...o",
+                    kernel.dequantized,
+                    np.broadcast_to(values[op.coefficients], (len(kernel.kernels), kernel.shape[-1])),
+                )
             if op.x in coded:  # whole numbers, for each output in steps of its own
                 steps = np.abs(kernel).max(axis=(0, 1, 2)) / 127
                 kernel = np.rint(kernel / np.where(steps > 0, steps, 1)) * steps
@@ -100,7 +104,10 @@ def convolution(x, kernel, op):
     for i in range(rows):
         for j in range(columns):
             top, left = i * op.kernel_dilation[0], j * op.kernel_dilation[1]
-            part = x[top : top + (height - 1) * op.strides[0] + 1 : op.strides[0], left : left + (width - 1) * op.strides[1] + 1 : op.strides[1]]
+            part = x[
+                top : top + (height - 1) * op.strides[0] + 1 : op.strides[0],
+                left : left + (width - 1) * op.strides[1] + 1 : op.strides[1],
+            ]
             part = part.reshape(height, width, groups, inputs)
             own = kernel[i, j].reshape(inputs, groups, c_out // groups)
             y += np.einsum("hwgi,igo->hwgo", part, own).reshape(height, width, c_out)
@@ -109,7 +116,11 @@ def convolution(x, kernel, op):
 
 def pooled(x, op):
     padding = pool_padding(op.padding, op.size)
-    padding = same_padding(x.shape[:2], (op.size,) * 2, (op.strides,) * 2) if padding == "SAME" else fixed_padding(padding, (op.size,) * 2)
+    padding = (
+        same_padding(x.shape[:2], (op.size,) * 2, (op.strides,) * 2)
+        if padding == "SAME"
+        else fixed_padding(padding, (op.size,) * 2)
+    )
     x = np.pad(x, [*padding, (0, 0)])  # zero is the least byte
     height, width = ((size - op.size) // op.strides + 1 for size in x.shape[:2])
     windows = np.lib.stride_tricks.sliding_window_view(x, (op.size, op.size), axis=(0, 1))

@@ -34,7 +34,7 @@ class ConvolutionArguments(ctypes.Structure):
 
 
 LINEAR, CONVOLUTION = ctypes.POINTER(LinearArguments), ctypes.POINTER(ConvolutionArguments)
-FUNCTIONS = {  # what they take, after the engine but for the first two
+FUNCTIONS = {  # what they take, after the engine except those WITHOUT_ENGINE
     "dynet_new": (ctypes.POINTER(Pointer), *(Integer,) * 3, *(Pointer,) * 2),
     "dynet_has_bfloat16": (),
     "dynet_quad_words": (),
@@ -50,6 +50,7 @@ FUNCTIONS = {  # what they take, after the engine but for the first two
     "dynet_run": (Pointer, *(Integer,) * 4, Pointer, ctypes.c_int64),
     "dynet_profile": (Pointer, *(Integer,) * 3, Pointer, Pointer),
 }
+WITHOUT_ENGINE = ("dynet_new", "dynet_has_bfloat16", "dynet_quad_words")
 DONE, TOO_SMALL, OTHER_SIZES, NO_MEMORY, NO_THREADS = range(5)  # enum Status
 MESSAGES = {
     TOO_SMALL: "{what} are too small for this network",
@@ -79,7 +80,7 @@ def load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(build()))
     for name, arguments in FUNCTIONS.items():
         function = getattr(library, name)
-        function.argtypes = arguments if name in ("dynet_new", "dynet_has_bfloat16", "dynet_quad_words") else (Pointer, *arguments)
+        function.argtypes = arguments if name in WITHOUT_ENGINE else (Pointer, *arguments)
         function.restype = None if name == "dynet_delete" else Integer
     return library
 

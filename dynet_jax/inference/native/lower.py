@@ -5,7 +5,14 @@ import functools
 import numpy as np
 
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.native.limits import check_channels, check_convolution, check_image, check_pool, check_result, unknown
+from dynet_jax.inference.native.limits import (
+    check_channels,
+    check_convolution,
+    check_image,
+    check_pool,
+    check_result,
+    unknown,
+)
 from dynet_jax.inference.program import (
     COEFFICIENTS,
     IMAGES,
