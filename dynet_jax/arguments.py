@@ -1,6 +1,7 @@
 """What the commands share: how arguments are read, and how mistakes are answered, by one line and an exit code."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ class Parser(argparse.ArgumentParser):
 def report_mistakes(program: str, run: Callable[[], int | None]) -> int:
     """The exit code of what `run` does. A mistake is one line; a bug keeps its traceback."""
     code = FAILED
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: a file's name need not be a text
     try:
         return run() or 0
     except UserError as error:

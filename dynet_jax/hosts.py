@@ -52,7 +52,7 @@ def gather(text: str) -> list[str]:
     """The texts of all hosts, by their index."""
     if jax.process_count() == 1:
         return [text]
-    content = np.frombuffer(text.encode(), np.uint8)
+    content = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(content.size))
     padded = np.zeros(max(1, int(lengths.max())), np.uint8)
     padded[: content.size] = content

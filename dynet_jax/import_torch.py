@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dynet_jax.config.recipe import paper_recipe
+from dynet_jax.data.text import read_class_list
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
 from dynet_jax.models.torch_weights import load_torch_weights, read_state_dict, torch_arguments
@@ -66,7 +67,7 @@ def _class_names(file, count):
         return labels.read_text().split()
     if not file.is_file():
         raise UserError(f"there is no file of labels {file}")
-    names = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    names = read_class_list(file)
     if len(names) != count:
         raise UserError(f"{file} names {len(names)} classes, but the network has {count}")
     return names

@@ -7,9 +7,10 @@ from pathlib import Path
 import jax
 
 from dynet_jax.config.load import check_config, override
+from dynet_jax.console import say
 from dynet_jax.data import CorruptImages
+from dynet_jax.data.contents import describe
 from dynet_jax.devices import make_layout
-from dynet_jax.errors import UserError
 from dynet_jax.evaluation.evaluate import evaluate
 from dynet_jax.evaluation.held_coefficients import evaluate_held
 from dynet_jax.evaluation.placed import PlacedNetwork
@@ -44,9 +45,9 @@ def evaluate_workdir(
     check_config(config)
     trained = dataclasses.replace(trained, config=config).with_data(data, data_dir)
     network = place(trained)
-    source = network.task.open_source("held_out" if held_out else "test")
-    if source.class_names != trained.class_names:
-        raise UserError(f"the classes of {network.config.data.name} are not those that {workdir} was trained on")
+    source = trained.open_source("held_out" if held_out else "test")
+    for line in describe({"test": source}):
+        say(line)
     variables, of_step = jax.device_put(trained.variables, network.layout.replicated), {"step": trained.step}
     if coefficients is not None:
         values = evaluate_held(network, variables, source, coefficients)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from dynet_jax.config.network import build_model
+from dynet_jax.data.matching import matched
+from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.ops.outline import tracing_outlines
 from dynet_jax.tasks.task import Task, make_task
@@ -53,6 +55,13 @@ class TrainedNetwork:
     def preprocessing(self):
         """From a picture to what the network is given, as in evaluation (see `dynet_jax.data.preprocessing`)."""
         return self.task.preprocessing()
+
+    def open_source(self, split: str = "test") -> Source:
+        """The records of a split with the network's classes, of which a dataset may have some in any order.
+
+        Raises UserError if it has others.
+        """
+        return matched(self.task.open_source(split), self.class_names, self.config.data.name, str(self.workdir))
 
     def with_data(self, name: str | None, data_dir: str | None) -> "TrainedNetwork":
         """The same network for another dataset; what is None stays as it is."""

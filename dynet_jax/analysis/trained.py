@@ -91,4 +91,4 @@ def open_trained(
     known = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
     known["variables"] = jax.device_put(network.variables)
     corrupt = CorruptImages(network.config.data.max_corrupt)
-    return Trained(**known, images=spread(network.task.open_source("test"), images), corrupt=corrupt)
+    return Trained(**known, images=spread(network.open_source(), images), corrupt=corrupt)

@@ -66,7 +66,8 @@ GROUPS: dict[str, tuple[Key, ...]] = {
     ),
     "Network": (
         Key("model.name", str, {C: "", S: ""}, "One of dynet_jax.list_models().", example="dy_mobile", set_by=ARMS),
-        Key("model.num_classes", int, {C: 1000, S: 19}, "Number of classes.", POSITIVE, set_by=ARMS),
+        Key("model.num_classes", int, {C: 1000, S: 19}, "Number of classes.",
+            POSITIVE, none="as many as the dataset has", set_by=ARMS),
         Key("model.width", float, 1.0, "Factor of the numbers of channels.", POSITIVE, set_by=ARMS),
         Key("model.group_size", int, {}, "g_t, the number of fixed kernels behind a dynamic one.",
             POSITIVE, example=6, set_by=ARMS),

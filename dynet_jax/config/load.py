@@ -81,7 +81,8 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
     """Apply '--config.data.image_size=64' to the config, in place.
 
     The names of the network, the optimiser and the schedule are applied first: what else can be set depends on them.
-    Another optimiser or schedule begins without the arguments of the one before.
+    Another optimiser or schedule begins without the arguments of the one before, and a dataset brings the number of its
+    classes unless that is assigned, too.
 
     Raises UserError for an unknown key, with the close ones, a value of another type, or a key that is not among
     `only`.
@@ -92,6 +93,9 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
         if not separator:
             raise UserError(f"write {assignment}=VALUE")
         pairs.append((key, text))
+    keys = {key for key, _ in pairs}
+    if "data.name" in keys and "model.num_classes" not in keys:
+        pairs.append(("model.num_classes", "None"))
     for key, text in sorted(pairs, key=lambda pair: pair[0] not in ("model.name", *NAMES)):
         _assign(config, key, text, only)
 

@@ -9,6 +9,7 @@ from PIL import Image
 from dynet_jax.data.files import SPLIT_FOLDERS, list_images
 from dynet_jax.data.record import IGNORED, Record, UnknownClass
 from dynet_jax.data.source import register_dataset
+from dynet_jax.data.text import read_class_list
 from dynet_jax.errors import UserError
 
 UNKNOWN = 254  # stands for what is no class
@@ -109,10 +110,7 @@ def _is_shallow_png(content: bytes) -> bool:
 
 def _class_names(root: Path) -> list[str]:
     path = root / "classes.txt"
-    try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read; it must have the name of a class in every line") from error
+    names = read_class_list(path)
     if not 1 < len(names) < UNKNOWN:
         raise UserError(f"{path} names {len(names)} classes; there must be 2 to {UNKNOWN - 1}")
     return names

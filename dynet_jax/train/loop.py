@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
+from dynet_jax.data.contents import describe
 from dynet_jax.errors import HostLost, UserError, one_line
 from dynet_jax.train.compilation import Programs
 from dynet_jax.train.init_from import initialise_from
@@ -76,7 +77,8 @@ def _run(session: Session, programs: Programs) -> int:
     if first is None:
         return _leave_early()
     state, origin = first
-    for line in _introduction(run, state, origin, session.workdir):
+    told = describe({"train": session.train_source, "test": session.test_source})
+    for line in (*told, *_introduction(run, state, origin, session.workdir)):
         progress.say(line)
     if jax.process_index() == 0:
         record(session.workdir, run.config, session.train_source.class_names, session.start.images)

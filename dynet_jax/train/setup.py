@@ -122,17 +122,6 @@ def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedu
 
 
 def open_data(config: ml_collections.ConfigDict, split: str) -> Source:
-    """The source of one split. Raises UserError if it has more classes than the model has outputs."""
+    """The source of one split."""
     source = make_task(config).open_source(split)
-    if len(source.class_names) > config.model.num_classes:
-        raise UserError(
-            f"{config.data.name} has {len(source.class_names)} classes but model.num_classes is "
-            f"{config.model.num_classes}; use --config.model.num_classes={len(source.class_names)}"
-        )
-    if config.task == "segmentation" and len(source.class_names) < config.model.num_classes:
-        raise UserError(
-            f"{config.data.name} has {len(source.class_names)} classes but model.num_classes is "
-            f"{config.model.num_classes}, and those without a name would lower the mean; use "
-            f"--config.model.num_classes={len(source.class_names)}"
-        )
     return CachedSource(source) if config.data.cache else source

@@ -17,6 +17,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.hosts import same_everywhere, together
 from dynet_jax.machine import cache_folder
 from dynet_jax.tasks.task import make_task
+from dynet_jax.train.classes import with_classes
 from dynet_jax.train.setup import Run, make_run, open_data
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import claim, lock
@@ -45,13 +46,16 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
     def prepare() -> Start:
         check_config(config)
         make_task(config).training_transform()
-        train_source, test_source = open_data(config, "train"), open_data(config, "test")
+        train_source = open_data(config, "train")
+        settled = with_classes(config, train_source)
         layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
-        start = Start(make_run(config, len(train_source), layout), train_source, test_source)
+        run = make_run(settled, len(train_source), layout)
+        start = Start(run, train_source, open_data(config, "test"))
         check_rates(start.run)
         return start
 
     start = together(prepare)
+    config = start.run.config
     same_everywhere("the configuration", json.dumps(config.to_dict(), indent=1, sort_keys=True))
     for split, source in (("training", start.train_source), ("test", start.test_source)):
         summary = {"images": len(source), "classes": source.class_names}
