@@ -41,7 +41,7 @@ def train_main(arguments: list[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
 
     def run():
-        from dynet_jax.config.load import load_config, override
+        from dynet_jax.config.load import load_config, override, with_open_classes
         from dynet_jax.hosts import leave
         from dynet_jax.train.loop import train
         from dynet_jax.train.startup import use_compilation_cache
@@ -52,7 +52,7 @@ def train_main(arguments: list[str] | None = None) -> int:
         if options.profile < 0:
             raise UserError(f"--profile must be a number of steps, not {options.profile}")
         import_plugins(options.imports)
-        changes = overrides(rest)
+        changes = with_open_classes(overrides(rest))
         named = [change.partition("=")[2] for change in changes if change.startswith("--config.model.name=")]
         config = load_config(options.config, *named[-1:])
         override(config, changes + ([] if options.init_from is None else [f"init_from={options.init_from}"]))

@@ -81,8 +81,7 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
     """Apply '--config.data.image_size=64' to the config, in place.
 
     The names of the network, the optimiser and the schedule are applied first: what else can be set depends on them.
-    Another optimiser or schedule begins without the arguments of the one before, and a dataset brings the number of its
-    classes unless that is assigned, too.
+    Another optimiser or schedule begins without the arguments of the one before.
 
     Raises UserError for an unknown key, with the close ones, a value of another type, or a key that is not among
     `only`.
@@ -93,11 +92,19 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
         if not separator:
             raise UserError(f"write {assignment}=VALUE")
         pairs.append((key, text))
-    keys = {key for key, _ in pairs}
-    if "data.name" in keys and "model.num_classes" not in keys:
-        pairs.append(("model.num_classes", "None"))
     for key, text in sorted(pairs, key=lambda pair: pair[0] not in ("model.name", *NAMES)):
         _assign(config, key, text, only)
+
+
+def with_open_classes(assignments: list[str]) -> list[str]:
+    """The assignments, and one that leaves the number of classes to the dataset where they name another dataset alone.
+
+    >>> with_open_classes(["--config.data.name=folder:photos"])
+    ['--config.data.name=folder:photos', '--config.model.num_classes=None']
+    """
+    keys = {assignment.removeprefix("--config.").partition("=")[0] for assignment in assignments}
+    is_open = "data.name" in keys and "model.num_classes" not in keys
+    return assignments + ["--config.model.num_classes=None"] * is_open
 
 
 def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[str] | None) -> None:

@@ -55,7 +55,8 @@ def _split_folder(root: Path, split: str) -> Path:
     names = " or ".join(f"{root / name}" for name in SPLIT_FOLDERS[split])
     lacking = f"there is no {names}; an image folder is laid out as PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg"
     inside = list(class_folders(root)) if root.is_dir() else []
-    meant = [place for place in (root.parent, *(root / name for name in inside[:20])) if (place / "train").is_dir()]
+    around = [root.parent] if split == "train" else []  # a val folder alone is enough for an evaluation
+    meant = [place for place in (*around, *(root / name for name in inside[:20])) if (place / "train").is_dir()]
     if meant:
         raise UserError(f"{lacking}; did you mean folder:{meant[0]}?")
     if split == "train" or (root / "train").is_dir() or not inside:

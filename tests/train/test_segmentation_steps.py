@@ -66,7 +66,7 @@ def test_the_loss_is_a_mean_over_all_pixels(segmentation_config):
         (["data.crop_size=[0,32]"], "data.crop_size must be two positive numbers, height and width"),
         (["data.scale=[2.0,0.5]"], "data.scale must be two numbers from 0.01 to 100, like"),
         (["data.name=digits"], "digits has one class for each image; a network for segmentation needs one of"),
-        (["data.label_size=[20,20]"], "is 40x48, larger than data.label_size; use --config.data.label_size=[40,48]"),
+        (["data.label_size=[20,20]"], "is 64x64, larger than data.label_size; use --config.data.label_size=[64,64]"),
         (["model.num_classes=2"], "has 3 classes but model.num_classes is 2"),
         (["model.num_classes=4"], "and those without a name would lower the mean; use --config.model.num_classes=3"),
         (["model.num_classes=255"], "model.num_classes must be at most 254, not 255"),
