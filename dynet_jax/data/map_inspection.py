@@ -16,7 +16,6 @@ from dynet_jax.errors import UserError
 LABELS_READ = 64  # of each split
 THREADS = 16
 ORIENTATION = 0x0112  # EXIF's
-TURNED_BY_PILLOW = ("TIFF",)  # which then tells the size after it
 
 
 class Inspected(NamedTuple):
@@ -49,7 +48,7 @@ def inspect_maps(source: MapsSource, max_corrupt: int) -> Inspected:
     for kind in (COMPRESSED, ROTATED):
         found = [pair.name.name for pair in pairs if pair.lie == kind]
         if found:
-            raise UserError(f"{len(found)} {kind}: {listed(found)} of {source.folder}")
+            raise UserError(f"{len(found)} of {len(pairs)} {kind}: {listed(found)} of {source.folder}")
     damaged = [pair for pair in pairs if pair.damage]
     if len(damaged) > max_corrupt:
         count = f"pairs that do not fit: {len(damaged)} of {len(pairs)}"
@@ -75,12 +74,13 @@ def _read_headers(files: tuple[Path, Path]) -> Pair:
                     reason = f"is not a label file: one channel of 8 bits, as a PNG; it has {has}"
                     return Pair(label_file, damage=f"{label_file} {reason}")
         with Image.open(image_file) as image:
-            stored, orientation = image.size[::-1], image.getexif().get(ORIENTATION, 1)
-            sideways = orientation in (5, 6, 7, 8) and image.format not in TURNED_BY_PILLOW
+            stored = shown = image.size[::-1]
+            orientation = image.getexif().get(ORIENTATION, 1)
+            if orientation in (5, 6, 7, 8):  # of TIFF files Pillow tells the size as they are shown
+                stored, shown = (stored[::-1], shown) if image.format == "TIFF" else (stored, shown[::-1])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return Pair(image_file)
-    shown = stored[::-1] if sideways else stored
-    is_clear = sideways and size == shown != stored  # the label can only be of the image as it is shown
+    is_clear = size == shown != stored  # the label can only be of the image as it is shown
     if turned or (orientation not in (0, 1) and not is_clear and size in (shown, stored)):
         return Pair(image_file, lie=ROTATED)
     if size != shown:
