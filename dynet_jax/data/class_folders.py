@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from dynet_jax.data.contents import listed
+from dynet_jax.data.contents import listed, same_name
 from dynet_jax.data.files import IMAGE_SUFFIXES, Skipped, is_hidden, list_images
 from dynet_jax.errors import UserError
 
@@ -97,7 +97,10 @@ def _nested(folder: Path, files: Mapping[str, list[Path]]) -> list[str]:
 
 
 def _refuse_bad_names(found: Mapping[str, Path], folder: Path) -> None:
+    alike: dict[str, str] = {}
     for name in found:
+        if alike.setdefault(same_name(name), name) != name:
+            raise UserError(f"{folder} has two folders {name}, whose accents are written differently; join them")
         try:
             name.encode()
         except UnicodeEncodeError as error:

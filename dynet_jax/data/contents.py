@@ -1,5 +1,6 @@
 """What a split of a dataset holds, told to its owner before a run: classes, images of each, and what was left out."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -39,7 +40,7 @@ def classes_with_images(source: Source) -> list[str]:
 def check_classes(source: Source, dataset: str) -> None:
     """Raises UserError for classes that no classifier can be trained to tell apart."""
     names = source.class_names
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = [name for name, count in Counter(map(same_name, names)).items() if count > 1]
     if twice:
         raise UserError(f"{dataset} has several classes called {listed(twice)}; give each class its own name")
     if len(names) < 2:
@@ -63,6 +64,11 @@ def describe(sources: Mapping[str, Source]) -> list[str]:
             notes.append(f"{contents.split} has no images of {listed(missing)}")
     lines = [f"data: {len(names)} classes, {', '.join(images)}"]
     return lines + ([f"data: {'; '.join(notes)}"] if notes else [])
+
+
+def same_name(name: str) -> str:
+    """Equal for names that look alike: macOS writes the accents of folders apart from their letters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def listed(names: Sequence[str]) -> str:

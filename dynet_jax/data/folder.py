@@ -1,9 +1,10 @@
 """Class folders of images."""
 
+import os
 from pathlib import Path
 
 from dynet_jax.data.class_folders import class_folders, read_classes, refuse_wrong_level
-from dynet_jax.data.contents import Contents, listed
+from dynet_jax.data.contents import Contents, listed, same_name
 from dynet_jax.data.files import SPLIT_FOLDERS
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
@@ -27,10 +28,12 @@ class FolderSource:
             refuse_wrong_level(folder, files)
         elif train.is_dir():
             known = class_folders(train)
+            spelled = {same_name(name): name for name in known}
+            files = {spelled.get(same_name(name), name): paths for name, paths in files.items()}
             unknown = [name for name in files if name not in known]
             if unknown:
                 raise UserError(f"{folder} has classes that {train} has not: {listed(unknown)}")
-            same = [name for name in files if (folder / name).samefile(known[name])]
+            same = [name for name in files if os.path.exists(folder / name) and (folder / name).samefile(known[name])]
             notes += (f"the same folders as in train: {listed(same)}",) if same else ()
             files = {name: files.get(name, []) for name in known}
         self.class_names = list(files)

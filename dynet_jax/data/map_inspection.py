@@ -54,7 +54,8 @@ def inspect_maps(source: MapsSource, max_corrupt: int) -> Inspected:
         count = f"pairs that do not fit: {len(damaged)} of {len(pairs)}"
         raise UserError(f"{damaged[0].damage}; {count}, more than --config.data.max_corrupt={max_corrupt}")
     heights, widths = zip(*(pair.size for pair in pairs))
-    contents = Contents(source.folder.name, {}, tuple(_notes_on_classes(source)))
+    contents = source.contents
+    contents = contents._replace(notes=(*contents.notes, *_notes_on_classes(source)))
     return Inspected(contents, (max(heights), max(widths)))
 
 

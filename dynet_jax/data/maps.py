@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from dynet_jax.data.contents import Contents
-from dynet_jax.data.files import SPLIT_FOLDERS, list_images
+from dynet_jax.data.files import SPLIT_FOLDERS, Skipped, list_images
 from dynet_jax.data.record import IGNORED, Record, UnknownClass
 from dynet_jax.data.source import register_dataset
 from dynet_jax.data.text import read_class_list
@@ -42,14 +42,15 @@ class MapsSource:
         if not found or not (root / f"{found[0]}annot").is_dir():
             pairs = " or ".join(f"{root / name} with {root / name}annot" for name in found[:1] or names)
             raise UserError(f"there is no {pairs}, folders of images and of label files with the same stems")
-        images, labels = (_by_stem(root / folder) for folder in (found[0], f"{found[0]}annot"))
+        skipped = Skipped(root)
+        images, labels = (_by_stem(root / folder, skipped) for folder in (found[0], f"{found[0]}annot"))
         lonely = sorted(images.keys() ^ labels.keys())
         if lonely or not images:
             what = f"{', '.join(lonely[:5])} has no counterpart" if lonely else "there are no images"
             raise UserError(f"{root / found[0]} and {root / found[0]}annot do not fit: {what}")
         self.class_names, self.folder = class_names, root / found[0]
         self.pairs = [(images[stem], labels[stem]) for stem in sorted(images)]
-        self.contents: Contents | None = None  # of an inspection, once there has been one
+        self.contents = Contents(found[0], {}, (f"skipped in {found[0]}: {skipped}",) if skipped.counts else ())
         self._classes = np.full(256, UNKNOWN, np.uint8)
         self._classes[: len(class_names)] = np.arange(len(class_names))
         self._classes[[ignored, IGNORED]] = IGNORED
@@ -70,10 +71,10 @@ class MapsSource:
         return str(self.pairs[index][0])
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path, skipped: Skipped) -> dict[str, Path]:
     """{'city/0001': the file}. Raises UserError where two files have one stem."""
     files: dict[str, Path] = {}
-    for path in list_images(folder):
+    for path in list_images(folder, skipped):
         stem = str(path.relative_to(folder).with_suffix(""))
         if stem in files:
             raise UserError(f"{files[stem]} and {path} have the same stem, so that their label is not clear")

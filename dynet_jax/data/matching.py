@@ -1,12 +1,11 @@
 """A dataset seen by a network that was trained on another one: classes are the same where their names are."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from dynet_jax.data.contents import classes_with_images, contents_of, listed
+from dynet_jax.data.contents import classes_with_images, contents_of, listed, same_name
 from dynet_jax.data.record import IGNORED, Encoded, Record, Source
 from dynet_jax.errors import UserError, suggest
 
@@ -19,17 +18,17 @@ def matched(source: Source, class_names: Sequence[str], dataset: str, network: s
     """
     if list(source.class_names) == list(class_names):
         return source
-    places = {_same(name): index for index, name in enumerate(class_names)}
+    places = {same_name(name): index for index, name in enumerate(class_names)}
     needed = classes_with_images(source)
-    unknown = [name for name in needed if _same(name) not in places]
+    unknown = [name for name in needed if same_name(name) not in places]
     if unknown:
         hint = suggest(unknown[0], class_names) if len(class_names) <= 20 else f"its are {listed(class_names)}"
         raise UserError(f"{dataset} has classes that {network} was not trained on: {listed(unknown)}; {hint}")
-    counts = Counter(map(_same, class_names))
-    twice = [name for name in needed if counts[_same(name)] > 1]
+    counts = Counter(map(same_name, class_names))
+    twice = [name for name in needed if counts[same_name(name)] > 1]
     if twice:
         raise UserError(f"{network} has several classes called {twice[0]}, so that {dataset} cannot be matched to them")
-    return MatchedSource(source, class_names, [places.get(_same(name), IGNORED) for name in source.class_names])
+    return MatchedSource(source, class_names, [places.get(same_name(name), IGNORED) for name in source.class_names])
 
 
 class MatchedSource:
@@ -65,8 +64,3 @@ class _Renumbered:
 
     def decode(self) -> np.ndarray:
         return self._table[self._label.decode()]
-
-
-def _same(name: str) -> str:
-    """Equal for names that look alike: macOS writes the accents of folders apart from their letters."""
-    return unicodedata.normalize("NFC", name)

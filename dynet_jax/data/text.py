@@ -4,6 +4,7 @@ import codecs
 import unicodedata
 from pathlib import Path
 
+from dynet_jax.data.contents import same_name
 from dynet_jax.errors import UserError
 
 # UTF-32 first, which begins as UTF-16 does.
@@ -34,7 +35,7 @@ def read_class_list(path: Path) -> list[str]:
             raise UserError(f"line {number} of {path} is empty; remove it, or name the class that it stands for")
         if any(unicodedata.category(letter) == "Cc" for letter in name if letter != "\t"):
             raise UserError(f"line {number} of {path} has control characters; save the file as UTF-8")
-        first = seen.setdefault(unicodedata.normalize("NFC", name), number)
+        first = seen.setdefault(same_name(name), number)
         if first != number:
             raise UserError(
                 f"{path} names the class {name!r} in lines {first} and {number}; give each class its own name"

@@ -187,6 +187,16 @@ def test_names_that_are_not_utf_8(root, tmp_path, capsys):
     refused(root, r"a class folder in .*train has a name that is not UTF-8: b'caf\\xe9'; rename it")
 
 
+def test_accents_are_the_same_however_they_are_written(root):
+    (root / "train/cat").rename(root / "train/caf\u00e9")
+    (root / "val/cat").rename(root / "val/cafe\u0301")
+    train, test = sources(root).values()
+    assert train.class_names == test.class_names == ["caf\u00e9", "dog", "fox"]
+    assert test.contents.counts["caf\u00e9"] == 2
+    write(root / "train/cafe\u0301/0.png")
+    refused(root, "has two folders .* accents are written differently; join them")
+
+
 def test_many_files_are_listed_fast(tmp_path):
     for number in range(20):
         (tmp_path / str(number)).mkdir()

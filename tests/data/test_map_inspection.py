@@ -142,3 +142,11 @@ def test_what_cannot_be_opened_is_left_to_the_decoder(root):
     (root / "trainannot/001.png").write_bytes(b"junk")
     (root / "train/002.png").write_bytes(b"")
     assert inspect(root).largest == (20, 30)
+
+
+def test_what_is_skipped_is_said(root):
+    (root / "train/.ipynb_checkpoints").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "train/.ipynb_checkpoints/000-checkpoint.png")
+    (root / "trainannot/notes.txt").touch()
+    (note,) = inspect(root).contents.notes
+    assert "skipped in train: 1 hidden or tool folder (train/.ipynb_checkpoints), 1 .txt file (trainannot/no" in note
