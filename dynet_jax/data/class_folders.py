@@ -17,9 +17,16 @@ NO_CLASSES = {
 
 
 class ClassFolders(NamedTuple):
-    """The image files of each class, by its name, and what its owner may not know."""
+    """What lies in the folder of each class, by its name.
+
+    Attributes:
+      files: the image files.
+      places: names of the folders within it that have images, and '' if it has some itself.
+      notes: what the owner may not know.
+    """
 
     files: dict[str, list[Path]]
+    places: dict[str, frozenset[str]]
     notes: tuple[str, ...]
 
 
@@ -67,30 +74,29 @@ def read_classes(folder: Path, *, may_be_empty: bool) -> ClassFolders:
     notes += [f"{skipped.links} images of {folder.name} are links"] if skipped.links else []
     linked = [f"{folder.name}/{name}" for name, path in folders.items() if path.is_symlink()]
     notes += [f"links to folders: {listed(linked)}"] if linked else []
-    return ClassFolders(files, tuple(notes + _nested(folder, files)))
+    places = {name: _places(path, files[name]) for name, path in folders.items()}
+    return ClassFolders(files, places, tuple(notes + _nested(folder, places)))
 
 
-def refuse_wrong_level(folder: Path, files: Mapping[str, list[Path]]) -> None:
+def refuse_wrong_level(folder: Path, classes: ClassFolders) -> None:
     """Raises UserError where the folders in a folder cannot be the classes of a training set."""
-    places = set().union(*(_places(folder / name, paths) for name, paths in files.items()))
-    within = f" with {listed(sorted(places - {''}))} in it" if places - {""} else ""
-    if all(name.lower() in NO_CLASSES for name in files) or (len(files) == 1 and "" not in places):
+    names, places = list(classes.files), frozenset().union(*classes.places.values())
+    if all(name.lower() in NO_CLASSES for name in names) or (len(names) == 1 and "" not in places):
+        within = f" with {listed(sorted(places - {''}))} in it" if places - {""} else ""
         raise UserError(
-            f"{folder} holds {listed(list(files))}{within}, but it must hold a folder of images for each class itself; "
+            f"{folder} holds {listed(names)}{within}, but it must hold a folder of images for each class itself; "
             "move the class folders into it"
         )
 
 
-def _places(folder: Path, paths: list[Path]) -> set[str]:
-    """Names of the folders in a class folder that have images, and '' if it has some itself."""
-    rest = (str(path)[len(str(folder)) + 1 :] for path in paths)
-    return {name if inside else "" for name, inside, _ in (path.partition("/") for path in rest)}
+def _places(folder: Path, paths: list[Path]) -> frozenset[str]:
+    begin = len(str(folder)) + 1
+    return frozenset(text[begin : max(begin, text.find("/", begin))] for text in map(str, paths))
 
 
-def _nested(folder: Path, files: Mapping[str, list[Path]]) -> list[str]:
+def _nested(folder: Path, places: Mapping[str, frozenset[str]]) -> list[str]:
     """A note where every class has the same folders and nothing else, as classes have that lie a level too high."""
-    places = {frozenset(_places(folder / name, paths)) for name, paths in files.items()}
-    alike = sorted(next(iter(places))) if len(places) == 1 else []
+    alike = sorted(next(iter(places.values()))) if len(set(places.values())) == 1 else []
     if len(alike) < 2 or "" in alike:
         return []
     return [f"every class of {folder.name} consists of the folders {listed(alike)}: are these the classes?"]

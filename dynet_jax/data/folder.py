@@ -21,11 +21,12 @@ class FolderSource:
     def __init__(self, root: Path, split: str):
         train = root / "train"
         folder = _split_folder(root, split)
-        files, notes = read_classes(folder, may_be_empty=split != "train")
+        classes = read_classes(folder, may_be_empty=split != "train")
+        files, notes = classes.files, classes.notes
         if not any(files.values()):
             raise UserError(f"no images below {folder}; it must hold one folder of images per class")
         if split == "train":
-            refuse_wrong_level(folder, files)
+            refuse_wrong_level(folder, classes)
         elif train.is_dir():
             known = class_folders(train)
             spelled = {same_name(name): name for name in known}
