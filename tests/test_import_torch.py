@@ -10,6 +10,7 @@ import pytest
 from dynet_jax import create_model
 from dynet_jax.cli import main
 from dynet_jax.data.augment import center_crop
+from dynet_jax.errors import UserError
 from dynet_jax.models.torch_weights import create_from_torch, torch_tensors
 from tests.models.torch_reference import make_weights
 
@@ -93,3 +94,13 @@ def test_imagenets_classes_are_the_default():
 
     names = _class_names(None, 1000)
     assert (len(names), names[0], names[-1]) == (1000, "n01440764", "n15075141")
+
+
+def test_labels_in_other_encodings(tmp_path):
+    from dynet_jax.import_torch import _class_names
+
+    (tmp_path / "labels.txt").write_bytes("cat\r\ncafé\r\n".encode("utf-8-sig"))
+    assert _class_names(tmp_path / "labels.txt", 2) == ["cat", "café"]
+    (tmp_path / "labels.txt").write_bytes("cat\ncafé\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"labels.txt is not a text in UTF-8 \(line 2\); save it as UTF-8"):
+        _class_names(tmp_path / "labels.txt", 2)
