@@ -80,13 +80,13 @@ def cores(root: Path = ROOT) -> list[int]:
     A container may have the time of fewer than it sees. A system that cannot pin processes has its cores numbered.
     root: of the file system.
     """
-    order = _allowed(root)
+    order = cores_of_system(root)
     limit = quota(root)
     return order if limit is None else order[: max(1, math.ceil(limit))]
 
 
-def _allowed(root: Path) -> list[int]:
-    """Those that the system lets it run on."""
+def cores_of_system(root: Path = ROOT) -> list[int]:
+    """Those that the system lets this process run on, in that order."""
     if not hasattr(os, "sched_getaffinity"):
         return list(range(os.cpu_count() or 1))
     allowed, seen = sorted(os.sched_getaffinity(0)), {}

@@ -12,6 +12,7 @@ import ml_collections
 
 from dynet_jax.config.network import build_model
 from dynet_jax.errors import UserError
+from dynet_jax.hardware import devices
 from dynet_jax.ops.outline import tracing_outlines
 from dynet_jax.tasks.task import Task, make_task
 from dynet_jax.workdir.checkpoint import Checkpoints
@@ -71,6 +72,7 @@ def open_trained(workdir: Path | str, *, step: int | str | None = None) -> Train
     """
     workdir = Path(workdir)
     config = read_config(workdir)
+    devices(or_cpu=True)
     model, checkpoints = build_model(config), Checkpoints(workdir)
     task = make_task(config)
     if isinstance(step, str):

@@ -81,6 +81,7 @@ def _add_hosts(parser) -> None:
 
 def _join_hosts(options) -> None:
     from dynet_jax import hosts
+    from dynet_jax.hardware import description
 
     if options.heartbeat_timeout < 1:
         raise UserError(f"--heartbeat_timeout must be positive, not {options.heartbeat_timeout}")
@@ -93,3 +94,4 @@ def _join_hosts(options) -> None:
     elif not options.distributed:
         return
     hosts.join(*explicit, heartbeat_seconds=options.heartbeat_timeout)
+    hosts.same_before_start("what JAX computes with", description())

@@ -14,7 +14,8 @@ from dynet_jax.config.load import check_config
 from dynet_jax.data.record import Source
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
-from dynet_jax.hosts import same_everywhere, together
+from dynet_jax.hardware import devices
+from dynet_jax.hosts import same_devices, same_everywhere, together
 from dynet_jax.machine import cache_folder
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.setup import Run, make_run, open_data
@@ -41,6 +42,8 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
 
     Raises UserError, on all hosts, for whatever the user can mend on one of them.
     """
+
+    same_devices(devices())
 
     def prepare() -> Start:
         check_config(config)

@@ -138,7 +138,7 @@ def test_a_compiler_with_arguments(cache, monkeypatch):
 def test_no_folder_for_it(cache, monkeypatch):
     cache.write_text("in the way")
     monkeypatch.setattr(build, "_run", lambda *_: "")
-    with pytest.raises(UserError, match="cannot be written to .* name another cache folder"):
+    with pytest.raises(UserError, match=r"cannot be written to .* name another cache folder"):
         make()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
