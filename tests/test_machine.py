@@ -5,6 +5,7 @@ import os
 import pytest
 
 from dynet_jax import hardware, machine
+from dynet_jax.inference import model
 
 V2, V1 = "0::{}\n", "12:memory:/m\n4:cpu,cpuacct:{}\n1:name=systemd:/s\n0::/u\n"
 
@@ -93,3 +94,12 @@ def test_xla_is_told_of_fewer_cores(monkeypatch, cores, set_before, seen):
     with hardware._threads_for_cores():
         assert os.environ.get("PJRT_NPROC") == seen
     assert os.environ.get("PJRT_NPROC") == set_before.get("PJRT_NPROC")
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(1, 1), (3, 3), (4, 3), (64, 3)])
+def test_the_engine_has_no_more_threads_than_cores(monkeypatch, capsys, wanted, given):
+    """They would wait for each other by spinning."""
+    monkeypatch.setattr(model, "cores", lambda: [0, 1, 2])
+    assert model.engine_threads(wanted) == given
+    said = f"WARNING: the native engine has 3 threads instead of {wanted}: this process has the time of 3 cores\n"
+    assert capsys.readouterr().err == ("" if wanted == given else said)

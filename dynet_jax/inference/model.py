@@ -66,7 +66,7 @@ class InferenceModel:
         self.engine: Engine | None = None
         self._threads = threads or len(cores())
         if wants_engine(runtime):
-            options = {"threads": self._threads, "storage": storage, "arithmetic": arithmetic}
+            options = {"threads": engine_threads(self._threads), "storage": storage, "arithmetic": arithmetic}
             try:
                 self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)
             except UserError as error:
@@ -199,6 +199,14 @@ def check_options(runtime: str, arithmetic: str, threads: int | None) -> None:
         raise UserError(f"unknown arithmetic {arithmetic!r}; {suggest(arithmetic, ARITHMETIC)}")
     if threads is not None and threads < 1:
         raise UserError(f"threads must be positive, not {threads}")
+
+
+def engine_threads(wanted: int) -> int:
+    """As many as there are cores at most: they wait for each other by spinning."""
+    count = min(wanted, len(cores()))
+    if count < wanted:
+        warn(f"the native engine has {count} threads instead of {wanted}: this process has the time of {count} cores")
+    return count
 
 
 def wants_engine(runtime: Runtime) -> bool:
