@@ -85,9 +85,9 @@ def drivable() -> list[Accelerator]:
 
 
 def description() -> str:
-    """What a host computes with, as far as that can be said before JAX has asked the others; line by line."""
-    there = ", ".join(accelerator.name for accelerator in drivable()) or "no accelerator"
-    return f"JAX {jax.__version__}\nJAX_PLATFORMS={','.join(_asked())}\n{there}"
+    """JAX's version and its platform here, as far as that is known before JAX has asked the other hosts; two lines."""
+    platforms = _asked() or [accelerator.platform for accelerator in drivable()] or ["cpu"]
+    return f"JAX {jax.__version__}\n{platforms[0]}"
 
 
 def _asked() -> list[str]:

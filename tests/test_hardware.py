@@ -193,6 +193,11 @@ def test_hosts_with_other_devices(monkeypatch, of_hosts, message):
         hosts.same_devices(host_devices(*of_hosts))
 
 
-def test_what_a_host_computes_with(computer):
-    computer(**TPU, asked="tpu,cpu")
-    assert hardware.description().splitlines()[1:] == ["JAX_PLATFORMS=tpu,cpu", "a TPU"]
+@pytest.mark.parametrize(
+    ("there", "platform"),
+    [({}, "cpu"), (TPU, "tpu"), ({**TPU, "asked": "cpu"}, "cpu"), ({"asked": "cuda,cpu"}, "cuda")],
+)
+def test_what_a_host_computes_with(computer, there, platform):
+    """The same, whether it is named or found."""
+    computer(**there)
+    assert hardware.description() == f"JAX {jax.__version__}\n{platform}"
