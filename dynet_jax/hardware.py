@@ -124,7 +124,8 @@ def _asked_for(asked: list[str], reason: str = "") -> str:
 
 def _reason_in(error: str) -> str:
     """What JAX says, without its own advice."""
-    return one_line(re.sub(r"\.? \((set JAX_PLATFORMS|you may need to).*", "", error, flags=re.DOTALL), limit=300)
+    advice = r"\.? (\(set JAX_PLATFORMS|\(you may need to|Available backends are).*"
+    return one_line(re.sub(advice, "", error, flags=re.DOTALL), limit=300)
 
 
 def _not_meant() -> str:

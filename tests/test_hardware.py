@@ -161,6 +161,34 @@ def test_commands_say_it_in_one_line(tmp_path, platforms, command):
     assert "JAX_PLATFORMS" in result.stderr
 
 
+FALLS_BACK = """
+import pathlib, sys
+from dynet_jax import hardware
+from dynet_jax.cli import train_main
+hardware.ROOT = pathlib.Path(sys.argv[1])
+sys.exit(train_main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["", "cpu"])
+def test_jax_falls_back_and_training_does_not(tmp_path, asked):
+    """With JAX itself, which finds a driver that cannot be opened."""
+    driver = "def configure_library_path(): pass\ndef get_library_path(): return '/nowhere/libtpu.so'\n"
+    for path, text in (("libtpu/__init__.py", driver), ("root/dev/accel0", "")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    environment = {**os.environ, "JAX_PLATFORMS": asked, "PYTHONPATH": f"{tmp_path}{os.pathsep}."}
+    # One that is let through ends by the next mistake.
+    options = ["--config=configs/dy_mobile.py:digits", "--config.epochs=0.1", f"--workdir={tmp_path / 'out'}"]
+    command = [sys.executable, "-c", FALLS_BACK, str(tmp_path / "root"), *options]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("train.py: warmup_epochs" if asked else "train.py: this machine has a TPU, but JAX cannot")
+    assert asked or "'tpu' failed to initialize: INTERNAL: Failed to open /nowhere/libtpu.so" in line
+
+
 def test_training_asks_first(computer, tmp_path):
     """Before anything is written, or any host is waited for."""
     computer(**TPU)

@@ -101,7 +101,7 @@ def test_what_a_compiler_makes_and_nobody_can_load(cache, tmp_path, monkeypatch,
     [
         ("no-such-compiler", r"\(no-such-compiler is not there\)"),
         ("'", r"\$CXX cannot be read as a command: No closing quotation"),
-        ("true", "true cannot compile the native engine: it leaves no library; name another one as"),
+        ("true", "true cannot compile the native engine: it leaves no library; name another compiler as"),
         ("false", "false cannot compile the native engine: exit code 1"),
         ("sh -c 'echo no room >&2; exit 3'", "cannot compile the native engine: no room"),
         ("sh -c 'kill -9 $$'", "cannot compile the native engine: exit code -9"),
@@ -143,4 +143,20 @@ def test_no_folder_for_it(cache, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     with pytest.raises(UserError, match=r"there is no home folder for what is compiled; .*XDG_CACHE_HOME"):
+        make()
+
+
+@needs_compiler
+def test_a_folder_that_is_only_read(cache, monkeypatch):
+    """What is there is used; a damaged library cannot be replaced there, and one line says where."""
+    first = make()
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert make() == first
+    os.truncate(first, 100)
+    with pytest.raises(UserError, match=f"cannot be written to {first.parent}: Read-only file system; name another"):
         make()

@@ -112,6 +112,6 @@ def _run(compiler: list[str], *arguments: str) -> str:
 
 def _failure(compiler: list[str], reason: str) -> UserError:
     return UserError(
-        f"{shlex.join(compiler)} cannot compile the native engine: {reason}; name another one as $CXX, or use "
-        "runtime='jax'"
+        f"{shlex.join(compiler)} cannot compile the native engine: {reason}; name another compiler as $CXX, another "
+        "cache folder as $XDG_CACHE_HOME, or use runtime='jax'"
     )
