@@ -15,6 +15,7 @@ from dynet_jax.evaluation.evaluate import evaluate
 from dynet_jax.evaluation.held_coefficients import evaluate_held
 from dynet_jax.evaluation.placed import PlacedNetwork
 from dynet_jax.evaluation.step import make_eval_step
+from dynet_jax.hardware import devices
 from dynet_jax.inference.model import Runtime, load, read_ahead
 from dynet_jax.inference.pictures import Picture, list_pictures
 from dynet_jax.inference.predictions import Prediction
@@ -39,6 +40,7 @@ def evaluate_workdir(
     coefficients: other ones than the network predicts, a key of `dynet_jax.evaluation.held_coefficients.HELD`.
     changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
     """
+    devices()  # a test set is too much for a CPU that nobody has asked for
     trained = open_trained(workdir, step=step)
     config = trained.config.copy_and_resolve_references()
     override(config, list(changes), only=FREE_IN_EVALUATION)
@@ -59,8 +61,8 @@ def evaluate_workdir(
 
 def place(trained: TrainedNetwork) -> PlacedNetwork:
     """Returns a trained network on all devices, for its evaluation."""
-    devices = jax.devices()
-    layout = make_layout(len(devices), bn_batch_size=1, devices=devices)  # evaluation has no BatchNorm groups
+    found = devices()
+    layout = make_layout(len(found), bn_batch_size=1, devices=found)  # evaluation has no BatchNorm groups
     return PlacedNetwork(trained.config, layout, trained.model, CorruptImages(trained.config.data.max_corrupt))
 
 

@@ -14,6 +14,7 @@ from dynet_jax.config.network import build_model
 from dynet_jax.data.matching import matched
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
+from dynet_jax.hardware import devices
 from dynet_jax.ops.outline import tracing_outlines
 from dynet_jax.tasks.task import Task, make_task
 from dynet_jax.workdir.checkpoint import Checkpoints
@@ -80,6 +81,7 @@ def open_trained(workdir: Path | str, *, step: int | str | None = None) -> Train
     """
     workdir = Path(workdir)
     config = read_config(workdir)
+    devices(or_cpu=True)
     model, checkpoints = build_model(config), Checkpoints(workdir)
     task = make_task(config)
     if isinstance(step, str):

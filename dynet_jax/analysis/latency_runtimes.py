@@ -8,9 +8,8 @@ from dynet_jax.config.keys import KEYS
 from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing
 from dynet_jax.inference.model import Runtime
-from dynet_jax.inference.native.build import build
 from dynet_jax.inference.native.engine import Engine
-from dynet_jax.inference.native.library import has_bfloat16
+from dynet_jax.inference.native.library import has_bfloat16, load
 from dynet_jax.inference.program import Convolution, Predictor
 from dynet_jax.models.registry import model_info
 from dynet_jax.number_formats import NUMBERS
@@ -20,7 +19,7 @@ MEAN, STD = KEYS["data.mean"].default, KEYS["data.std"].default  # ImageNet's, f
 
 def _native_problem() -> str | None:
     try:
-        build()
+        load()
     except UserError as error:
         return str(error)
     return None

@@ -44,7 +44,7 @@ def train_main(arguments: list[str] | None = None) -> int:
         from dynet_jax.config.load import load_config, override, with_open_classes
         from dynet_jax.hosts import leave
         from dynet_jax.train.loop import train
-        from dynet_jax.train.startup import use_compilation_cache
+        from dynet_jax.train.program_cache import use_compilation_cache
         from dynet_jax.workdir.checkpoint import report_failures_once
 
         if options.workdir is not None and not options.workdir.name:
@@ -81,6 +81,7 @@ def _add_hosts(parser) -> None:
 
 def _join_hosts(options) -> None:
     from dynet_jax import hosts
+    from dynet_jax.hardware import description
 
     if options.heartbeat_timeout < 1:
         raise UserError(f"--heartbeat_timeout must be positive, not {options.heartbeat_timeout}")
@@ -93,3 +94,4 @@ def _join_hosts(options) -> None:
     elif not options.distributed:
         return
     hosts.join(*explicit, heartbeat_seconds=options.heartbeat_timeout)
+    hosts.same_before_start("what JAX computes with", description())

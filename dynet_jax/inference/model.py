@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -13,6 +12,7 @@ from jaxtyping import Float, Shaped
 from dynet_jax.console import warn
 from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.hardware import devices
 from dynet_jax.inference.fold import fold
 from dynet_jax.inference.in_jax import module_in_jax, program_in_jax
 from dynet_jax.inference.native.engine import Engine
@@ -66,7 +66,7 @@ class InferenceModel:
         self.engine: Engine | None = None
         self._threads = threads or len(cores())
         if wants_engine(runtime):
-            options = {"threads": self._threads, "storage": storage, "arithmetic": arithmetic}
+            options = {"threads": engine_threads(self._threads), "storage": storage, "arithmetic": arithmetic}
             try:
                 self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)
             except UserError as error:
@@ -201,9 +201,17 @@ def check_options(runtime: str, arithmetic: str, threads: int | None) -> None:
         raise UserError(f"threads must be positive, not {threads}")
 
 
+def engine_threads(wanted: int) -> int:
+    """As many as there are cores at most: they wait for each other by spinning."""
+    count = min(wanted, len(cores()))
+    if count < wanted:
+        warn(f"the native engine has {count} threads instead of {wanted}: this process has the time of {count} cores")
+    return count
+
+
 def wants_engine(runtime: Runtime) -> bool:
     """Whether the native engine is asked for, or is the fastest here."""
-    return runtime == "native" or (runtime == "auto" and jax.default_backend() == "cpu")
+    return runtime == "native" or (runtime == "auto" and devices(or_cpu=True)[0].platform == "cpu")
 
 
 def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:

@@ -1,7 +1,6 @@
 """What is checked before anything is compiled: on every host, with the same outcome on all of them."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -14,8 +13,8 @@ from dynet_jax.config.load import check_config
 from dynet_jax.data.record import Source
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
-from dynet_jax.hosts import same_everywhere, together
-from dynet_jax.machine import cache_folder
+from dynet_jax.hardware import devices
+from dynet_jax.hosts import same_devices, same_everywhere, together
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.classes import with_classes
 from dynet_jax.train.setup import Run, make_run, open_data
@@ -42,6 +41,8 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
 
     Raises UserError, on all hosts, for whatever the user can mend on one of them.
     """
+
+    same_devices(devices())
 
     def prepare() -> Start:
         check_config(config)
@@ -102,14 +103,3 @@ def check_space(run: Run, workdir: Path) -> None:
             f"{there} has {free / 1e9:.2f} GB free, but the checkpoints of this run need {needed / 1e9:.2f} GB "
             f"({state / 1e9:.3f} GB each); make room, or use a smaller --config.keep_checkpoints"
         )
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs on the disk, so that a run that is started again does not compile again.
-
-    $JAX_COMPILATION_CACHE_DIR says where, else it is ~/.cache/dynet_jax. On CPUs the folder is one per kind of
-    processor, because a program compiled for another one may not run.
-    """
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
