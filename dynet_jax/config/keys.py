@@ -7,12 +7,12 @@ from dynet_jax.config import schema
 from dynet_jax.config.schema import ARMS, EVALUATION, FRACTION, FROM_0, POSITIVE, RESUME, Key, Pairs, Rule, one_of
 
 C, S = schema.TASKS
-SIDES = schema.numbers("two positive numbers, height and width", 2, (int,))
+SIDES = schema.numbers("two positive whole numbers, height and width", 2, (int,))
 COLOURS = "numbers, of red, green and blue"
 MEAN = schema.numbers(f"three {COLOURS}", 3, above=float("-inf"))
 STD = schema.numbers(f"three positive {COLOURS}", 3)
 SCALE = Rule("two numbers from 0.01 to 100, like [0.5, 2.0]", lambda v: schema.is_range(v, 0.01, 100))
-WIDTHS = Rule("positive numbers", lambda v: len(v) > 0 and all(type(n) is int and n > 0 for n in v))
+WIDTHS = Rule("positive whole numbers", lambda v: len(v) > 0 and all(type(n) is int and n > 0 for n in v))
 FOLDER = Rule("a folder", lambda v: True)
 SEEDS = Rule("from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
 
