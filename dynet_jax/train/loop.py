@@ -115,7 +115,7 @@ def _introduction(run: Run, state: TrainState, origin: str, workdir: Path) -> It
     """What a run is, in lines."""
     config, parameters = run.config, sum(leaf.size for leaf in jax.tree.leaves(state.params))
     yield (
-        f"{config.model.name}, {parameters / 1e6:.2f}M parameters, on {config.data.name}: {run.total_steps} steps "
+        f"{config.model.name}, {parameters:,} parameters, on {config.data.name}: {run.total_steps} steps "
         f"of {config.batch_size} images on {run.layout.mesh.size} {jax.default_backend()} device(s), {origin}; "
         f"everything goes to {workdir}"
     )

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from dynet_jax.config.load import check_config
+from dynet_jax.console import size
 from dynet_jax.data.record import Source
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
@@ -95,8 +96,8 @@ def check_space(run: Run, workdir: Path) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UserError(
-            f"{there} has {free / 1e9:.2f} GB free, but the checkpoints of this run need {needed / 1e9:.2f} GB "
-            f"({state / 1e9:.3f} GB each); make room, or use a smaller --config.keep_checkpoints"
+            f"{there} has {size(free)} free, but the checkpoints of this run need {size(needed)} ({size(state)} each); "
+            f"make room for {size(needed - free)} more, or use a smaller --config.keep_checkpoints"
         )
 
 
