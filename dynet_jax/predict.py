@@ -19,7 +19,8 @@ from dynet_jax.inference.pictures import Picture, list_pictures
 from dynet_jax.inference.predictions import Prediction
 from dynet_jax.tasks.task import make_task
 from dynet_jax.trained import TrainedNetwork, open_trained
-from dynet_jax.workdir.files import FREE_IN_EVALUATION, read_config
+from dynet_jax.workdir.changes import FREE_IN_EVALUATION
+from dynet_jax.workdir.files import read_config
 
 
 def evaluate_workdir(

@@ -31,7 +31,8 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("keep_checkpoints", int, 3, "Number of the newest that are kept, beside the best.", POSITIVE, free=RESUME),
     ),
     "Optimisation": (
-        Key("batch_size", int, {C: 2048, S: 8}, "Batch of a step, on all devices together.", POSITIVE, "images"),
+        Key("batch_size", int, {C: 2048, S: 8}, "Batch of a step, on all devices together.", POSITIVE, "images",
+            fixed="steps are counted in it"),
         Key("accumulation_steps", int, 1, "Number of parts in which a batch is computed, to save memory.",
             POSITIVE, free=RESUME),
         Key("epochs", float, {C: 300.0, S: 40_000 / (2975 // 8)}, "Length of the run.", POSITIVE, "epochs"),

@@ -55,6 +55,7 @@ class Key(NamedTuple):
         is allowed. example: of a value, where the default is none.
       free: when it may change without being asked, as it does not change what is trained: `RESUME`, or `EVALUATION`,
         where `dynet evaluate` may change it as well. "" is never.
+      fixed: why it may not change when a run goes on, where that cannot be asked for either.
       set_by: what sets it in `dynet reproduce`, where the user may not: an option, or `ARMS`.
     """
 
@@ -67,6 +68,7 @@ class Key(NamedTuple):
     none: str = ""
     example: Any = None
     free: str = ""
+    fixed: str = ""
     set_by: str = ""
 
     @property

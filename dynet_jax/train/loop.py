@@ -78,14 +78,16 @@ def _run(session: Session, programs: Programs) -> int:
     state, origin = first
     for line in _introduction(run, state, origin, session.workdir):
         progress.say(line)
-    if jax.process_index() == 0:
-        record(session.workdir, run.config, session.train_source.class_names, session.start.images)
     progress.say("compiling the training and evaluation steps (half a minute on a CPU) ...")
     compiled = programs.steps(run, state, len(session.test_source), session.vote)
     if compiled is None:
         return _leave_early()
     train_step, eval_step, took = compiled
     progress.say(f"compiled in {took}")
+    if (
+        jax.process_index() == 0
+    ):  # not before: a changed configuration that does not fit would be in the way of the next
+        record(session.workdir, run.config, session.train_source.class_names, session.start.images)
     return session.train(state, train_step, eval_step)
 
 

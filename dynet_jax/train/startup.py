@@ -19,6 +19,7 @@ from dynet_jax.hosts import same_everywhere, together
 from dynet_jax.machine import cache_folder
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.setup import Run, make_run, open_data
+from dynet_jax.workdir.changes import check_progress
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import claim, lock
 
@@ -64,7 +65,9 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
             return None
         held, classes = lock(workdir), start.train_source.class_names
         try:
-            claim(workdir, config, classes, start.images, allow_change=allow_config_change)
+            changed = claim(workdir, config, classes, start.images, allow_change=allow_config_change)
+            step, run = Checkpoints(workdir).latest_step or 0, start.run
+            check_progress(workdir, step, run.steps_per_epoch, run.total_steps, changed)
         except BaseException:
             held.close()
             raise
