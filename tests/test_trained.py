@@ -327,3 +327,14 @@ def test_segmentation_is_exported(maps_workdir, tmp_path):
     notes = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
     assert notes["size"] == [40, 48]
     assert json.loads(bytes(np.asarray(outputs["metadata"])))["class_names"] == CLASSES
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_the_same_with_any_batch(workdir, capfd):
+    said = []
+    for batch in ([], ["--batch=1"], ["--batch=100"]):
+        assert main(["evaluate", str(workdir), "--json", *batch]) == 0
+        said.append(json.loads(capfd.readouterr().out))
+    assert said[0]["examples"] == 359
+    for values in said[1:]:
+        assert values == pytest.approx(said[0], rel=1e-4)

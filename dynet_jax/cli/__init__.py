@@ -44,4 +44,4 @@ def main(arguments: list[str] | None = None) -> int:
         import_plugins(options.imports)
         return options.run(options)
 
-    return report_mistakes("dynet", run)
+    return report_mistakes("dynet", run, getattr(options, "less_memory", ""))

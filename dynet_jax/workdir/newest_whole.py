@@ -2,13 +2,13 @@
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from dynet_jax.errors import UserError, named
 from dynet_jax.hosts import all_hosts
-from dynet_jax.memory import is_out_of_memory
+from dynet_jax.memory import causes, is_out_of_memory
 from dynet_jax.workdir.integrity import Damaged
 
 TRIES = 30  # of a reader, while a run replaces what it reads
@@ -95,18 +95,12 @@ def _tried(read: Callable[[int], T], step: int, folder: Path) -> tuple[T | None,
     except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
         if is_out_of_memory(error):
             raise
-        if any(_is_no_damage(cause) for cause in _causes(error)):
+        if any(_is_no_damage(cause) for cause in causes(error)):
             raise UserError(
                 f"the checkpoint {folder / str(step)} cannot be read ({named(error)}); it is not damaged for that: "
                 "make it readable, then run the same command again"
             ) from error
         return None, named(error)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _is_no_damage(error: BaseException) -> bool:
