@@ -52,6 +52,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def explained(error: BaseException, advice: str = "") -> str:
     """Returns the line for an error of memory. advice: what needs less, of the command at hand."""
-    where = "the device's memory" if "resource_exhausted" in str(error).lower() else "memory"
-    other = "end other processes that use it (`nvidia-smi` lists those of a GPU)"
+    on_device = any(sign in str(error).lower() for sign in ("resource_exhausted", "cuda"))
+    where, shown = ("the device's memory", " (`nvidia-smi` lists those of a GPU)") if on_device else ("memory", "")
+    other = f"end other processes that use it{shown}"
     return f"{where} is not enough ({named(error)}); {f'{advice}, or ' if advice else ''}{other}"

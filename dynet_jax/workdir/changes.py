@@ -55,16 +55,17 @@ def check_changes(workdir: Path, before: Mapping[str, Any], now: Mapping[str, An
 
 
 def check_progress(workdir: Path, step: int, steps_per_epoch: int, total_steps: int, changed: list[str]) -> None:
-    """Says which part of the run is behind a step now that keys have changed that decide what is trained.
+    """Says which part of the run is behind a step, if keys have changed that decide what is trained.
 
-    Raises UserError if that is all of it: nothing would be trained with what has changed.
+    Raises UserError if that is all of it, as nothing would be trained with what has changed, or more than there is. A
+    run that has ended and is started again as it was is neither.
     """
-    if not changed:
-        return
-    if step >= total_steps:
+    if step > total_steps or (changed and step == total_steps):
+        cause = f" with the changed {', '.join(changed)}" if changed else ""
         raise UserError(
-            f"nothing would be trained with the changed {', '.join(changed)}: {workdir} is at step {step}, and the run "
-            f"has {total_steps}. Use --config.epochs={step // steps_per_epoch + 1} or more to go on, or another "
+            f"nothing would be trained{cause}: {workdir} is at step {step}, and the run has {total_steps}. Use "
+            f"--config.epochs={step // steps_per_epoch + 1} or more and --allow_config_change to go on, or another "
             f"--workdir, which --init_from={workdir} gives these parameters"
         )
-    print(f"{workdir} is at step {step}, {100 * step / total_steps:.0f} % of the run as it is now", flush=True)
+    if changed:
+        print(f"{workdir} is at step {step}, {100 * step / total_steps:.0f} % of the run as it is now", flush=True)

@@ -87,6 +87,8 @@ def test_the_part_that_is_behind_is_said(tiny_config, stopped, capsys):
     start_up(changed(tiny_config, log_every_steps=7), stopped).lock.close()  # changes nothing of what is trained
     assert "% of the run" not in capsys.readouterr().out
     check_progress(stopped, 70, 22, 70, [])  # a finished run that is started again
+    with pytest.raises(UserError, match=r"^nothing would be trained: .* is at step 71, and the run has 70\."):
+        check_progress(stopped, 71, 22, 70, [])  # of which files were changed by hand
 
 
 def test_checkpoints_of_which_nothing_says_what_they_are(tiny_config, stopped):
