@@ -86,7 +86,6 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
     Raises UserError for an unknown key, with the close ones, a value of another type, or a key that is not among
     `only`.
     """
-    _check_sections(config)
     pairs = []
     for assignment in assignments:
         key, separator, text = assignment.removeprefix("--config.").partition("=")
@@ -105,6 +104,7 @@ def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[st
         if last in PREDICTOR_OPTIONS and "model.temperature" not in values:
             raise UserError(f"{key} is of coefficient predictors, and {values['model.name']} is static")
     elif section in SECTIONS:
+        _check_sections(config, section)
         values.setdefault(key, None)
     known = {**values, **dict.fromkeys(SECTIONS)}
     if key not in known:
@@ -170,8 +170,8 @@ def _arguments(flat: dict[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _check_sections(config: ml_collections.ConfigDict) -> None:
-    for section in ("model", "data", *SECTIONS):
+def _check_sections(config: ml_collections.ConfigDict, *sections: str) -> None:
+    for section in sections:
         if not isinstance(value := config.get(section), ml_collections.ConfigDict):
             raise UserError(f"{section} must be a section of keys, not {value!r}; begin from configs/common.py")
 
@@ -181,7 +181,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
     Optimisers, schedules and networks check their arguments when they are made.
     """
-    _check_sections(config)
+    _check_sections(config, "model", "data", *SECTIONS)
     flat = flatten(config)
     task = str(flat.get("task"))
     KEYS["task"].check(task)

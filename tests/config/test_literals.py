@@ -99,7 +99,7 @@ def test_a_key_may_be_anything_in_a_file_before_it_is_set(tmp_path, default):
             "epochs must be float, like 300.0, not None",
         ),
         ("config.batch_size = None", "batch_size must be int, like 2048, not None"),
-        ("config.model = None", "model must be a section of keys, not None; begin from configs/common.py"),
+        ("config.model = None", "model.name must be str, like 'dy_mobile', not None; set --config.model.name=NETWORK"),
         ("config.data = None", "data must be a section of keys, not None; begin from"),
         ("config.optimizer_arguments = None", "optimizer_arguments must be a section of keys, not None; begin from"),
         ("del config.schedule_arguments", "schedule_arguments must be a section of keys, not None; begin from"),
@@ -130,5 +130,9 @@ def test_the_network_may_be_named_on_the_command_line_alone(tmp_path):
 
 
 def test_a_configuration_that_begins_from_nothing():
-    with pytest.raises(UserError, match=r"^model must be a section of keys"):
-        override(ml_collections.ConfigDict({"epochs": None}), ["--config.epochs=3"])
+    config = ml_collections.ConfigDict({"epochs": None})
+    override(config, ["--config.epochs=3"])
+    with pytest.raises(UserError, match=r"^model must be a section of keys, not None"):
+        check_config(config)
+    with pytest.raises(UserError, match=r"^optimizer_arguments must be a section of keys, not None"):
+        override(config, ["--config.optimizer_arguments.b2=.9"])
