@@ -23,3 +23,16 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
+
+
+def size(count: float) -> str:
+    """Returns a number of bytes in the unit that fits it.
+
+    >>> size(0), size(999), size(1_536), size(2.5e9), size(999_999)
+    ('0 bytes', '999 bytes', '1.54 kB', '2.5 GB', '1 MB')
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if float(f"{count:.3g}") < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB" if count < 1000 else f"{count:,.0f} TB"

@@ -19,9 +19,11 @@ from dynet_jax.hardware import devices
 from dynet_jax.inference.model import Runtime, load, read_ahead
 from dynet_jax.inference.pictures import Picture, list_pictures
 from dynet_jax.inference.predictions import Prediction
+from dynet_jax.memory import images_at_once
 from dynet_jax.tasks.task import make_task
 from dynet_jax.trained import TrainedNetwork, open_trained
-from dynet_jax.workdir.files import FREE_IN_EVALUATION, read_config
+from dynet_jax.workdir.changes import FREE_IN_EVALUATION
+from dynet_jax.workdir.files import read_config
 
 
 def evaluate_workdir(
@@ -33,11 +35,14 @@ def evaluate_workdir(
     held_out: bool = False,
     changes: Sequence[str] = (),
     coefficients: str | None = None,
+    batch: int | None = None,
 ) -> dict:
     """The task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
 
     held_out: on the test folder of a dataset that has a val folder too.
     coefficients: other ones than the network predicts, a key of `dynet_jax.evaluation.held_coefficients.HELD`.
+    batch: how many images are worked on at once; by default what a device of any size has memory for. The metrics are
+      the same with any.
     changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
     """
     devices()  # a test set is too much for a CPU that nobody has asked for
@@ -46,7 +51,7 @@ def evaluate_workdir(
     override(config, list(changes), only=FREE_IN_EVALUATION)
     check_config(config)
     trained = dataclasses.replace(trained, config=config).with_data(data, data_dir)
-    network = place(trained)
+    network = place(trained, batch)
     source = trained.open_source("held_out" if held_out else "test")
     for line in describe({"test": source}):
         say(line)
@@ -59,11 +64,15 @@ def evaluate_workdir(
     return {**evaluate(network, eval_step, variables, source), **of_step}
 
 
-def place(trained: TrainedNetwork) -> PlacedNetwork:
-    """Returns a trained network on all devices, for its evaluation."""
+def place(trained: TrainedNetwork, batch: int | None = None) -> PlacedNetwork:
+    """Returns a trained network on all devices, for its evaluation with so many images at once."""
     found = devices()
     layout = make_layout(len(found), bn_batch_size=1, devices=found)  # evaluation has no BatchNorm groups
-    return PlacedNetwork(trained.config, layout, trained.model, CorruptImages(trained.config.data.max_corrupt))
+    corrupt = CorruptImages(trained.config.data.max_corrupt)
+    if batch is None:
+        size = trained.task.blank(training=False)["image"].shape
+        batch = len(found) * images_at_once(size, most=trained.config.batch_size)
+    return PlacedNetwork(trained.config, layout, trained.model, corrupt, batch=batch)
 
 
 def predict_images(
@@ -74,11 +83,13 @@ def predict_images(
     step: int | str | None = None,
     runtime: Runtime = "auto",
     threads: int | None = None,
+    batch: int | None = None,
 ) -> Iterator[Prediction]:
     """What the network of a work directory says of each image, in order; a folder stands for the images in it.
 
     The `count` most probable classes of each; of a network for segmentation, the class of every pixel.
     runtime, threads: see `dynet_jax.inference.load`.
+    batch: how many images a classifier is given at once; as many as a device of any size has memory for if None.
 
     When the first prediction is asked for, UserError is raised if a path does not exist. An image that cannot be
     decoded gives a Prediction with an error.
@@ -86,4 +97,4 @@ def predict_images(
     pictures = list_pictures(images)
     preprocessing = make_task(read_config(workdir)).preprocessing()
     with read_ahead(pictures, preprocessing, threads) as ready:  # they are decoded while the network is loaded
-        yield from load(workdir, step=step, runtime=runtime, threads=threads).predictions(ready, count)
+        yield from load(workdir, step=step, runtime=runtime, threads=threads).predictions(ready, count, batch)

@@ -20,6 +20,7 @@ from dynet_jax.tasks.task import Task, make_task
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import read_class_names, read_config
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
+from dynet_jax.workdir.newest_whole import still_there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +85,13 @@ def open_trained(workdir: Path | str, *, step: int | str | None = None) -> Train
     devices(or_cpu=True)
     model, checkpoints = build_model(config), Checkpoints(workdir)
     task = make_task(config)
+    shapes = _shapes(model, task.init_size)
     if isinstance(step, str):
         if step != "best":
             raise UserError(f"step must be a number or 'best', not {step!r}")
-        step = _best_step(checkpoints, workdir, task.score)
-    saved = checkpoints.read(_shapes(model, task.init_size), step=step)
+        saved = still_there(lambda: checkpoints.read(shapes, step=_best_step(checkpoints, workdir, task.score)))
+    else:
+        saved = checkpoints.read(shapes, step=step)
     return TrainedNetwork(workdir, config, model, saved.variables, read_class_names(workdir), saved.step)
 
 

@@ -352,3 +352,14 @@ def test_evaluation_on_some_of_the_classes(workdir, tmp_path, capsys, layout):
     Image.fromarray(image).save(tmp_path / layout / "ten/0.png")
     assert main(["evaluate", str(workdir), f"--data=folder:{tmp_path}"]) == 2
     assert f"has classes that {workdir} was not trained on: ten; choose from: 0, 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_the_same_with_any_batch(workdir, capfd):
+    said = []
+    for batch in ([], ["--batch=1"], ["--batch=100"]):
+        assert main(["evaluate", str(workdir), "--json", *batch]) == 0
+        said.append(json.loads(capfd.readouterr().out))
+    assert said[0]["examples"] == 359
+    for values in said[1:]:
+        assert values == pytest.approx(said[0], rel=1e-4)

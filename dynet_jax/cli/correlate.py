@@ -37,7 +37,7 @@ def add_correlate(commands) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, histograms included")
     parser.add_argument("--out", type=path_argument, metavar="DIR", help=f"where to write {', '.join(FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="the files in DIR if they are there")
-    parser.set_defaults(run=_correlate)
+    parser.set_defaults(run=_correlate, less_memory="look at fewer images, like --images=8")
 
 
 def _correlate(options) -> None:

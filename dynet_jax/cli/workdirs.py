@@ -18,6 +18,13 @@ def add_step(parser) -> None:
     parser.add_argument("--step", type=_step, metavar="N", help="of the checkpoint, or 'best'; default: the newest")
 
 
+def _add_batch(parser) -> None:
+    parser.add_argument(
+        "--batch", type=positive_argument, metavar="N", help="images at once; default: what any device has memory for"
+    )
+    parser.set_defaults(less_memory="use a smaller --batch, down to --batch=1")
+
+
 def _step(text: str) -> int | str:
     if text != "best" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'best'")
@@ -39,6 +46,7 @@ def add_evaluate(commands) -> None:
         help="of a dynamic network, to see whether it uses them: each held at its mean over the test images, those of "
         "another test image, or all 0.5",
     )
+    _add_batch(parser)
     parser.add_argument("--held-out", action="store_true", help="on the test folder, where there is a val folder too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_evaluate, takes_overrides=True)
@@ -59,6 +67,7 @@ def _evaluate(options) -> None:
         held_out=options.held_out,
         changes=overrides(options.overrides),
         coefficients=options.coefficients,
+        batch=options.batch,
     )
     if options.json:
         print(json.dumps(values))
@@ -102,6 +111,7 @@ def add_predict(commands) -> None:
         "images", nargs="+", type=path_argument, metavar="IMAGE", help="an image file, or a folder of them"
     )
     parser.add_argument("--runtime", default="auto", metavar="NAME", help="auto, native or jax; default: the fastest")
+    _add_batch(parser)
     parser.add_argument("--threads", type=positive_argument, metavar="N", help="default: one for each core")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument(
@@ -123,7 +133,7 @@ def _predict(options) -> int:
     if options.out is not None:
         raise UserError("--out is for networks for segmentation, which write files")
     failed = 0
-    for prediction in predict_images(options.workdir, options.images, **_how(options)):
+    for prediction in predict_images(options.workdir, options.images, batch=options.batch, **_how(options)):
         if prediction.error:
             failed = FAILED
             print(f"dynet: {prediction.error}", file=sys.stderr)

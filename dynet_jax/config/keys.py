@@ -7,12 +7,12 @@ from dynet_jax.config import schema
 from dynet_jax.config.schema import ARMS, EVALUATION, FRACTION, FROM_0, POSITIVE, RESUME, Key, Pairs, Rule, one_of
 
 C, S = schema.TASKS
-SIDES = schema.numbers("two positive numbers, height and width", 2, (int,))
+SIDES = schema.numbers("two positive whole numbers, height and width", 2, (int,))
 COLOURS = "numbers, of red, green and blue"
 MEAN = schema.numbers(f"three {COLOURS}", 3, above=float("-inf"))
 STD = schema.numbers(f"three positive {COLOURS}", 3)
 SCALE = Rule("two numbers from 0.01 to 100, like [0.5, 2.0]", lambda v: schema.is_range(v, 0.01, 100))
-WIDTHS = Rule("positive numbers", lambda v: len(v) > 0 and all(type(n) is int and n > 0 for n in v))
+WIDTHS = Rule("positive whole numbers", lambda v: len(v) > 0 and all(type(n) is int and n > 0 for n in v))
 FOLDER = Rule("a folder", lambda v: True)
 SEEDS = Rule("from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
 
@@ -31,7 +31,8 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("keep_checkpoints", int, 3, "Number of the newest that are kept, beside the best.", POSITIVE, free=RESUME),
     ),
     "Optimisation": (
-        Key("batch_size", int, {C: 2048, S: 8}, "Batch of a step, on all devices together.", POSITIVE, "images"),
+        Key("batch_size", int, {C: 2048, S: 8}, "Batch of a step, on all devices together.", POSITIVE, "images",
+            fixed="steps are counted in it"),
         Key("accumulation_steps", int, 1, "Number of parts in which a batch is computed, to save memory.",
             POSITIVE, free=RESUME),
         Key("epochs", float, {C: 300.0, S: 40_000 / (2975 // 8)}, "Length of the run.", POSITIVE, "epochs"),

@@ -134,13 +134,17 @@ class InferenceModel:
         results = list(self.predictions(ready, count))
         return results[0] if is_one(pictures) else results
 
-    def predictions(self, pictures: ReadAhead, count: int = 5) -> Iterator[Prediction]:
-        """Yields what `predict` returns, one result after another; `pictures` are those of `read_ahead`."""
+    def predictions(self, pictures: ReadAhead, count: int = 5, batch: int | None = None) -> Iterator[Prediction]:
+        """Yields what `predict` returns, one result after another; `pictures` are those of `read_ahead`.
+
+        batch: how many of them a classifier is given at once.
+        """
         with pictures:
             if isinstance(self.preprocessing, ResizedPreprocessing):
                 yield from segment(self.logits, pictures, self.preprocessing)
             else:
-                yield from classify(self.logits, pictures, self.class_names, count, padded=self.runtime == "jax")
+                padded = self.runtime == "jax"
+                yield from classify(self.logits, pictures, self.class_names, count, padded=padded, batch=batch)
 
 
 def read_ahead(

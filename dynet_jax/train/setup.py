@@ -21,6 +21,8 @@ from dynet_jax.train.optim import make_optimizer
 from dynet_jax.train.schedule import make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
 
+MOST_STEPS = 2**31  # a step is an int32
+
 
 @dataclasses.dataclass(frozen=True)
 class Run(PlacedNetwork):
@@ -97,6 +99,8 @@ def count_steps(config: ml_collections.ConfigDict, train_examples: int) -> tuple
             f"{config.data.name} has {train_examples} training images, less than batch_size={config.batch_size}; "
             f"use --config.batch_size={2 ** max(0, train_examples.bit_length() - 4)}"
         )
+    if not config.epochs * steps_per_epoch < MOST_STEPS:
+        raise UserError(f"epochs={config.epochs:g} are more than 2^31 steps, of {steps_per_epoch} an epoch; use fewer")
     return steps_per_epoch, max(1, round(config.epochs * steps_per_epoch))
 
 

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from dynet_jax.config.load import check_config
+from dynet_jax.console import size
 from dynet_jax.data.record import Source
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
@@ -18,6 +19,7 @@ from dynet_jax.hosts import same_devices, same_everywhere, together
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.classes import with_classes
 from dynet_jax.train.setup import Run, make_run, open_data
+from dynet_jax.workdir.changes import check_progress
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import claim, lock
 
@@ -68,7 +70,9 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
             return None
         held, classes = lock(workdir), start.train_source.class_names
         try:
-            claim(workdir, config, classes, start.images, allow_change=allow_config_change)
+            changed = claim(workdir, config, classes, start.images, allow_change=allow_config_change)
+            step, run = Checkpoints(workdir).latest_step or 0, start.run
+            check_progress(workdir, step, run.steps_per_epoch, run.total_steps, changed)
         except BaseException:
             held.close()
             raise
@@ -100,6 +104,6 @@ def check_space(run: Run, workdir: Path) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UserError(
-            f"{there} has {free / 1e9:.2f} GB free, but the checkpoints of this run need {needed / 1e9:.2f} GB "
-            f"({state / 1e9:.3f} GB each); make room, or use a smaller --config.keep_checkpoints"
+            f"{there} has {size(free)} free, but the checkpoints of this run need {size(needed)} ({size(state)} each); "
+            f"make room for {size(needed - free)} more, or use a smaller --config.keep_checkpoints"
         )

@@ -63,7 +63,7 @@ def test_the_loss_is_a_mean_over_all_pixels(segmentation_config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["data.crop_size=[0,32]"], "data.crop_size must be two positive numbers, height and width"),
+        (["data.crop_size=[0,32]"], "data.crop_size must be two positive whole numbers, height and width"),
         (["data.scale=[2.0,0.5]"], "data.scale must be two numbers from 0.01 to 100, like"),
         (["data.name=digits"], "digits has one class for each image; a network for segmentation needs one of"),
         (["data.label_size=[20,20]"], "is 64x64, larger than data.label_size; use --config.data.label_size=[64,64]"),
