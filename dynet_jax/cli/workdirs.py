@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -169,15 +170,44 @@ def add_import_torch(commands) -> None:
         epilog="example: dynet import-torch resnet50 resnet50.safetensors runs/resnet50",
     )
     parser.add_argument("model", help="a static network of dynet_jax.list_models()")
-    parser.add_argument("file", type=path_argument, help="a state dict: .safetensors, .npz, .pth, .pt or .bin")
+    parser.add_argument("file", type=path_argument, help="a checkpoint: safetensors, .npz, or of torch.save")
     parser.add_argument("workdir", type=path_argument, help="where to write; a new or empty directory")
     parser.add_argument(
         "--labels", metavar="FILE", type=path_argument, help="names of the classes, one per line; else ImageNet's"
     )
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--padding", help="TORCH unless given; SAME for timm's variants that begin with tf_")
-    parser.add_argument("--bn-epsilon", type=float, help="else by the kind of weights; 0.001 for timm's tf_ variants")
+    parser.add_argument(
+        "--padding",
+        choices=("TORCH", "SAME"),
+        help="TORCH unless given; SAME for timm's variants that begin with tf_: then mean and std are 127.5 and "
+        "BatchNorm's epsilon is 0.001, unless given",
+    )
+    parser.add_argument("--bn-epsilon", type=float, help="else by the kind of weights")
+    parser.add_argument(
+        "--state-dict", metavar="NAME", help="of several weights in the file; else moving averages are taken"
+    )
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}",
+            type=_channels,
+            metavar="R,G,B",
+            help="what the network was trained with, of pixels from 0 to 1 or to 255; else ImageNet's",
+        )
+    parser.add_argument("--image-size", type=positive_argument, metavar="N", help="side of the crop; default: 224")
+    parser.add_argument(
+        "--resize-to", type=positive_argument, metavar="N", help="shorter side before; default: image size / 0.875"
+    )
     parser.set_defaults(run=_import_torch)
+
+
+def _channels(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(map(float, text.strip("[]()").split(",")))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, or three like 0.485,0.456,0.406")
+    return values * (3 // len(values))
 
 
 def _import_torch(options) -> None:
@@ -185,5 +215,26 @@ def _import_torch(options) -> None:
 
     given = {"width": options.width, "padding": options.padding, "bn_epsilon": options.bn_epsilon}
     arguments = {key: value for key, value in given.items() if value is not None}
-    parameters = import_torch(options.model, options.file, options.workdir, labels=options.labels, **arguments)
-    print(f"{parameters:,} parameters in {options.workdir}; try `dynet predict {options.workdir} IMAGE`")
+    which = {"labels": options.labels, "state_dict": options.state_dict, "data": _preprocessing(options)}
+    for line in import_torch(options.model, options.file, options.workdir, **which, **arguments):
+        print(line)
+
+
+def _preprocessing(options) -> dict:
+    """Keys of `config.data` that options give."""
+    from dynet_jax.data.pixel_units import check_units, of_pixels
+
+    data = {}
+    if (options.mean is None) != (options.std is None):
+        raise UserError("--mean and --std go together: give both")
+    if options.mean is not None:
+        mean, std = of_pixels(options.mean, options.std)
+        if min(std) <= 0:
+            raise UserError(f"--std must be positive, not {min(std):g}")
+        check_units(mean, std, "--")
+        data |= {"mean": mean, "std": std}
+    size = options.image_size or 224
+    resized = options.resize_to or round(size / 0.875)
+    if resized < size:
+        raise UserError(f"--resize-to={resized} is less than --image-size={size}")
+    return data | {"image_size": size, "resize_to": resized}
