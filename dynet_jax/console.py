@@ -1,7 +1,11 @@
 """What commands say to people."""
 
 import contextlib
+import json
+import math
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 
 def say(line: str) -> None:
@@ -13,6 +17,23 @@ def say(line: str) -> None:
 def warn(line: str) -> None:
     """A loud line: on stderr, at once."""
     say(f"WARNING: {line}")
+
+
+def to_json(value: Any, **how: Any) -> str:
+    """Returns JSON, which has no numbers that are not finite: they are null.
+
+    >>> to_json({"loss": float("nan"), "iou": [0.5, float("inf")]})
+    '{"loss": null, "iou": [0.5, null]}'
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(entry) for entry in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(value), allow_nan=False, **how)
 
 
 def duration(seconds: float) -> str:

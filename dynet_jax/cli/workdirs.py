@@ -1,12 +1,12 @@
 """`dynet evaluate` and `predict`, which use a work directory, and `import-torch`, which makes one."""
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
 
 from dynet_jax.arguments import FAILED, overrides, path_argument, positive_argument
+from dynet_jax.console import to_json
 from dynet_jax.errors import UserError
 
 
@@ -62,7 +62,7 @@ def _evaluate(options) -> None:
         coefficients=options.coefficients,
     )
     if options.json:
-        print(json.dumps(values))
+        print(to_json(values))
         return
     report = make_task(read_config(options.workdir)).report(values)
     held = f" | coefficients {options.coefficients}" if options.coefficients else ""
@@ -131,7 +131,7 @@ def _predict(options) -> int:
             continue
         if options.json:
             top = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top]
-            print(json.dumps({"image": str(prediction.path), "top": top}))
+            print(to_json({"image": str(prediction.path), "top": top}))
         else:
             print(prediction.path)
             for name, probability in prediction.top:
@@ -154,7 +154,7 @@ def _segment(options) -> int:
         elif options.json:
             shares = [{"class": name, "share": round(share, 6)} for name, share in segmented.shares]
             files = {"labels": str(segmented.labels), "overlay": str(segmented.overlay)}
-            print(json.dumps({"image": str(segmented.path), **files, "shares": shares}))
+            print(to_json({"image": str(segmented.path), **files, "shares": shares}))
         else:
             print(f"{segmented.path} -> {segmented.overlay}, {segmented.labels}")
             for name, share in segmented.shares[:5]:

@@ -1,7 +1,6 @@
 """Metrics written while training: `metrics.jsonl` and TensorBoard."""
 
 import contextlib
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dynet_jax.console import warn
+from dynet_jax.console import to_json, warn
 from dynet_jax.workdir.metrics import METRICS_FILE
 
 
@@ -33,7 +32,7 @@ class MetricWriter:
         """kind: 'train' or 'test'. What is not a number goes into metrics.jsonl alone."""
         if self._tensorboard is None:
             return
-        self._unwritten += json.dumps({"step": step, "kind": kind, **values}) + "\n"
+        self._unwritten += to_json({"step": step, "kind": kind, **values}) + "\n"
         try:
             with self.path.open("a") as file:
                 file.write(self._unwritten)

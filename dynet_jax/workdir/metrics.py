@@ -1,6 +1,7 @@
 """metrics.jsonl, read back."""
 
 import json
+import math
 from pathlib import Path
 
 METRICS_FILE = "metrics.jsonl"
@@ -17,6 +18,7 @@ def read_metrics(path: Path, kind: str) -> list[dict]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        row = {key: math.nan if value is None else value for key, value in row.items()}  # JSON has no NaN
         if row["kind"] == kind:
             while rows and rows[-1]["step"] >= row["step"]:
                 rows.pop()
