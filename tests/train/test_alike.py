@@ -52,3 +52,11 @@ def test_rounded_means_are_the_same():
     other = imported("resnet18", padding="SAME")
     other.config.data.mean = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
     check_alike(other, with_model(load_config("resnet18:imagenette")), [])
+
+
+def test_a_backbone_asks_for_all_as_well():
+    """As docs/segmentation.md has it: another stem, and PyTorch's padding."""
+    config = load_config("fcn_resnet50")
+    with pytest.raises(UserError, match="a classifier on the same backbone") as error:
+        check_alike(imported("resnet50", width=1.0), with_model(config), ["params/backbone/stem1/kernel"])
+    assert str(error.value).endswith("--config.model.padding=TORCH --config.model.stem=[64]")
