@@ -14,7 +14,13 @@ from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
 from dynet_jax.models.torch_files import read_checkpoint
-from dynet_jax.models.torch_weights import load_torch_weights, torch_arguments, torch_preprocessing, weights_in
+from dynet_jax.models.torch_weights import (
+    is_timm_mobilenet,
+    load_torch_weights,
+    torch_arguments,
+    torch_preprocessing,
+    weights_in,
+)
 from dynet_jax.train.setup import make_run_optimizer
 from dynet_jax.train.state import TrainState
 from dynet_jax.workdir.checkpoint import Checkpoints
@@ -77,7 +83,14 @@ def import_torch(
     seen = f"images: shorter side {config.data.resize_to} px, central {config.data.image_size} px, "
     seen += f"mean {_plain(config.data.mean)} and std {_plain(config.data.std)} of pixels from 0 to 255"
     tried = f"{count:,} parameters in {workdir}; try `dynet predict {workdir} IMAGE`"
-    return [*([taken] if taken else []), seen, tried]
+    return [*([taken] if taken else []), *_tf_hint(file, network, state), seen, tried]
+
+
+def _tf_hint(file: Path, network: Any, state: Mapping[str, Any]) -> list[str]:
+    """timm's own weights and its ports of TensorFlow's have the same names and shapes, and compute differently."""
+    if "tf_" not in str(file) or not is_timm_mobilenet(state) or network.padding == "SAME":
+        return []
+    return [f"WARNING: {file} seems to be of timm's tf_ variants, which need --padding=SAME: import it again with that"]
 
 
 def _plain(values) -> str:

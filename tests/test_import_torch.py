@@ -1,6 +1,8 @@
 """`dynet import-torch` makes a work directory that `evaluate` and `predict` take, and names what is in the way."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import jax
@@ -10,6 +12,7 @@ import pytest
 from dynet_jax import create_model
 from dynet_jax.cli import main
 from dynet_jax.data.augment import center_crop
+from dynet_jax.import_torch import _tf_hint
 from dynet_jax.models.torch_weights import create_from_torch, torch_tensors
 from tests.models.torch_reference import make_weights
 
@@ -102,6 +105,14 @@ def test_preprocessing_and_what_was_taken_are_said(tmp_path, weights, capfd):
     )
     data = json.loads((tmp_path / "run" / "config.json").read_text())["data"]
     assert (data["std"], data["image_size"], data["resize_to"]) == ([127.5, 127.5, 63.75], 288, 329)
+
+
+def test_a_file_that_is_named_like_a_port_is_asked_about():
+    state, network = {"conv_stem.weight": None}, SimpleNamespace(padding="TORCH")
+    assert "need --padding=SAME" in _tf_hint(Path("tf_mobilenetv3_small_100.bin"), network, state)[0]
+    assert "need --padding=SAME" in _tf_hint(Path("timm/tf_mobilenetv3/model.safetensors"), network, state)[0]
+    assert _tf_hint(Path("mobilenetv3_small_100.bin"), network, state) == []
+    assert _tf_hint(Path("tf_mobilenetv3.bin"), SimpleNamespace(padding="SAME"), state) == []
 
 
 @pytest.mark.slow

@@ -149,9 +149,14 @@ def torch_preprocessing(model: Network, state: Mapping[str, Any]) -> dict[str, A
     return dict.fromkeys(("mean", "std"), (127.5,) * 3) if _is_tf_port(model.padding, state) else {}
 
 
+def is_timm_mobilenet(state: Mapping[str, Any]) -> bool:
+    """Returns whether these are weights of timm's MobileNets, which are also ports of TensorFlow's there."""
+    return "conv_stem.weight" in state
+
+
 def _is_tf_port(padding: Any, state: Mapping[str, Any]) -> bool:
     """Whether these are timm's tf_ variants, which only their padding tells from timm's own MobileNets."""
-    return padding == "SAME" and "conv_stem.weight" in state
+    return padding == "SAME" and is_timm_mobilenet(state)
 
 
 def _to_numpy(name: str, tensor: Any) -> np.ndarray:
