@@ -1,7 +1,11 @@
 """What commands say to people."""
 
 import contextlib
+import json
+import math
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 
 def say(line: str) -> None:
@@ -13,6 +17,24 @@ def say(line: str) -> None:
 def warn(line: str) -> None:
     """A loud line: on stderr, at once."""
     say(f"WARNING: {line}")
+
+
+def finite(value: Any) -> Any:
+    """Returns what JSON can say: numbers that are not finite are None.
+
+    >>> finite({"loss": float("nan"), "iou": [0.5, float("inf")]})
+    {'loss': None, 'iou': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(value: Any, **how: Any) -> str:
+    """Returns JSON, in which numbers that are not finite are null."""
+    return json.dumps(finite(value), allow_nan=False, **how)
 
 
 def duration(seconds: float) -> str:

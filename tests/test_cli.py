@@ -223,6 +223,11 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
             [f"{CONFIG}:digits", "--config.decay_parameters=no"],
             ["decay_parameters must be 'kernels' or 'all', not 'no'", "kernels"],
         ),
+        (
+            [f"{CONFIG}:digits", "--config.data.mean=[0.485,0.456,0.406]", "--config.data.std=[0.229,0.224,0.225]"],
+            ["mean and std of pixels from 0 to 1", "use --config.data.mean=[123.675,116.28,103.53] --config.data.std="],
+        ),
+        ([f"{CONFIG}:digits", "--config.data.std=[1,1]"], ["data.std must be three positive numbers"]),
         ([f"{CONFIG}:digit"], ["unknown variant 'digit'", "did you mean digits?"]),
         (
             [CONFIG.replace("dy_mobile", "dy_mobil")],

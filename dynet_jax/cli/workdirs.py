@@ -1,11 +1,12 @@
 """`dynet evaluate` and `predict`, which use a work directory, and `import-torch`, which makes one."""
 
 import argparse
-import json
+import math
 import sys
 from pathlib import Path
 
 from dynet_jax.arguments import FAILED, overrides, path_argument, positive_argument
+from dynet_jax.console import to_json
 from dynet_jax.errors import UserError
 
 
@@ -70,7 +71,7 @@ def _evaluate(options) -> None:
         batch=options.batch,
     )
     if options.json:
-        print(json.dumps(values))
+        print(to_json(values))
         return
     report = make_task(read_config(options.workdir)).report(values)
     held = f" | coefficients {options.coefficients}" if options.coefficients else ""
@@ -140,7 +141,7 @@ def _predict(options) -> int:
             continue
         if options.json:
             top = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top]
-            print(json.dumps({"image": str(prediction.path), "top": top}))
+            print(to_json({"image": str(prediction.path), "top": top}))
         else:
             print(prediction.path)
             for name, probability in prediction.top:
@@ -163,7 +164,7 @@ def _segment(options) -> int:
         elif options.json:
             shares = [{"class": name, "share": round(share, 6)} for name, share in segmented.shares]
             files = {"labels": str(segmented.labels), "overlay": str(segmented.overlay)}
-            print(json.dumps({"image": str(segmented.path), **files, "shares": shares}))
+            print(to_json({"image": str(segmented.path), **files, "shares": shares}))
         else:
             print(f"{segmented.path} -> {segmented.overlay}, {segmented.labels}")
             for name, share in segmented.shares[:5]:
@@ -179,15 +180,44 @@ def add_import_torch(commands) -> None:
         epilog="example: dynet import-torch resnet50 resnet50.safetensors runs/resnet50",
     )
     parser.add_argument("model", help="a static network of dynet_jax.list_models()")
-    parser.add_argument("file", type=path_argument, help="a state dict: .safetensors, .npz, .pth, .pt or .bin")
+    parser.add_argument("file", type=path_argument, help="a checkpoint: safetensors, .npz, or of torch.save")
     parser.add_argument("workdir", type=path_argument, help="where to write; a new or empty directory")
     parser.add_argument(
         "--labels", metavar="FILE", type=path_argument, help="names of the classes, one per line; else ImageNet's"
     )
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--padding", help="TORCH unless given; SAME for timm's variants that begin with tf_")
-    parser.add_argument("--bn-epsilon", type=float, help="else by the kind of weights; 0.001 for timm's tf_ variants")
+    parser.add_argument(
+        "--padding",
+        choices=("TORCH", "SAME"),
+        help="TORCH unless given; SAME for timm's variants that begin with tf_: then mean and std are 127.5 and "
+        "BatchNorm's epsilon is 0.001, unless given",
+    )
+    parser.add_argument("--bn-epsilon", type=float, help="else by the kind of weights")
+    parser.add_argument(
+        "--state-dict", metavar="NAME", help="of several weights in the file; else moving averages are taken"
+    )
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}",
+            type=_channels,
+            metavar="R,G,B",
+            help="what the network was trained with, of pixels from 0 to 1 or to 255; else ImageNet's",
+        )
+    parser.add_argument("--image-size", type=positive_argument, metavar="N", help="side of the crop; default: 224")
+    parser.add_argument(
+        "--resize-to", type=positive_argument, metavar="N", help="shorter side before; default: image size / 0.875"
+    )
     parser.set_defaults(run=_import_torch)
+
+
+def _channels(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(map(float, text.strip("[]()").split(",")))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, or three like 0.485,0.456,0.406")
+    return values * (3 // len(values))
 
 
 def _import_torch(options) -> None:
@@ -195,5 +225,26 @@ def _import_torch(options) -> None:
 
     given = {"width": options.width, "padding": options.padding, "bn_epsilon": options.bn_epsilon}
     arguments = {key: value for key, value in given.items() if value is not None}
-    parameters = import_torch(options.model, options.file, options.workdir, labels=options.labels, **arguments)
-    print(f"{parameters:,} parameters in {options.workdir}; try `dynet predict {options.workdir} IMAGE`")
+    which = {"labels": options.labels, "state_dict": options.state_dict, "data": _preprocessing(options)}
+    for line in import_torch(options.model, options.file, options.workdir, **which, **arguments):
+        print(line)
+
+
+def _preprocessing(options) -> dict:
+    """Keys of `config.data` that options give."""
+    from dynet_jax.data.pixel_units import check_units, of_pixels
+
+    data = {}
+    if (options.mean is None) != (options.std is None):
+        raise UserError("--mean and --std go together: give both")
+    if options.mean is not None:
+        mean, std = of_pixels(options.mean, options.std)
+        if min(std) <= 0:
+            raise UserError(f"--std must be positive, not {min(std):g}")
+        check_units(mean, std, "--")
+        data |= {"mean": mean, "std": std}
+    size = options.image_size or 224
+    resized = options.resize_to or round(size / 0.875)
+    if resized < size:
+        raise UserError(f"--resize-to={resized} is less than --image-size={size}")
+    return data | {"image_size": size, "resize_to": resized}

@@ -5,6 +5,7 @@ Where the two tasks differ, defaults are those of the paper's recipe and of the 
 
 from dynet_jax.config import schema
 from dynet_jax.config.schema import ARMS, EVALUATION, FRACTION, FROM_0, POSITIVE, RESUME, Key, Pairs, Rule, one_of
+from dynet_jax.data.pixel_units import IMAGENET_MEAN, IMAGENET_STD
 
 C, S = schema.TASKS
 SIDES = schema.numbers("two positive whole numbers, height and width", 2, (int,))
@@ -110,8 +111,8 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("data.scale", tuple, {S: (0.5, 2.0)}, "Range of the factor by which training images are scaled.", SCALE),
         Key("data.flip", bool, True, "Whether half of the training images are mirrored."),
         Key("data.color_distortion", bool, {S: True}, "Whether brightness, contrast, hue, ... change at random."),
-        Key("data.mean", tuple, (123.675, 116.28, 103.53), "Subtracted from pixels; the default is ImageNet's.", MEAN),
-        Key("data.std", tuple, (58.395, 57.12, 57.375), "What pixels are divided by then.", STD),
+        Key("data.mean", tuple, IMAGENET_MEAN, "Subtracted from pixels, 0 to 255; the default is ImageNet's.", MEAN),
+        Key("data.std", tuple, IMAGENET_STD, "What pixels are divided by then.", STD),
         Key("data.threads", int, None, "Number of threads that decode, in each process.",
             POSITIVE, none="as many as there are cores", example=16, free=EVALUATION),
         Key("data.workers", int, 0, "Number of other processes that decode.", FROM_0, free=EVALUATION),

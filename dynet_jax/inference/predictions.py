@@ -62,6 +62,9 @@ def classify(
                 yield Prediction(picture.path, [], picture.error)
                 continue
             p = next(probabilities)
+            if not np.isfinite(p).all():
+                yield Prediction(picture.path, [], _not_finite(picture))
+                continue
             names = class_names or list(map(str, range(len(p))))
             best = np.argsort(-p[: len(names)], kind="stable")[:count]
             yield Prediction(picture.path, [(names[i], float(p[i])) for i in best])
@@ -75,7 +78,17 @@ def segment(logits: Logits, pictures: Iterable[Ready], preprocessing: ResizedPre
             yield Prediction(picture.path, [], picture.error)
             continue
         maps = _maps(logits, picture.prepared, preprocessing.window)
+        if not np.isfinite(maps).all():
+            yield Prediction(picture.path, [], _not_finite(picture))
+            continue
         yield Prediction(picture.path, [], image=image, classes=enlarged_classes(maps, image.shape[:2]))
+
+
+def _not_finite(picture: Ready) -> str:
+    return (
+        f"the network's outputs for {picture.path or 'the image'} are not finite: its weights are damaged or have "
+        "diverged; take another checkpoint by --step, or import them again"
+    )
 
 
 def softmax(logits: Float[np.ndarray, "*batch classes"]) -> Float[np.ndarray, "*batch classes"]:

@@ -111,12 +111,12 @@ def _first_state(session: Session, programs: Programs) -> tuple[TrainState, str]
     if config.init_from is None:
         initial = session.vote.run(lambda: programs.fresh_state(run))
         return None if initial is None else (initial[0], "starting")
-    initial = session.vote.run(lambda: initialise_from(Path(config.init_from), run))
+    class_names = session.train_source.class_names
+    initial = session.vote.run(lambda: initialise_from(Path(config.init_from), run, class_names))
     if initial is None:
         return None
-    ((state, new),) = initial
-    modules = ", ".join(sorted({name.split("/")[1] for name in new}))
-    return state, f"starting from {config.init_from}" + (f" with new {modules}" if new else "")
+    ((state, said),) = initial
+    return state, f"starting from {config.init_from}{said}"
 
 
 def _introduction(run: Run, state: TrainState, origin: str, workdir: Path) -> Iterator[str]:

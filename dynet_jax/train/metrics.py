@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dynet_jax import json_lines
-from dynet_jax.console import warn
+from dynet_jax.console import finite, warn
 from dynet_jax.workdir.metrics import METRICS_FILE
 
 
@@ -38,7 +38,7 @@ class MetricWriter:
         """kind: 'train' or 'test'. What is not a number goes into metrics.jsonl alone."""
         if self._tensorboard is None:
             return
-        self._unwritten.append({"step": step, "kind": kind, **values})
+        self._unwritten.append(finite({"step": step, "kind": kind, **values}))
         try:
             json_lines.append(self.path, *self._unwritten)
             self._unwritten = []

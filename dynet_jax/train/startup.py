@@ -10,7 +10,8 @@ import ml_collections
 import numpy as np
 
 from dynet_jax.config.load import check_config
-from dynet_jax.console import size
+from dynet_jax.console import size, warn
+from dynet_jax.data.pixel_units import check_units
 from dynet_jax.data.record import Source
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
@@ -55,6 +56,7 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         run = make_run(settled, len(train_source), layout)
         start = Start(run, train_source, open_data(config, "test"))
         check_rates(start.run)
+        _check_pixel_units(config, workdir)
         return start
 
     start = together(prepare)
@@ -82,6 +84,14 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
     saved = {"checkpoints": Checkpoints(workdir).steps}
     same_everywhere(f"the work directory {workdir}", json.dumps(saved))
     return start
+
+
+def _check_pixel_units(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Of a run that begins with new parameters: others have learnt in their unit, whatever it is."""
+    if config.init_from is None and not Checkpoints(workdir).steps:
+        warning = check_units(config.data.mean, config.data.std)
+        if warning is not None and jax.process_index() == 0:
+            warn(warning)
 
 
 def check_rates(run: Run) -> None:

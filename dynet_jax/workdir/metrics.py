@@ -1,6 +1,7 @@
 """metrics.jsonl, read back."""
 
 import functools
+import math
 from pathlib import Path
 
 from dynet_jax import json_lines
@@ -20,6 +21,7 @@ def read_metrics(path: Path, kind: str) -> list[dict]:
         _warn_once(f"{path} has lines that are no metrics ({broken}); they are passed over")
     rows: list[dict] = []
     for row in found:
+        row = {key: math.nan if value is None else value for key, value in row.items()}  # JSON has no NaN
         if row.get("kind") == kind:
             while rows and rows[-1]["step"] >= row["step"]:
                 rows.pop()
