@@ -39,7 +39,9 @@ def add_evaluate(commands) -> None:
         epilog="examples: dynet evaluate runs/digits; dynet evaluate runs/camvid --held-out --config.inference=slide",
     )
     add_workdir(parser)
-    parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
+    parser.add_argument(
+        "--data", metavar="NAME", help="another dataset, e.g. folder:PATH, with all or some of the classes"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
     parser.add_argument(
         "--coefficients",

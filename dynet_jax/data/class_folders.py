@@ -67,7 +67,7 @@ def read_classes(folder: Path, *, may_be_empty: bool) -> ClassFolders:
         meant = [kind for kind in of_class.counts if not kind.startswith("hidden")]
         if not files[name] and (meant or not may_be_empty):
             only = f", only {of_class}" if of_class.counts else ""
-            cure = "convert them to JPEG or PNG" if meant else "put those of the class there"
+            cure = "make them .jpg or .png files" if meant else "put those of the class there"
             raise UserError(f"no images below {path}{only}; {cure}, or remove the folder")
         skipped.update(of_class)
     notes = [f"skipped in {folder.name}: {skipped}"] if skipped.counts else []

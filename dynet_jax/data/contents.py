@@ -71,13 +71,14 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def listed(names: Sequence[str]) -> str:
-    """
+def listed(names: Sequence[str], limit: int = NAMED) -> str:
+    """The first of them, and how many more there are.
+
     >>> listed(["a", "b"]), listed(list("abcdefgh"))
     ('a, b', 'a, b, c, d, e and 3 more')
     """
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def _of_each_class(counts: Mapping[str, int]) -> str:

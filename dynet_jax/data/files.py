@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from dynet_jax.data.contents import listed
+from dynet_jax.errors import one_line
+
 # What OpenCV decodes, by the names that such files have.
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2"),
@@ -41,8 +44,11 @@ class Skipped:
 
     def __str__(self) -> str:
         """'2 .txt files (cat/notes.txt), 1 broken link (dog/7.jpg)', or ''."""
-        kinds = [(f"{count} {kind}{'s' * (count > 1)}", self._examples[kind]) for kind, count in self.counts.items()]
-        return ", ".join(f"{text} ({example})" for text, example in kinds)
+        kinds = [
+            f"{count} {kind}{'s' * (count > 1)} ({one_line(self._examples[kind])})"
+            for kind, count in self.counts.most_common()
+        ]
+        return listed(kinds, limit=8)
 
 
 def list_images(folder: Path, skipped: Skipped | None = None) -> list[Path]:
@@ -82,5 +88,5 @@ def _not_taken(entry: os.DirEntry) -> str | None:
         return "hidden file"
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix not in IMAGE_SUFFIXES:
-        return f"{suffix or 'suffixless'} file"
+        return f"{suffix} file" if suffix.isprintable() and 1 < len(suffix) < 9 else "other file"
     return None if entry.is_file() else "special file"

@@ -67,7 +67,7 @@ def _read_headers(files: tuple[Path, Path]) -> Pair:
             shallow = is_shallow_png(file.read(26))
             file.seek(0)
             with Image.open(file) as label:
-                size, turned = label.size[::-1], label.getexif().get(ORIENTATION, 1) != 1
+                size, turned = label.size[::-1], label.getexif().get(ORIENTATION) in range(2, 9)
                 if label.format in ("JPEG", "MPO", "JPEG2000") or "jpeg" in str(label.info.get("compression")):
                     return Pair(label_file, lie=COMPRESSED)
                 if shallow or label.mode not in MODES:
@@ -76,13 +76,13 @@ def _read_headers(files: tuple[Path, Path]) -> Pair:
                     return Pair(label_file, damage=f"{label_file} {reason}")
         with Image.open(image_file) as image:
             stored = shown = image.size[::-1]
-            orientation = image.getexif().get(ORIENTATION, 1)
+            orientation = image.getexif().get(ORIENTATION)
             if orientation in (5, 6, 7, 8):  # of TIFF files Pillow tells the size as they are shown
                 stored, shown = (stored[::-1], shown) if image.format == "TIFF" else (stored, shown[::-1])
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # whatever Pillow meets in a damaged file
         return Pair(image_file)
     is_clear = size == shown != stored  # the label can only be of the image as it is shown
-    if turned or (orientation not in (0, 1) and not is_clear and size in (shown, stored)):
+    if turned or (orientation in range(2, 9) and not is_clear and size in (shown, stored)):
         return Pair(image_file, lie=ROTATED)
     if size != shown:
         sizes = " and ".join("x".join(map(str, sides)) for sides in (shown, size))

@@ -90,6 +90,16 @@ def test_what_is_skipped_and_lacking_is_said(root, tmp_path):
         assert part in second
 
 
+def test_what_is_skipped_is_one_line_whatever_it_is(root):
+    for number in range(20):
+        write(root / f"train/cat/a.{number:03}")
+    for name in ("checksums", "b\nc.d\ne", "x.a very long suffix"):
+        write(root / "train/cat" / name)
+    line = told(root)[1]
+    assert "3 other files (cat/b c.d e), 1 .000 file (cat/a.000)" in line
+    assert line.endswith(" and 13 more")
+
+
 @pytest.mark.parametrize("suffix", ["jfif", "gif", "avif", "JPE", "ppm", "jp2"])
 def test_what_is_decoded_is_listed(root, suffix):
     kinds = {"jfif": "JPEG", "JPE": "JPEG", "jp2": "JPEG2000"}
