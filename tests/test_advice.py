@@ -14,6 +14,7 @@ from dynet_jax.data.record import Record
 from dynet_jax.data.segmentation_augment import make_test_transform
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
+from dynet_jax.train.classes import with_classes
 from dynet_jax.train.schedule import make_schedule
 from dynet_jax.train.setup import count_steps, make_temperature, open_data
 from tests.advice import VALUE, messages
@@ -99,17 +100,19 @@ TRIED = {
     "data/segmentation_augment.py": ("fcn_resnet18", ["data.label_size=[4,6]"], _label),
     "train/setup.py": ("dy_resnet18", ["temperature_from=1"], lambda config: make_temperature(config, 10)),
     "train/setup.py, DY-CNN": ("dy_cnn_resnet18", ["temperature_from=30"], lambda config: make_temperature(config, 10)),
-    "train/setup.py, classes": (
+    "train/classes.py": (
         "resnet18",
         ["data.name=synthetic", "model.num_classes=3"],
-        lambda config: open_data(config, "train"),
+        lambda config: with_classes(config, open_data(config, "train")),
     ),
     "train/setup.py, steps": ("resnet18", [], lambda config: _steps(config, 150)),
     "train/setup.py, few": ("resnet18", [], lambda config: _steps(config, 20)),
 }
 TRIED_ELSEWHERE = {
+    "config/load.py": "tests/config/test_literals.py",
     "cli/summary.py": "tests/test_cli.py",
     "data/corrupt.py": "tests/train/test_corrupt_images.py",
+    "data/map_inspection.py": "tests/data/test_map_inspection.py",
     "data/fashion_mnist.py": "tests/data/test_source.py",
     "data/prepare.py": "tests/data/test_packed.py",
     "evaluation/held_coefficients.py": "tests/train/test_held_coefficients.py",
@@ -118,9 +121,11 @@ TRIED_ELSEWHERE = {
     "train/alike.py": "tests/train/test_alike.py",
     "train/by_name.py": "tests/train/test_optimizers_by_name.py",
     "train/divergence.py": "tests/train/test_loop.py",
+    "train/less_memory.py": "tests/train/test_less_memory.py",
     "train/loop.py": "tests/train/test_loop.py",
     "train/movement.py": "tests/train/test_movement.py",
     "train/startup.py": "tests/train/test_startup.py",
+    "workdir/changes.py": "tests/train/test_changes.py",
 }
 
 

@@ -223,6 +223,7 @@ def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
 
     Raises UserError for a network with an operation that programs do not have (see `record`).
 
+    >>> import jax
     >>> from dynet_jax import create_model
     >>> from dynet_jax.inference.program import Convolution
     >>> model = create_model("dy_mobile", width=0.1, num_classes=10)

@@ -34,7 +34,7 @@ def match_classes(before: Sequence[str], outputs_before: int, now: Sequence[str]
     A name that stands twice names nothing.
 
     >>> match_classes(["cat", "dog"], 2, ["dog", "newt"], 2)
-    Taken(rows=[1, None], said="its classes by name: 1 of 2 was known, dog; new: newt")
+    Taken(rows=[1, None], said='its classes by name: 1 of 2 was known, dog; new: newt')
     """
     if not before or not now:
         unnamed = "the names of the classes are not known"
