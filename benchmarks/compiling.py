@@ -1,12 +1,13 @@
 """Many programs compiled at once: a GPU's compiler takes seconds for each, and one core."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 
-JOBS = min(8, os.cpu_count() or 1)
+from dynet_jax.machine import cores
+
+JOBS = min(8, len(cores()))
 
 
 def compile_all(

@@ -22,9 +22,10 @@ from dynet_jax.evaluation.held_coefficients import HELD
 from dynet_jax.models.registry import create_model, is_dynamic
 from dynet_jax.predict import evaluate_workdir
 from dynet_jax.train.movement import KEY
+from dynet_jax.train.program_cache import use_compilation_cache
 from dynet_jax.train.setup import count_steps
-from dynet_jax.train.startup import use_compilation_cache
-from dynet_jax.workdir.files import IMAGES_FILE, changed_keys, read_config, write_whole
+from dynet_jax.workdir.changes import changed_keys
+from dynet_jax.workdir.files import IMAGES_FILE, read_config, write_whole
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 KEPT, MOVEMENT = ("loss", "top1", "learning_rate"), ("/deviation", "/from_half")

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator
 
 import jax
@@ -12,6 +11,7 @@ from benchmarks.compiling import compile_all, split_failures
 from benchmarks.forms import STATIC
 from benchmarks.layers import PASSES, Layer, largest_error, layer_function, layer_inputs, operands_of
 from benchmarks.timing import time_in_turns
+from dynet_jax.machine import cores
 from dynet_jax.measure.failures import Deadline, what_failed
 from dynet_jax.measure.serve import serve
 
@@ -25,7 +25,7 @@ def describe() -> dict:
     empty = jax.jit(lambda x: x + 1).lower(zero).compile()
     seconds = time_in_turns({"empty": lambda: empty(zero)}, 5, 1.0)["empty"].seconds
     facts = {"jax": jax.__version__, "backend": jax.default_backend(), "device": device.device_kind}
-    return {**facts, "cpus": os.cpu_count(), "empty": seconds}
+    return {**facts, "cpus": len(cores()), "empty": seconds}
 
 
 def time_layer(

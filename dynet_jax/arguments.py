@@ -1,12 +1,14 @@
 """What the commands share: how arguments are read, and how mistakes are answered, by one line and an exit code."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dynet_jax.errors import UserError
+from dynet_jax.memory import OutOfMemory, explained, is_out_of_memory, memory_cause
 
 FAILED, INTERRUPTED = 2, 130  # 128 + SIGINT, as a shell would say it
 
@@ -18,19 +20,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(FAILED, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def report_mistakes(program: str, run: Callable[[], int | None]) -> int:
-    """The exit code of what `run` does. A mistake is one line; a bug keeps its traceback."""
+def report_mistakes(program: str, run: Callable[[], int | None], less_memory: str = "") -> int:
+    """The exit code of what `run` does. A mistake is one line; a bug keeps its traceback.
+
+    less_memory: what to do where memory is not enough, for a command that can be told to take less.
+    """
     code = FAILED
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: a file's name need not be a text
     try:
         return run() or 0
     except UserError as error:
-        code, message = error.exit_code, str(error)
+        cause = None if isinstance(error, OutOfMemory) else memory_cause(error)
+        code, message = error.exit_code, explained(cause, less_memory) if cause else str(error)
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted"
-    except OSError as error:
-        if error.filename is None and error.errno is None:
+    except Exception as error:
+        if is_out_of_memory(error):
+            message = explained(error, less_memory)
+        elif isinstance(error, OSError) and (error.filename is not None or error.errno is not None):
+            message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        else:
             raise
-        message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
     print(f"{program}: {message}", file=sys.stderr)
     return code
 

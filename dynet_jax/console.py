@@ -1,7 +1,11 @@
 """What commands say to people."""
 
 import contextlib
+import json
+import math
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 
 def say(line: str) -> None:
@@ -15,6 +19,24 @@ def warn(line: str) -> None:
     say(f"WARNING: {line}")
 
 
+def finite(value: Any) -> Any:
+    """Returns what JSON can say: numbers that are not finite are None.
+
+    >>> finite({"loss": float("nan"), "iou": [0.5, float("inf")]})
+    {'loss': None, 'iou': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(value: Any, **how: Any) -> str:
+    """Returns JSON, in which numbers that are not finite are null."""
+    return json.dumps(finite(value), allow_nan=False, **how)
+
+
 def duration(seconds: float) -> str:
     """
     >>> duration(65), duration(7384), duration(4.2)
@@ -23,3 +45,16 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
+
+
+def size(count: float) -> str:
+    """Returns a number of bytes in the unit that fits it.
+
+    >>> size(0), size(999), size(1_536), size(2.5e9), size(999_999)
+    ('0 bytes', '999 bytes', '1.54 kB', '2.5 GB', '1 MB')
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if float(f"{count:.3g}") < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB" if count < 1000 else f"{count:,.0f} TB"

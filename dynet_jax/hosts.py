@@ -1,19 +1,21 @@
 """Several processes as one: joining, and agreeing before they act. With one process all of it is trivial."""
 
 import signal
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed  # the key-value store that `jax.distributed` starts has no public name
 from jax.experimental import multihost_utils
 
 from dynet_jax.errors import UserError, one_line
 
 T = TypeVar("T")
-HEARTBEAT_SECONDS = 100
+HEARTBEAT_SECONDS, JOINING_SECONDS = 100, 60
 
 
 def join(
@@ -52,7 +54,7 @@ def gather(text: str) -> list[str]:
     """The texts of all hosts, by their index."""
     if jax.process_count() == 1:
         return [text]
-    content = np.frombuffer(text.encode(), np.uint8)
+    content = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(content.size))
     padded = np.zeros(max(1, int(lengths.max())), np.uint8)
     padded[: content.size] = content
@@ -83,9 +85,37 @@ def together(check: Callable[[], T]) -> T:
     raise UserError(text if jax.process_count() == 1 else f"host {host} of {jax.process_count()}: {text}")
 
 
+def same_before_start(what: str, text: str) -> None:
+    """As `same_everywhere`, before JAX looks for devices: where they differ, it would wait for what never comes."""
+    if not jax.distributed.is_initialized():
+        return
+    store, key = distributed.global_state, f"dynet_jax/{what}"
+    client: Any = store.client
+    client.key_value_set(f"{key}/{store.process_id}", text)
+    hosts = range(store.num_processes or 1)
+    try:
+        texts = [client.blocking_key_value_get(f"{key}/{host}", JOINING_SECONDS * 1000) for host in hosts]
+    except jax.errors.JaxRuntimeError as error:
+        reason = one_line(error, limit=300)
+        raise UserError(f"this process has lost the others ({reason}); see docs/training.md") from error
+    _compare(what, texts)
+
+
+def same_devices(devices: Sequence[jax.Device]) -> None:
+    """Raises UserError, on all hosts, unless each has as many devices of the same kind; all of them are told of all."""
+    kinds = [Counter[str]() for _ in range(jax.process_count())]
+    for device in devices:
+        kinds[device.process_index][f"of {device.platform}, {device.device_kind}"] += 1
+    texts = [", ".join(f"{count} {kind}" for kind, count in sorted(own.items())) for own in kinds]
+    _compare("the number or kind of devices", texts)
+
+
 def same_everywhere(what: str, text: str) -> None:
     """Raises UserError, on all hosts, if the hosts do not all have the same text."""
-    texts = gather(text)
+    _compare(what, gather(text))
+
+
+def _compare(what: str, texts: list[str]) -> None:
     for host, other in enumerate(texts):
         if other != texts[0]:
             raise UserError(f"{what} is not the same on all hosts: {_first_difference(texts[0], other)} on host {host}")

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,17 @@ import jax.numpy as jnp
 import optax
 
 from dynet_jax.config.recipe import paper_recipe
+from dynet_jax.data.text import read_class_list
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
-from dynet_jax.models.torch_weights import load_torch_weights, read_state_dict, torch_arguments
+from dynet_jax.models.torch_files import read_checkpoint
+from dynet_jax.models.torch_weights import (
+    is_timm_mobilenet,
+    load_torch_weights,
+    torch_arguments,
+    torch_preprocessing,
+    weights_in,
+)
 from dynet_jax.train.setup import make_run_optimizer
 from dynet_jax.train.state import TrainState
 from dynet_jax.workdir.checkpoint import Checkpoints
@@ -21,27 +30,43 @@ from dynet_jax.workdir.files import claim
 IMAGENET_CLASSES = 1000
 
 
-def import_torch(model: str, file: Path, workdir: Path, *, labels: Path | None = None, **arguments) -> int:
-    """Write the weights of `file` as a checkpoint of `model` at step 0. Returns the number of parameters.
+def import_torch(
+    model: str,
+    file: Path,
+    workdir: Path,
+    *,
+    labels: Path | None = None,
+    state_dict: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    **arguments,
+) -> list[str]:
+    """Write the weights of `file` as a checkpoint of `model` at step 0. Returns what was done, in lines.
 
     Args:
       model: a static network of `list_models()`.
-      file: see `read_state_dict`.
+      file: see `read_checkpoint`.
       workdir: a new or empty directory.
       labels: a text file with the name of a class per line. None is ImageNet's 1000, in their usual order.
+      state_dict: of a file with several weights of the network, the name of those to take.
+      data: keys of `config.data` that differ from `torch_preprocessing`.
       **arguments: of the network, such as width; see `torch_arguments`.
     Raises:
       UserError: if the weights are not of that network, the labels not as many as its outputs, or files in the way.
     """
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists already; name a new directory")
-    state = read_state_dict(file)
-    arguments = torch_arguments(model, state, **arguments)
-    network: Any = create_model(model, **arguments)  # `torch_arguments` refuses all but classifiers
-    variables = load_torch_weights(network, state)
+    content = read_checkpoint(file)
+    try:
+        state, taken = weights_in(model, content, state_dict, **arguments)
+        arguments = torch_arguments(model, state, **arguments)
+        network: Any = create_model(model, **arguments)  # `torch_arguments` refuses all but classifiers
+        variables = load_torch_weights(network, state)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     class_names = _class_names(labels, network.num_classes)
 
     config = paper_recipe(model, **arguments)
+    config.data.update(torch_preprocessing(network, state) | dict(data or {}))
     config.dtype = "float32"
     params = jax.tree.map(jnp.asarray, variables["params"])
     optimizer = make_run_optimizer(config, optax.constant_schedule(config.learning_rate))
@@ -55,7 +80,22 @@ def import_torch(model: str, file: Path, workdir: Path, *, labels: Path | None =
     except BaseException:
         shutil.rmtree(workdir, ignore_errors=True)  # half a work directory would only be in the way
         raise
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    seen = f"images: shorter side {config.data.resize_to} px, central {config.data.image_size} px, "
+    seen += f"mean {_plain(config.data.mean)} and std {_plain(config.data.std)} of pixels from 0 to 255"
+    tried = f"{count:,} parameters in {workdir}; try `dynet predict {workdir} IMAGE`"
+    return [*([taken] if taken else []), *_tf_hint(file, network, state), seen, tried]
+
+
+def _tf_hint(file: Path, network: Any, state: Mapping[str, Any]) -> list[str]:
+    """timm's own weights and its ports of TensorFlow's have the same names and shapes, and compute differently."""
+    if "tf_" not in str(file) or not is_timm_mobilenet(state) or network.padding == "SAME":
+        return []
+    return [f"WARNING: {file} seems to be of timm's tf_ variants, which need --padding=SAME: import it again with that"]
+
+
+def _plain(values) -> str:
+    return " ".join(f"{value:.7g}" for value in values)
 
 
 def _class_names(file, count):
@@ -66,7 +106,7 @@ def _class_names(file, count):
         return labels.read_text().split()
     if not file.is_file():
         raise UserError(f"there is no file of labels {file}")
-    names = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    names = read_class_list(file)
     if len(names) != count:
         raise UserError(f"{file} names {len(names)} classes, but the network has {count}")
     return names

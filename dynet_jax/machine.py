@@ -1,15 +1,27 @@
 """What this machine is: its processor, and the cores that a process may use."""
 
 import hashlib
+import math
 import os
 import platform
+import re
 import time
 from pathlib import Path
 
+from dynet_jax.errors import UserError
+
+ROOT = Path("/")
+
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept: ~/.cache/dynet_jax/PROCESSOR, because one for another processor may not run."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """Where compiled programs are kept: ~/.cache/dynet_jax/PROCESSOR, because one for another processor may not run.
+
+    Raises UserError for a user without a home, as containers have them.
+    """
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise UserError("there is no home folder for what is compiled; name a folder as $XDG_CACHE_HOME") from error
     return base / "dynet_jax" / processor()
 
 
@@ -62,18 +74,58 @@ def share_of_others(seconds: float = 1.0) -> float | None:
     return busy / max(1, total)
 
 
-def cores() -> list[int]:
-    """The cores that this process may use, each once before any twice: threads of one core are not two cores.
+def cores(root: Path = ROOT) -> list[int]:
+    """The cores that this process may use at once, each once before any twice: threads of one core are not two cores.
 
-    A system that cannot pin processes has its cores numbered.
+    A container may have the time of fewer than it sees. A system that cannot pin processes has its cores numbered.
+    root: of the file system.
     """
+    order = cores_of_system(root)
+    limit = quota(root)
+    return order if limit is None else order[: max(1, math.ceil(limit))]
+
+
+def cores_of_system(root: Path = ROOT) -> list[int]:
+    """Those that the system lets this process run on, in that order."""
     if not hasattr(os, "sched_getaffinity"):
         return list(range(os.cpu_count() or 1))
     allowed, seen = sorted(os.sched_getaffinity(0)), {}
     order = []
     for core in allowed:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        siblings = root / f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
         physical = siblings.read_text() if siblings.is_file() else str(core)
         seen[physical] = seen.get(physical, 0) + 1
         order.append((seen[physical], core))
     return [core for _, core in sorted(order)]
+
+
+def quota(root: Path = ROOT) -> float | None:
+    """The time, in cores, that control groups leave to this process: the least of its group and of those around it.
+
+    None where there is no such limit. A container may read names of groups that it does not see, as the host has them:
+    what is mounted for it is its own group then, which counts with all between the two.
+    """
+    limits = []
+    for controllers, group in re.findall(r"^\d+:([^:]*):(.*)$", _text(root / "proc/self/cgroup"), re.MULTILINE):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        parts = [part for part in group.split("/") if part not in ("", "..")]
+        for mounted in {controllers, "cpu" if controllers else ""}:  # version 2 has all controllers in one place
+            folder = root / "sys/fs/cgroup" / mounted
+            limits += [_quota_of(folder.joinpath(*parts[:depth])) for depth in range(len(parts) + 1)]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _quota_of(group: Path) -> float | None:
+    """Of one control group, of version 2 or 1: 'max' and -1 are none."""
+    words = _text(group / "cpu.max") or _text(group / "cpu.cfs_quota_us") + _text(group / "cpu.cfs_period_us")
+    found = re.fullmatch(r"(\d+)\s+([1-9]\d*)\s*", words)
+    return int(found[1]) / int(found[2]) if found else None
+
+
+def _text(file: Path) -> str:
+    """Of a file; none of one that is not there, or not for this process."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""

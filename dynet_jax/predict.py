@@ -1,25 +1,32 @@
 """Use of a trained work directory: evaluate it again, or classify images."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from dynet_jax.config.load import check_config, override
+from dynet_jax.console import say
 from dynet_jax.data import CorruptImages
+from dynet_jax.data.contents import describe
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
 from dynet_jax.evaluation.evaluate import evaluate
 from dynet_jax.evaluation.held_coefficients import evaluate_held
 from dynet_jax.evaluation.placed import PlacedNetwork
 from dynet_jax.evaluation.step import make_eval_step
+from dynet_jax.hardware import devices
 from dynet_jax.inference.model import Runtime, load, read_ahead
 from dynet_jax.inference.pictures import Picture, list_pictures
 from dynet_jax.inference.predictions import Prediction
+from dynet_jax.memory import images_at_once
 from dynet_jax.tasks.task import make_task
 from dynet_jax.trained import TrainedNetwork, open_trained
-from dynet_jax.workdir.files import FREE_IN_EVALUATION, read_config
+from dynet_jax.workdir.changes import FREE_IN_EVALUATION
+from dynet_jax.workdir.files import read_config
 
 
 def evaluate_workdir(
@@ -31,22 +38,35 @@ def evaluate_workdir(
     held_out: bool = False,
     changes: Sequence[str] = (),
     coefficients: str | None = None,
+    batch: int | None = None,
+    arithmetic: str | None = None,
+    calibrate: Path | None = None,
 ) -> dict:
     """The task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
 
     held_out: on the test folder of a dataset that has a val folder too.
     coefficients: other ones than the network predicts, a key of `dynet_jax.evaluation.held_coefficients.HELD`.
+    batch: how many images are worked on at once; by default what a device of any size has memory for. The metrics are
+      the same with any.
+    arithmetic, calibrate: of the native engine, which is evaluated instead of the network in JAX if the first is given;
+      see `dynet_jax.inference.load`.
     changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
     """
+    devices()  # a test set is too much for a CPU that nobody has asked for
     trained = open_trained(workdir, step=step)
     config = trained.config.copy_and_resolve_references()
     override(config, list(changes), only=FREE_IN_EVALUATION)
     check_config(config)
     trained = dataclasses.replace(trained, config=config).with_data(data, data_dir)
-    network = place(trained)
-    source = network.task.open_source("held_out" if held_out else "test")
-    if source.class_names != trained.class_names:
-        raise UserError(f"the classes of {network.config.data.name} are not those that {workdir} was trained on")
+    network = place(trained, batch)
+    source = trained.open_source("held_out" if held_out else "test")
+    for line in describe({"test": source}):
+        say(line)
+    if arithmetic is not None:
+        return {
+            **evaluate(network, _of_engine(trained, network, arithmetic, calibrate), {}, source),
+            "step": trained.step,
+        }
     variables, of_step = jax.device_put(trained.variables, network.layout.replicated), {"step": trained.step}
     if coefficients is not None:
         values = evaluate_held(network, variables, source, coefficients)
@@ -56,11 +76,30 @@ def evaluate_workdir(
     return {**evaluate(network, eval_step, variables, source), **of_step}
 
 
-def place(trained: TrainedNetwork) -> PlacedNetwork:
-    """Returns a trained network on all devices, for its evaluation."""
-    devices = jax.devices()
-    layout = make_layout(len(devices), bn_batch_size=1, devices=devices)  # evaluation has no BatchNorm groups
-    return PlacedNetwork(trained.config, layout, trained.model, CorruptImages(trained.config.data.max_corrupt))
+def _of_engine(trained: TrainedNetwork, network: PlacedNetwork, arithmetic: str, calibrate: Path | None) -> Callable:
+    """Returns (variables, batch) -> sums over a batch, as of `make_eval_step`, of what the native engine gives."""
+    if network.config.get("inference", "whole") != "whole":
+        raise UserError("the native engine is evaluated on whole images; use --config.inference=whole")
+    model = load(trained.workdir, step=trained.step, runtime="native", arithmetic=arithmetic, calibrate=calibrate)
+
+    def step(variables, batch):
+        sums = network.task.evaluate(
+            lambda images: jnp.asarray(model.logits(np.asarray(images))), batch["image"], batch
+        )
+        return {**sums, "examples": jnp.sum(batch["mask"])}
+
+    return step
+
+
+def place(trained: TrainedNetwork, batch: int | None = None) -> PlacedNetwork:
+    """Returns a trained network on all devices, for its evaluation with so many images at once."""
+    found = devices()
+    layout = make_layout(len(found), bn_batch_size=1, devices=found)  # evaluation has no BatchNorm groups
+    corrupt = CorruptImages(trained.config.data.max_corrupt)
+    if batch is None:
+        size = trained.task.blank(training=False)["image"].shape
+        batch = len(found) * images_at_once(size, most=trained.config.batch_size)
+    return PlacedNetwork(trained.config, layout, trained.model, corrupt, batch=batch)
 
 
 def predict_images(
@@ -71,11 +110,15 @@ def predict_images(
     step: int | str | None = None,
     runtime: Runtime = "auto",
     threads: int | None = None,
+    batch: int | None = None,
+    arithmetic: str = "float32",
+    calibrate: Path | None = None,
 ) -> Iterator[Prediction]:
     """What the network of a work directory says of each image, in order; a folder stands for the images in it.
 
     The `count` most probable classes of each; of a network for segmentation, the class of every pixel.
-    runtime, threads: see `dynet_jax.inference.load`.
+    runtime, threads, arithmetic, calibrate: see `dynet_jax.inference.load`.
+    batch: how many images a classifier is given at once; as many as a device of any size has memory for if None.
 
     When the first prediction is asked for, UserError is raised if a path does not exist. An image that cannot be
     decoded gives a Prediction with an error.
@@ -83,4 +126,5 @@ def predict_images(
     pictures = list_pictures(images)
     preprocessing = make_task(read_config(workdir)).preprocessing()
     with read_ahead(pictures, preprocessing, threads) as ready:  # they are decoded while the network is loaded
-        yield from load(workdir, step=step, runtime=runtime, threads=threads).predictions(ready, count)
+        how = {"runtime": runtime, "threads": threads, "arithmetic": arithmetic, "calibrate": calibrate}
+        yield from load(workdir, step=step, **how).predictions(ready, count, batch)

@@ -11,12 +11,16 @@ import jax.numpy as jnp
 import ml_collections
 
 from dynet_jax.config.network import build_model
+from dynet_jax.data.matching import matched
+from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
+from dynet_jax.hardware import devices
 from dynet_jax.ops.outline import tracing_outlines
 from dynet_jax.tasks.task import Task, make_task
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import read_class_names, read_config
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
+from dynet_jax.workdir.newest_whole import still_there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,13 @@ class TrainedNetwork:
         """From a picture to what the network is given, as in evaluation (see `dynet_jax.data.preprocessing`)."""
         return self.task.preprocessing()
 
+    def open_source(self, split: str = "test") -> Source:
+        """The records of a split with the network's classes, of which a dataset may have some in any order.
+
+        Raises UserError if it has others.
+        """
+        return matched(self.task.open_source(split), self.class_names, self.config.data.name, str(self.workdir))
+
     def with_data(self, name: str | None, data_dir: str | None) -> "TrainedNetwork":
         """The same network for another dataset; what is None stays as it is."""
         config = self.config.copy_and_resolve_references()
@@ -71,13 +82,16 @@ def open_trained(workdir: Path | str, *, step: int | str | None = None) -> Train
     """
     workdir = Path(workdir)
     config = read_config(workdir)
+    devices(or_cpu=True)
     model, checkpoints = build_model(config), Checkpoints(workdir)
     task = make_task(config)
+    shapes = _shapes(model, task.init_size)
     if isinstance(step, str):
         if step != "best":
             raise UserError(f"step must be a number or 'best', not {step!r}")
-        step = _best_step(checkpoints, workdir, task.score)
-    saved = checkpoints.read(_shapes(model, task.init_size), step=step)
+        saved = still_there(lambda: checkpoints.read(shapes, step=_best_step(checkpoints, workdir, task.score)))
+    else:
+        saved = checkpoints.read(shapes, step=step)
     return TrainedNetwork(workdir, config, model, saved.variables, read_class_names(workdir), saved.step)
 
 

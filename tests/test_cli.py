@@ -1,7 +1,9 @@
 """The commands answer every mistake with exit code 2 and one line that says what would be right."""
 
 import csv
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from dynet_jax import list_models
 from dynet_jax.analysis import summary
 from dynet_jax.analysis.subject import Subject
 from dynet_jax.analysis.table import Table
+from dynet_jax.arguments import report_mistakes
 from dynet_jax.cli import main, train_main
 from dynet_jax.data.tfds_source import PREPARE
 
@@ -220,6 +223,11 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
             [f"{CONFIG}:digits", "--config.decay_parameters=no"],
             ["decay_parameters must be 'kernels' or 'all', not 'no'", "kernels"],
         ),
+        (
+            [f"{CONFIG}:digits", "--config.data.mean=[0.485,0.456,0.406]", "--config.data.std=[0.229,0.224,0.225]"],
+            ["mean and std of pixels from 0 to 1", "use --config.data.mean=[123.675,116.28,103.53] --config.data.std="],
+        ),
+        ([f"{CONFIG}:digits", "--config.data.std=[1,1]"], ["data.std must be three positive numbers"]),
         ([f"{CONFIG}:digit"], ["unknown variant 'digit'", "did you mean digits?"]),
         (
             [CONFIG.replace("dy_mobile", "dy_mobil")],
@@ -341,3 +349,13 @@ def test_prepare_says_what_is_missing(arguments, message, capsys):
     assert error.count("\n") == 1
     if "TensorFlow" not in error:
         assert message in error
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_the_output_has_no_letters_for_are_printed(monkeypatch, encoding):
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding))
+    assert report_mistakes("dynet", lambda: print("caf\udce9.png", "\u0141")) == 0
+    sys.stdout.flush()
+    letter = {"utf-8": "\u0141", "ascii": r"\u0141"}[encoding]
+    assert content.getvalue().decode(encoding) == f"caf\\udce9.png {letter}\n"

@@ -1,6 +1,8 @@
 """`dynet import-torch` makes a work directory that `evaluate` and `predict` take, and names what is in the way."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import jax
@@ -10,6 +12,8 @@ import pytest
 from dynet_jax import create_model
 from dynet_jax.cli import main
 from dynet_jax.data.augment import center_crop
+from dynet_jax.errors import UserError
+from dynet_jax.import_torch import _tf_hint
 from dynet_jax.models.torch_weights import create_from_torch, torch_tensors
 from tests.models.torch_reference import make_weights
 
@@ -88,8 +92,77 @@ def test_mistakes(tmp_path, weights, capfd):
     assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
 
 
+@pytest.mark.slow
+def test_preprocessing_and_what_was_taken_are_said(tmp_path, weights, capfd):
+    raw = {f"model.{name}": array for name, array in weights.items()}
+    averages = {f"ema_model.module.{name}": array for name, array in weights.items()}
+    np.savez(tmp_path / "weights.npz", **raw, **averages)
+    labels = f"--labels={tmp_path / 'labels.txt'}"
+    assert import_weights(tmp_path, labels, "--mean=0.5", "--std=0.5,0.5,0.25", "--image-size=288") == 0
+    taken, images, _ = capfd.readouterr().out.splitlines()
+    assert taken == "weights: the moving averages 'ema_model.module'; --state-dict=model takes 'model' instead"
+    assert images.startswith(
+        "images: shorter side 329 px, central 288 px, mean 127.5 127.5 127.5 and std 127.5 127.5 63.75"
+    )
+    data = json.loads((tmp_path / "run" / "config.json").read_text())["data"]
+    assert (data["std"], data["image_size"], data["resize_to"]) == ([127.5, 127.5, 63.75], 288, 329)
+
+
+def test_a_file_that_is_named_like_a_port_is_asked_about():
+    state, network = {"conv_stem.weight": None}, SimpleNamespace(padding="TORCH")
+    assert "need --padding=SAME" in _tf_hint(Path("tf_mobilenetv3_small_100.bin"), network, state)[0]
+    assert "need --padding=SAME" in _tf_hint(Path("timm/tf_mobilenetv3/model.safetensors"), network, state)[0]
+    assert _tf_hint(Path("mobilenetv3_small_100.bin"), network, state) == []
+    assert _tf_hint(Path("tf_mobilenetv3.bin"), SimpleNamespace(padding="SAME"), state) == []
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_finite_are_refused(tmp_path, weights, capfd):
+    weights["layer3.0.conv1.weight"][0, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "weights.npz", **weights)
+    assert import_weights(tmp_path, f"--labels={tmp_path / 'labels.txt'}") == 2
+    assert "layer3.0.conv1.weight holds 1 values that are not finite, such as nan" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mean=0.5"], "--mean and --std go together"),
+        (["--mean=0.4,0.5", "--std=1"], "'0.4,0.5' is not a number, or three like 0.485,0.456,0.406"),
+        (["--mean=nan", "--std=1"], "'nan' is not a number"),
+        (["--mean=0.5", "--std=0"], "--std must be positive, not 0"),
+        (
+            ["--mean=123.675,116.28,103.53", "--std=0.229,0.224,0.225"],
+            "use --mean=[123.675,116.28,103.53] --std=[58.395",
+        ),
+        (["--mean=0.229,0.224,0.225", "--std=0.485,0.456,0.406"], "mean and std exchanged"),
+        (["--image-size=224", "--resize-to=200"], "--resize-to=200 is less than --image-size=224"),
+        (["--padding=VALID"], "invalid choice: 'VALID'"),
+    ],
+)
+def test_preprocessing_that_cannot_be_meant(arguments, message, tmp_path, capfd):
+    try:
+        code = import_weights(tmp_path, *arguments)
+    except SystemExit as stop:  # of argparse
+        code = stop.code
+    out, err = capfd.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
 def test_imagenets_classes_are_the_default():
     from dynet_jax.import_torch import _class_names
 
     names = _class_names(None, 1000)
     assert (len(names), names[0], names[-1]) == (1000, "n01440764", "n15075141")
+
+
+def test_labels_in_other_encodings(tmp_path):
+    from dynet_jax.import_torch import _class_names
+
+    (tmp_path / "labels.txt").write_bytes("cat\r\ncafé\r\n".encode("utf-8-sig"))
+    assert _class_names(tmp_path / "labels.txt", 2) == ["cat", "café"]
+    (tmp_path / "labels.txt").write_bytes("cat\ncafé\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"labels.txt is not a text in UTF-8 \(line 2\); save it as UTF-8"):
+        _class_names(tmp_path / "labels.txt", 2)

@@ -327,3 +327,39 @@ def test_segmentation_is_exported(maps_workdir, tmp_path):
     notes = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
     assert notes["size"] == [40, 48]
     assert json.loads(bytes(np.asarray(outputs["metadata"])))["class_names"] == CLASSES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["val", "."])
+def test_evaluation_on_some_of_the_classes(workdir, tmp_path, capsys, layout):
+    """The share of right predictions, by the module, whatever numbers the classes have in their folder."""
+    network, right = open_trained(workdir), []
+    for name, number in (("7", 0), ("3", 1), ("7", 2), ("9", 3)):
+        image = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        (tmp_path / layout / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / layout / name / f"{number}.png")
+        right.append(network.class_names[by_the_module(network, image).argmax()] == name)
+    image = np.random.default_rng(9).integers(0, 256, (16, 16, 3), np.uint8)
+    best = by_the_module(network, image).argmax()
+    (tmp_path / layout / str(best)).mkdir(exist_ok=True)  # so that one is right
+    Image.fromarray(image).save(tmp_path / layout / str(best) / "9.png")
+    assert main(["evaluate", str(workdir), f"--data=folder:{tmp_path}", "--json"]) == 0
+    said = capsys.readouterr()
+    values = json.loads(said.out)
+    assert (values["examples"], values["top1"]) == (5, pytest.approx((sum(right) + 1) / 5))
+    assert "data: 10 classes, 5 " in said.err
+    (tmp_path / layout / "ten").mkdir()
+    Image.fromarray(image).save(tmp_path / layout / "ten/0.png")
+    assert main(["evaluate", str(workdir), f"--data=folder:{tmp_path}"]) == 2
+    assert f"has classes that {workdir} was not trained on: ten; choose from: 0, 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_the_same_with_any_batch(workdir, capfd):
+    said = []
+    for batch in ([], ["--batch=1"], ["--batch=100"]):
+        assert main(["evaluate", str(workdir), "--json", *batch]) == 0
+        said.append(json.loads(capfd.readouterr().out))
+    assert said[0]["examples"] == 359
+    for values in said[1:]:
+        assert values == pytest.approx(said[0], rel=1e-4)

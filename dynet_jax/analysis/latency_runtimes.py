@@ -10,11 +10,10 @@ from dynet_jax.analysis.runtimes import Call, Cell, random_images, register_runt
 from dynet_jax.config.keys import KEYS
 from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing
-from dynet_jax.inference.int8 import calibrate
+from dynet_jax.inference.int8 import find_ranges
 from dynet_jax.inference.model import Runtime
-from dynet_jax.inference.native.build import build
 from dynet_jax.inference.native.engine import Engine
-from dynet_jax.inference.native.library import has_bfloat16
+from dynet_jax.inference.native.library import has_bfloat16, load
 from dynet_jax.inference.program import Convolution, Predictor
 from dynet_jax.models.registry import model_info
 from dynet_jax.number_formats import NUMBERS
@@ -24,7 +23,7 @@ MEAN, STD = KEYS["data.mean"].default, KEYS["data.std"].default  # ImageNet's, f
 
 def _native_problem() -> str | None:
     try:
-        build()
+        load()
     except UserError as error:
         return str(error)
     return None
@@ -160,7 +159,7 @@ def inference_model(cell: Cell, runtime: Runtime) -> InferenceModel:
     storage, arithmetic = NUMBERS[cell.numbers]
     options = {"storage": storage, "arithmetic": arithmetic, "threads": cell.threads}
     if arithmetic == "int8":
-        options["ranges"] = calibrate(program, preprocessing, calibration_images(cell))
+        options["ranges"] = find_ranges(program, preprocessing, calibration_images(cell))
     return InferenceModel(program, preprocessing, runtime=runtime, **options)
 
 

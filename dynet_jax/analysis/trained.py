@@ -11,6 +11,7 @@ import numpy as np
 from dynet_jax.data import CorruptImages, evaluation_batches
 from dynet_jax.data.subset import Subset, spread
 from dynet_jax.errors import UserError
+from dynet_jax.memory import images_at_once
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.trained import TrainedNetwork
 from dynet_jax.trained import open_trained as open_network
@@ -49,7 +50,7 @@ class Trained(TrainedNetwork):
         Yields 'image' [batch, height, width, 3] float32, normalised; 'label'; 'index' [batch], the place in `images`;
         'mask' [batch], 0 for what only fills up the last batch and for images that cannot be decoded.
         """
-        at_once, data = min(IMAGES_AT_ONCE, len(self.images)), self.config.data
+        at_once, data = images_at_once(self.image_shape, min(IMAGES_AT_ONCE, len(self.images))), self.config.data
         batches = evaluation_batches(
             self.images,
             self.task.evaluation_transform(),
@@ -91,4 +92,4 @@ def open_trained(
     known = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
     known["variables"] = jax.device_put(network.variables)
     corrupt = CorruptImages(network.config.data.max_corrupt)
-    return Trained(**known, images=spread(network.task.open_source("test"), images), corrupt=corrupt)
+    return Trained(**known, images=spread(network.open_source(), images), corrupt=corrupt)

@@ -4,6 +4,8 @@ compile-tpu, benchmark and reproduce.
 A command imports what it works with when it runs: --help, and the answer to a mistyped argument, do not wait for it.
 """
 
+import sys
+
 from dynet_jax.arguments import FAILED, Parser, add_imports, report_mistakes
 from dynet_jax.cli.benchmark import add_benchmark
 from dynet_jax.cli.compile_tpu import add_compile_tpu
@@ -42,6 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run():
         import_plugins(options.imports)
-        return options.run(options)
+        try:
+            return options.run(options)
+        except (AssertionError, RuntimeError) as error:  # what JAX raises where a device that is asked for is missing
+            if "jax" in sys.modules:
+                from dynet_jax.hardware import explain
 
-    return report_mistakes("dynet", run)
+                explain(error)
+            raise
+
+    return report_mistakes("dynet", run, getattr(options, "less_memory", ""))

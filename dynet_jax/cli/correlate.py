@@ -1,11 +1,10 @@
 """`dynet correlate`: how far the feature maps of trained networks are correlated, the paper's Fig. 2 and 6."""
 
-import json
 from pathlib import Path
 
 from dynet_jax.arguments import list_argument, path_argument
 from dynet_jax.cli.workdirs import add_step
-from dynet_jax.console import say
+from dynet_jax.console import say, to_json
 from dynet_jax.errors import UserError
 
 FILES = ("correlation.csv", "correlation.json", "correlation.png", "correlation.svg")
@@ -37,7 +36,7 @@ def add_correlate(commands) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, histograms included")
     parser.add_argument("--out", type=path_argument, metavar="DIR", help=f"where to write {', '.join(FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="the files in DIR if they are there")
-    parser.set_defaults(run=_correlate)
+    parser.set_defaults(run=_correlate, less_memory="look at fewer images, like --images=8")
 
 
 def _correlate(options) -> None:
@@ -62,7 +61,7 @@ def _correlate(options) -> None:
         summaries = correlate_trained(trained, chosen, say)
         about = {"workdir": str(workdir), "model": trained.name, "step": trained.step}
         networks.append({**about, "dataset": trained.dataset, "layers": summaries})
-    document = json.dumps({"networks": [_plain(network) for network in networks]}, indent=2)
+    document = to_json({"networks": [_plain(network) for network in networks]}, indent=2)
     print(document if options.json else _text(networks))
     if options.out is not None:
         _write(options.out, document, networks)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dynet_jax.arguments import Parser, path_argument
 from dynet_jax.cli.workdirs import add_workdir
+from dynet_jax.console import size
 from dynet_jax.errors import UserError
 
 LIST = "list"
@@ -49,7 +50,7 @@ def _export(options) -> None:
         overwrite=options.overwrite,
         **_options_of(export_format(options.format), options.overrides),
     )
-    print(f"{path}: {Path(path).stat().st_size / 1e6:.2f} MB; docs/inference.md shows how to use it")
+    print(f"{path}: {size(Path(path).stat().st_size)}; docs/inference.md shows how to use it")
 
 
 def _options_of(chosen, arguments: list[str]) -> dict:

@@ -138,8 +138,10 @@ def _device() -> str:
 
     This process must not take the accelerator's memory.
     """
-    ask = "import jax; d, *_ = jax.devices(); print('cpu' if d.platform == 'cpu' else d.device_kind)"
+    ask = "from dynet_jax.hardware import devices; d, *_ = devices(); "
+    ask += "print('cpu' if d.platform == 'cpu' else d.device_kind)"
     answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
     if answer.returncode:
-        raise UserError(f"JAX does not start: {(answer.stderr.strip().splitlines() or ['it says nothing'])[-1]}")
+        reason = (answer.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise UserError(reason.partition("UserError: ")[2] or f"JAX does not start: {reason}")
     return answer.stdout.strip().splitlines()[-1]

@@ -41,10 +41,10 @@ def train_main(arguments: list[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
 
     def run():
-        from dynet_jax.config.load import load_config, override
+        from dynet_jax.config.load import load_config, override, with_open_classes
         from dynet_jax.hosts import leave
         from dynet_jax.train.loop import train
-        from dynet_jax.train.startup import use_compilation_cache
+        from dynet_jax.train.program_cache import use_compilation_cache
         from dynet_jax.workdir.checkpoint import report_failures_once
 
         if options.workdir is not None and not options.workdir.name:
@@ -52,7 +52,7 @@ def train_main(arguments: list[str] | None = None) -> int:
         if options.profile < 0:
             raise UserError(f"--profile must be a number of steps, not {options.profile}")
         import_plugins(options.imports)
-        changes = overrides(rest)
+        changes = with_open_classes(overrides(rest))
         named = [change.partition("=")[2] for change in changes if change.startswith("--config.model.name=")]
         config = load_config(options.config, *named[-1:])
         override(config, changes + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
@@ -65,7 +65,7 @@ def train_main(arguments: list[str] | None = None) -> int:
         leave()
         return code
 
-    return report_mistakes("train.py", run)
+    return report_mistakes("train.py", run, "use fewer --config.data.threads, and --config.data.cache=False")
 
 
 def _add_hosts(parser) -> None:
@@ -81,6 +81,7 @@ def _add_hosts(parser) -> None:
 
 def _join_hosts(options) -> None:
     from dynet_jax import hosts
+    from dynet_jax.hardware import description
 
     if options.heartbeat_timeout < 1:
         raise UserError(f"--heartbeat_timeout must be positive, not {options.heartbeat_timeout}")
@@ -93,3 +94,4 @@ def _join_hosts(options) -> None:
     elif not options.distributed:
         return
     hosts.join(*explicit, heartbeat_seconds=options.heartbeat_timeout)
+    hosts.same_before_start("what JAX computes with", description())

@@ -1,11 +1,12 @@
 """`dynet evaluate` and `predict`, which use a work directory, and `import-torch`, which makes one."""
 
 import argparse
-import json
+import math
 import sys
 from pathlib import Path
 
 from dynet_jax.arguments import FAILED, overrides, path_argument, positive_argument
+from dynet_jax.console import to_json
 from dynet_jax.errors import UserError
 
 
@@ -16,6 +17,23 @@ def add_workdir(parser) -> None:
 
 def add_step(parser) -> None:
     parser.add_argument("--step", type=_step, metavar="N", help="of the checkpoint, or 'best'; default: the newest")
+
+
+def _add_batch(parser) -> None:
+    parser.add_argument(
+        "--batch", type=positive_argument, metavar="N", help="images at once; default: what any device has memory for"
+    )
+    parser.set_defaults(less_memory="use a smaller --batch, down to --batch=1")
+
+
+def _add_arithmetic(parser, default: str | None, about: str) -> None:
+    parser.add_argument("--arithmetic", choices=("float32", "bfloat16", "int8"), default=default, help=about)
+    parser.add_argument(
+        "--calibrate",
+        type=path_argument,
+        metavar="FOLDER",
+        help="images by which the ranges of int8 maps are chosen; default: those of the training",
+    )
 
 
 def _step(text: str) -> int | str:
@@ -31,7 +49,9 @@ def add_evaluate(commands) -> None:
         epilog="examples: dynet evaluate runs/digits; dynet evaluate runs/camvid --held-out --config.inference=slide",
     )
     add_workdir(parser)
-    parser.add_argument("--data", metavar="NAME", help="another dataset, e.g. folder:PATH")
+    parser.add_argument(
+        "--data", metavar="NAME", help="another dataset, e.g. folder:PATH, with all or some of the classes"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
     parser.add_argument(
         "--coefficients",
@@ -39,6 +59,8 @@ def add_evaluate(commands) -> None:
         help="of a dynamic network, to see whether it uses them: each held at its mean over the test images, those of "
         "another test image, or all 0.5",
     )
+    _add_batch(parser)
+    _add_arithmetic(parser, None, "of the native engine, which is evaluated instead of the network in JAX")
     parser.add_argument("--held-out", action="store_true", help="on the test folder, where there is a val folder too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_evaluate, takes_overrides=True)
@@ -59,9 +81,12 @@ def _evaluate(options) -> None:
         held_out=options.held_out,
         changes=overrides(options.overrides),
         coefficients=options.coefficients,
+        batch=options.batch,
+        arithmetic=options.arithmetic,
+        calibrate=options.calibrate,
     )
     if options.json:
-        print(json.dumps(values))
+        print(to_json(values))
         return
     report = make_task(read_config(options.workdir)).report(values)
     held = f" | coefficients {options.coefficients}" if options.coefficients else ""
@@ -102,6 +127,8 @@ def add_predict(commands) -> None:
         "images", nargs="+", type=path_argument, metavar="IMAGE", help="an image file, or a folder of them"
     )
     parser.add_argument("--runtime", default="auto", metavar="NAME", help="auto, native or jax; default: the fastest")
+    _add_batch(parser)
+    _add_arithmetic(parser, "float32", "of the native engine; default: float32")
     parser.add_argument("--threads", type=positive_argument, metavar="N", help="default: one for each core")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument(
@@ -123,14 +150,14 @@ def _predict(options) -> int:
     if options.out is not None:
         raise UserError("--out is for networks for segmentation, which write files")
     failed = 0
-    for prediction in predict_images(options.workdir, options.images, **_how(options)):
+    for prediction in predict_images(options.workdir, options.images, batch=options.batch, **_how(options)):
         if prediction.error:
             failed = FAILED
             print(f"dynet: {prediction.error}", file=sys.stderr)
             continue
         if options.json:
             top = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top]
-            print(json.dumps({"image": str(prediction.path), "top": top}))
+            print(to_json({"image": str(prediction.path), "top": top}))
         else:
             print(prediction.path)
             for name, probability in prediction.top:
@@ -139,7 +166,13 @@ def _predict(options) -> int:
 
 
 def _how(options) -> dict:
-    return {"step": options.step, "runtime": options.runtime, "threads": options.threads}
+    return {
+        "step": options.step,
+        "runtime": options.runtime,
+        "threads": options.threads,
+        "arithmetic": options.arithmetic,
+        "calibrate": options.calibrate,
+    }
 
 
 def _segment(options) -> int:
@@ -153,7 +186,7 @@ def _segment(options) -> int:
         elif options.json:
             shares = [{"class": name, "share": round(share, 6)} for name, share in segmented.shares]
             files = {"labels": str(segmented.labels), "overlay": str(segmented.overlay)}
-            print(json.dumps({"image": str(segmented.path), **files, "shares": shares}))
+            print(to_json({"image": str(segmented.path), **files, "shares": shares}))
         else:
             print(f"{segmented.path} -> {segmented.overlay}, {segmented.labels}")
             for name, share in segmented.shares[:5]:
@@ -169,15 +202,44 @@ def add_import_torch(commands) -> None:
         epilog="example: dynet import-torch resnet50 resnet50.safetensors runs/resnet50",
     )
     parser.add_argument("model", help="a static network of dynet_jax.list_models()")
-    parser.add_argument("file", type=path_argument, help="a state dict: .safetensors, .npz, .pth, .pt or .bin")
+    parser.add_argument("file", type=path_argument, help="a checkpoint: safetensors, .npz, or of torch.save")
     parser.add_argument("workdir", type=path_argument, help="where to write; a new or empty directory")
     parser.add_argument(
         "--labels", metavar="FILE", type=path_argument, help="names of the classes, one per line; else ImageNet's"
     )
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--padding", help="TORCH unless given; SAME for timm's variants that begin with tf_")
-    parser.add_argument("--bn-epsilon", type=float, help="else by the kind of weights; 0.001 for timm's tf_ variants")
+    parser.add_argument(
+        "--padding",
+        choices=("TORCH", "SAME"),
+        help="TORCH unless given; SAME for timm's variants that begin with tf_: then mean and std are 127.5 and "
+        "BatchNorm's epsilon is 0.001, unless given",
+    )
+    parser.add_argument("--bn-epsilon", type=float, help="else by the kind of weights")
+    parser.add_argument(
+        "--state-dict", metavar="NAME", help="of several weights in the file; else moving averages are taken"
+    )
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}",
+            type=_channels,
+            metavar="R,G,B",
+            help="what the network was trained with, of pixels from 0 to 1 or to 255; else ImageNet's",
+        )
+    parser.add_argument("--image-size", type=positive_argument, metavar="N", help="side of the crop; default: 224")
+    parser.add_argument(
+        "--resize-to", type=positive_argument, metavar="N", help="shorter side before; default: image size / 0.875"
+    )
     parser.set_defaults(run=_import_torch)
+
+
+def _channels(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(map(float, text.strip("[]()").split(",")))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, or three like 0.485,0.456,0.406")
+    return values * (3 // len(values))
 
 
 def _import_torch(options) -> None:
@@ -185,5 +247,26 @@ def _import_torch(options) -> None:
 
     given = {"width": options.width, "padding": options.padding, "bn_epsilon": options.bn_epsilon}
     arguments = {key: value for key, value in given.items() if value is not None}
-    parameters = import_torch(options.model, options.file, options.workdir, labels=options.labels, **arguments)
-    print(f"{parameters:,} parameters in {options.workdir}; try `dynet predict {options.workdir} IMAGE`")
+    which = {"labels": options.labels, "state_dict": options.state_dict, "data": _preprocessing(options)}
+    for line in import_torch(options.model, options.file, options.workdir, **which, **arguments):
+        print(line)
+
+
+def _preprocessing(options) -> dict:
+    """Keys of `config.data` that options give."""
+    from dynet_jax.data.pixel_units import check_units, of_pixels
+
+    data = {}
+    if (options.mean is None) != (options.std is None):
+        raise UserError("--mean and --std go together: give both")
+    if options.mean is not None:
+        mean, std = of_pixels(options.mean, options.std)
+        if min(std) <= 0:
+            raise UserError(f"--std must be positive, not {min(std):g}")
+        check_units(mean, std, "--")
+        data |= {"mean": mean, "std": std}
+    size = options.image_size or 224
+    resized = options.resize_to or round(size / 0.875)
+    if resized < size:
+        raise UserError(f"--resize-to={resized} is less than --image-size={size}")
+    return data | {"image_size": size, "resize_to": resized}

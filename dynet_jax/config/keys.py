@@ -5,14 +5,15 @@ Where the two tasks differ, defaults are those of the paper's recipe and of the 
 
 from dynet_jax.config import schema
 from dynet_jax.config.schema import ARMS, EVALUATION, FRACTION, FROM_0, POSITIVE, RESUME, Key, Pairs, Rule, one_of
+from dynet_jax.data.pixel_units import IMAGENET_MEAN, IMAGENET_STD
 
 C, S = schema.TASKS
-SIDES = schema.numbers("two positive numbers, height and width", 2, (int,))
+SIDES = schema.numbers("two positive whole numbers, height and width", 2, (int,))
 COLOURS = "numbers, of red, green and blue"
 MEAN = schema.numbers(f"three {COLOURS}", 3, above=float("-inf"))
 STD = schema.numbers(f"three positive {COLOURS}", 3)
 SCALE = Rule("two numbers from 0.01 to 100, like [0.5, 2.0]", lambda v: schema.is_range(v, 0.01, 100))
-WIDTHS = Rule("positive numbers", lambda v: len(v) > 0 and all(type(n) is int and n > 0 for n in v))
+WIDTHS = Rule("positive whole numbers", lambda v: len(v) > 0 and all(type(n) is int and n > 0 for n in v))
 FOLDER = Rule("a folder", lambda v: True)
 SEEDS = Rule("from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
 
@@ -31,7 +32,8 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("keep_checkpoints", int, 3, "Number of the newest that are kept, beside the best.", POSITIVE, free=RESUME),
     ),
     "Optimisation": (
-        Key("batch_size", int, {C: 2048, S: 8}, "Batch of a step, on all devices together.", POSITIVE, "images"),
+        Key("batch_size", int, {C: 2048, S: 8}, "Batch of a step, on all devices together.", POSITIVE, "images",
+            fixed="steps are counted in it"),
         Key("accumulation_steps", int, 1, "Number of parts in which a batch is computed, to save memory.",
             POSITIVE, free=RESUME),
         Key("epochs", float, {C: 300.0, S: 40_000 / (2975 // 8)}, "Length of the run.", POSITIVE, "epochs"),
@@ -66,7 +68,8 @@ GROUPS: dict[str, tuple[Key, ...]] = {
     ),
     "Network": (
         Key("model.name", str, {C: "", S: ""}, "One of dynet_jax.list_models().", example="dy_mobile", set_by=ARMS),
-        Key("model.num_classes", int, {C: 1000, S: 19}, "Number of classes.", POSITIVE, set_by=ARMS),
+        Key("model.num_classes", int, {C: 1000, S: 19}, "Number of classes.",
+            POSITIVE, none="as many as the dataset has", set_by=ARMS),
         Key("model.width", float, 1.0, "Factor of the numbers of channels.", POSITIVE, set_by=ARMS),
         Key("model.group_size", int, {}, "g_t, the number of fixed kernels behind a dynamic one.",
             POSITIVE, example=6, set_by=ARMS),
@@ -108,9 +111,10 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("data.scale", tuple, {S: (0.5, 2.0)}, "Range of the factor by which training images are scaled.", SCALE),
         Key("data.flip", bool, True, "Whether half of the training images are mirrored."),
         Key("data.color_distortion", bool, {S: True}, "Whether brightness, contrast, hue, ... change at random."),
-        Key("data.mean", tuple, (123.675, 116.28, 103.53), "Subtracted from pixels; the default is ImageNet's.", MEAN),
-        Key("data.std", tuple, (58.395, 57.12, 57.375), "What pixels are divided by then.", STD),
-        Key("data.threads", int, 16, "Number of threads that decode, in each process.", POSITIVE, free=EVALUATION),
+        Key("data.mean", tuple, IMAGENET_MEAN, "Subtracted from pixels, 0 to 255; the default is ImageNet's.", MEAN),
+        Key("data.std", tuple, IMAGENET_STD, "What pixels are divided by then.", STD),
+        Key("data.threads", int, None, "Number of threads that decode, in each process.",
+            POSITIVE, none="as many as there are cores", example=16, free=EVALUATION),
         Key("data.workers", int, 0, "Number of other processes that decode.", FROM_0, free=EVALUATION),
         Key("data.cache", bool, False, "Whether encoded images are kept in memory.", free=EVALUATION),
         Key("data.max_corrupt", int, {C: 100, S: 0}, "Number of images that may be undecodable.",

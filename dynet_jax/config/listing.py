@@ -55,7 +55,7 @@ def _written(value: Any) -> str:
 
 
 def _notes(key: Key) -> str:
-    free = f" Free to change {key.free}." if key.free else ""
+    free = f" Free to change {key.free}." if key.free else " It stays when a run goes on." if key.fixed else ""
     arms = " `dynet reproduce` sets it." if key.set_by == ARMS else ""
     return free + (arms or (f" `dynet reproduce` takes it from `{key.set_by}`." if key.set_by else ""))
 

@@ -96,14 +96,26 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
         _assign(config, key, text, only)
 
 
+def with_open_classes(assignments: list[str]) -> list[str]:
+    """The assignments, and one that leaves the number of classes to the dataset where they name another dataset alone.
+
+    >>> with_open_classes(["--config.data.name=folder:photos"])
+    ['--config.data.name=folder:photos', '--config.model.num_classes=None']
+    """
+    keys = {assignment.removeprefix("--config.").partition("=")[0] for assignment in assignments}
+    is_open = "data.name" in keys and "model.num_classes" not in keys
+    return assignments + ["--config.model.num_classes=None"] * is_open
+
+
 def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[str] | None) -> None:
     values = flatten(config)
     section, _, last = key.rpartition(".")
     if section == "model" and key not in values:
-        values = _settable(values["model.name"]) | values
+        values = _settable(values.get("model.name")) | values
         if last in PREDICTOR_OPTIONS and "model.temperature" not in values:
             raise UserError(f"{key} is of coefficient predictors, and {values['model.name']} is static")
     elif section in SECTIONS:
+        _check_sections(config, section)
         values.setdefault(key, None)
     known = {**values, **dict.fromkeys(SECTIONS)}
     if key not in known:
@@ -113,14 +125,16 @@ def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[st
         raise UserError(f"{key} cannot be changed in an evaluation; what can is {can}")
     value = _key(key, known[key]).parse(text, known[key])
     place = config[section] if section else config
-    with place.unlocked():
+    with place.unlocked(), place.ignore_type():  # a file may have 3 where 2.5 is set now; the key knows the type
         if key in NAMES and value != config[key]:
             config[f"{key}_arguments"] = {}
         place[last] = value
 
 
-def _settable(network: str) -> dict[str, Any]:
-    """The keys of a network's arguments, and what they are where they are not set."""
+def _settable(network: Any) -> dict[str, Any]:
+    """The keys of a network's arguments, and what they are where they are not set. Raises UserError for no network."""
+    if not isinstance(network, str):
+        raise UserError(f"model.name must be str, like 'dy_mobile', not {network!r}; set --config.model.name=NETWORK")
     arguments = default_arguments(network).items()
     return {f"model.{name}": value for name, value in arguments if name not in (*DECIDED, "annealed")}
 
@@ -134,12 +148,20 @@ def _key(name: str, default: Any) -> Key:
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """{'data.image_size': 224, ...}"""
     flat = {}
-    for key, value in config.items():
+    for key in config:
+        value = _value(config, key)
         if isinstance(value, ml_collections.ConfigDict):
             flat.update({f"{key}.{inner}": v for inner, v in flatten(value).items()})
         else:
             flat[key] = value
     return flat
+
+
+def _value(config: ml_collections.ConfigDict, key: str) -> Any:
+    try:
+        return config[key]
+    except ml_collections.config_dict.RequiredValueError:  # a placeholder that nobody has filled in
+        return None
 
 
 def flatten_whole(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -159,17 +181,23 @@ def _arguments(flat: dict[str, Any]) -> dict[str, Any]:
         return {}
 
 
+def _check_sections(config: ml_collections.ConfigDict, *sections: str) -> None:
+    for section in sections:
+        if not isinstance(value := config.get(section), ml_collections.ConfigDict):
+            raise UserError(f"{section} must be a section of keys, not {value!r}; begin from configs/common.py")
+
+
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for a key that is missing or means nothing, and a value of another type or out of its range.
 
     Optimisers, schedules and networks check their arguments when they are made.
     """
+    _check_sections(config, "model", "data", *SECTIONS)
     flat = flatten(config)
     task = str(flat.get("task"))
     KEYS["task"].check(task)
     recipe = flatten(RECIPES[task](""))
     missing = [key for key in recipe if key not in flat and (not key.startswith("model.") or key in REQUIRED)]
-    missing += [section for section in SECTIONS if section not in config]
     if missing:
         raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")
     arguments = _arguments(flat) if isinstance(flat["model.name"], str) else {}

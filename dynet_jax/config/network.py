@@ -21,6 +21,8 @@ def build_model(config: ml_collections.ConfigDict, bn_axis_name: str | None = No
     if model_info(name).task != task:
         others = ", ".join(list_models(task=task))
         raise UserError(f"{name} is a network for {model_info(name).task}, not for {task}; those are {others}")
+    if config.model.num_classes is None:
+        raise UserError("model.num_classes=None stands for the classes of a dataset; here it must be a number")
     if config.temperature_from is not None:
         if "temperature" not in default_arguments(name):
             raise UserError(f"temperature_from is for networks with predictors, and {name} is static; leave it None")

@@ -42,7 +42,7 @@ def _check_classification(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_segmentation(config: ml_collections.ConfigDict) -> None:
-    if config.model.num_classes > MAX_CLASSES:
+    if (config.model.num_classes or 0) > MAX_CLASSES:
         raise UserError(f"model.num_classes must be at most {MAX_CLASSES}, not {config.model.num_classes}")
 
 

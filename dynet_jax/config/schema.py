@@ -1,13 +1,15 @@
 """What a key of the configuration is: its type, range and defaults, and who may change it. `keys.py` declares them."""
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from dynet_jax.config.literals import read_literal
 from dynet_jax.errors import UserError
 
+LARGEST = sys.float_info.max  # what is larger, or nan, is not a number that anything could be computed with
 TASKS = ("classification", "segmentation")
 RESUME, EVALUATION = "when a run goes on", "when a run goes on, and in an evaluation"
 ARMS = "the arms"  # of `dynet reproduce`: what its networks and seeds differ in
@@ -32,7 +34,7 @@ def one_of(*choices: Any) -> Rule:
 
 def numbers(text: str, count: int, kinds: tuple[type, ...] = (int, float), above: float = 0.0) -> Rule:
     """Returns the rule that allows so many finite numbers above a limit."""
-    return Rule(text, lambda v: len(v) == count and all(type(n) in kinds and above < n < math.inf for n in v))
+    return Rule(text, lambda v: len(v) == count and all(type(n) in kinds and above < n <= LARGEST for n in v))
 
 
 def is_range(value: tuple, low: float, high: float) -> bool:
@@ -53,6 +55,7 @@ class Key(NamedTuple):
         is allowed. example: of a value, where the default is none.
       free: when it may change without being asked, as it does not change what is trained: `RESUME`, or `EVALUATION`,
         where `dynet evaluate` may change it as well. "" is never.
+      fixed: why it may not change when a run goes on, where that cannot be asked for either.
       set_by: what sets it in `dynet reproduce`, where the user may not: an option, or `ARMS`.
     """
 
@@ -65,6 +68,7 @@ class Key(NamedTuple):
     none: str = ""
     example: Any = None
     free: str = ""
+    fixed: str = ""
     set_by: str = ""
 
     @property
@@ -86,16 +90,15 @@ class Key(NamedTuple):
         >>> Key("epochs", float, 300.0, "of training").parse("5")
         5.0
         """
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = {"True": True, "False": False, "None": None}.get(text, text)
+        value = read_literal(text)
         if value is None and (self.none or self.type is None):
             return None
         if self.type is str:
             return text
+        if self.type is int and type(value) is float and value.is_integer():
+            value = int(value)
         if self.type is float and type(value) is int:
-            value = float(value)
+            value = float(str(value))  # inf where the number is too large to be a float, which `check` refuses
         if self.type in (tuple, None) and type(value) is list:
             value = tuple(value)
         self._check_type(value, text, present)
@@ -106,8 +109,8 @@ class Key(NamedTuple):
         if value is None and self.none:
             return
         self._check_type(value, value, None)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{self.name} must be finite, not {value}")
+        if isinstance(value, float | int) and not abs(value) <= LARGEST:
+            raise UserError(f"{self.name} must be finite, not {str(value)[:40]}")
         if self.rule is not None and not self.rule.allows(value):
             raise UserError(f"{self.name} must be {self.range}, not {value!r}")
 
@@ -139,5 +142,5 @@ class Pairs(Key):
                 re.compile(pattern)
             except re.error as error:
                 raise UserError(f"{self.name} has {pattern!r}, which is no regular expression: {error}") from error
-            if type(number) not in (int, float) or not (math.isfinite(number) and number >= 0):
+            if type(number) not in (int, float) or not 0 <= number <= LARGEST:
                 raise UserError(f"{self.name} must have numbers from 0 up, not {number!r} for {pattern!r}")

@@ -1,5 +1,6 @@
 """Encoded images kept in memory once they have been read."""
 
+from dynet_jax.data.contents import contents_of
 from dynet_jax.data.record import Record, Source
 
 
@@ -17,7 +18,7 @@ class CachedSource:
 
     def __init__(self, source: Source):
         self._source, self._records = source, {}
-        self.class_names = source.class_names
+        self.class_names, self.contents = source.class_names, contents_of(source)
 
     def __len__(self) -> int:
         return len(self._source)

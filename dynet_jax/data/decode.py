@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
+from dynet_jax.memory import is_out_of_memory
 
 cv2.setNumThreads(0)  # the pipeline has threads of its own
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be decoded is reported here, by name
@@ -28,7 +29,9 @@ def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
         return image
     try:
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB) if image else None
-    except cv2.error:  # larger than OpenCV's limit, for one
+    except cv2.error as error:  # larger than OpenCV's limit, for one
+        if is_out_of_memory(error):
+            raise MemoryError(f"{name}: {one_line(error)}") from error
         pixels = None
     if pixels is None:
         raise UserError(f"{name} is not an image that can be decoded ({len(image)} bytes); remove or replace it")

@@ -1,38 +1,45 @@
 """Class folders of images."""
 
+import os
 from pathlib import Path
 
-from dynet_jax.data.files import SPLIT_FOLDERS, list_images
+from dynet_jax.data.class_folders import class_folders, read_classes, refuse_wrong_level
+from dynet_jax.data.contents import Contents, listed, same_name
+from dynet_jax.data.files import SPLIT_FOLDERS
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
 from dynet_jax.errors import UserError
 
 
 class FolderSource:
-    """PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg; the classes are train's folders in sorted order."""
+    """PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg; the classes are train's folders in sorted order.
+
+    Where there is no train folder, test images have the classes of their own folders, and PATH may be the val folder
+    itself: for a network that has been trained on other images.
+    """
 
     def __init__(self, root: Path, split: str):
-        train = self._split_folder(root, "train")
-        folder = train if split == "train" else self._split_folder(root, split)
-        self.class_names = sorted(_class_folders(train))
-        unknown = _class_folders(folder) - set(self.class_names)
-        if unknown:
-            raise UserError(f"{folder} has classes that {train} has not: {', '.join(sorted(unknown)[:5])}")
-        self.files = [
-            (path, label) for label, name in enumerate(self.class_names) for path in list_images(folder / name)
-        ]
-        if not self.files:
+        train = root / "train"
+        folder = _split_folder(root, split)
+        classes = read_classes(folder, may_be_empty=split != "train")
+        files, notes = classes.files, classes.notes
+        if not any(files.values()):
             raise UserError(f"no images below {folder}; it must hold one folder of images per class")
-
-    @staticmethod
-    def _split_folder(root: Path, split: str) -> Path:
-        for name in SPLIT_FOLDERS[split]:
-            if (root / name).is_dir():
-                return root / name
-        names = " or ".join(f"{root / name}" for name in SPLIT_FOLDERS[split])
-        raise UserError(
-            f"there is no {names}; an image folder is laid out as PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg"
-        )
+        if split == "train":
+            refuse_wrong_level(folder, classes)
+        elif train.is_dir():
+            known = class_folders(train)
+            spelled = {same_name(name): name for name in known}
+            files = {spelled.get(same_name(name), name): paths for name, paths in files.items()}
+            unknown = [name for name in files if name not in known]
+            if unknown:
+                raise UserError(f"{folder} has classes that {train} has not: {listed(unknown)}")
+            same = [name for name in files if os.path.exists(folder / name) and (folder / name).samefile(known[name])]
+            notes += (f"the same folders as in train: {listed(same)}",) if same else ()
+            files = {name: files.get(name, []) for name in known}
+        self.class_names = list(files)
+        self.files = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
+        self.contents = Contents(folder.name, {name: len(paths) for name, paths in files.items()}, notes)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -45,8 +52,20 @@ class FolderSource:
         return str(self.files[index][0])
 
 
-def _class_folders(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+def _split_folder(root: Path, split: str) -> Path:
+    for name in SPLIT_FOLDERS[split]:
+        if (root / name).is_dir():
+            return root / name
+    names = " or ".join(f"{root / name}" for name in SPLIT_FOLDERS[split])
+    lacking = f"there is no {names}; an image folder is laid out as PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg"
+    inside = list(class_folders(root)) if root.is_dir() else []
+    around = [root.parent] if split == "train" else []  # a val folder alone is enough for an evaluation
+    meant = [place for place in (*around, *(root / name for name in inside[:20])) if (place / "train").is_dir()]
+    if meant:
+        raise UserError(f"{lacking}; did you mean folder:{meant[0]}?")
+    if split == "train" or (root / "train").is_dir() or not inside:
+        raise UserError(lacking + (f"; {root} holds {listed(inside)}" if inside else ""))
+    return root
 
 
 @register_dataset("folder:PATH")

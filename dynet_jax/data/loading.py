@@ -9,6 +9,7 @@ from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.decode import decode
 from dynet_jax.data.record import Arrays, Record, Source, UnknownClass
 from dynet_jax.errors import UserError
+from dynet_jax.memory import is_out_of_memory
 
 
 class Example(NamedTuple):
@@ -70,6 +71,8 @@ def read_record(source: Source, index: int) -> Record | Damage:
     try:
         record = source[index]
     except (OSError, UserError) as error:
+        if is_out_of_memory(error):
+            raise  # nothing is wrong with the image
         name = source.name_of(index)
         return Damage(name, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
     try:

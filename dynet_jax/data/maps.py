@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dynet_jax.data.files import SPLIT_FOLDERS, list_images
+from dynet_jax.data.contents import Contents
+from dynet_jax.data.files import SPLIT_FOLDERS, Skipped, list_images
 from dynet_jax.data.record import IGNORED, Record, UnknownClass
 from dynet_jax.data.source import register_dataset
+from dynet_jax.data.text import read_class_list
 from dynet_jax.errors import UserError
 
 UNKNOWN = 254  # stands for what is no class
@@ -40,32 +42,39 @@ class MapsSource:
         if not found or not (root / f"{found[0]}annot").is_dir():
             pairs = " or ".join(f"{root / name} with {root / name}annot" for name in found[:1] or names)
             raise UserError(f"there is no {pairs}, folders of images and of label files with the same stems")
-        images, labels = (_by_stem(root / folder) for folder in (found[0], f"{found[0]}annot"))
+        skipped = Skipped(root)
+        images, labels = (_by_stem(root / folder, skipped) for folder in (found[0], f"{found[0]}annot"))
         lonely = sorted(images.keys() ^ labels.keys())
         if lonely or not images:
             what = f"{', '.join(lonely[:5])} has no counterpart" if lonely else "there are no images"
             raise UserError(f"{root / found[0]} and {root / found[0]}annot do not fit: {what}")
-        self.class_names = class_names
-        self._pairs = [(images[stem], labels[stem]) for stem in sorted(images)]
+        self.class_names, self.folder = class_names, root / found[0]
+        self.pairs = [(images[stem], labels[stem]) for stem in sorted(images)]
+        self.contents = Contents(found[0], {}, (f"skipped in {found[0]}: {skipped}",) if skipped.counts else ())
         self._classes = np.full(256, UNKNOWN, np.uint8)
         self._classes[: len(class_names)] = np.arange(len(class_names))
         self._classes[[ignored, IGNORED]] = IGNORED
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> Record:
-        image, label = self._pairs[index]
-        return Record(image.read_bytes(), EncodedMap(label.read_bytes(), self._classes, str(label)), str(image))
+        image = self.pairs[index][0]
+        return Record(image.read_bytes(), self.label(index), str(image))
+
+    def label(self, index: int) -> "EncodedMap":
+        """The label alone. Raises OSError if it cannot be read."""
+        file = self.pairs[index][1]
+        return EncodedMap(file.read_bytes(), self._classes, str(file))
 
     def name_of(self, index: int) -> str:
-        return str(self._pairs[index][0])
+        return str(self.pairs[index][0])
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path, skipped: Skipped) -> dict[str, Path]:
     """{'city/0001': the file}. Raises UserError where two files have one stem."""
     files: dict[str, Path] = {}
-    for path in list_images(folder):
+    for path in list_images(folder, skipped):
         stem = str(path.relative_to(folder).with_suffix(""))
         if stem in files:
             raise UserError(f"{files[stem]} and {path} have the same stem, so that their label is not clear")
@@ -89,7 +98,7 @@ class EncodedMap:
                 values = np.asarray(image) if image.mode in MODES else None  # of a palette the index
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             values = None
-        if values is None or values.ndim != 2 or _is_shallow_png(self._content):
+        if values is None or values.ndim != 2 or is_shallow_png(self._content):
             raise UserError(f"{self._name} is not a label file: one channel of 8 bits, as a PNG; remove or replace it")
         classes = self._classes[values]
         if (classes == UNKNOWN).any():
@@ -102,17 +111,17 @@ class EncodedMap:
         return classes
 
 
-def _is_shallow_png(content: bytes) -> bool:
-    """Grey values of 1, 2 or 4 bits are spread over 0 to 255 when they are decoded: class 1 of 1 bit would be 255."""
+def is_shallow_png(content: bytes) -> bool:
+    """Of a label file's first 26 bytes, or all of them.
+
+    Grey values of 1, 2 or 4 bits are spread over 0 to 255 when they are decoded: class 1 of 1 bit would be 255.
+    """
     return content.startswith(b"\x89PNG") and content[24] < 8 and content[25] == 0
 
 
 def _class_names(root: Path) -> list[str]:
     path = root / "classes.txt"
-    try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read; it must have the name of a class in every line") from error
+    names = read_class_list(path)
     if not 1 < len(names) < UNKNOWN:
         raise UserError(f"{path} names {len(names)} classes; there must be 2 to {UNKNOWN - 1}")
     return names

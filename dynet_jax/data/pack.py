@@ -14,6 +14,8 @@ import msgpack
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
+from dynet_jax.console import say
+from dynet_jax.data.contents import check_classes, describe
 from dynet_jax.data.folder import FolderSource
 from dynet_jax.data.packed import DESCRIPTION, FORMAT, SPLITS, VERSION, read_description
 from dynet_jax.errors import UserError, one_line
@@ -32,12 +34,17 @@ def pack_folder(root: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> boo
     Raises UserError if it holds anything else, and for a folder that cannot be trained on.
     """
     sources = {split: FolderSource(root, split) for split in SPLITS}
+    check_classes(sources["train"], str(root))
+    for line in describe(sources):
+        say(line)
     listings = {split: _listing(source, root) for split, source in sources.items()}
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         _refuse_other_content(target, {split: _digest(listing) for split, listing in listings.items()}, root)
         return False
     with _incomplete(target) as folder:
         splits = {split: _write_split(folder, split, listing, shard_bytes) for split, listing in listings.items()}
+        for split, source in sources.items():
+            splits[split]["counts"] = dict(source.contents.counts)
         description = {"format": FORMAT, "version": VERSION, "classes": sources["train"].class_names, "splits": splits}
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
         os.replace(folder, target)
@@ -108,9 +115,14 @@ def _write_split(folder: Path, split: str, listing, shard_bytes: int) -> dict:
 def _write_shard(path: Path, shard, bar: tqdm) -> None:
     writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
     for file, name, label, _ in shard:
-        writer.write(msgpack.packb({"image": file.read_bytes(), "label": label, "name": name}))
+        writer.write(msgpack.packb({"image": file.read_bytes(), "label": label, "name": _readable(name)}))
         bar.update()
     writer.close()
+
+
+def _readable(name: str) -> str:
+    """The name of a file that need not be UTF-8, as a text that is."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _shards(listing, shard_bytes: int) -> Iterator[list]:

@@ -4,8 +4,10 @@ A packed data set is a directory of shards and one dataset.json, which is there 
 
     {"format": "dynet_jax packed images", "version": 1, "classes": ["cat", "dog"],
      "splits": {"train": {"examples": 9, "listing": "sha256 of names and sizes",
-                          "shards": [{"file": "train-00000-of-00001.array_record", "examples": 9, "bytes": 131072}]}}}
+                          "shards": [{"file": "train-00000-of-00001.array_record", "examples": 9, "bytes": 131072}],
+                          "counts": {"cat": 4, "dog": 5}}}}
 
+Earlier versions wrote no counts.
 A record is msgpack: {"image": the bytes of the file, "label": its class, "name": "train/cat/1.jpg"}.
 """
 
@@ -16,6 +18,7 @@ from pathlib import Path
 import msgpack
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from dynet_jax.data.contents import Contents
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
 from dynet_jax.errors import UserError, one_line
@@ -33,6 +36,7 @@ class PackedSource:
         self.class_names = description["classes"]
         self.name = f"{folder}/{split}"
         shards = description["splits"][split]["shards"]
+        self.contents = Contents(split, description["splits"][split].get("counts", {}))
         for shard in shards:
             path = folder / shard["file"]
             size = path.stat().st_size if path.is_file() else 0

@@ -15,6 +15,7 @@ from dynet_jax.data.loading import EvaluationLoader, Example, TrainingLoader
 from dynet_jax.data.record import Arrays, Source
 from dynet_jax.data.workers import in_processes
 from dynet_jax.errors import UserError
+from dynet_jax.machine import cores
 
 
 def training_batches(
@@ -26,7 +27,7 @@ def training_batches(
     start_step: int,
     host: int = 0,
     hosts: int = 1,
-    threads: int = 8,
+    threads: int | None = None,
     workers: int = 0,
     corrupt: CorruptImages | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -37,7 +38,7 @@ def training_batches(
         decoded, the next one that can takes its place.
       transform: (record with a decoded image, rng) -> a dict of arrays; the rng depends on seed and position only.
       batch_size: of the global batch; a multiple of `hosts`.
-      threads: that read and decode ahead, in each process that does.
+      threads: that read and decode ahead, in each process that does; None for the cores that there are.
       workers: processes that read and decode ahead; 0 for threads of this process alone.
       corrupt: where unusable images are reported and counted; by default a count of this iterator's own.
     Yields:
@@ -67,7 +68,7 @@ def evaluation_batches(
     batch_size: int,
     host: int = 0,
     hosts: int = 1,
-    threads: int = 8,
+    threads: int | None = None,
     workers: int = 0,
     corrupt: CorruptImages | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -89,6 +90,11 @@ def evaluation_batches(
 def shuffled(source: Source, seed: int) -> grain.MapDataset:
     """Position in training (without end) -> index in the source."""
     return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+
+
+def threads_for(workers: int) -> int:
+    """How many threads a process has for the cores that there are, where they are shared among so many workers."""
+    return -(-len(cores()) // max(workers, 1))
 
 
 def stack(examples: Sequence[Example]) -> dict[str, np.ndarray]:
@@ -130,8 +136,9 @@ class _HostPart:
         return self._examples[step * self._global_batch + self._offset + offset]
 
 
-def _batches(part: _HostPart, threads: int, workers: int) -> grain.DatasetIterator:
+def _batches(part: _HostPart, threads: int | None, workers: int) -> grain.DatasetIterator:
     """Iterates over (batch, damages) pairs."""
+    threads = threads or threads_for(workers)
     # The buffer counts images: two batches ahead, less where batches are large or workers share the work.
     ahead = max(threads, min(2 * part.local_batch // max(workers, 1), 512))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

@@ -9,6 +9,7 @@ from dynet_jax.data.loading import Example, TrainingLoader
 from dynet_jax.data.pipeline import shuffled, stack
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
+from dynet_jax.machine import cores
 
 
 def training_examples(source: Source, *, batch_size: int, seed: int, step: int) -> list[int]:
@@ -27,14 +28,14 @@ def training_examples(source: Source, *, batch_size: int, seed: int, step: int) 
 
 
 def training_batch(
-    source: Source, transform, *, batch_size: int, seed: int, step: int, threads: int = 8
+    source: Source, transform, *, batch_size: int, seed: int, step: int, threads: int | None = None
 ) -> tuple[dict[str, np.ndarray], list[Example]]:
     """The global batch that `training_batches` gives at a step, and its examples with the records' indices and names.
 
     Raises UserError where none of the records can be used.
     """
     examples: Any = shuffled(source, seed).random_map(TrainingLoader(source, transform, limit=len(source)))
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads or len(cores())) as pool:
         loaded = list(pool.map(examples.__getitem__, range(step * batch_size, (step + 1) * batch_size)))
     if not all(example.arrays for example in loaded):
         raise UserError("none of the images can be used")

@@ -90,14 +90,20 @@ def make_test_transform(size: Sequence[int], label_size: Sequence[int]) -> Calla
 
     def transform(record: Record) -> dict[str, np.ndarray]:
         height, width = record.label.shape
-        if height > label_size[0] or width > label_size[1]:
-            raise UserError(
-                f"the label of {record.name} is {height}x{width}, larger than data.label_size; use "
-                f"--config.data.label_size=[{max(height, label_size[0])},{max(width, label_size[1])}]"
-            )
+        check_label_size((height, width), label_size, f"the label of {record.name}")
         label = np.full(tuple(label_size), IGNORED, np.uint8)
         label[:height, :width] = record.label
         image = np.ascontiguousarray(resize(record.image, *size))
         return {"image": image, "label": label, "size": np.asarray([height, width], np.int32)}
 
     return transform
+
+
+def check_label_size(size: Sequence[int], label_size: Sequence[int], name: str) -> None:
+    """Raises UserError if a label (height, width) does not fit into `data.label_size`."""
+    needed = [max(pair) for pair in zip(size, label_size)]
+    if needed != list(label_size):
+        raise UserError(
+            f"{name} is {size[0]}x{size[1]}, larger than data.label_size; use "
+            f"--config.data.label_size=[{needed[0]},{needed[1]}]"
+        )

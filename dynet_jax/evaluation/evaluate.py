@@ -13,9 +13,9 @@ from dynet_jax.evaluation.placed import PlacedNetwork
 
 
 def evaluation_batch_size(network: PlacedNetwork, examples: int) -> int:
-    """About what a training step works on at once, no larger than the test set needs, and a multiple of the devices."""
+    """The network's own, no larger than the test set needs, and a multiple of the devices."""
     devices = network.layout.mesh.size
-    at_once = network.config.batch_size // network.config.accumulation_steps
+    at_once = network.batch or network.config.batch_size // network.config.accumulation_steps
     return -(-min(at_once, examples) // devices) * devices
 
 

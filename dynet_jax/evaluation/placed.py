@@ -17,12 +17,14 @@ class PlacedNetwork:
 
     Attributes:
       corrupt: images that could not be read so far.
+      batch: how many images an evaluation takes at once; None is what a step of training takes.
     """
 
     config: ml_collections.ConfigDict
     layout: Layout
     model: nn.Module
     corrupt: CorruptImages
+    batch: int | None = dataclasses.field(default=None, kw_only=True)
 
     @functools.cached_property
     def task(self) -> Task:

@@ -46,7 +46,7 @@ class Bytes(NamedTuple):
         return (quantized.astype(np.float32) - self.zero) * np.float32(self.step)
 
 
-def calibrate(
+def find_ranges(
     program: Program,
     preprocessing: Preprocessing | ResizedPreprocessing,
     batches: Iterable[Shaped[np.ndarray, "batch height width 3"]],

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -13,9 +12,11 @@ from jaxtyping import Float, Shaped
 from dynet_jax.console import warn
 from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.hardware import devices
+from dynet_jax.inference.calibration import calibration_batches
 from dynet_jax.inference.fold import fold
 from dynet_jax.inference.in_jax import module_in_jax, program_in_jax
-from dynet_jax.inference.int8 import Ranges
+from dynet_jax.inference.int8 import Ranges, find_ranges
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.pictures import Picture, ReadAhead, is_one, list_pictures
 from dynet_jax.inference.predictions import IMAGES_AT_ONCE, Prediction, classify, segment, softmax
@@ -55,7 +56,7 @@ class InferenceModel:
         threads: int | None = None,
         ranges: Ranges | None = None,
     ):
-        """See `load` for the arguments; ranges: of int8 arithmetic, what `calibrate` has found.
+        """See `load` for the arguments; ranges: of int8 arithmetic, what `find_ranges` gives.
 
         Raises UserError where the runtime cannot be had, and for another number of class names than outputs.
         """
@@ -68,7 +69,8 @@ class InferenceModel:
         self.engine: Engine | None = None
         self._threads = threads or len(cores())
         if wants_engine(runtime):
-            options = {"threads": self._threads, "storage": storage, "arithmetic": arithmetic, "ranges": ranges}
+            options = {"storage": storage, "arithmetic": arithmetic, "ranges": ranges}
+            options["threads"] = engine_threads(self._threads)
             try:
                 self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)
             except UserError as error:
@@ -136,13 +138,17 @@ class InferenceModel:
         results = list(self.predictions(ready, count))
         return results[0] if is_one(pictures) else results
 
-    def predictions(self, pictures: ReadAhead, count: int = 5) -> Iterator[Prediction]:
-        """Yields what `predict` returns, one result after another; `pictures` are those of `read_ahead`."""
+    def predictions(self, pictures: ReadAhead, count: int = 5, batch: int | None = None) -> Iterator[Prediction]:
+        """Yields what `predict` returns, one result after another; `pictures` are those of `read_ahead`.
+
+        batch: how many of them a classifier is given at once.
+        """
         with pictures:
             if isinstance(self.preprocessing, ResizedPreprocessing):
                 yield from segment(self.logits, pictures, self.preprocessing)
             else:
-                yield from classify(self.logits, pictures, self.class_names, count, padded=self.runtime == "jax")
+                padded = self.runtime == "jax"
+                yield from classify(self.logits, pictures, self.class_names, count, padded=padded, batch=batch)
 
 
 def read_ahead(
@@ -162,6 +168,7 @@ def load(
     storage: str = "float32",
     arithmetic: str = "float32",
     threads: int | None = None,
+    calibrate: Path | str | None = None,
 ) -> InferenceModel:
     """The trained network of a work directory.
 
@@ -172,9 +179,13 @@ def load(
         'native' where JAX has no accelerator and there is a compiler.
       storage: of the banks, 'float32', 'bfloat16' or 'int8' (with a scale for each kernel and output channel). What is
         smaller is faster for single images, which wait for the bank; `native` stores predictors and classifier so too.
-      arithmetic: of the native engine, 'float32' or 'bfloat16': maps and kernels are rounded, and products summed in
-        float32. It is for processors that have such instructions (AVX512_BF16); others take longer than for float32.
+      arithmetic: of the native engine, 'float32', 'bfloat16' or 'int8'. In bfloat16 maps and kernels are rounded, and
+        products summed in float32. It is for processors that have such instructions (AVX512_BF16); others take longer
+        than for float32. In int8 maps are bytes, and kernels are rounded to bytes for each image
+        (docs/inference.md).
       threads: of the native engine, and that read pictures; all cores by default.
+      calibrate: of int8 arithmetic, the folder of images by which the ranges of maps are chosen; if None, the run's own
+        training images.
     Raises:
       UserError: if there is no whole checkpoint, or the runtime cannot be had.
     """
@@ -187,7 +198,11 @@ def load(
             raise
         warn(f"JAX runs {trained.name} as it is, which is slower: {error}")
         return InferenceModel.of_module(trained.model, trained.variables, trained.preprocessing, trained.class_names)
-    options = {"runtime": runtime, "storage": storage, "arithmetic": arithmetic, "threads": threads}
+    options: dict[str, Any] = {"runtime": runtime, "storage": storage, "arithmetic": arithmetic, "threads": threads}
+    if arithmetic == "int8":
+        options["ranges"] = find_ranges(program, trained.preprocessing, calibration_batches(trained, calibrate))
+    elif calibrate is not None:
+        raise UserError(f"images for calibration are for int8 arithmetic, not for {arithmetic}")
     model = InferenceModel(program, trained.preprocessing, **options)
     model.class_names = trained.class_names  # of the first outputs, where a network has been trained with spare ones
     return model
@@ -203,9 +218,17 @@ def check_options(runtime: str, arithmetic: str, threads: int | None) -> None:
         raise UserError(f"threads must be positive, not {threads}")
 
 
+def engine_threads(wanted: int) -> int:
+    """As many as there are cores at most: they wait for each other by spinning."""
+    count = min(wanted, len(cores()))
+    if count < wanted:
+        warn(f"the native engine has {count} threads instead of {wanted}: this process has the time of {count} cores")
+    return count
+
+
 def wants_engine(runtime: Runtime) -> bool:
     """Whether the native engine is asked for, or is the fastest here."""
-    return runtime == "native" or (runtime == "auto" and jax.default_backend() == "cpu")
+    return runtime == "native" or (runtime == "auto" and devices(or_cpu=True)[0].platform == "cpu")
 
 
 def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
@@ -213,6 +236,7 @@ def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
 
     Raises UserError for a network with an operation that programs do not have (see `record`).
 
+    >>> import jax
     >>> from dynet_jax import create_model
     >>> from dynet_jax.inference.program import Convolution
     >>> model = create_model("dy_mobile", width=0.1, num_classes=10)

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from dynet_jax.data.decode import decode
 from dynet_jax.data.files import list_images
 from dynet_jax.errors import UserError
+from dynet_jax.memory import is_out_of_memory
 
 Picture: TypeAlias = str | Path | np.ndarray | Image.Image
 
@@ -134,6 +135,8 @@ class ReadAhead:
             image = read_picture(picture)
             return Ready(path, image if self._keep_images else None, self._prepare(image))
         except (UserError, OSError) as error:
+            if is_out_of_memory(error):
+                raise
             return Ready(path, error=str(error))
 
     def __enter__(self) -> "ReadAhead":

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from dynet_jax.data.class_maps import enlarged_classes
 from dynet_jax.data.preprocessing import ResizedPreprocessing
 from dynet_jax.inference.pictures import Ready
+from dynet_jax.memory import images_at_once
 from dynet_jax.ops.segmentation import resize_maps, window_starts, window_strides
 
 IMAGES_AT_ONCE = 32
@@ -34,26 +35,36 @@ class Prediction(NamedTuple):
 
 
 def classify(
-    logits: Logits, pictures: Iterable[Ready], class_names: Sequence[str], count: int, *, padded: bool
+    logits: Logits,
+    pictures: Iterable[Ready],
+    class_names: Sequence[str],
+    count: int,
+    *,
+    padded: bool,
+    batch: int | None = None,
 ) -> Iterator[Prediction]:
     """The `count` most probable classes of each picture, in their order.
 
+    batch: how many the network is given at once; None is as many as a device of any size has memory for.
     padded: whether batches are filled up to the size of the first one, where each size is compiled.
     """
     largest = 0
-    for batch in _batched(pictures):
-        good = [picture.prepared for picture in batch if picture.prepared is not None]
-        largest = max(largest, len(batch))
+    for together in _batched(pictures, batch):
+        good = [picture.prepared for picture in together if picture.prepared is not None]
+        largest = max(largest, len(together))
         probabilities = iter(())
         if good:
             images = np.zeros((largest if padded else len(good), *good[0].shape), np.uint8)
             images[: len(good)] = good
             probabilities = iter(softmax(logits(images)))
-        for picture in batch:
+        for picture in together:
             if picture.error is not None:
                 yield Prediction(picture.path, [], picture.error)
                 continue
             p = next(probabilities)
+            if not np.isfinite(p).all():
+                yield Prediction(picture.path, [], _not_finite(picture))
+                continue
             names = class_names or list(map(str, range(len(p))))
             best = np.argsort(-p[: len(names)], kind="stable")[:count]
             yield Prediction(picture.path, [(names[i], float(p[i])) for i in best])
@@ -67,7 +78,17 @@ def segment(logits: Logits, pictures: Iterable[Ready], preprocessing: ResizedPre
             yield Prediction(picture.path, [], picture.error)
             continue
         maps = _maps(logits, picture.prepared, preprocessing.window)
+        if not np.isfinite(maps).all():
+            yield Prediction(picture.path, [], _not_finite(picture))
+            continue
         yield Prediction(picture.path, [], image=image, classes=enlarged_classes(maps, image.shape[:2]))
+
+
+def _not_finite(picture: Ready) -> str:
+    return (
+        f"the network's outputs for {picture.path or 'the image'} are not finite: its weights are damaged or have "
+        "diverged; take another checkpoint by --step, or import them again"
+    )
 
 
 def softmax(logits: Float[np.ndarray, "*batch classes"]) -> Float[np.ndarray, "*batch classes"]:
@@ -96,7 +117,9 @@ def _maps(logits: Logits, image: np.ndarray, window: Sequence[int] | None) -> np
 _resized = jax.jit(resize_maps, static_argnums=1)
 
 
-def _batched(pictures: Iterable[Ready]) -> Iterator[tuple[Ready, ...]]:
+def _batched(pictures: Iterable[Ready], batch: int | None) -> Iterator[tuple[Ready, ...]]:
     pictures = iter(pictures)
-    while batch := tuple(itertools.islice(pictures, IMAGES_AT_ONCE)):
-        yield batch
+    for first in pictures:
+        if batch is None and first.prepared is not None:  # all that a classifier is given are of one size
+            batch = images_at_once(first.prepared.shape, IMAGES_AT_ONCE)
+        yield (first, *itertools.islice(pictures, (batch or 1) - 1))

@@ -3,6 +3,7 @@
 import time
 
 from dynet_jax.errors import UserError, named
+from dynet_jax.memory import is_out_of_memory
 
 
 class Failure(Exception):
@@ -51,10 +52,4 @@ def what_failed(error: BaseException) -> str:
     """
     if isinstance(error, UserError | Failure):
         return str(error)
-    return f"out of memory ({named(error)})" if _out_of_memory(error) else named(error)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """As JAX, PyTorch and Python say it."""
-    words = f"{type(error).__name__} {error}"
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in words or "OutOfMemoryError" in words
+    return f"out of memory ({named(error)})" if is_out_of_memory(error) else named(error)

@@ -1,9 +1,9 @@
 """What a long measurement finds, kept as it comes: one that fails, or a machine that goes away, costs no more."""
 
-import json
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
+from dynet_jax import json_lines
 from dynet_jax.console import say
 
 
@@ -33,19 +33,13 @@ class Records:
             self._known[self._key(row)] = row
         say("  " + ", ".join(_text(key, value) for key, value in row.items()))
         if self._file is not None:
-            with self._file.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
+            json_lines.append(self._file, row)
 
 
 def read_rows(file: Path) -> list[dict]:
-    """Of a file of JSON lines, or none if it is not there yet. Of a line cut off by a crash, nothing is left."""
-    if not file.exists():
-        return []
-    text = file.read_text()
-    whole, _, cut_off = text.rpartition("\n")
-    if cut_off:
-        file.write_text(whole + "\n" if whole else "")  # or the next row would be written behind it
-    return [json.loads(line) for line in whole.splitlines() if line]
+    """Of a file of JSON lines, or none if it is not there yet. Lines that a crash has cut are removed."""
+    json_lines.repair(file)
+    return json_lines.read(file)[0]
 
 
 def _text(key, value) -> str:

@@ -25,6 +25,14 @@ def layer_names(model: Network, scheme: str) -> dict[str, str]:
     return dict(_NAMERS[model.block, scheme](model))
 
 
+def schemes_of(model: Network) -> list[str]:
+    """Returns the schemes that have networks of this family. Raises UserError if none has."""
+    known = [scheme for scheme in SCHEMES if (model.block, scheme) in _NAMERS]
+    if not known:
+        raise UserError("the names of torchvision's and timm's networks of this family are not known")
+    return known
+
+
 def register_names(block: type[nn.Module], scheme: str) -> Callable:
     """Decorator of a function that yields (our name, the name there) of the layers of networks of these blocks.
 

@@ -1,5 +1,7 @@
 """Weights of torchvision's and timm's networks for the static networks of this package."""
 
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,14 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, named
 from dynet_jax.models.network import Network
 from dynet_jax.models.registry import create_model, model_info
-from dynet_jax.models.torch_names import SCHEMES, layer_names
-
-# What a PyTorch checkpoint wraps a state dict in, and what it holds that is no weight.
-WRAPPERS = ("state_dict", "model", "model_state_dict")
-IGNORED = "num_batches_tracked"
+from dynet_jax.models.torch_contents import Weights, find_weights
+from dynet_jax.models.torch_files import Stored, read_checkpoint
+from dynet_jax.models.torch_names import layer_names, schemes_of
 
 
 class TorchTensor(NamedTuple):
@@ -27,36 +27,13 @@ class TorchTensor(NamedTuple):
     convert: Callable[[np.ndarray], np.ndarray]
 
 
-def read_state_dict(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz, .safetensors, .pth, .pt or .bin file; the last three need PyTorch installed.
-
-    Only tensors are read: code in a pickle is not run. Raises UserError if the file cannot be read.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise UserError(f"there is no file {file}")
-    readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
-    readers |= dict.fromkeys((".pth", ".pt", ".bin"), _read_pickle)
-    if file.suffix not in readers:
-        raise UserError(f"{file} is none of {', '.join(readers)}")
-    try:
-        return readers[file.suffix](file)
-    except ImportError as error:
-        raise UserError(f"reading a {file.suffix} file needs {error.name}: pip install {error.name}") from error
-    except UserError:
-        raise
-    except Exception as error:  # each library has its own for a file that is cut short or is something else
-        reason = str(error).partition("\n")[0].partition(". ")[0][:200]
-        raise UserError(f"{file} cannot be read as weights ({type(error).__name__}: {reason})") from error
-
-
 def create_from_torch(name: str, state: Mapping[str, Any] | str | Path, **arguments) -> tuple[Network, dict[str, Any]]:
     """The network `name` that computes what the weights' own network does, and its variables.
 
     Args:
       name: a static network of `list_models()`.
       state: a state dict of torchvision's or timm's network of that kind: name -> array or PyTorch tensor; or a file of
-        one, see `read_state_dict`.
+        one, see `read_checkpoint`; wrapped as `find_weights` finds it.
       **arguments: of `create_model`, before those that the weights decide (see `torch_arguments`).
     Returns:
       The network, and {'params': ..., 'batch_stats': ...} in float32.
@@ -64,7 +41,7 @@ def create_from_torch(name: str, state: Mapping[str, Any] | str | Path, **argume
       UserError: if the weights are of another network, or naming every tensor that is missing, unexpected or misshapen.
     """
     if isinstance(state, str | Path):
-        state = read_state_dict(Path(state))
+        state = read_checkpoint(Path(state))
     model = _classifier(name, torch_arguments(name, state, **arguments))
     return model, load_torch_weights(model, state)
 
@@ -83,7 +60,7 @@ def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, An
     is up to the caller here. To train on as in PyTorch, `bn_unbiased=True` too, and for torchvision's MobileNetV3
     `bn_momentum=0.99`.
     """
-    state = _weights(state)
+    state = choose_weights(model, state)[0].tensors
     wanted = torch_tensors(model, find_scheme(model, state))
     missing = [tensor.name for tensor in wanted.values() if tensor.name not in state]
     unexpected = sorted(state.keys() - {tensor.name for tensor in wanted.values()})
@@ -100,8 +77,20 @@ def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, An
     if any(names for _, names in problems):
         listed = "; ".join(title + ", ".join(names) for title, names in problems if names)
         raise UserError(f"the weights do not fit the network: {listed}")
-    flat = {path: tensor.convert(_to_numpy(state[tensor.name])) for path, tensor in wanted.items()}
+    flat = {path: tensor.convert(_to_numpy(tensor.name, state[tensor.name])) for path, tensor in wanted.items()}
     return flax.traverse_util.unflatten_dict(flat)
+
+
+def choose_weights(model: Network, content: Any, choice: str | None = None) -> tuple[Weights, str]:
+    """Returns the network's weights in what a checkpoint holds, and what was taken, in words: see `find_weights`."""
+    return find_weights(content, [list(layer_names(model, s).values()) for s in schemes_of(model)], choice)
+
+
+def weights_in(name: str, content: Any, choice: str | None = None, **arguments) -> tuple[dict[str, Any], str]:
+    """Returns the tensors of the network `name` in what a checkpoint holds, and what was taken: see `find_weights`."""
+    model = _classifier(name, {**model_info(name).torch_arguments, **arguments})
+    weights, said = choose_weights(model, content, choice)
+    return weights.tensors, said
 
 
 def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTensor]:
@@ -120,14 +109,8 @@ def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTen
 
 def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
     """Whose names a state dict has. Raises UserError if it lacks most of the names of every scheme."""
-    wanted: dict[str, set[str]] = {}
-    for scheme in SCHEMES:
-        try:
-            wanted[scheme] = {tensor.name for tensor in torch_tensors(model, scheme).values()}
-        except UserError:
-            if scheme == SCHEMES[-1] and not wanted:
-                raise
-    state = _weights(state)
+    wanted = {s: {tensor.name for tensor in torch_tensors(model, s).values()} for s in schemes_of(model)}
+    state = choose_weights(model, state)[0].tensors
     best = max(wanted, key=lambda scheme: len(wanted[scheme] & state.keys()))
     found = wanted[best] & state.keys()
     if len(found) < len(wanted[best]) / 2:
@@ -144,37 +127,58 @@ def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[st
     """Arguments of `create_model(name, ...)` with which the network computes what the weights' own does in evaluation.
 
     The weights decide num_classes, padding ('TORCH') and bn_epsilon (1e-5 for timm's), unless `arguments` do: timm's
-    variants that begin with tf_ have padding='SAME' and bn_epsilon=1e-3. What a network is registered with as
-    `torch_arguments` is decided too: ShuffleNetV2 gets torchvision's blocks.
+    variants that begin with tf_ need padding='SAME', and have bn_epsilon=1e-3 then. What a network is registered with
+    as `torch_arguments` is decided too: ShuffleNetV2 gets torchvision's blocks.
     Raises UserError if the weights are of another kind of network.
     """
     arguments = {**model_info(name).torch_arguments, **arguments}
     model = _classifier(name, arguments)
+    state = choose_weights(model, state)[0].tensors
     scheme = find_scheme(model, state)
-    classifier = _weights(state).get(layer_names(model, scheme)["classifier"] + ".weight")
+    classifier = state.get(layer_names(model, scheme)["classifier"] + ".weight")
     decided = {"padding": "TORCH", "bn_epsilon": 1e-5 if scheme == "timm" else model.bn_epsilon}
+    if _is_tf_port(arguments.get("padding"), state):
+        decided["bn_epsilon"] = 1e-3
     if classifier is not None:
         decided["num_classes"] = int(classifier.shape[0])
     return decided | arguments
 
 
-def _weights(state):
-    """Without a checkpoint's wrapping, what is no weight, and the prefix of networks trained on several devices."""
-    state = {name.removeprefix("module."): array for name, array in _unwrap(state).items()}
-    return {name: array for name, array in state.items() if not name.endswith(IGNORED)}
+def torch_preprocessing(model: Network, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns keys of `config.data` in which the weights of a family differ from ImageNet's usual preprocessing."""
+    return dict.fromkeys(("mean", "std"), (127.5,) * 3) if _is_tf_port(model.padding, state) else {}
 
 
-def _unwrap(content):
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    return content
+def is_timm_mobilenet(state: Mapping[str, Any]) -> bool:
+    """Returns whether these are weights of timm's MobileNets, which are also ports of TensorFlow's there."""
+    return "conv_stem.weight" in state
 
 
-def _to_numpy(array):
-    if hasattr(array, "detach"):  # a tensor of PyTorch, of whatever type and device
-        array = array.detach().float().cpu().numpy()
-    return np.asarray(array, np.float32)
+def _is_tf_port(padding: Any, state: Mapping[str, Any]) -> bool:
+    """Whether these are timm's tf_ variants, which only their padding tells from timm's own MobileNets."""
+    return padding == "SAME" and is_timm_mobilenet(state)
+
+
+def _to_numpy(name: str, tensor: Any) -> np.ndarray:
+    """Returns the values of a tensor, in float32. Raises UserError for values that no network computes with."""
+    try:
+        # A tensor of PyTorch has any type and device.
+        array = tensor.detach().float().cpu().numpy() if hasattr(tensor, "detach") else tensor
+        array = array.array() if isinstance(array, Stored) else np.asarray(array)
+    except (ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{name} cannot be read ({named(error)})") from error
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"{name} has values of type {array.dtype}: weights must be floats, not quantised")
+    array = array.astype(np.float32)
+    strange = array[~np.isfinite(array)]
+    if strange.size:
+        raise UserError(
+            f"{name} holds {strange.size} values that are not finite, such as {strange[0]}: the training that made "
+            "them has diverged, or their type is too narrow; take an earlier checkpoint"
+        )
+    if name.endswith("running_var") and array.size and array.min() < 0:
+        raise UserError(f"{name} holds a variance of {array.min():g}, which cannot be negative; the file is damaged")
+    return array
 
 
 def _tensor(torch_name, leaf, shape):
@@ -187,23 +191,3 @@ def _tensor(torch_name, leaf, shape):
         return TorchTensor(f"{torch_name}.weight", (*shape[::-1], *ones), lambda w: w.reshape(w.shape[:2]).T)
     suffix = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}[leaf]
     return TorchTensor(f"{torch_name}.{suffix}", shape, lambda v: v)
-
-
-def _read_safetensors(file):
-    from safetensors.numpy import load_file
-
-    return load_file(file)
-
-
-def _read_npz(file):
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def _read_pickle(file):
-    import torch
-
-    content = _unwrap(torch.load(file, map_location="cpu", weights_only=True))
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise UserError(f"{file} holds no state dict, but {type(content).__name__}")
-    return {name: _to_numpy(tensor) for name, tensor in content.items()}

@@ -21,7 +21,8 @@ from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget
 from dynet_jax.reproduce.experiments import TITLES, Experiment, experiments
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.setup import count_steps, make_run_optimizer, make_run_schedule
-from dynet_jax.workdir.files import FREE, IMAGES_FILE, LOCK_FILE, changed_keys, lock, read_config, write_whole
+from dynet_jax.workdir.changes import FREE, changed_keys
+from dynet_jax.workdir.files import IMAGES_FILE, LOCK_FILE, lock, read_config, write_whole
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"

@@ -16,7 +16,7 @@ from dynet_jax.measure.serve import LEFT_ALONE, serve
 from dynet_jax.reproduce.plan import FINISHED_FILE, last_evaluation
 from dynet_jax.train.compilation import Programs
 from dynet_jax.train.loop import train
-from dynet_jax.train.startup import use_compilation_cache
+from dynet_jax.train.program_cache import use_compilation_cache
 
 
 class Trainer:

@@ -13,9 +13,11 @@ from jax import lax
 from dynet_jax.data import load_source
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.loading import read_record
+from dynet_jax.data.map_inspection import inspect_maps
+from dynet_jax.data.maps import MapsSource
 from dynet_jax.data.preprocessing import ResizedPreprocessing
 from dynet_jax.data.record import IGNORED, Arrays, Source
-from dynet_jax.data.segmentation_augment import make_test_transform, make_training_transform
+from dynet_jax.data.segmentation_augment import check_label_size, make_test_transform, make_training_transform
 from dynet_jax.errors import UserError
 from dynet_jax.ops.segmentation import (
     confusion_matrix,
@@ -50,7 +52,11 @@ class Segmentation:
 
     def open_source(self, split: str) -> Source:
         source = load_source(self.config.data.name, split, self.config.data.data_dir, task="segmentation")
-        if split != "train":
+        if isinstance(source, MapsSource):
+            source.contents, largest = inspect_maps(source, self.config.data.max_corrupt)
+            if split != "train":
+                check_label_size(largest, self.config.data.label_size, f"the largest label of {source.folder}")
+        elif split != "train":
             record = read_record(source, 0)  # too large a label should not be found after hours of training
             if not isinstance(record, Damage):
                 self.evaluation_transform()(record)

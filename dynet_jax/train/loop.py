@@ -11,10 +11,13 @@ from pathlib import Path
 import jax
 import ml_collections
 
+from dynet_jax.data.contents import describe
 from dynet_jax.errors import HostLost, UserError, one_line
+from dynet_jax.memory import OutOfMemory, explained, memory_cause
 from dynet_jax.train.compilation import Programs
 from dynet_jax.train.init_from import initialise_from
 from dynet_jax.train.interruption import Interruption, StopVote
+from dynet_jax.train.less_memory import less_memory
 from dynet_jax.train.optim import explain_patterns
 from dynet_jax.train.session import INTERRUPTED, Session
 from dynet_jax.train.setup import Run
@@ -48,25 +51,27 @@ def train(
         session = Session(start, workdir, StopVote(interruption, start.run.layout), profile_steps)
         try:
             return _run(session, programs or Programs())
-        except jax.errors.JaxRuntimeError as error:
-            raise _explained(error, config, start, session.checkpoints) from error
+        except Exception as error:
+            explanation = _explained(error, start, session.checkpoints)
+            if explanation is None:
+                raise
+            raise explanation from error
         finally:
             session.close()
 
 
-def _explained(error: jax.errors.JaxRuntimeError, config, start: Start, checkpoints: Checkpoints) -> Exception:
+def _explained(error: Exception, start: Start, checkpoints: Checkpoints) -> UserError | None:
+    """What a person can do about an error; None if there is nothing."""
+    if (cause := memory_cause(error)) is not None:
+        return OutOfMemory(explained(cause, less_memory(start.run, goes_on=checkpoints.latest_step is not None)))
     reason = one_line(error)
-    if "RESOURCE_EXHAUSTED" in reason:
-        return UserError(
-            f"{start.run.layout.micro_batch} images at a time do not fit in a device's memory; use "
-            f"--config.accumulation_steps={2 * config.accumulation_steps}, or a smaller --config.batch_size"
-        )
-    if jax.process_count() > 1 and any(word in reason.lower() for word in LOST):
+    lost = isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason.lower() for word in LOST)
+    if lost and jax.process_count() > 1:
         return HostLost(
             f"the computation with the other hosts broke off ({reason[:200]}); most likely one of them has died. "
             f"The newest checkpoint is of step {checkpoints.latest_step}: run the same command on all hosts to go on"
         )
-    return error
+    return None
 
 
 def _run(session: Session, programs: Programs) -> int:
@@ -76,16 +81,19 @@ def _run(session: Session, programs: Programs) -> int:
     if first is None:
         return _leave_early()
     state, origin = first
-    for line in _introduction(run, state, origin, session.workdir):
+    told = describe({"train": session.train_source, "test": session.test_source})
+    for line in (*told, *_introduction(run, state, origin, session.workdir)):
         progress.say(line)
-    if jax.process_index() == 0:
-        record(session.workdir, run.config, session.train_source.class_names, session.start.images)
     progress.say("compiling the training and evaluation steps (half a minute on a CPU) ...")
     compiled = programs.steps(run, state, len(session.test_source), session.vote)
     if compiled is None:
         return _leave_early()
     train_step, eval_step, took = compiled
     progress.say(f"compiled in {took}")
+    if (
+        jax.process_index() == 0
+    ):  # not before: a changed configuration that does not fit would be in the way of the next
+        record(session.workdir, run.config, session.train_source.class_names, session.start.images)
     return session.train(state, train_step, eval_step)
 
 
@@ -103,19 +111,19 @@ def _first_state(session: Session, programs: Programs) -> tuple[TrainState, str]
     if config.init_from is None:
         initial = session.vote.run(lambda: programs.fresh_state(run))
         return None if initial is None else (initial[0], "starting")
-    initial = session.vote.run(lambda: initialise_from(Path(config.init_from), run))
+    class_names = session.train_source.class_names
+    initial = session.vote.run(lambda: initialise_from(Path(config.init_from), run, class_names))
     if initial is None:
         return None
-    ((state, new),) = initial
-    modules = ", ".join(sorted({name.split("/")[1] for name in new}))
-    return state, f"starting from {config.init_from}" + (f" with new {modules}" if new else "")
+    ((state, said),) = initial
+    return state, f"starting from {config.init_from}{said}"
 
 
 def _introduction(run: Run, state: TrainState, origin: str, workdir: Path) -> Iterator[str]:
     """What a run is, in lines."""
     config, parameters = run.config, sum(leaf.size for leaf in jax.tree.leaves(state.params))
     yield (
-        f"{config.model.name}, {parameters / 1e6:.2f}M parameters, on {config.data.name}: {run.total_steps} steps "
+        f"{config.model.name}, {parameters:,} parameters, on {config.data.name}: {run.total_steps} steps "
         f"of {config.batch_size} images on {run.layout.mesh.size} {jax.default_backend()} device(s), {origin}; "
         f"everything goes to {workdir}"
     )

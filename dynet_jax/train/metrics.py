@@ -1,7 +1,6 @@
 """Metrics written while training: `metrics.jsonl` and TensorBoard."""
 
 import contextlib
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dynet_jax.console import warn
+from dynet_jax import json_lines
+from dynet_jax.console import finite, warn
 from dynet_jax.workdir.metrics import METRICS_FILE
 
 
@@ -21,27 +21,30 @@ class MetricWriter:
 
     def __init__(self, workdir: Path, enabled: bool = True):
         self.path = workdir / METRICS_FILE
-        self._unwritten = ""
+        self._unwritten: list[dict] = []
         self._tensorboard = None
         if enabled:
             self._tensorboard = _Events(workdir / "tensorboard")
-            if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
-                with self.path.open("a") as file:
-                    file.write("\n")  # a crash has cut the last line: what follows begins its own
+            self._repair()
+
+    def _repair(self) -> None:
+        try:
+            if broken := json_lines.repair(self.path):
+                warn(f"{self.path} had broken lines, cut by a crash or a full disk; removed: {broken}")
+        except OSError as error:
+            warn(f"{self.path} cannot be repaired ({error.strerror}); lines that are cut are passed over")
 
     def write(self, step: int, kind: str, values: dict) -> None:
         """kind: 'train' or 'test'. What is not a number goes into metrics.jsonl alone."""
         if self._tensorboard is None:
             return
-        self._unwritten += json.dumps({"step": step, "kind": kind, **values}) + "\n"
+        self._unwritten.append(finite({"step": step, "kind": kind, **values}))
         try:
-            with self.path.open("a") as file:
-                file.write(self._unwritten)
-            self._unwritten = ""
+            json_lines.append(self.path, *self._unwritten)
+            self._unwritten = []
             numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
             self._tensorboard.write(step, numbers)
         except OSError as error:
-            self._unwritten = "\n" + self._unwritten.lstrip()  # what was cut short stays behind as a line of its own
             warn(f"the metrics of step {step} could not be written ({error.strerror}); they will be with the next ones")
 
     def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:

@@ -21,6 +21,8 @@ from dynet_jax.train.optim import make_optimizer
 from dynet_jax.train.schedule import make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
 
+MOST_STEPS = 2**31  # a step is an int32
+
 
 @dataclasses.dataclass(frozen=True)
 class Run(PlacedNetwork):
@@ -60,7 +62,7 @@ class Run(PlacedNetwork):
 
 def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Layout) -> Run:
     """Raises UserError for an unknown model or argument, or a training set smaller than a batch."""
-    steps_per_epoch, total_steps = count_steps(config, train_examples)
+    steps_per_epoch, total_steps = count_steps(config, train_examples, layout.mesh.size)
     schedule = make_run_schedule(config, steps_per_epoch, total_steps)
     optimizer = make_run_optimizer(config, schedule)
     return Run(
@@ -82,21 +84,24 @@ def make_temperature(config: ml_collections.ConfigDict, steps_per_epoch: int) ->
         return None
     end = config.model.get("temperature", default_arguments(config.model.name)["temperature"])
     if end == config.temperature_from:
-        raise UserError(
-            f"temperature_from={end:g} is where the temperature of {config.model.name} ends, too; say where it ends by "
-            "--config.model.temperature=1"
-        )
+        cure = "say where it ends by --config.model.temperature=1" if end != 1 else "use --config.temperature_from=30"
+        raise UserError(f"temperature_from={end:g} is where the temperature of {config.model.name} ends, too; {cure}")
     return make_temperature_schedule(config.temperature_from, end, round(config.temperature_epochs * steps_per_epoch))
 
 
-def count_steps(config: ml_collections.ConfigDict, train_examples: int) -> tuple[int, int]:
+def count_steps(config: ml_collections.ConfigDict, train_examples: int, devices: int = 1) -> tuple[int, int]:
     """(steps of an epoch, steps of the run). Raises UserError for a training set smaller than a batch."""
     steps_per_epoch = train_examples // config.batch_size
     if steps_per_epoch == 0:
+        parts = devices * config.accumulation_steps  # a batch is a multiple of them
+        batch = max(parts, 2 ** max(0, train_examples.bit_length() - 4) // parts * parts)
+        groups = config.bn_batch_size is not None and batch % config.bn_batch_size
         raise UserError(
             f"{config.data.name} has {train_examples} training images, less than batch_size={config.batch_size}; "
-            f"use --config.batch_size={2 ** max(0, train_examples.bit_length() - 4)}"
+            f"use --config.batch_size={batch}" + (f" --config.bn_batch_size={batch}" if groups else "")
         )
+    if not config.epochs * steps_per_epoch < MOST_STEPS:
+        raise UserError(f"epochs={config.epochs:g} are more than 2^31 steps, of {steps_per_epoch} an epoch; use fewer")
     return steps_per_epoch, max(1, round(config.epochs * steps_per_epoch))
 
 
@@ -122,17 +127,6 @@ def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedu
 
 
 def open_data(config: ml_collections.ConfigDict, split: str) -> Source:
-    """The source of one split. Raises UserError if it has more classes than the model has outputs."""
+    """The source of one split."""
     source = make_task(config).open_source(split)
-    if len(source.class_names) > config.model.num_classes:
-        raise UserError(
-            f"{config.data.name} has {len(source.class_names)} classes but model.num_classes is "
-            f"{config.model.num_classes}; use --config.model.num_classes={len(source.class_names)}"
-        )
-    if config.task == "segmentation" and len(source.class_names) < config.model.num_classes:
-        raise UserError(
-            f"{config.data.name} has {len(source.class_names)} classes but model.num_classes is "
-            f"{config.model.num_classes}, and those without a name would lower the mean; use "
-            f"--config.model.num_classes={len(source.class_names)}"
-        )
     return CachedSource(source) if config.data.cache else source

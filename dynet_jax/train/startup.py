@@ -1,7 +1,6 @@
 """What is checked before anything is compiled: on every host, with the same outcome on all of them."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -11,13 +10,17 @@ import ml_collections
 import numpy as np
 
 from dynet_jax.config.load import check_config
+from dynet_jax.console import size, warn
+from dynet_jax.data.pixel_units import check_units
 from dynet_jax.data.record import Source
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
-from dynet_jax.hosts import same_everywhere, together
-from dynet_jax.machine import cache_folder
+from dynet_jax.hardware import devices
+from dynet_jax.hosts import same_devices, same_everywhere, together
 from dynet_jax.tasks.task import make_task
+from dynet_jax.train.classes import with_classes
 from dynet_jax.train.setup import Run, make_run, open_data
+from dynet_jax.workdir.changes import check_progress
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import claim, lock
 
@@ -42,16 +45,22 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
     Raises UserError, on all hosts, for whatever the user can mend on one of them.
     """
 
+    same_devices(devices())
+
     def prepare() -> Start:
         check_config(config)
         make_task(config).training_transform()
-        train_source, test_source = open_data(config, "train"), open_data(config, "test")
+        train_source = open_data(config, "train")
+        settled = with_classes(config, train_source)
         layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
-        start = Start(make_run(config, len(train_source), layout), train_source, test_source)
+        run = make_run(settled, len(train_source), layout)
+        start = Start(run, train_source, open_data(config, "test"))
         check_rates(start.run)
+        _check_pixel_units(config, workdir)
         return start
 
     start = together(prepare)
+    config = start.run.config
     same_everywhere("the configuration", json.dumps(config.to_dict(), indent=1, sort_keys=True))
     for split, source in (("training", start.train_source), ("test", start.test_source)):
         summary = {"images": len(source), "classes": source.class_names}
@@ -63,7 +72,9 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
             return None
         held, classes = lock(workdir), start.train_source.class_names
         try:
-            claim(workdir, config, classes, start.images, allow_change=allow_config_change)
+            changed = claim(workdir, config, classes, start.images, allow_change=allow_config_change)
+            step, run = Checkpoints(workdir).latest_step or 0, start.run
+            check_progress(workdir, step, run.steps_per_epoch, run.total_steps, changed)
         except BaseException:
             held.close()
             raise
@@ -73,6 +84,14 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
     saved = {"checkpoints": Checkpoints(workdir).steps}
     same_everywhere(f"the work directory {workdir}", json.dumps(saved))
     return start
+
+
+def _check_pixel_units(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Of a run that begins with new parameters: others have learnt in their unit, whatever it is."""
+    if config.init_from is None and not Checkpoints(workdir).steps:
+        warning = check_units(config.data.mean, config.data.std)
+        if warning is not None and jax.process_index() == 0:
+            warn(warning)
 
 
 def check_rates(run: Run) -> None:
@@ -95,17 +114,6 @@ def check_space(run: Run, workdir: Path) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UserError(
-            f"{there} has {free / 1e9:.2f} GB free, but the checkpoints of this run need {needed / 1e9:.2f} GB "
-            f"({state / 1e9:.3f} GB each); make room, or use a smaller --config.keep_checkpoints"
+            f"{there} has {size(free)} free, but the checkpoints of this run need {size(needed)} ({size(state)} each); "
+            f"make room for {size(needed - free)} more, or use a smaller --config.keep_checkpoints"
         )
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs on the disk, so that a run that is started again does not compile again.
-
-    $JAX_COMPILATION_CACHE_DIR says where, else it is ~/.cache/dynet_jax. On CPUs the folder is one per kind of
-    processor, because a program compiled for another one may not run.
-    """
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))

@@ -23,6 +23,7 @@ from dynet_jax.workdir.integrity import (
     make_manifest,
     part_of,
 )
+from dynet_jax.workdir.newest_whole import newest_whole, still_there
 from dynet_jax.workdir.preserved import NewestAndBest, best_of
 from dynet_jax.workdir.save_barrier import SaveBarrier
 from dynet_jax.workdir.saved_state import (
@@ -74,7 +75,8 @@ class Checkpoints:
         self._under_way = False
         self._error: Exception | None = None
         self._barrier = SaveBarrier()
-        self._manager: Any = self._open() if self._folder.is_dir() else None  # reading must not make folders
+        # Reading must not make folders.
+        self._manager: Any = still_there(self._open) if self._folder.is_dir() else None
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -190,29 +192,17 @@ class Checkpoints:
         """
         return self._first_whole(lambda candidate: self._network(candidate, shapes), step)
 
-    def _first_whole(self, read: Callable[[int], T], step: int | None, set_aside: bool = False) -> T:
-        """What `read` gives of the newest checkpoint of which it raises nothing, or of that of `step`."""
-        if not self.steps:
-            raise UserError(f"there is no checkpoint in {self._folder}")
-        if step is not None and step not in self.steps:
-            raise UserError(f"there is no checkpoint of step {step} in {self._folder}; there are {self.steps}")
-        damaged = []
-        for candidate in reversed(self.steps) if step is None else [step]:
-            result, damage = _tried(read, candidate)
-            if all_hosts(damage is None):
-                if damaged and set_aside:
-                    self._set_aside([step for step, _ in damaged])
-                return result  # pyrefly: ignore[bad-return]  (None stands beside damage alone)
-            damaged.append((candidate, damage or "another host cannot read it"))
-            damage = f"the checkpoint {self._folder / str(candidate)} is damaged: {damaged[-1][1]}"
-            if step is not None:
-                others = ", ".join(str(other) for other in self.steps if other != step) or "none"
-                raise UserError(f"{damage}; other steps: {others}")
-            self._warn(f"{damage}; trying an older one")
-        reasons = "; ".join(f"step {step}: {damage}" for step, damage in damaged)
-        raise UserError(
-            f"no checkpoint in {self._folder} is whole ({reasons}); move that folder away to start from the beginning"
-        )
+    def _first_whole(self, read: Callable[[int], T], step: int | None, own: bool = False) -> T:
+        result, damaged = newest_whole(self._folder, self._look, read, step=step, warn=self._warn, own=own)
+        if damaged and own:
+            self._set_aside(damaged)
+        return result
+
+    def _look(self) -> list[int]:
+        """The steps that are there now; a run may be saving."""
+        if self._manager is not None:
+            still_there(self._manager.reload)
+        return self.steps
 
     def _state(self, step: int, template: S) -> S:
         manifest = self.manifest(step)
@@ -280,18 +270,6 @@ class Checkpoints:
                 self._manager.close()
             except Exception as error:
                 self._warn(f"the last checkpoint could not be saved ({named(error)})")
-
-
-def _tried(read: Callable[[int], T], step: int) -> tuple[T | None, str | None]:
-    """What it reads, or what is wrong with the checkpoint."""
-    try:
-        return read(step), None
-    except UserError:
-        raise
-    except Damaged as error:
-        return None, str(error)
-    except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
-        return None, named(error)
 
 
 def _check_step(expected: int, found) -> None:

@@ -13,17 +13,12 @@ import ml_collections
 from dynet_jax.config.keys import KEYS
 from dynet_jax.config.load import check_config, flatten_whole
 from dynet_jax.config.recipe import RECIPES
-from dynet_jax.config.schema import EVALUATION
 from dynet_jax.errors import UserError
 from dynet_jax.plugins import expect_plugins, imported_plugins
+from dynet_jax.workdir.changes import check_changes
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
 IMPORTS_FILE = "imports.json"  # of --import
-# What may change when a run goes on without being asked: it does not change what is trained. Scores before and after a
-# change of how the test set is evaluated, or of its images, are not comparable.
-FREE = {key.name for key in KEYS.values() if key.free} | {"test images"}
-# What an evaluation may change.
-FREE_IN_EVALUATION = {key.name for key in KEYS.values() if key.free == EVALUATION}
 
 
 def lock(workdir: Path, busy: str | None = None) -> IO:
@@ -52,7 +47,7 @@ def claim(
     images: Mapping[str, int] | None = None,
     *,
     allow_change: bool = False,
-) -> None:
+) -> list[str]:
     """Make the directory, or make sure that it belongs to a run like this one.
 
     `images` are numbers: another number of training images is another order of them, so it counts as a changed
@@ -61,31 +56,30 @@ def claim(
     The files are written if nothing has been saved yet; else `record` is to be called once a checkpoint has been
     restored, so that a configuration that it does not fit leaves no trace.
 
-    Raises UserError, before anything is written, if another run's checkpoints would be continued or overwritten, or a
-    config.json that is not train.py's. With `allow_change` a changed configuration is reported and taken.
+    Returns the changed keys that decide what is trained. Raises UserError, before anything is written, if another
+    run's checkpoints would be continued or overwritten, or a config.json that is not train.py's. With `allow_change` a
+    changed configuration is reported and taken, but for keys that may never change.
     """
     has_checkpoints = any(workdir.glob("checkpoints/*"))
-    before, now = {}, {}
+    before, now, changed = {}, {}, []
     if (workdir / CONFIG_FILE).exists():
         before, now = flatten_whole(read_config(workdir)), flatten_whole(config)
         if images is not None and (workdir / IMAGES_FILE).exists():
             before, now = before | _read_json(workdir / IMAGES_FILE), now | dict(images)
-    if (workdir / CONFIG_FILE).exists() and has_checkpoints:
-        changed = changed_keys(before, now)
-        texts = [f"{key}={before.get(key)!r}, not {now.get(key)!r}" for key in changed if key not in FREE]
-        if texts and not allow_change:
-            raise UserError(
-                f"{workdir} was trained with {'; '.join(texts)}. Use another --workdir, or the configuration it began "
-                "with, or --allow_config_change to go on with this one"
-            )
-        for key in changed:
-            print(f"the configuration has changed: {key} was {before.get(key)!r} and is {now.get(key)!r}", flush=True)
+    if not has_checkpoints:
+        record(workdir, config, class_names, images)
+    elif before:
+        changed = check_changes(workdir, before, now, allowed=allow_change)
         if (workdir / LABELS_FILE).exists() and read_class_names(workdir) != class_names:
             raise UserError(
                 f"{workdir} was trained on other classes than {config.data.name} has; use another --workdir"
             )
-    if not has_checkpoints:
-        record(workdir, config, class_names, images)
+    else:
+        raise UserError(
+            f"{workdir} has checkpoints and no {CONFIG_FILE}, so that nothing says what they were trained with; put "
+            "that file back, or use another --workdir"
+        )
+    return changed
 
 
 def record(
@@ -147,19 +141,6 @@ def _completed(saved: dict) -> dict:
     if saved.get("temperature_from") is None:
         saved = {**saved, "temperature_epochs": recipe["temperature_epochs"]}  # earlier versions took one in vain
     return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": {"remat": False, **saved["model"]}}
-
-
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Of two flattened configurations, sorted. JSON has lists where a configuration has tuples: they are equal.
-
-    >>> changed_keys({"a": (1, 2), "b": 1}, {"a": [1, 2], "c": 1})
-    ['b', 'c']
-    """
-
-    def plain(value):
-        return [plain(entry) for entry in value] if isinstance(value, tuple | list) else value
-
-    return [key for key in sorted({**before, **now}) if plain(before.get(key)) != plain(now.get(key))]
 
 
 @contextlib.contextmanager

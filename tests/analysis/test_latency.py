@@ -227,7 +227,7 @@ def test_a_network_without_a_base(tmp_path):
 
 
 def test_cores_of_this_process():
-    assert sorted(cores()) == sorted(os.sched_getaffinity(0))
+    assert set(cores()) <= os.sched_getaffinity(0)
 
 
 @pytest.mark.slow

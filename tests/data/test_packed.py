@@ -14,6 +14,8 @@ import pytest
 from dynet_jax import cli
 from dynet_jax.data import CorruptImages, load_source
 from dynet_jax.data.augment import make_training_transform
+from dynet_jax.data.contents import describe
+from dynet_jax.data.matching import matched
 from dynet_jax.data.pack import pack_folder
 from dynet_jax.errors import UserError
 from tests.data.images import encoded, textured
@@ -72,6 +74,22 @@ def test_the_command(folder, tmp_path, capsys):
     assert capsys.readouterr().out == f"already {line}"
     assert {path.name: path.stat().st_mtime_ns for path in packed.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "packed"]
+
+
+def test_counts_are_told_where_they_are_known(folder, tmp_path):
+    """Earlier versions wrote none."""
+    packed = tmp_path / "packed"
+    pack_folder(folder, packed)
+    source = load_source(f"packed:{packed}", "train")
+    assert describe({"train": source}) == ["data: 3 classes, 30 train images (10 a class)"]
+    description = json.loads((packed / "dataset.json").read_text())
+    for split in description["splits"].values():
+        del split["counts"]
+    (packed / "dataset.json").write_text(json.dumps(description))
+    source = load_source(f"packed:{packed}", "train")
+    assert describe({"train": source}) == ["data: 3 classes, 30 train images"]
+    assert matched(source, ["bee", "cat", "ant"], "D", "W")[0].label == 2
+    assert not pack_folder(folder, packed)
 
 
 def test_nothing_is_overwritten(folder, tmp_path, capsys):

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dynet_jax.data import evaluation_batches, training_batches
+from dynet_jax.data import evaluation_batches, pipeline, training_batches
 from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.record import ArraySource
 from tests.data.images import blank_image
@@ -151,3 +151,10 @@ def test_reads_a_few_batches_ahead_and_no_more(batch_size):
         next(batches)
         time.sleep(0.3)
         assert taken * batch_size <= Counting.reads <= (taken + 4) * batch_size
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(0, 5), (2, 3), (9, 1)])
+def test_as_many_threads_as_cores(monkeypatch, workers, expected):
+    """Shared among worker processes, each of which has one at least."""
+    monkeypatch.setattr(pipeline, "cores", lambda: list(range(5)))
+    assert pipeline.threads_for(workers) == expected

@@ -3,15 +3,14 @@
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from dynet_jax import create_model
 from dynet_jax.errors import UserError
 from dynet_jax.models.torch_weights import (
     create_from_torch,
     load_torch_weights,
-    read_state_dict,
     torch_arguments,
+    torch_preprocessing,
     torch_tensors,
 )
 from tests.models.torch_reference import make_weights
@@ -118,43 +117,31 @@ def test_arguments_come_from_the_weights(state):
     assert torch_arguments("shufflenet_v2", {t.name: np.zeros(t.shape) for t in shuffle})["downsample"] == "torchvision"
 
 
-def test_files(tmp_path, state):
-    np.savez(tmp_path / "weights.npz", **state)
-    loaded = read_state_dict(tmp_path / "weights.npz")
-    assert loaded.keys() == state.keys()
-    np.testing.assert_array_equal(loaded["fc.weight"], state["fc.weight"])
-
-
-def test_safetensors(tmp_path, state):
-    save_file(state, tmp_path / "weights.safetensors")
-    np.testing.assert_array_equal(read_state_dict(tmp_path / "weights.safetensors")["fc.weight"], state["fc.weight"])
-
-
-def test_pickles(tmp_path, model, state):
-    torch = pytest.importorskip(
-        "torch", reason="PyTorch is not installed (`make env-torch` makes an environment with it)"
-    )
-    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-    torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "weights.pth")
-    np.testing.assert_array_equal(read_state_dict(tmp_path / "weights.pth")["fc.weight"], state["fc.weight"])
-    parameters = {name: torch.nn.Parameter(t.bfloat16()) if t.is_floating_point() else t for name, t in tensors.items()}
-    assert load_torch_weights(model, parameters)["params"]["classifier"]["kernel"].dtype == np.float32
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match=r"list.pth holds no state dict, but list"):
-        read_state_dict(tmp_path / "list.pth")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "values", "message"),
     [
-        ("absent.npz", None, "there is no file .*absent.npz"),
-        ("weights.h5", b"x", r"weights.h5 is none of .safetensors, .npz, .pth, .pt, .bin"),
-        ("cut.npz", b"PK\x03\x04", r"cut.npz cannot be read as weights"),
-        ("text.npz", b"hello", r"text.npz cannot be read as weights"),
+        (
+            "layer1.0.bn1.bias",
+            np.float32([0] * 7 + [np.nan]),
+            "holds 1 values that are not finite, such as nan: the training",
+        ),
+        ("fc.bias", np.array([1e300, 0, 0]), "fc.bias holds 1 values that are not finite, such as inf"),
+        ("bn1.running_var", np.float32([-0.5] * 8), "bn1.running_var holds a variance of -0.5"),
+        ("fc.bias", np.int8([1, 2, 3]), "fc.bias has values of type int8: weights must be floats, not quantised"),
     ],
 )
-def test_files_that_are_not_weights(name, content, message, tmp_path):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_values_that_no_network_computes_with_are_named(model, state, name, values, message):
     with pytest.raises(UserError, match=message):
-        read_state_dict(tmp_path / name)
+        load_torch_weights(model, state | {name: values})
+
+
+@pytest.mark.slow
+def test_timms_ports_of_tensorflow_have_values_of_their_own():
+    model = create_model("mobilenet_v3_small", width=0.125)
+    state = {t.name: np.zeros(t.shape) for t in torch_tensors(model, "timm").values()}
+    port, own = (torch_arguments("mobilenet_v3_small", state, width=0.125, padding=p) for p in ("SAME", "TORCH"))
+    assert (port["bn_epsilon"], own["bn_epsilon"]) == (1e-3, 1e-5)
+    assert torch_preprocessing(create_model("mobilenet_v3_small", **port), state)["std"] == (127.5,) * 3
+    assert torch_preprocessing(create_model("mobilenet_v3_small", **own), state) == {}

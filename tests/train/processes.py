@@ -71,5 +71,6 @@ def two_hosts(
     """Two processes that are one run; `each` has the arguments, `options` those of Run, that only one of them gets."""
     common = (f"--coordinator=localhost:{free_port()}", "--processes=2", "--heartbeat_timeout=10", *arguments)
     return [
-        Run(workdir, *common, f"--process={host}", *each[host], devices=devices, **options[host]) for host in range(2)
+        Run(workdir, *common, f"--process={host}", *each[host], **{"devices": devices, **options[host]})
+        for host in range(2)
     ]

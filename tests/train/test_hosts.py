@@ -172,3 +172,23 @@ def test_hosts_that_differ_refuse_to_start(tmp_path, difference, message):
         assert message in run.output
         assert "Traceback" not in run.output
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("devices", "platforms", "message"),
+    [
+        ((1, 2), ("cpu", "cpu"), "the number or kind of devices is not the same on all hosts: 1 of cpu, cpu on host 0"),
+        ((1, 1), ("", "tpu"), "what JAX computes with is not the same on all hosts: cpu on host 0, tpu on host 1"),
+    ],
+)
+def test_hosts_that_are_not_alike(tmp_path, devices, platforms, message):
+    """All say so at once, and none waits for the others."""
+    options = tuple(
+        {"devices": count, "environment": {"JAX_PLATFORMS": name}} for count, name in zip(devices, platforms)
+    )
+    runs = two_hosts(tmp_path / "out", options=options)
+    assert [run.finish() for run in runs] == [2, 2], runs[0].output + runs[1].output
+    for run in runs:
+        assert message in run.output
+        assert "Traceback" not in run.output
+    assert not (tmp_path / "out" / "config.json").exists()

@@ -11,7 +11,7 @@ from dynet_jax.train.init_from import initialise_from
 from dynet_jax.train.setup import make_run
 from tests.train.saved import load_workdir
 
-CLASSIFIER = ["params/classifier/bias", "params/classifier/kernel"]
+DIGITS = list(map(str, range(10)))
 
 
 @pytest.fixture
@@ -30,18 +30,34 @@ def fresh_run(config, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_classes", "new"), [(10, []), (37, CLASSIFIER)])
-def test_everything_but_another_classifier_is_taken_over(tiny_config, trained, num_classes, new):
-    state, names = initialise_from(trained, fresh_run(tiny_config, **{"model.num_classes": num_classes}))
-    assert sorted(names) == new
-    ema = load_workdir(trained)[1].ema
+def test_everything_but_another_classifier_is_taken_over(tiny_config, trained):
+    for names, said in (
+        (DIGITS, ""),
+        (list(map(str, range(10, 47))), " with new classifier (no class is the same: 10, 11, "),
+        ([f"digit {name}" for name in DIGITS], " with new classifier (no class is the same: digit 0, "),
+        (DIGITS[::-1], " (its classes by name: 10 of 10 were known, 9, 8, 7, 6, 5 and 5 more)"),
+        (["7", "x"], " (its classes by name: 1 of 2 was known, 7; new: x)"),
+    ):
+        _check_taken_over(tiny_config, trained, names, said)
+
+
+def _check_taken_over(tiny_config, trained, names, said):
+    run = fresh_run(tiny_config, **{"model.num_classes": len(names)})
+    state, told = initialise_from(trained, run, names)
+    assert told.startswith(said)
+    assert bool(told) == bool(said)
+    ema, fresh = load_workdir(trained)[1].ema, run.fresh_state().params
     assert int(state.step) == 0
     same = jax.tree.map(np.array_equal, state.params, ema["params"])
-    classifier = same.pop("classifier")
+    del same["classifier"]
     assert all(jax.tree.leaves(same))
-    assert all(jax.tree.leaves(classifier)) == (num_classes == 10)
+    for output, name in enumerate(names):
+        expected, row = (ema["params"], DIGITS.index(name)) if name in DIGITS else (fresh, output)
+        for key in ("kernel", "bias"):
+            got = state.params["classifier"][key][..., output]
+            np.testing.assert_array_equal(got, expected["classifier"][key][..., row])
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.batch_stats, ema["batch_stats"])))
-    assert state.params["classifier"]["kernel"].shape[-1] == num_classes
+    assert state.params["classifier"]["kernel"].shape[-1] == len(names)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state.opt_state))
 
 
@@ -52,8 +68,8 @@ def test_a_temperature_is_the_runs_own(tiny_config, tmp_path, before, after):
     config = tiny_config.copy_and_resolve_references()
     config.epochs, config.temperature_from = 4 / 22, before
     assert loop.train(config, tmp_path / "trained") == 0
-    state, names = initialise_from(tmp_path / "trained", fresh_run(tiny_config, temperature_from=after))
-    assert names == []
+    state, said = initialise_from(tmp_path / "trained", fresh_run(tiny_config, temperature_from=after), DIGITS)
+    assert said == ""
     temperatures = [
         leaf for path, leaf in jax.tree.leaves_with_path(state.batch_stats) if "temperature" in str(path[-1])
     ]
@@ -64,7 +80,7 @@ def test_a_temperature_is_the_runs_own(tiny_config, tmp_path, before, after):
 
 @pytest.mark.slow
 def test_averages_begin_where_the_parameters_do(tiny_config, trained):
-    state, _ = initialise_from(trained, fresh_run(tiny_config, ema_decay=0.9))
+    state, _ = initialise_from(trained, fresh_run(tiny_config, ema_decay=0.9), DIGITS)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state.ema, state.variables)))
 
 
@@ -72,7 +88,7 @@ def test_averages_begin_where_the_parameters_do(tiny_config, trained):
 def test_another_network_is_refused(tiny_config, trained):
     run = fresh_run(tiny_config.unlock(), **{"model.features": 18})
     with pytest.raises(UserError, match=r"holds another network than tiny: .*/stage1_block1/.* and \d+ more differ"):
-        initialise_from(trained, run)
+        initialise_from(trained, run, DIGITS)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from dynet_jax.config.load import check_config, flatten, load_config, override
 from dynet_jax.config.recipe import RECIPES, paper_recipe
 from dynet_jax.data.augment import CROPS
 from dynet_jax.errors import UserError
-from dynet_jax.workdir.files import FREE, FREE_IN_EVALUATION
+from dynet_jax.workdir.changes import FIXED, FREE, FREE_IN_EVALUATION
 from tests.documented_configs import CLASSIFICATION, SEGMENTATION
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +96,7 @@ def test_what_may_change():
     assert in_evaluation == FREE_IN_EVALUATION
     on_resume = {"model.remat", "accumulation_steps", "log_every_steps", "eval_every_epochs", "checkpoint_every_steps"}
     assert in_evaluation | on_resume | {"keep_checkpoints", "test images"} == FREE
+    assert {*FIXED} == {"batch_size"}
 
 
 def test_crops_are_those_of_the_data():

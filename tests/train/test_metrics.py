@@ -1,5 +1,6 @@
 """Means of sums, and the file that keeps them through crashes and restarts."""
 
+import io
 import json
 from pathlib import Path
 
@@ -68,35 +69,69 @@ def test_a_line_cut_by_a_crash_is_passed_over(tmp_path, cut):
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.25), (2, 0.5), (3, 0.75)]
 
 
-def test_what_a_full_disk_refuses_is_written_later(tmp_path, monkeypatch, capsys):
+class FullDisk(io.FileIO):
+    """A file of a disk that has room for some bytes more, and then for none."""
+
+    room = 0
+
+    def write(self, data):
+        if not FullDisk.room:
+            raise OSError(28, "No space left on device")
+        data = bytes(data)[: FullDisk.room]
+        FullDisk.room -= len(data)
+        return super().write(data)
+
+
+@pytest.mark.parametrize("room", [0, 1, 30, 47])  # of a line of 48 bytes
+def test_what_a_full_disk_refuses_leaves_nothing_and_is_written_later(tmp_path, monkeypatch, capsys, room):
     writer = MetricWriter(tmp_path)
     writer.write(1, "train", {"loss": 3.0})
-    whole = Path.open
-
-    class Full:
-        """A file that takes some bytes and then no more."""
-
-        def __init__(self, path):
-            self.file = whole(path, "a")
-
-        def __enter__(self):
-            return self
-
-        def write(self, text):
-            self.file.write(text[:5])
-            raise OSError(28, "No space left on device")
-
-        def __exit__(self, *exception):
-            self.file.close()
-
+    before = writer.path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda path, mode="r": Full(path))
-        writer.write(2, "train", {"loss": 2.0})
+        patch.setattr(FullDisk, "room", room)
+        patch.setattr(Path, "open", lambda path, mode="r", buffering=-1: FullDisk(path, mode))
+        writer.write(2, "train", {"loss": 2.0, "top1": 0.25})
         writer.write(3, "train", {"loss": 1.0})
+    assert writer.path.read_bytes() == before
     assert "metrics of step 2 could not be written (No space left on device)" in capsys.readouterr().err
     writer.write(4, "train", {"loss": 0.5})
     writer.close()
-    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl", "train")] == [1, 2, 3, 4]
+    lines = writer.path.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+
+
+def row(step):
+    return json.dumps({"step": step, "kind": "test", "loss": 1.0})
+
+
+BROKEN = ('{"step": 7, "ki', "\0" * 20, "3", '{"step": 1}{"step', "\udcff\udcfe")
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=["cut", "zeros", "no row", "two at once", "no text"])
+def test_broken_lines_are_passed_over_and_removed_when_a_run_goes_on(tmp_path, capsys, broken):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{row(1)}\n{broken}\n{row(2)}\n{broken}", errors="surrogateescape")
+    assert [found["step"] for found in read_metrics(path, "test")] == [1, 2]
+    assert [found["step"] for found in read_metrics(path, "test")] == [1, 2]
+    assert capsys.readouterr().err == f"WARNING: {path} has lines that are no metrics (1); they are passed over\n"
+    MetricWriter(tmp_path).close()
+    assert path.read_text() == f"{row(1)}\n{row(2)}\n"
+    assert "had broken lines, cut by a crash or a full disk; removed: 2" in capsys.readouterr().err
+
+
+def test_a_broken_end_is_removed_on_a_disk_that_is_still_full(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{row(1)}\n{{"step"')
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: pytest.fail("it needs room"))
+    MetricWriter(tmp_path).close()
+    assert path.read_text() == f"{row(1)}\n"
+
+
+def test_what_is_being_written_is_no_broken_line(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{row(1)}\n{{"step"')
+    assert [found["step"] for found in read_metrics(path, "test")] == [1]
+    assert capsys.readouterr().err == ""
 
 
 def test_tensorboard_begins_another_file_after_a_full_disk(tmp_path, monkeypatch, capsys):

@@ -259,7 +259,7 @@ def test_adamw_with_warm_up_stable_decay_trains(tmp_path, capfd):
     assert code == 2
     assert "was trained with" in said.err
     assert "optimizer='adamw', not 'sgd'" in said.err
-    code, said = train(tmp_path, capfd, longer, "--allow_config_change")
+    code, said = train(tmp_path, capfd, "--config.epochs=3.0", "--allow_config_change")
     assert code == 2
     assert "is of another optimiser: " in said.err
     assert len(said.err.strip().splitlines()) == 1

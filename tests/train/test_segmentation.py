@@ -179,7 +179,10 @@ def test_evaluate_prints_the_classes_and_draws_the_matrix(trained, capfd):
     [
         (["evaluate", "WORKDIR", "--config.learning_rate=1"], "learning_rate cannot be changed in an evaluation; what"),
         (["evaluate", "WORKDIR", "--config.inference=slid"], "inference must be 'whole' or 'slide', not 'slid'"),
-        (["evaluate", "WORKDIR", "--config.data.label_size=[20,20]"], "is 40x48, larger than data.label_size; use "),
+        (
+            ["evaluate", "WORKDIR", "--config.data.label_size=[20,20]"],
+            "val is 64x64, larger than data.label_size; use ",
+        ),
         (["predict", "WORKDIR", "MAPS/val", "MAPS/train"], "several images are called 000"),
         (["predict", "WORKDIR", "nowhere.png"], "there is no image nowhere.png"),
     ],

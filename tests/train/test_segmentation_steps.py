@@ -10,6 +10,7 @@ import pytest
 
 from dynet_jax.cli import train_main
 from dynet_jax.devices import make_layout, to_devices
+from dynet_jax.errors import UserError
 from dynet_jax.tasks.segmentation import Segmentation
 from dynet_jax.train import loop
 from dynet_jax.train.setup import make_run
@@ -63,10 +64,10 @@ def test_the_loss_is_a_mean_over_all_pixels(segmentation_config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["data.crop_size=[0,32]"], "data.crop_size must be two positive numbers, height and width"),
+        (["data.crop_size=[0,32]"], "data.crop_size must be two positive whole numbers, height and width"),
         (["data.scale=[2.0,0.5]"], "data.scale must be two numbers from 0.01 to 100, like"),
         (["data.name=digits"], "digits has one class for each image; a network for segmentation needs one of"),
-        (["data.label_size=[20,20]"], "is 40x48, larger than data.label_size; use --config.data.label_size=[40,48]"),
+        (["data.label_size=[20,20]"], "is 64x64, larger than data.label_size; use --config.data.label_size=[64,64]"),
         (["model.num_classes=2"], "has 3 classes but model.num_classes is 2"),
         (["model.num_classes=4"], "and those without a name would lower the mean; use --config.model.num_classes=3"),
         (["model.num_classes=255"], "model.num_classes must be at most 254, not 255"),
@@ -113,6 +114,11 @@ def test_a_backbone_begins_as_a_classifier(segmentation_config, tmp_path, capsys
     assert loop.train(classifier.lock(), tmp_path / "classifier") == 0
     own = segmentation_config.copy_and_resolve_references().unlock()
     own.init_from, own.learning_rate, own.epochs, own.weight_decay = str(tmp_path / "classifier"), 0.0, 0.5, 0.0
+    with pytest.raises(
+        UserError, match=r"its weights need --config.data.mean=\[127.5,127.5,127.5\] --config.data.std="
+    ):
+        loop.train(own.lock(), tmp_path / "own")
+    own.data.mean, own.data.std = classifier.data.mean, classifier.data.std
     assert loop.train(own.lock(), tmp_path / "own") == 0
     before, after = (jax.device_get(load_workdir(tmp_path / name)[1].params) for name in ("classifier", "own"))
     kept = {key: value for key, value in before.items() if key not in ("classifier", "head", "head_norm")}

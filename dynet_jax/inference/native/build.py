@@ -1,8 +1,10 @@
 """Compiles the engine for this machine's processor, once, into a cache of shared libraries."""
 
+import contextlib
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +18,7 @@ COMPILE = ("-std=c++20", "-O3", "-march=native", "-ffast-math", "-fno-finite-mat
 # Apart: a library that is linked with -ffast-math makes denormals zeros for whoever loads it, the whole process.
 LINK = ("-shared", "-pthread")
 COMPILERS = ("c++", "g++", "clang++")
+SECONDS = 600  # that a compiler may take; it takes 15
 
 
 @functools.cache
@@ -23,52 +26,92 @@ def build() -> Path:
     """The engine's shared library; it takes the compiler about 15 seconds the first time, and nothing later.
 
     It is compiled where it runs, not when the package is installed, because it is for exactly this processor. $CXX
-    names another compiler than the system's.
+    names another compiler than the system's. Its name holds its digest: one that a full disk or a crash has cut short
+    would end the process with a bus error, which nobody can catch, and is compiled anew instead.
 
     Raises UserError if there is no compiler, or it fails.
     """
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if compiler is None or shutil.which(compiler) is None:
+    compiler = _compiler()
+    folder, name = cache_folder(), f"engine-{_fingerprint(compiler)}-"
+    for library in sorted(folder.glob(f"{name}*.so")):
+        if library.name == f"{name}{_digest_of(library)}.so":
+            return library
+        with contextlib.suppress(OSError):
+            library.unlink()
+    return _compile(compiler, folder, name)
+
+
+def _compiler() -> list[str]:
+    """The command; $CXX may have arguments, like 'ccache g++'."""
+    try:
+        command = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise UserError(f"$CXX cannot be read as a command: {error}") from error
+    command = command or list(filter(shutil.which, COMPILERS))[:1]
+    if not command or shutil.which(command[0]) is None:
         raise UserError(
-            f"the native engine needs a C++ compiler ({compiler or ' or '.join(COMPILERS)} is not there); install one, "
-            "like g++ 11 or clang++ 14, or use runtime='jax'"
+            f"the native engine needs a C++ compiler ({command[0] if command else ' or '.join(COMPILERS)} is not "
+            "there); install one, like g++ 11 or clang++ 14, or use runtime='jax'"
         )
-    library = cache_folder() / f"engine-{_fingerprint(compiler)}.so"
-    if not library.is_file():
-        _compile(compiler, library)
-    return library
+    return command
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: list[str]) -> str:
     """Of all that the library depends on."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     sources = [path.read_bytes() for path in sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cpp"))]
+    words = [shlex.join(compiler), _run(compiler, "--version"), processor(), " ".join(COMPILE + LINK)]
     digest = hashlib.blake2b(digest_size=8)
-    for part in (
-        compiler.encode(),
-        version.encode(),
-        processor().encode(),
-        " ".join(COMPILE + LINK).encode(),
-        *sources,
-    ):
+    for part in (*(word.encode() for word in words), *sources):
         digest.update(hashlib.blake2b(part).digest())
     return digest.hexdigest()
 
 
-def _compile(compiler: str, library: Path) -> None:
+def _digest_of(library: Path) -> str:
+    """Of its content; of a file that cannot be read, none."""
     try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            compiled, made = Path(folder) / "engine.o", Path(folder) / library.name
+        return hashlib.blake2b(library.read_bytes(), digest_size=8).hexdigest()
+    except OSError:
+        return ""
+
+
+def _compile(compiler: list[str], folder: Path, name: str) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            compiled, made = Path(temporary) / "engine.o", Path(temporary) / "engine.so"
             _run(compiler, *COMPILE, str(SOURCES / "engine.cpp"), "-o", str(compiled))
             _run(compiler, *LINK, str(compiled), "-o", str(made))
+            if not made.is_file():
+                raise _failure(compiler, "it leaves no library")
+            with made.open("rb") as file:  # on the disk before it has its name
+                os.fsync(file.fileno())
+            library = folder / f"{name}{_digest_of(made)}.so"
             os.replace(made, library)  # another process may be doing the same
+            return library
     except OSError as error:
-        raise UserError(f"the native engine cannot be written to {library.parent}: {error.strerror}") from error
+        raise UserError(
+            f"the native engine cannot be written to {folder}: {error.strerror}; name another cache folder as "
+            "$XDG_CACHE_HOME, or use runtime='jax'"
+        ) from error
 
 
-def _run(compiler: str, *arguments: str) -> None:
-    result = subprocess.run([compiler, *arguments], capture_output=True, text=True)
+def _run(compiler: list[str], *arguments: str) -> str:
+    """Returns what it prints."""
+    try:
+        result = subprocess.run(
+            [*compiler, *arguments], capture_output=True, text=True, errors="replace", timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise _failure(compiler, f"it takes over {SECONDS} s") from None
+    except OSError as error:  # of another architecture, perhaps
+        raise _failure(compiler, f"it does not start: {error.strerror}") from error
     if result.returncode:
-        reason = one_line(result.stderr or f"exit code {result.returncode}", limit=300)
-        raise UserError(f"{compiler} cannot compile the native engine: {reason}; name another one as $CXX")
+        raise _failure(compiler, one_line(result.stderr or f"exit code {result.returncode}", limit=300))
+    return result.stdout
+
+
+def _failure(compiler: list[str], reason: str) -> UserError:
+    return UserError(
+        f"{shlex.join(compiler)} cannot compile the native engine: {reason}; name another compiler as $CXX, another "
+        "cache folder as $XDG_CACHE_HOME, or use runtime='jax'"
+    )

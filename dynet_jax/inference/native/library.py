@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference.native.build import build
 
 Integer, Pointer = ctypes.c_int32, ctypes.c_void_p
@@ -76,8 +76,16 @@ def address(array: np.ndarray) -> int:
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """The engine; compiled if it has not been. Raises UserError if that is not possible."""
-    library = ctypes.CDLL(str(build()))
+    """The engine; compiled if it has not been. Raises UserError if that is not possible, or it cannot be loaded."""
+    path = build()
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:  # by a disk whose programs may not be run, or another C++ library than it was made with
+        reason = one_line(error).removeprefix(f"{path}: ")
+        raise UserError(
+            f"the native engine cannot be loaded from {path}: {reason}; remove that file, name another cache folder "
+            "as $XDG_CACHE_HOME, or use runtime='jax'"
+        ) from error
     for name, arguments in FUNCTIONS.items():
         function = getattr(library, name)
         function.argtypes = arguments if name in WITHOUT_ENGINE else (Pointer, *arguments)

@@ -1,0 +1,132 @@
+"""Images and their maps of classes before a run: every file's header, and the classes in some of the labels."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dynet_jax.data.contents import Contents, listed
+from dynet_jax.data.maps import MODES, MapsSource, is_shallow_png
+from dynet_jax.data.record import IGNORED, UnknownClass
+from dynet_jax.errors import UserError
+
+LABELS_READ = 64  # of each split
+THREADS = 16
+ORIENTATION = 0x0112  # EXIF's
+
+
+class Inspected(NamedTuple):
+    """What a split holds, and the size (height, width) that all its labels fit into, with the first of each side."""
+
+    contents: Contents
+    largest: tuple[int, int]
+
+
+class Pair(NamedTuple):
+    """An image and its label, by their headers: the label's size, or what is wrong with them.
+
+    `damage` is a sentence on this pair, which may be one of a few that are left out; `lie` is why a label means
+    something else than it says.
+    """
+
+    name: Path
+    size: tuple[int, int] = (0, 0)
+    damage: str = ""
+    lie: str = ""
+
+
+COMPRESSED = "labels are JPEG files, which change classes at their borders; write them as PNG, from where they came"
+ROTATED = "images are turned by their EXIF orientation where they are read, unlike their labels; save them without it"
+
+
+def inspect_maps(source: MapsSource, max_corrupt: int) -> Inspected:
+    """Raises UserError for pairs that do not fit, if there are more than that, and for labels that cannot be meant."""
+    pairs: list[Pair] = _in_threads(_read_headers, source.pairs)
+    for kind in (COMPRESSED, ROTATED):
+        found = [pair.name.name for pair in pairs if pair.lie == kind]
+        if found:
+            raise UserError(f"{len(found)} of {len(pairs)} {kind}: {listed(found)} of {source.folder}")
+    damaged = [pair for pair in pairs if pair.damage]
+    if len(damaged) > max_corrupt:
+        count = f"pairs that do not fit: {len(damaged)} of {len(pairs)}"
+        raise UserError(f"{damaged[0].damage}; {count}, more than --config.data.max_corrupt={max_corrupt}")
+    heights, widths = zip(*(pair.size for pair in pairs))
+    contents = source.contents
+    contents = contents._replace(notes=(*contents.notes, *_notes_on_classes(source)))
+    return Inspected(contents, (max(heights), max(widths)))
+
+
+def _read_headers(files: tuple[Path, Path]) -> Pair:
+    """What Pillow cannot open is left to the decoder, which says so."""
+    image_file, label_file = files
+    try:
+        with label_file.open("rb") as file:
+            shallow = is_shallow_png(file.read(26))
+            file.seek(0)
+            with Image.open(file) as label:
+                size, turned = label.size[::-1], label.getexif().get(ORIENTATION) in range(2, 9)
+                if label.format in ("JPEG", "MPO", "JPEG2000") or "jpeg" in str(label.info.get("compression")):
+                    return Pair(label_file, lie=COMPRESSED)
+                if shallow or label.mode not in MODES:
+                    has = "less than 8 bits" if shallow else f"mode {label.mode}"
+                    reason = f"is not a label file: one channel of 8 bits, as a PNG; it has {has}"
+                    return Pair(label_file, damage=f"{label_file} {reason}")
+        with Image.open(image_file) as image:
+            stored = shown = image.size[::-1]
+            orientation = image.getexif().get(ORIENTATION)
+            if orientation in (5, 6, 7, 8):  # of TIFF files Pillow tells the size as they are shown
+                stored, shown = (stored[::-1], shown) if image.format == "TIFF" else (stored, shown[::-1])
+    except Exception:  # whatever Pillow meets in a damaged file
+        return Pair(image_file)
+    is_clear = size == shown != stored  # the label can only be of the image as it is shown
+    if turned or (orientation in range(2, 9) and not is_clear and size in (shown, stored)):
+        return Pair(image_file, lie=ROTATED)
+    if size != shown:
+        sizes = " and ".join("x".join(map(str, sides)) for sides in (shown, size))
+        return Pair(image_file, damage=f"{image_file} and its label have different sizes: {sizes}")
+    return Pair(image_file, size)
+
+
+def _notes_on_classes(source: MapsSource) -> Iterator[str]:
+    """Raises UserError where nothing is to be told apart: masks of 0 and 255, for one."""
+    some = range(0, len(source), max(1, len(source) // LABELS_READ))
+    counts = _count_all(source, some)
+    if np.count_nonzero(counts[:IGNORED]) < 2:  # a rare class may be in none of so few
+        some = range(len(source))
+        counts = _count_all(source, some)
+    if not counts.any():
+        return
+    there = [name for name, count in zip(source.class_names, counts) if count]
+    labels = f"{source.folder}annot"
+    if len(there) < 2 and (counts[IGNORED] or source.folder.name == "train"):
+        only = f"pixels of one class only, {there[0]}" if there else "no pixel of a class"
+        rest = ", and others that are ignored" if there and counts[IGNORED] else ""
+        raise UserError(
+            f"the labels in {labels} have {only}{rest}; a pixel's value is its class, from 0 on, and 255 is ignored, "
+            "so a mask of 0 and 255 has to be written with 0 and 1"
+        )
+    missing = [name for name in source.class_names if name not in there]
+    if missing:
+        yield f"no pixel of {listed(missing)} in {len(some)} labels of {source.folder.name}annot"
+
+
+def _count_all(source: MapsSource, indices: Iterable[int]) -> np.ndarray:
+    return np.sum(_in_threads(lambda index: _count(source, index), indices), axis=0)
+
+
+def _count(source: MapsSource, index: int) -> np.ndarray:
+    """Pixels of each class, [256]; none of a file that cannot be read."""
+    try:
+        return np.bincount(source.label(index).decode().ravel(), minlength=256)
+    except UnknownClass:
+        raise
+    except (OSError, UserError):
+        return np.zeros(256, np.int64)
+
+
+def _in_threads(work: Callable, items: Iterable) -> list[Any]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, items))

@@ -1,0 +1,67 @@
+"""The unit of a mean and a standard deviation of pixels. Pixels here are from 0 to 255; PyTorch's are from 0 to 1."""
+
+from collections.abc import Sequence
+
+from dynet_jax.errors import UserError
+
+LARGEST = 255.0
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+Numbers = Sequence[float]
+
+
+def of_pixels(mean: Numbers, std: Numbers) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and std of pixels from 0 to 255, where they are of pixels from 0 to 1 as in PyTorch.
+
+    >>> of_pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+    """
+    factor = LARGEST if max(*map(abs, mean), *std) <= 1 else 1.0
+    return tuple(_scaled(mean, factor)), tuple(_scaled(std, factor))
+
+
+def check_units(mean: Numbers, std: Numbers, option: str = "--config.data.") -> str | None:
+    """Returns a warning for what only some networks want. `option` is what begins the names of options in messages.
+
+    Raises UserError, with what to use instead, for numbers that cannot be a mean and a std of pixels from 0 to 255.
+    """
+    if max(std) == min(std) == 1 < max(mean):
+        usual = f"{option}std={_shown(IMAGENET_STD)}"
+        return f"{option}std={_shown(std)} leaves pixels of up to 255 undivided; most networks want {usual}"
+    given = _options(option, mean, std)
+    if min(mean) < 0 or max(mean) > LARGEST or max(std) > LARGEST + 1:
+        raise UserError(
+            f"{given} are not of pixels from 0 to 255; ImageNet's are {_options(option, IMAGENET_MEAN, IMAGENET_STD)}"
+        )
+    reasons, right = [], {"mean": mean, "std": std}
+    small = [name for name, values in right.items() if max(values) <= 1 and (name == "std" or any(values))]
+    if small:
+        right |= {name: _scaled(right[name], LARGEST) for name in small}
+        reasons.append(f"{' and '.join(small)} of pixels from 0 to 1, where pixels are from 0 to 255")
+    if min(mean) > 0 and _impossible(**right) and not _impossible(right["std"], right["mean"]):
+        right = {"mean": right["std"], "std": right["mean"]}
+        reasons.append("mean and std exchanged, as no pixels have such ones")
+    if all(abs(a - b) < 0.5 for a, b in zip(right["mean"], reversed(IMAGENET_MEAN))):
+        right = {name: values[::-1] for name, values in right.items()}
+        reasons.append("blue before green and red, where red is the first")
+    if reasons:
+        raise UserError(f"{given} are {', and '.join(reasons)}; use {_options(option, **right)}")
+    return None
+
+
+def _impossible(mean: Numbers, std: Numbers) -> bool:
+    """Whether no numbers from 0 to 255 have these: the largest deviation is that of 0 and 255 alone."""
+    return any(s * s > max(0.0, m * (LARGEST - m)) + 1 for m, s in zip(mean, std))
+
+
+def _scaled(values: Numbers, factor: float) -> list[float]:
+    return [round(value * factor, 6) for value in values]
+
+
+def _options(option: str, mean: Numbers, std: Numbers) -> str:
+    return f"{option}mean={_shown(mean)} {option}std={_shown(std)}"
+
+
+def _shown(values: Numbers) -> str:
+    """As a shell takes it: without spaces."""
+    return f"[{','.join(f'{value:.7g}' for value in values)}]"

@@ -1,0 +1,134 @@
+"""Which tensors of a PyTorch checkpoint are the weights of a network: found by their names, under whatever wrapping."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from dynet_jax.errors import UserError
+from dynet_jax.models.torch_files import Foreign
+
+AVERAGES = re.compile(r"ema|averag|shadow|swa(?![a-z])", re.IGNORECASE)
+TRANSPARENT = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's wrappers of modules
+NO_WEIGHTS = ("num_batches_tracked", "n_averaged")
+DEPTH = 8  # of containers within containers
+Names: TypeAlias = Collection[str]
+
+
+class Weights(NamedTuple):
+    """The tensors of one network in a checkpoint, by the names that they have in it.
+
+    Attributes:
+      name: where they are, such as 'state_dict.model'; '' where nothing is around them.
+      left: names of tensors beside them, which are of something else.
+    """
+
+    name: str
+    tensors: dict[str, Any]
+    left: tuple[str, ...] = ()
+
+
+def find_weights(content: Any, schemes: Collection[Names], choice: str | None = None) -> tuple[Weights, str]:
+    """Returns the weights of a network in what a file holds, and in words what was taken where that is a question.
+
+    Args:
+      schemes: names of the network's layers in PyTorch, the first one's first, in each library that has it.
+      choice: of several, the name of those to take. None is the only ones, or the only moving averages.
+    Raises UserError if there are none, or several and no choice.
+    """
+    states = dict(_state_dicts(content, ()))
+    if not states:
+        if not isinstance(content, Mapping):
+            raise UserError(f"there is no state dict, but {type(content).__name__.lower()}")
+        states = {"": dict(content)}
+    found = max((_fitting(states, layers) for layers in schemes), key=lambda fits: fits[0])[1]
+    chosen = _chosen(found, choice)
+    return chosen, _said(chosen, [other.name for other in found if other is not chosen])
+
+
+def _fitting(states: Mapping[str, Mapping[str, Any]], layers: Names) -> tuple[int, list[Weights]]:
+    """How many of the layers are there, and the weights that have most of them; else the largest state."""
+    found = [weights for name, state in states.items() for weights in _below_prefixes(name, state, layers)]
+    counts = [_count(weights.tensors, "", layers) for weights in found]
+    fitting = [weights for weights, count in zip(found, counts) if 2 * count > max(counts)]
+    return max(counts), fitting or [max(found, key=lambda weights: len(weights.tensors))]
+
+
+def _chosen(found: list[Weights], choice: str | None) -> Weights:
+    if choice is not None:
+        fitting = [w for w in found if w.name == choice] or [w for w in found if w.name.startswith(f"{choice}.")]
+    elif len(found) == 1:
+        fitting = found
+    else:
+        fitting = [weights for weights in found if AVERAGES.search(weights.name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(repr(weights.name) for weights in found)
+    if choice is None:
+        raise UserError(f"there are several weights of this network: {names}; choose by --state-dict=NAME")
+    raise UserError(f"--state-dict={choice} is not one of the weights of this network, which are {names}")
+
+
+def _said(chosen: Weights, others: list[str]) -> str:
+    averages = "the moving averages " if AVERAGES.search(chosen.name) else ""
+    said = f"weights: {averages}{chosen.name!r}" if chosen.name else "weights: those outside of any wrapping"
+    if others:
+        said += f"; --state-dict={others[0]} takes {', '.join(map(repr, others))} instead"
+    if chosen.left:
+        said += f"; left out: {len(chosen.left)} tensors beside them, such as {chosen.left[0]}"
+    return said if chosen.name or others or chosen.left else ""
+
+
+def _state_dicts(content: Any, path: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All mappings that hold tensors, by the names on the way to them; a pickled module is one."""
+    if isinstance(content, Foreign) and isinstance(content.state, Mapping):
+        content = dict(_of_module(content, "")) or content.state
+    if not isinstance(content, Mapping) or len(path) > DEPTH or not all(isinstance(key, str) for key in content):
+        return
+    tensors = {_unwrapped(name): value for name, value in content.items() if hasattr(value, "shape")}
+    if tensors:
+        yield ".".join(path), tensors
+    for name, value in content.items():
+        yield from _state_dicts(value, (*path, name))
+
+
+def _of_module(module: Foreign, prefix: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """The parameters and buffers of a module that was pickled whole."""
+    state = module.state
+    if not isinstance(state, Mapping) or depth > 4 * DEPTH:
+        return
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (state.get(kind) or {}).items():
+            if hasattr(value, "shape"):
+                yield prefix + name, value
+    for name, inner in (state.get("_modules") or {}).items():
+        if isinstance(inner, Foreign):
+            yield from _of_module(inner, f"{prefix}{name}.", depth + 1)
+
+
+def _below_prefixes(name: str, state: Mapping[str, Any], layers: Names) -> list[Weights]:
+    """A state dict's networks: each has its names behind a prefix of its own, such as 'module.' or 'ema_model.'."""
+    first = next(iter(layers)) + ".weight"
+    ends = [key.removesuffix(first) for key in state if key.endswith(first)]
+    counts = {end: _count(state, end, layers) for end in ends if not end or end.endswith(".")}
+    prefixes = [end for end, count in counts.items() if 2 * count > max(counts.values())] or [""]
+    state = {key: value for key, value in state.items() if not key.endswith(NO_WEIGHTS)}
+    found = []
+    for prefix in prefixes:
+        nested = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+        own = {k: v for k, v in state.items() if k.startswith(prefix) and not (nested and k.startswith(nested))}
+        left = tuple(k for k in state if k not in own and not k.startswith(tuple(p for p in prefixes if p)))
+        tensors = {key.removeprefix(prefix): value for key, value in own.items()}
+        found.append(Weights(".".join(filter(None, (name, prefix.rstrip(".")))), tensors, left))
+    return found
+
+
+def _count(state: Mapping[str, Any], prefix: str, layers: Names) -> int:
+    return sum(f"{prefix}{layer}.weight" in state for layer in layers)
+
+
+def _unwrapped(name: str) -> str:
+    """
+    >>> _unwrapped("_orig_mod.layer1._orig_mod.0.conv1.weight")
+    'layer1.0.conv1.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in TRANSPARENT)

@@ -1,0 +1,27 @@
+"""How many classes a network is trained to tell apart: as many as its data has."""
+
+import ml_collections
+
+from dynet_jax.data.contents import check_classes
+from dynet_jax.data.record import Source
+from dynet_jax.errors import UserError
+
+
+def with_classes(config: ml_collections.ConfigDict, source: Source) -> ml_collections.ConfigDict:
+    """Returns the configuration with the number of classes of a source, where it leaves that open.
+
+    Raises UserError for another number: an output without a class has no name and is never right.
+    """
+    check_classes(source, config.data.name)
+    count, told = len(source.class_names), config.model.num_classes
+    if told is None:
+        config = config.copy_and_resolve_references()
+        config.model.num_classes = count
+    elif told != count:
+        harm = "lower the mean" if config.task == "segmentation" else "stay in every exported file"
+        raise UserError(
+            f"{config.data.name} has {count} classes but model.num_classes is {told}"
+            + (f", and those without a name would {harm}" if told > count else "")
+            + f"; use --config.model.num_classes={count}"
+        )
+    return config

@@ -1,0 +1,60 @@
+"""The outputs of a classifier that is taken over for other classes: each class keeps its row, by its name."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+SHOWN = 5  # names in a line
+
+
+class Taken(NamedTuple):
+    """Which outputs are taken over.
+
+    Attributes:
+      rows: for every output of the new classifier the one that it was before, or None for a new one.
+      said: what was done, in words; '' where all outputs stay what they were.
+    """
+
+    rows: list[int | None]
+    said: str
+
+    @property
+    def all_new(self) -> bool:
+        """Whether nothing is taken over."""
+        return not any(row is not None for row in self.rows)
+
+    @property
+    def all_kept(self) -> bool:
+        """Whether a classifier of as many outputs stays as it is."""
+        return self.rows == list(range(len(self.rows)))
+
+
+def match_classes(before: Sequence[str], outputs_before: int, now: Sequence[str], outputs: int) -> Taken:
+    """Returns which of the outputs `before` are those `now`. Outputs may be more than there are names.
+
+    A name that stands twice names nothing.
+
+    >>> match_classes(["cat", "dog"], 2, ["dog", "newt"], 2)
+    Taken(rows=[1, None], said='its classes by name: 1 of 2 was known, dog; new: newt')
+    """
+    if not before or not now:
+        unnamed = "the names of the classes are not known"
+        if outputs == outputs_before:
+            return Taken(list(range(outputs)), f"{unnamed}: each output is taken for what it was")
+        return Taken([None] * outputs, f"{unnamed}, and there are {outputs}, not {outputs_before}")
+    if list(before) == list(now):
+        extra = [i if outputs == outputs_before else None for i in range(len(now), outputs)]
+        return Taken([*range(len(now)), *extra], "")
+    place = {name: index for index, name in enumerate(before) if before.count(name) == 1}
+    rows = [place.get(name) if now.count(name) == 1 else None for name in now]
+    known = [name for name, row in zip(now, rows) if row is not None]
+    new = [name for name, row in zip(now, rows) if row is None]
+    rows += [None] * (outputs - len(now))
+    if not known:
+        return Taken(rows, f"no class is the same: {_listed(now)}; before: {_listed(before)}")
+    said = f"its classes by name: {len(known)} of {len(now)} {'was' if len(known) == 1 else 'were'} known, "
+    return Taken(rows, said + _listed(known) + (f"; new: {_listed(new)}" if new else ""))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,107 @@
+"""The newest checkpoint that is whole, in a folder in which a run may be saving meanwhile."""
+
+import contextlib
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from dynet_jax.errors import UserError, named
+from dynet_jax.hosts import all_hosts
+from dynet_jax.memory import causes, is_out_of_memory
+from dynet_jax.workdir.integrity import Damaged
+
+TRIES = 30  # of a reader, while a run replaces what it reads
+NO_DAMAGE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+T = TypeVar("T")
+
+
+class Vanished(UserError):
+    """The checkpoint of the step that was asked for is not there, or not any more."""
+
+
+def newest_whole(
+    folder: Path,
+    steps: Callable[[], Sequence[int]],
+    read: Callable[[int], T],
+    *,
+    step: int | None,
+    warn: Callable[[str], None],
+    own: bool,
+) -> tuple[T, list[int]]:
+    """What `read` gives of the newest step of which it raises nothing, or of `step`; and the damaged ones before it.
+
+    steps: lists the checkpoints of the folder, as they are when it is called.
+    own: whether this process is the run that saves here. Others read again where a checkpoint has been replaced.
+    Raises UserError where there is none, or none that is whole, or what is there cannot be read without being damaged.
+    """
+    damaged: dict[int, str] = {}
+    listed = steps()
+    for _ in range(TRIES + len(listed)):
+        candidate = _next(folder, listed, step, damaged, own)
+        result, damage = _tried(read, candidate, folder)
+        if all_hosts(damage is None):
+            return result, [*damaged]  # pyrefly: ignore[bad-return]  (None stands beside damage alone)
+        before, listed = listed, listed if own else steps()
+        if not all_hosts(candidate in listed and max(listed) == max(before)):
+            continue  # a run has saved a newer one meanwhile, and removes what it no longer keeps
+        damaged[candidate] = damage or "another host cannot read it"
+        line = f"the checkpoint {folder / str(candidate)} is damaged: {damaged[candidate]}"
+        if step is not None:
+            others = ", ".join(str(other) for other in listed if other != step) or "none"
+            raise UserError(f"{line}; other steps: {others}")
+        warn(f"{line}; trying an older one")
+    raise UserError(
+        f"the checkpoints in {folder} are replaced faster than they can be read; try again when the run has ended, or "
+        "start it again with a larger --config.keep_checkpoints or --config.checkpoint_every_steps"
+    )
+
+
+def still_there(look: Callable[[], T]) -> T:
+    """What a look into a folder gives, from which files and checkpoints may vanish meanwhile."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(FileNotFoundError, Vanished):
+            return look()
+    return look()
+
+
+def _next(folder: Path, listed: Sequence[int], step: int | None, damaged: dict[int, str], own: bool) -> int:
+    """The step to be tried. Raises UserError if there is none."""
+    if not listed:
+        raise Vanished(f"there is no checkpoint in {folder}")
+    if step is not None:
+        if step not in listed:
+            raise Vanished(f"there is no checkpoint of step {step} in {folder}; there are {[*listed]}")
+        return step
+    left = [candidate for candidate in listed if candidate not in damaged]
+    if not left:
+        reasons = "; ".join(f"step {step}: {damage}" for step, damage in damaged.items())
+        advice = (
+            "move that folder away to start from the beginning" if own else "train.py with another --workdir makes some"
+        )
+        raise UserError(f"no checkpoint in {folder} is whole ({reasons}); {advice}")
+    return max(left)
+
+
+def _tried(read: Callable[[int], T], step: int, folder: Path) -> tuple[T | None, str | None]:
+    """What it reads, or what is wrong with the checkpoint."""
+    try:
+        return read(step), None
+    except UserError:
+        raise
+    except Damaged as error:
+        return None, str(error)
+    except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
+        if is_out_of_memory(error):
+            raise
+        if any(_is_no_damage(cause) for cause in causes(error)):
+            raise UserError(
+                f"the checkpoint {folder / str(step)} cannot be read ({named(error)}); it is not damaged for that: "
+                "make it readable, then run the same command again"
+            ) from error
+        return None, named(error)
+
+
+def _is_no_damage(error: BaseException) -> bool:
+    return getattr(error, "errno", None) in NO_DAMAGE or "ermission denied" in str(error)

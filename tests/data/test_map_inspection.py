@@ -1,0 +1,152 @@
+"""Labels that mean something else than they say are found before a run."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dynet_jax.data import load_source
+from dynet_jax.data.loading import read_record
+from dynet_jax.data.map_inspection import inspect_maps
+from dynet_jax.errors import UserError
+from tests.data.maps import write_maps
+
+SIZES = {"train": [(20, 30)] * 3, "val": [(12, 20), (24, 8)]}
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_maps(tmp_path, SIZES)
+    return tmp_path
+
+
+def inspect(root, split="train", max_corrupt=0):
+    return inspect_maps(load_source(f"maps:{root}", split, task="segmentation"), max_corrupt)
+
+
+def change_labels(root, split, change):
+    for path in (root / f"{split}annot").iterdir():
+        Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
+
+
+def test_the_size_that_all_labels_fit_into(root):
+    assert inspect(root).largest == (20, 30)
+    assert inspect(root, "test").largest == (24, 20)
+    assert inspect(root).contents.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda label: np.where(label == 1, 255, 0), r"one class only, earth, and others .* written with 0 and 1"),
+        (lambda label: np.where(label == 1, 2, 2), r"one class only, sky; a pixel's value is its class"),
+        (lambda label: np.full_like(label, 255), "have no pixel of a class"),
+        (lambda label: np.where(label == 1, 128, 0), "has pixels of 128, which is no class of the 3"),
+        (lambda label: np.where(label == 255, 255, label + 1), "has pixels of 3, which is no class"),
+    ],
+    ids=["0 and 255", "one class", "nothing", "0 and 128", "from 1 on"],
+)
+def test_values_that_are_no_classes(root, change, message):
+    change_labels(root, "train", lambda label: change(label).astype(np.uint8))
+    with pytest.raises(UserError, match=message):
+        inspect(root)
+
+
+def test_a_mask_of_0_and_255_in_the_val_folder_alone(root):
+    change_labels(root, "val", lambda label: np.where(label == 1, 255, 0).astype(np.uint8))
+    inspect(root)
+    with pytest.raises(UserError, match="valannot have pixels of one class only, earth"):
+        inspect(root, "test")
+
+
+def test_a_rare_class_is_looked_for_in_all_labels(tmp_path):
+    write_maps(tmp_path, {"train": [(6, 4)] * 130})
+    change_labels(tmp_path, "train", np.zeros_like)
+    Image.fromarray(np.eye(6, 4, dtype=np.uint8)).save(tmp_path / "trainannot/065.png")
+    assert inspect(tmp_path).contents.notes == ("no pixel of sky in 130 labels of trainannot",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("jpg", {}), ("jp2", {}), ("tif", {"compression": "jpeg"})],
+)
+def test_labels_whose_compression_changes_them(root, kind, options):
+    label = root / "trainannot/001.png"
+    Image.open(label).save(root / f"trainannot/001.{kind}", **options)
+    label.unlink()
+    with pytest.raises(UserError, match=rf"1 of 3 labels are JPEG files.*write them as PNG.*: 001\.{kind} of .*train"):
+        inspect(root)
+
+
+def test_a_jpeg_by_the_name_of_a_png(root):
+    Image.open(root / "trainannot/001.png").save(root / "trainannot/001.png", "JPEG")
+    with pytest.raises(UserError, match="are JPEG files"):
+        inspect(root)
+
+
+def turn(path, orientation, size, kind="JPEG"):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size[::-1]).save(path, kind, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 5, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_images_that_are_turned_beside_labels_that_are_not(root, orientation, kind):
+    turn(root / "train/001.png", orientation, (20, 30), kind)
+    with pytest.raises(UserError, match=r"1 of 3 images are turned by their EXIF orientation .*: 001\.png of .*/train"):
+        inspect(root, max_corrupt=9)
+
+
+def test_a_square_image_may_be_either(root):
+    turn(root / "train/001.png", 6, (30, 30))
+    Image.new("L", (30, 30)).save(root / "trainannot/001.png")
+    with pytest.raises(UserError, match="turned by their EXIF orientation"):
+        inspect(root)
+
+
+def test_a_turned_label(root):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(root / "trainannot/001.png").save(root / "trainannot/001.png", exif=exif)
+    with pytest.raises(UserError, match="turned by their EXIF orientation"):
+        inspect(root)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_a_label_of_the_image_as_it_is_shown_is_right(root, kind):
+    turn(root / "train/001.png", 6, (30, 20), kind)
+    assert inspect(root).largest == (20, 30)
+    source = load_source(f"maps:{root}", "train", task="segmentation")
+    assert read_record(source, 1).image.shape[:2] == (20, 30)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (np.zeros((20, 31), np.uint8), "train/001.png and its label have different sizes: 20x30 and 20x31"),
+        (np.zeros((20, 30, 3), np.uint8), "trainannot/001.png is not a label file: .*; it has mode RGB"),
+        (np.zeros((20, 30), np.uint16), "it has mode I;16"),
+        (np.zeros((20, 30), bool), "it has less than 8 bits"),
+        (np.zeros((20, 30, 2), np.uint8), "it has mode LA"),
+    ],
+    ids=["size", "RGB", "16 bits", "1 bit", "transparent"],
+)
+def test_later_labels_of_another_size_or_type(root, label, message):
+    Image.fromarray(label).save(root / "trainannot/001.png")
+    with pytest.raises(UserError, match=message + r"; pairs that do not fit: 1 of 3, more than .*max_corrupt=0"):
+        inspect(root)
+    inspect(root, max_corrupt=1)
+
+
+def test_what_cannot_be_opened_is_left_to_the_decoder(root):
+    (root / "trainannot/001.png").write_bytes(b"junk")
+    (root / "train/002.png").write_bytes(b"")
+    assert inspect(root).largest == (20, 30)
+
+
+def test_what_is_skipped_is_said(root):
+    (root / "train/.ipynb_checkpoints").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "train/.ipynb_checkpoints/000-checkpoint.png")
+    (root / "trainannot/notes.txt").touch()
+    (note,) = inspect(root).contents.notes
+    assert "skipped in train: 1 hidden or tool folder (train/.ipynb_checkpoints), 1 .txt file (trainannot/no" in note

@@ -1,0 +1,62 @@
+"""All that a run needs of the weights it begins with is said at once, and taken as it is said."""
+
+import types
+
+import pytest
+
+from dynet_jax.config.load import load_config, override
+from dynet_jax.config.network import build_model
+from dynet_jax.errors import UserError
+from dynet_jax.models.registry import list_models, model_info
+from dynet_jax.train.alike import check_alike
+
+IMPORTED = [name for name in list_models() if model_info(name).torchvision or model_info(name).timm]
+
+
+def with_model(config):
+    return types.SimpleNamespace(config=config, model=build_model(config), workdir="runs/pretrained")
+
+
+def imported(name, **arguments):
+    """As `dynet import-torch` makes it."""
+    config = load_config(f"{name}:imagenette").unlock()
+    config.model.update({"padding": "TORCH", "width": 0.5, **model_info(name).torch_arguments, **arguments})
+    return with_model(config)
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_advice_is_whole_and_accepted(name):
+    other = imported(name, bn_epsilon=2e-3)
+    other.config.data.mean, other.config.data.std = (127.5,) * 3, (127.5,) * 3
+    config = load_config(f"{name}:imagenette")
+    with pytest.raises(UserError, match="its own settings are") as error:
+        check_alike(other, with_model(config), ["params/stem/kernel"])
+    options = [word for word in str(error.value).split() if word.startswith("--config.")]
+    keys = {"model.padding", "model.bn_epsilon", "model.width", "data.mean", "data.std"}
+    keys |= {f"model.{key}" for key in model_info(name).torch_arguments}
+    assert {option.removeprefix("--config.").partition("=")[0] for option in options} == keys
+    override(config, options)
+    check_alike(other, with_model(config), [])
+    assert (config.model.width, config.model.bn_epsilon, config.data.std) == (0.5, 2e-3, (127.5,) * 3)
+
+
+def test_what_the_network_decides_itself_is_not_asked_for():
+    """torchvision's MobileNetV3 has its own epsilon, in ours as well."""
+    other = imported("mobilenet_v3_small", bn_epsilon=1e-3)
+    with pytest.raises(UserError) as error:
+        check_alike(other, with_model(load_config("mobilenet_v3_small:imagenette")), [])
+    assert str(error.value).endswith("its weights need --config.model.padding=TORCH")
+
+
+def test_rounded_means_are_the_same():
+    other = imported("resnet18", padding="SAME")
+    other.config.data.mean = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
+    check_alike(other, with_model(load_config("resnet18:imagenette")), [])
+
+
+def test_a_backbone_asks_for_all_as_well():
+    """As docs/segmentation.md has it: another stem, and PyTorch's padding."""
+    config = load_config("fcn_resnet50")
+    with pytest.raises(UserError, match="a classifier on the same backbone") as error:
+        check_alike(imported("resnet50", width=1.0), with_model(config), ["params/backbone/stem1/kernel"])
+    assert str(error.value).endswith("--config.model.padding=TORCH --config.model.stem=[64]")
