@@ -63,10 +63,10 @@ def evaluate_workdir(
     for line in describe({"test": source}):
         say(line)
     if arithmetic is not None:
-        return {
-            **evaluate(network, _of_engine(trained, network, arithmetic, calibrate), {}, source),
-            "step": trained.step,
-        }
+        if coefficients is not None:
+            raise UserError("other coefficients are of the network in JAX; leave out --arithmetic")
+        engine = _of_engine(trained, network, arithmetic, calibrate)
+        return {**evaluate(network, engine, {}, source), "step": trained.step}
     variables, of_step = jax.device_put(trained.variables, network.layout.replicated), {"step": trained.step}
     if coefficients is not None:
         values = evaluate_held(network, variables, source, coefficients)
@@ -82,10 +82,11 @@ def _of_engine(trained: TrainedNetwork, network: PlacedNetwork, arithmetic: str,
         raise UserError("the native engine is evaluated on whole images; use --config.inference=whole")
     model = load(trained.workdir, step=trained.step, runtime="native", arithmetic=arithmetic, calibrate=calibrate)
 
+    def logits(images):
+        return jnp.asarray(model.logits(np.asarray(images)))
+
     def step(variables, batch):
-        sums = network.task.evaluate(
-            lambda images: jnp.asarray(model.logits(np.asarray(images))), batch["image"], batch
-        )
+        sums = network.task.evaluate(logits, batch["image"], batch)
         return {**sums, "examples": jnp.sum(batch["mask"])}
 
     return step

@@ -166,13 +166,8 @@ def _predict(options) -> int:
 
 
 def _how(options) -> dict:
-    return {
-        "step": options.step,
-        "runtime": options.runtime,
-        "threads": options.threads,
-        "arithmetic": options.arithmetic,
-        "calibrate": options.calibrate,
-    }
+    names = ("step", "runtime", "threads", "arithmetic", "calibrate")
+    return {name: getattr(options, name) for name in names}
 
 
 def _segment(options) -> int:
