@@ -96,7 +96,7 @@ class LatencyPlan:
                 for network in with_base(pair)
                 for runtime, numbers in self.runtimes
                 if RUNTIMES.find(runtime).has(network, self.width)
-                and not (numbers in RUNTIMES.find(runtime).static_numbers and is_dynamic(network))
+                and not (numbers in RUNTIMES.find(runtime).static_numbers and is_dynamic(create_model(network)))
                 for threads in self.threads
             ]
             for pair in self.networks

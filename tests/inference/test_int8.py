@@ -21,7 +21,7 @@ from tests.inference.workdirs import make_workdir
 
 pytestmark = needs_compiler
 OTHER_PADDINGS = {"same_lower", "circular", "reflect"}  # that the engine has not
-SHAPES = ((2, 9, 12), (1, 10, 7), (1, 33, 47), (5, 8, 8))
+SHAPES = ((2, 9, 12), (1, 33, 47))  # in strips, too
 GROUPS = [(6, 6, 3), (18, 18, 3), (12, 24, 2), (10, 10, 10), (4, 8, 4)]
 NETWORKS = ("dy_mobile", "dy_shuffle", "dy_resnet18", "mobilenet_v3_small", "shufflenet_v2", "fcn_dy_resnet18")
 PREPROCESSING = Preprocessing(8, 8, **PIXELS)
@@ -42,6 +42,7 @@ def check(program, shapes=SHAPES, **options):
         np.testing.assert_allclose(logits, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("case", sorted(CONVOLUTIONS.keys() - OTHER_PADDINGS))
 def test_every_convolution(case, dynamic):
@@ -50,6 +51,7 @@ def test_every_convolution(case, dynamic):
     check(one_convolution(dynamic, case, outputs=outputs, activation=activation))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize(
     ("inputs", "outputs", "groups"), [(6, 6, 3), (18, 18, 3), (12, 24, 2), (10, 10, 10), (4, 8, 4)]

@@ -5,6 +5,10 @@
 
 #include "simd.h"
 
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#include <arm_neon.h>
+#endif
+
 typedef int32_t Int __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__)) || defined(__ARM_FEATURE_MATMUL_INT8)
