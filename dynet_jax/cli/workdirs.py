@@ -132,9 +132,13 @@ def _predict(options) -> int:
     report_failures_once()
     list_pictures(options.images)  # a missing image is named before a work directory is read
     if read_config(options.workdir).task == "segmentation":
+        if options.batch is not None:
+            raise UserError("--batch is for classifiers; a network for segmentation takes picture by picture")
+        options.less_memory = ""
         return _segment(options)
     if options.out is not None:
         raise UserError("--out is for networks for segmentation, which write files")
+    options.less_memory = "" if options.batch == 1 else options.less_memory
     failed = 0
     for prediction in predict_images(options.workdir, options.images, batch=options.batch, **_how(options)):
         if prediction.error:
