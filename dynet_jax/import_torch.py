@@ -106,7 +106,7 @@ def _class_names(file, count):
         return labels.read_text().split()
     if not file.is_file():
         raise UserError(f"there is no file of labels {file}")
-    names = read_class_list(file)
+    names = read_class_list(file, count)
     if len(names) != count:
         raise UserError(f"{file} names {len(names)} classes, but the network has {count}")
     return names

@@ -163,6 +163,8 @@ def test_labels_in_other_encodings(tmp_path):
 
     (tmp_path / "labels.txt").write_bytes("cat\r\ncafé\r\n".encode("utf-8-sig"))
     assert _class_names(tmp_path / "labels.txt", 2) == ["cat", "café"]
+    (tmp_path / "labels.txt").write_bytes(b"crane\n\ncrane\n\n")
+    assert _class_names(tmp_path / "labels.txt", 2) == ["crane", "crane"]
     (tmp_path / "labels.txt").write_bytes("cat\ncafé\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"labels.txt is not a text in UTF-8 \(line 2\); save it as UTF-8"):
         _class_names(tmp_path / "labels.txt", 2)
