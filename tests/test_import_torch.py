@@ -151,6 +151,27 @@ def test_preprocessing_that_cannot_be_meant(arguments, message, tmp_path, capfd)
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "std", "said"),
+    [
+        (
+            ["--mean=0", "--std=1"],
+            255,
+            "is taken as of pixels from 0 to 1; for those from 0 to 255, use --std=1.000001",
+        ),
+        (["--mean=0", "--std=1.000001"], 1.000001, ""),
+        (["--mean=0", "--std=255"], 255, ""),
+        (["--mean=123.68,116.779,103.939", "--std=1"], 1, "--std=[1,1,1] leaves pixels of up to 255 undivided"),
+    ],
+)
+def test_what_is_unusual_is_taken_and_said(arguments, std, said, monkeypatch, capfd):
+    taken = {}
+    monkeypatch.setattr("dynet_jax.import_torch.import_torch", lambda *_, data, **__: taken.update(data) or [])
+    assert main(["import-torch", "resnet18", "weights.npz", "run", *arguments]) == 0
+    err = capfd.readouterr().err
+    assert (taken["std"], said in err, bool(err)) == ((std,) * 3, True, bool(said))
+
+
 def test_imagenets_classes_are_the_default():
     from dynet_jax.import_torch import _class_names
 
