@@ -23,7 +23,7 @@ TOP = ("classifier/", "hidden/", "head/", "head_norm/")  # of a classifier: what
 def initialise_from(workdir: Path, run: Run, class_names: Sequence[str]) -> tuple[TrainState, str]:
     """The run's state at step 0 with the parameters and statistics of another work directory's newest checkpoint.
 
-    A classifier keeps its rows for the classes that have the same name (`classes.py`), and begins anew for others. A
+    A classifier keeps its rows for the classes that have the same name (`kept_outputs.py`), and begins anew for others. A
     network for segmentation takes its backbone from a classifier, and its heads begin anew. Moving averages are taken
     where the other run has some.
     Returns the state and what is new in it, in words.
