@@ -55,14 +55,14 @@ def import_torch(
     """
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists already; name a new directory")
-    content = read_checkpoint(file)
+    content, taken = read_checkpoint(file), ""
     try:
         state, taken = weights_in(model, content, state_dict, **arguments)
         arguments = torch_arguments(model, state, **arguments)
         network: Any = create_model(model, **arguments)  # `torch_arguments` refuses all but classifiers
         variables = load_torch_weights(network, state)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {error}" + (f" ({taken})" if taken else "")) from error
     class_names = _class_names(labels, network.num_classes)
 
     config = paper_recipe(model, **arguments)

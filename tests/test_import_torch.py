@@ -108,6 +108,15 @@ def test_preprocessing_and_what_was_taken_are_said(tmp_path, weights, capfd):
     assert (data["std"], data["image_size"], data["resize_to"]) == ([127.5, 127.5, 63.75], 288, 329)
 
 
+@pytest.mark.slow
+def test_weights_that_do_not_fit_name_the_others_of_the_file(tmp_path, weights, capfd):
+    averages = {f"ema.{name}": array for name, array in weights.items() if name != "fc.bias"}
+    np.savez(tmp_path / "weights.npz", **{f"model.{name}": array for name, array in weights.items()}, **averages)
+    assert import_weights(tmp_path, f"--labels={tmp_path / 'labels.txt'}") == 2
+    err = capfd.readouterr().err
+    assert "missing: fc.bias (weights: the moving averages 'ema'; --state-dict=model takes 'model' instead)" in err
+
+
 def test_a_file_that_is_named_like_a_port_is_asked_about():
     state, network = {"conv_stem.weight": None}, SimpleNamespace(padding="TORCH")
     assert "need --padding=SAME" in _tf_hint(Path("tf_mobilenetv3_small_100.bin"), network, state)[0]
