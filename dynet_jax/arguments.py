@@ -20,10 +20,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(FAILED, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def report_mistakes(program: str, run: Callable[[], int | None], less_memory: str = "") -> int:
+def report_mistakes(program: str, run: Callable[[], int | None], less_memory: Callable[[], str] = str) -> int:
     """The exit code of what `run` does. A mistake is one line; a bug keeps its traceback.
 
-    less_memory: what to do where memory is not enough, for a command that can be told to take less.
+    less_memory: says what to do where memory is not enough, for a command that can be told to take less.
     """
     code = FAILED
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -32,12 +32,12 @@ def report_mistakes(program: str, run: Callable[[], int | None], less_memory: st
         return run() or 0
     except UserError as error:
         cause = None if isinstance(error, OutOfMemory) else memory_cause(error)
-        code, message = error.exit_code, explained(cause, less_memory) if cause else str(error)
+        code, message = error.exit_code, explained(cause, less_memory()) if cause else str(error)
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted"
     except Exception as error:
         if is_out_of_memory(error):
-            message = explained(error, less_memory)
+            message = explained(error, less_memory())
         elif isinstance(error, OSError) and (error.filename is not None or error.errno is not None):
             message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         else:

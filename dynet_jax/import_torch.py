@@ -56,13 +56,15 @@ def import_torch(
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists already; name a new directory")
     content = read_checkpoint(file)
+    said: list[str] = []
     try:
         state, taken = weights_in(model, content, state_dict, **arguments)
+        said += filter(None, [taken])
         arguments = torch_arguments(model, state, **arguments)
         network: Any = create_model(model, **arguments)  # `torch_arguments` refuses all but classifiers
         variables = load_torch_weights(network, state)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(" ".join([f"{file}: {error}", *(f"({line})" for line in said)])) from error
     class_names = _class_names(labels, network.num_classes)
 
     config = paper_recipe(model, **arguments)
@@ -84,7 +86,7 @@ def import_torch(
     seen = f"images: shorter side {config.data.resize_to} px, central {config.data.image_size} px, "
     seen += f"mean {_plain(config.data.mean)} and std {_plain(config.data.std)} of pixels from 0 to 255"
     tried = f"{count:,} parameters in {workdir}; try `dynet predict {workdir} IMAGE`"
-    return [*([taken] if taken else []), *_tf_hint(file, network, state), seen, tried]
+    return [*said, *_tf_hint(file, network, state), seen, tried]
 
 
 def _tf_hint(file: Path, network: Any, state: Mapping[str, Any]) -> list[str]:
@@ -106,7 +108,7 @@ def _class_names(file, count):
         return labels.read_text().split()
     if not file.is_file():
         raise UserError(f"there is no file of labels {file}")
-    names = read_class_list(file)
+    names = read_class_list(file, count)
     if len(names) != count:
         raise UserError(f"{file} names {len(names)} classes, but the network has {count}")
     return names

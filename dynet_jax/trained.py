@@ -48,6 +48,12 @@ class TrainedNetwork:
         """Of the network, as `create_model` knows it."""
         return self.config.model.name
 
+    @property
+    def output_names(self) -> list[str]:
+        """A name for every output: runs of earlier versions may have more of them than classes."""
+        spare = (self.config.model.num_classes or 0) - len(self.class_names)
+        return self.class_names + [f"(no class {number})" for number in range(1, spare + 1)]
+
     @functools.cached_property
     def task(self) -> Task:
         """What it is for, and with its data."""

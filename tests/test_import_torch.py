@@ -108,6 +108,15 @@ def test_preprocessing_and_what_was_taken_are_said(tmp_path, weights, capfd):
     assert (data["std"], data["image_size"], data["resize_to"]) == ([127.5, 127.5, 63.75], 288, 329)
 
 
+@pytest.mark.slow
+def test_weights_that_do_not_fit_name_the_others_of_the_file(tmp_path, weights, capfd):
+    averages = {f"ema.{name}": array for name, array in weights.items() if name != "fc.bias"}
+    np.savez(tmp_path / "weights.npz", **{f"model.{name}": array for name, array in weights.items()}, **averages)
+    assert import_weights(tmp_path, f"--labels={tmp_path / 'labels.txt'}") == 2
+    err = capfd.readouterr().err
+    assert "missing: fc.bias (weights: the moving averages 'ema'; --state-dict=model takes 'model' instead)" in err
+
+
 def test_a_file_that_is_named_like_a_port_is_asked_about():
     state, network = {"conv_stem.weight": None}, SimpleNamespace(padding="TORCH")
     assert "need --padding=SAME" in _tf_hint(Path("tf_mobilenetv3_small_100.bin"), network, state)[0]
@@ -151,6 +160,27 @@ def test_preprocessing_that_cannot_be_meant(arguments, message, tmp_path, capfd)
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "std", "said"),
+    [
+        (
+            ["--mean=0", "--std=1"],
+            255,
+            "is taken as of pixels from 0 to 1; for those from 0 to 255, use --std=1.000001",
+        ),
+        (["--mean=0", "--std=1.000001"], 1.000001, ""),
+        (["--mean=0", "--std=255"], 255, ""),
+        (["--mean=123.68,116.779,103.939", "--std=1"], 1, "--std=[1,1,1] leaves pixels of up to 255 undivided"),
+    ],
+)
+def test_what_is_unusual_is_taken_and_said(arguments, std, said, monkeypatch, capfd):
+    taken = {}
+    monkeypatch.setattr("dynet_jax.import_torch.import_torch", lambda *_, data, **__: taken.update(data) or [])
+    assert main(["import-torch", "resnet18", "weights.npz", "run", *arguments]) == 0
+    err = capfd.readouterr().err
+    assert (taken["std"], said in err, bool(err)) == ((std,) * 3, True, bool(said))
+
+
 def test_imagenets_classes_are_the_default():
     from dynet_jax.import_torch import _class_names
 
@@ -163,6 +193,8 @@ def test_labels_in_other_encodings(tmp_path):
 
     (tmp_path / "labels.txt").write_bytes("cat\r\ncafé\r\n".encode("utf-8-sig"))
     assert _class_names(tmp_path / "labels.txt", 2) == ["cat", "café"]
+    (tmp_path / "labels.txt").write_bytes(b"crane\n\ncrane\n\n")
+    assert _class_names(tmp_path / "labels.txt", 2) == ["crane", "crane"]
     (tmp_path / "labels.txt").write_bytes("cat\ncafé\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"labels.txt is not a text in UTF-8 \(line 2\); save it as UTF-8"):
         _class_names(tmp_path / "labels.txt", 2)

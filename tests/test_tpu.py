@@ -5,6 +5,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from dynet_jax.cli import main
 from dynet_jax.errors import UserError
 from dynet_jax.ops import backend, choose_fusion, dynamic_conv
-from dynet_jax.tpu import kernels
+from dynet_jax.tpu import compiler, kernels
 from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import CHIPS, parse_topology
 from dynet_jax.tpu.compiler import Steps
@@ -54,6 +55,14 @@ def test_bundles_are_counted_as_often_as_their_loops_run():
     """A grid of 8 has 10 rounds, the first and the last of which only load and store."""
     outside, grid, first, inner, second = 3, 10 * 3, 8 * 4 * 2, 8 * 4 * 3 * 3, 8 * 2 * 2
     assert count_cycles(BUNDLES) == outside + grid + first + inner + second
+
+
+def test_a_program_that_does_not_fit_says_what_needs_less():
+    step = mock.Mock()
+    step.lower.side_effect = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 43 GB")
+    advice = r"use more chips, a smaller --config\.batch_size, or --config\.accumulation_steps$"
+    with pytest.raises(UserError, match=r"does not fit in the 16 GB of a device of v5e:4x4 .*; " + advice):
+        compiler._compile(step, (), 16, parse_topology("v5e:4x4"))
 
 
 def program(**values) -> CompiledProgram:

@@ -53,4 +53,4 @@ def main(arguments: list[str] | None = None) -> int:
                 explain(error)
             raise
 
-    return report_mistakes("dynet", run, getattr(options, "less_memory", ""))
+    return report_mistakes("dynet", run, lambda: getattr(options, "less_memory", ""))

@@ -46,7 +46,7 @@ def add_benchmark(commands) -> None:
     parser.add_argument("--out", type=path_argument, metavar="DIR", help=f"where to write {', '.join(FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="the files in DIR if they are there")
     parser.add_argument("--list", action="store_true", help="list the runtimes that there are, and measure nothing")
-    parser.set_defaults(run=_benchmark)
+    parser.set_defaults(run=_benchmark, less_memory="use a smaller --batch or --image-sizes")
 
 
 def _benchmark(options) -> None:

@@ -65,7 +65,7 @@ def train_main(arguments: list[str] | None = None) -> int:
         leave()
         return code
 
-    return report_mistakes("train.py", run, "use fewer --config.data.threads, and --config.data.cache=False")
+    return report_mistakes("train.py", run, lambda: "use fewer --config.data.threads, and --config.data.cache=False")
 
 
 def _add_hosts(parser) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from dynet_jax.arguments import FAILED, overrides, path_argument, positive_argument
-from dynet_jax.console import to_json
+from dynet_jax.console import to_json, warn
 from dynet_jax.errors import UserError
 
 
@@ -146,9 +146,13 @@ def _predict(options) -> int:
     report_failures_once()
     list_pictures(options.images)  # a missing image is named before a work directory is read
     if read_config(options.workdir).task == "segmentation":
+        if options.batch is not None:
+            raise UserError("--batch is for classifiers; a network for segmentation takes picture by picture")
+        options.less_memory = ""
         return _segment(options)
     if options.out is not None:
         raise UserError("--out is for networks for segmentation, which write files")
+    options.less_memory = "" if options.batch == 1 else options.less_memory
     failed = 0
     for prediction in predict_images(options.workdir, options.images, batch=options.batch, **_how(options)):
         if prediction.error:
@@ -258,7 +262,11 @@ def _preprocessing(options) -> dict:
         mean, std = of_pixels(options.mean, options.std)
         if min(std) <= 0:
             raise UserError(f"--std must be positive, not {min(std):g}")
-        check_units(mean, std, "--")
+        warning = check_units(mean, std, "--")
+        if not any(mean) and set(options.std) == {1.0}:
+            warning = "--mean=0 --std=1 is taken as of pixels from 0 to 1; for those from 0 to 255, use --std=1.000001"
+        if warning is not None:
+            warn(warning)
         data |= {"mean": mean, "std": std}
     size = options.image_size or 224
     resized = options.resize_to or round(size / 0.875)

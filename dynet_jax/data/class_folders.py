@@ -1,7 +1,9 @@
 """A folder of class folders, read once: the images of each class, what was left out, and what cannot be meant."""
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +23,12 @@ class ClassFolders(NamedTuple):
 
     Attributes:
       files: the image files.
-      places: names of the folders within it that have images, and '' if it has some itself.
+      places: how many images each of the folders within it has, and '' itself.
       notes: what the owner may not know.
     """
 
     files: dict[str, list[Path]]
-    places: dict[str, frozenset[str]]
+    places: dict[str, Counter[str]]
     notes: tuple[str, ...]
 
 
@@ -75,12 +77,15 @@ def read_classes(folder: Path, *, may_be_empty: bool) -> ClassFolders:
     linked = [f"{folder.name}/{name}" for name, path in folders.items() if path.is_symlink()]
     notes += [f"links to folders: {listed(linked)}"] if linked else []
     places = {name: _places(path, files[name]) for name, path in folders.items()}
-    return ClassFolders(files, places, tuple(notes + _nested(folder, places)))
+    return ClassFolders(files, places, tuple(notes + _alike(folder, files) + _nested(folder, places)))
 
 
 def refuse_wrong_level(folder: Path, classes: ClassFolders) -> None:
     """Raises UserError where the folders in a folder cannot be the classes of a training set."""
-    names, places = list(classes.files), frozenset().union(*classes.places.values())
+    names, places = list(classes.files), set().union(*classes.places.values())
+    beside = [name for name in names if name.lower() in NO_CLASSES and classes.places[name].keys() & {*names}]
+    if beside:
+        raise UserError(f"{folder / beside[0]} holds folders of the classes beside it; move it out of {folder}")
     if all(name.lower() in NO_CLASSES for name in names) or (len(names) == 1 and "" not in places):
         within = f" with {listed(sorted(places - {''}))} in it" if places - {""} else ""
         raise UserError(
@@ -89,24 +94,37 @@ def refuse_wrong_level(folder: Path, classes: ClassFolders) -> None:
         )
 
 
-def _places(folder: Path, paths: list[Path]) -> frozenset[str]:
+def _places(folder: Path, paths: list[Path]) -> Counter[str]:
     begin = len(str(folder)) + 1
-    return frozenset(text[begin : max(begin, text.find("/", begin))] for text in map(str, paths))
+    return Counter(text[begin : max(begin, text.find("/", begin))] for text in map(str, paths))
 
 
-def _nested(folder: Path, places: Mapping[str, frozenset[str]]) -> list[str]:
-    """A note where every class has the same folders and nothing else, as classes have that lie a level too high."""
-    alike = sorted(next(iter(places.values()))) if len(set(places.values())) == 1 else []
-    if len(alike) < 2 or "" in alike:
+def _alike(folder: Path, names: Iterable[str]) -> list[str]:
+    """A note on classes like 'Cat' and 'cat', which letters of an alphabet may be."""
+    spelled: dict[str, list[str]] = {}
+    for name in names:
+        spelled.setdefault(_key(name).casefold(), []).append(name)
+    twice = [" and ".join(group) for group in spelled.values() if len(group) > 1]
+    return [f"classes of {folder.name} differ in capitals only: {listed(twice)}"] if twice else []
+
+
+def _nested(folder: Path, places: Mapping[str, Counter[str]]) -> list[str]:
+    """Notes on folders within class folders: copies, or classes that lie a level too deep."""
+    inner = [f"{name}/{place} ({n})" for name, of_class in places.items() for place, n in of_class.items() if place]
+    if not inner:
         return []
-    return [f"every class of {folder.name} consists of the folders {listed(alike)}: are these the classes?"]
+    total = sum(of_class.total() - of_class[""] for of_class in places.values())
+    deep = [name for name, of_class in places.items() if of_class and not of_class[""]]
+    notes = [f"{total} images of {folder.name} lie in folders within class folders: {listed(inner)}"]
+    return notes + ([f"all images of {listed(deep)} do: are these folders the classes?"] if deep else [])
 
 
 def _refuse_bad_names(found: Mapping[str, Path], folder: Path) -> None:
     alike: dict[str, str] = {}
     for name in found:
-        if alike.setdefault(same_name(name), name) != name:
-            raise UserError(f"{folder} has two folders {name}, whose accents are written differently; join them")
+        if alike.setdefault(_key(name), name) != name:
+            differ = "whose accents or spaces are written differently"
+            raise UserError(f"{folder} has two folders {name}, {differ}; join them")
         try:
             name.encode()
         except UnicodeEncodeError as error:
@@ -115,12 +133,19 @@ def _refuse_bad_names(found: Mapping[str, Path], folder: Path) -> None:
             ) from error
 
 
+def _key(name: str) -> str:
+    """Equal for names that a file of labels may not tell apart."""
+    return " ".join(same_name(name).split())
+
+
 def _refuse_bad_links(found: Mapping[str, Path], folder: Path) -> None:
-    places = {name: os.path.realpath(path) for name, path in found.items() if path.is_symlink()}
-    own = os.path.realpath(folder)
-    for name, place in places.items():
+    own, places = os.path.realpath(folder), []
+    for name, path in found.items():
+        place = os.path.realpath(path) if path.is_symlink() else os.path.join(own, name)
         if f"{own}/".startswith(f"{place.rstrip('/')}/"):
-            raise UserError(f"{found[name]} is a link to {place}, in which it lies; remove it")
-        for other in found:
-            if other != name and (places.get(other) or os.path.join(own, other)) == place:
-                raise UserError(f"{found[name]} and {found[other]} are the same folder; remove one of them")
+            raise UserError(f"{path} is a link to {place}, in which it lies; remove it")
+        places.append((f"{place}/", name))
+    for (outer, name), (inner, other) in pairwise(sorted(places)):  # what lies in a folder is sorted right behind it
+        if inner.startswith(outer):
+            how = "are the same folder" if inner == outer else "have images in common"
+            raise UserError(f"{found[other]} and {found[name]} {how}; remove one of them")

@@ -17,7 +17,8 @@ IMAGE_SUFFIXES = {
 TOOL_FOLDERS = {
     *("__MACOSX", "__pycache__", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information"),
 }
-SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "validation", "test")}
+TOOL_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}  # in small letters
+SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "valid", "validation", "test")}
 
 
 class Skipped:
@@ -61,7 +62,7 @@ def list_images(folder: Path, skipped: Skipped | None = None) -> list[Path]:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is of some tool, not of the data's owner."""
-    return name.startswith(".") or name in TOOL_FOLDERS
+    return name.startswith(".") or name in TOOL_FOLDERS or name.lower() in TOOL_FILES
 
 
 def _walk(folder: Path | str, skipped: Skipped) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from dynet_jax.data.class_folders import class_folders, read_classes, refuse_wrong_level
+from dynet_jax.data.class_folders import NO_CLASSES, class_folders, read_classes, refuse_wrong_level
 from dynet_jax.data.contents import Contents, listed, same_name
 from dynet_jax.data.files import SPLIT_FOLDERS
 from dynet_jax.data.record import Record
@@ -63,9 +63,13 @@ def _split_folder(root: Path, split: str) -> Path:
     meant = [place for place in (*around, *(root / name for name in inside[:20])) if (place / "train").is_dir()]
     if meant:
         raise UserError(f"{lacking}; did you mean folder:{meant[0]}?")
-    if split == "train" or (root / "train").is_dir() or not inside:
-        raise UserError(lacking + (f"; {root} holds {listed(inside)}" if inside else ""))
-    return root
+    if split != "train" and "train" not in inside and not all(name.lower() in NO_CLASSES for name in inside):
+        return root
+    spelled = [name for name in inside if name.lower() in SPLIT_FOLDERS[split]]
+    hint = f"; rename {root / spelled[0]} to {spelled[0].lower()}" if spelled else ""
+    if split != "train" and "train" in inside:
+        hint = hint or f"; to test with those of train: `dynet evaluate WORKDIR --data=folder:{root / 'train'}`"
+    raise UserError(lacking + (f"; {root} holds {listed(inside)}" if inside else "") + hint)
 
 
 @register_dataset("folder:PATH")

@@ -28,39 +28,44 @@ class Inspected(NamedTuple):
 class Pair(NamedTuple):
     """An image and its label, by their headers: the label's size, or what is wrong with them.
 
-    `damage` is a sentence on this pair, which may be one of a few that are left out; `lie` is why a label means
-    something else than it says.
+    `damage` is a sentence on this pair, which may be one of a few that are left out; `kind` is why a label means
+    something else than it says, or of a turned image, what its label is of.
     """
 
     name: Path
     size: tuple[int, int] = (0, 0)
     damage: str = ""
-    lie: str = ""
+    kind: str = ""
 
 
 COMPRESSED = "labels are JPEG files, which change classes at their borders; write them as PNG, from where they came"
 ROTATED = "images are turned by their EXIF orientation where they are read, unlike their labels; save them without it"
+AS_SHOWN, UNCLEAR = "labelled as it is shown", "of a size that fits the image as it is stored, too"
 
 
 def inspect_maps(source: MapsSource, max_corrupt: int) -> Inspected:
     """Raises UserError for pairs that do not fit, if there are more than that, and for labels that cannot be meant."""
     pairs: list[Pair] = _in_threads(_read_headers, source.pairs)
+    found = {kind: [pair.name.name for pair in pairs if pair.kind == kind] for kind in {pair.kind for pair in pairs}}
+    unclear = [] if AS_SHOWN in found else found.get(UNCLEAR, [])  # a folder's labels are of one making
     for kind in (COMPRESSED, ROTATED):
-        found = [pair.name.name for pair in pairs if pair.lie == kind]
-        if found:
-            raise UserError(f"{len(found)} of {len(pairs)} {kind}: {listed(found)} of {source.folder}")
+        if kind in found:
+            names = sorted(found[kind] + (unclear if kind == ROTATED else []))
+            raise UserError(f"{len(names)} of {len(pairs)} {kind}: {listed(names)} of {source.folder}")
     damaged = [pair for pair in pairs if pair.damage]
     if len(damaged) > max_corrupt:
         count = f"pairs that do not fit: {len(damaged)} of {len(pairs)}"
         raise UserError(f"{damaged[0].damage}; {count}, more than --config.data.max_corrupt={max_corrupt}")
     heights, widths = zip(*(pair.size for pair in pairs))
     contents = source.contents
-    contents = contents._replace(notes=(*contents.notes, *_notes_on_classes(source)))
+    turned = f"{len(unclear)} images of {source.folder.name} are turned by their EXIF orientation: {listed(unclear)}"
+    notes = [f"{turned}; make sure that their labels are, too"] if unclear else []
+    contents = contents._replace(notes=(*contents.notes, *notes, *_notes_on_classes(source)))
     return Inspected(contents, (max(heights), max(widths)))
 
 
 def _read_headers(files: tuple[Path, Path]) -> Pair:
-    """What Pillow cannot open is left to the decoder, which says so."""
+    """An image that Pillow cannot open is left to the decoder, which may; labels it decodes itself."""
     image_file, label_file = files
     try:
         with label_file.open("rb") as file:
@@ -69,29 +74,32 @@ def _read_headers(files: tuple[Path, Path]) -> Pair:
             with Image.open(file) as label:
                 size, turned = label.size[::-1], label.getexif().get(ORIENTATION) in range(2, 9)
                 if label.format in ("JPEG", "MPO", "JPEG2000") or "jpeg" in str(label.info.get("compression")):
-                    return Pair(label_file, lie=COMPRESSED)
+                    return Pair(label_file, kind=COMPRESSED)
                 if shallow or label.mode not in MODES:
                     has = "less than 8 bits" if shallow else f"mode {label.mode}"
                     reason = f"is not a label file: one channel of 8 bits, as a PNG; it has {has}"
                     return Pair(label_file, damage=f"{label_file} {reason}")
+    except Exception:  # whatever Pillow meets in a damaged file
+        return Pair(label_file, damage=f"{label_file} is damaged, or no label file")
+    try:
         with Image.open(image_file) as image:
             stored = shown = image.size[::-1]
             orientation = image.getexif().get(ORIENTATION)
             if orientation in (5, 6, 7, 8):  # of TIFF files Pillow tells the size as they are shown
                 stored, shown = (stored[::-1], shown) if image.format == "TIFF" else (stored, shown[::-1])
-    except Exception:  # whatever Pillow meets in a damaged file
-        return Pair(image_file)
-    is_clear = size == shown != stored  # the label can only be of the image as it is shown
-    if turned or (orientation in range(2, 9) and not is_clear and size in (shown, stored)):
-        return Pair(image_file, lie=ROTATED)
+    except Exception:
+        return Pair(image_file, size)
+    if turned or (size == stored != shown):
+        return Pair(image_file, kind=ROTATED)
     if size != shown:
         sizes = " and ".join("x".join(map(str, sides)) for sides in (shown, size))
         return Pair(image_file, damage=f"{image_file} and its label have different sizes: {sizes}")
-    return Pair(image_file, size)
+    kind = "" if orientation not in range(2, 9) else UNCLEAR if stored == shown else AS_SHOWN
+    return Pair(image_file, size, kind=kind)
 
 
 def _notes_on_classes(source: MapsSource) -> Iterator[str]:
-    """Raises UserError where nothing is to be told apart: masks of 0 and 255, for one."""
+    """Raises UserError where nothing is to be learnt: from masks of 0 and 255, for one."""
     some = range(0, len(source), max(1, len(source) // LABELS_READ))
     counts = _count_all(source, some)
     if np.count_nonzero(counts[:IGNORED]) < 2:  # a rare class may be in none of so few
@@ -100,16 +108,18 @@ def _notes_on_classes(source: MapsSource) -> Iterator[str]:
     if not counts.any():
         return
     there = [name for name, count in zip(source.class_names, counts) if count]
-    labels = f"{source.folder}annot"
-    if len(there) < 2 and (counts[IGNORED] or source.folder.name == "train"):
-        only = f"pixels of one class only, {there[0]}" if there else "no pixel of a class"
-        rest = ", and others that are ignored" if there and counts[IGNORED] else ""
+    only = f"pixels of one class only, {there[0]}" if there else "no pixel of a class"
+    rest = ", and others that are ignored" if there and counts[IGNORED] else ""
+    is_mask = source.folder.name == "train" and there == source.class_names[:1] and counts[IGNORED]
+    if is_mask or not there:
         raise UserError(
-            f"the labels in {labels} have {only}{rest}; a pixel's value is its class, from 0 on, and 255 is ignored, "
-            "so a mask of 0 and 255 has to be written with 0 and 1"
+            f"the labels in {source.folder}annot have {only}{rest}; a pixel's value is its class, from 0 on, and 255 "
+            "is ignored, so a mask of 0 and 255 has to be written with 0 and 1"
         )
     missing = [name for name in source.class_names if name not in there]
-    if missing:
+    if len(there) == 1 < len(source.class_names):
+        yield f"the labels in {source.folder.name}annot have {only}{rest}"
+    elif missing:
         yield f"no pixel of {listed(missing)} in {len(some)} labels of {source.folder.name}annot"
 
 

@@ -21,7 +21,7 @@ CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence"
 @register_dataset("maps:PATH", task="segmentation")
 def _open_maps(split: str, data_dir: str | None, root: Path) -> "MapsSource":
     """PATH has classes.txt, the name of a class in every line. A label's pixels are classes from 0; 255 is ignored."""
-    return MapsSource(root, split, _class_names(root), IGNORED)
+    return MapsSource(root, split, _class_names(root, 2 if split == "train" else 1), IGNORED)
 
 
 @register_dataset("camvid:PATH", task="segmentation")
@@ -119,9 +119,9 @@ def is_shallow_png(content: bytes) -> bool:
     return content.startswith(b"\x89PNG") and content[24] < 8 and content[25] == 0
 
 
-def _class_names(root: Path) -> list[str]:
+def _class_names(root: Path, fewest: int) -> list[str]:
     path = root / "classes.txt"
     names = read_class_list(path)
-    if not 1 < len(names) < UNKNOWN:
-        raise UserError(f"{path} names {len(names)} classes; there must be 2 to {UNKNOWN - 1}")
+    if not fewest <= len(names) < UNKNOWN:
+        raise UserError(f"{path} names {len(names)} classes; there must be {fewest} to {UNKNOWN - 1}")
     return names

@@ -1,5 +1,6 @@
 """The unit of a mean and a standard deviation of pixels. Pixels here are from 0 to 255; PyTorch's are from 0 to 1."""
 
+import math
 from collections.abc import Sequence
 
 from dynet_jax.errors import UserError
@@ -25,33 +26,52 @@ def check_units(mean: Numbers, std: Numbers, option: str = "--config.data.") -> 
 
     Raises UserError, with what to use instead, for numbers that cannot be a mean and a std of pixels from 0 to 255.
     """
-    if max(std) == min(std) == 1 < max(mean):
-        usual = f"{option}std={_shown(IMAGENET_STD)}"
-        return f"{option}std={_shown(std)} leaves pixels of up to 255 undivided; most networks want {usual}"
     given = _options(option, mean, std)
     if min(mean) < 0 or max(mean) > LARGEST or max(std) > LARGEST + 1:
         raise UserError(
             f"{given} are not of pixels from 0 to 255; ImageNet's are {_options(option, IMAGENET_MEAN, IMAGENET_STD)}"
         )
     reasons, right = [], {"mean": mean, "std": std}
-    small = [name for name, values in right.items() if max(values) <= 1 and (name == "std" or any(values))]
+    undivided = max(std) == min(std) == 1 and (max(mean) > 1 or not any(mean))
+    small = [] if undivided else _small(mean, std)
     if small:
         right |= {name: _scaled(right[name], LARGEST) for name in small}
         reasons.append(f"{' and '.join(small)} of pixels from 0 to 1, where pixels are from 0 to 255")
-    if min(mean) > 0 and _impossible(**right) and not _impossible(right["std"], right["mean"]):
+    if _exchanged(**right):
         right = {"mean": right["std"], "std": right["mean"]}
         reasons.append("mean and std exchanged, as no pixels have such ones")
-    if all(abs(a - b) < 0.5 for a, b in zip(right["mean"], reversed(IMAGENET_MEAN))):
+    if all(abs(a - b) < 1 for a, b in zip(right["mean"], reversed(IMAGENET_MEAN))):
         right = {name: values[::-1] for name, values in right.items()}
         reasons.append("blue before green and red, where red is the first")
     if reasons:
         raise UserError(f"{given} are {', and '.join(reasons)}; use {_options(option, **right)}")
-    return None
+    if undivided:
+        usual = f"{option}std={_shown(IMAGENET_STD)}"
+        return f"{option}std={_shown(std)} leaves pixels of up to 255 undivided; most networks want {usual}"
+    measured = min(std) < max(std)  # else they are a divisor that someone chose
+    return f"{given}: no pixels deviate as much from such a mean" if measured and _impossible(mean, std) else None
+
+
+def _small(mean: Numbers, std: Numbers) -> list[str]:
+    """Which of the two are of pixels from 0 to 1. A mean below 1 may also be that of dark images."""
+    small_std = max(std) <= 1
+    small_mean = any(mean) and max(mean) <= 1 and (small_std or _impossible(mean, std))
+    return ["mean"] * small_mean + ["std"] * small_std
+
+
+def _exchanged(mean: Numbers, std: Numbers) -> bool:
+    """Of natural images the mean is about twice the std; far smaller ones are meant, as in (x - 3) / 128."""
+    twice = all(m < s < 3 * m for m, s in zip(mean, std))
+    return twice and _impossible(mean, std) and not _impossible(std, mean)
 
 
 def _impossible(mean: Numbers, std: Numbers) -> bool:
-    """Whether no numbers from 0 to 255 have these: the largest deviation is that of 0 and 255 alone."""
-    return any(s * s > max(0.0, m * (LARGEST - m)) + 1 for m, s in zip(mean, std))
+    """Whether no numbers from 0 to 255 have these: the largest deviation is that of 0 and 255 alone.
+
+    Round numbers such as those of (x - 127.5) / 128 are no measured ones, and may be a little larger; a mean of 0 is
+    none at all.
+    """
+    return any(s > 1.05 * math.sqrt(m * max(0.0, LARGEST - m)) + 1 for m, s in zip(mean, std) if m)
 
 
 def _scaled(values: Numbers, factor: float) -> list[float]:

@@ -4,7 +4,8 @@ import codecs
 import unicodedata
 from pathlib import Path
 
-from dynet_jax.data.contents import same_name
+from dynet_jax.console import warn
+from dynet_jax.data.contents import listed, same_name
 from dynet_jax.errors import UserError
 
 # UTF-32 first, which begins as UTF-16 does.
@@ -15,11 +16,12 @@ MARKS = {
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"  # marks that stay where files are joined or text is pasted
 
 
-def read_class_list(path: Path) -> list[str]:
+def read_class_list(path: Path, count: int | None = None) -> list[str]:
     """The names in the lines of a file, in UTF-8 or with a mark that says which Unicode it is.
 
     Raises UserError, naming the line, for another encoding, an empty line between others, and a name that is there
-    twice: all would give classes the names of others.
+    twice: all would give classes the names of others. `count` is the number of a network's outputs: empty lines are
+    left out where just so many names remain, and a name that is there twice is said only, as ImageNet's crane is.
     """
     try:
         content = path.read_bytes()
@@ -27,20 +29,20 @@ def read_class_list(path: Path) -> list[str]:
         raise UserError(f"{path} cannot be read; it must have the name of a class in every line") from error
     lines = _decode(content, path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     names = [line.strip().strip(INVISIBLE).strip() for line in lines]
-    while names and not names[-1]:
-        names.pop()
-    seen: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        if not name:
-            raise UserError(f"line {number} of {path} is empty; remove it, or name the class that it stands for")
+    found = {number: name for number, name in enumerate(names, 1) if name}
+    places: dict[str, list[int]] = {}
+    for index, (number, name) in enumerate(found.items(), 1):
+        if index != number and len(found) != count:
+            raise UserError(f"line {index} of {path} is empty; remove it, or name the class that it stands for")
         if any(unicodedata.category(letter) == "Cc" for letter in name if letter != "\t"):
             raise UserError(f"line {number} of {path} has control characters; save the file as UTF-8")
-        first = seen.setdefault(same_name(name), number)
-        if first != number:
-            raise UserError(
-                f"{path} names the class {name!r} in lines {first} and {number}; give each class its own name"
-            )
-    return names
+        places.setdefault(same_name(name), []).append(number)
+    twice = [f"{name!r} in lines {' and '.join(map(str, lines))}" for name, lines in places.items() if len(lines) > 1]
+    if twice and count is None:
+        raise UserError(f"{path} names the class {twice[0]}; give each class its own name")
+    if twice:
+        warn(f"{path} names several classes {listed(twice)}; answers do not tell them apart")
+    return list(found.values())
 
 
 def _decode(content: bytes, path: Path) -> str:

@@ -42,7 +42,7 @@ def export_workdir(
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
     trained = open_trained(workdir, step=step)
     program = program_of(trained.model, trained.variables, trained.task.init_size)
-    model = InferenceModel(program, trained.preprocessing, trained.class_names, runtime="jax", storage=storage)
+    model = InferenceModel(program, trained.preprocessing, trained.output_names, runtime="jax", storage=storage)
     write_whole(path, chosen.write(model, name, **options))
     return path
 

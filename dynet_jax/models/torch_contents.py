@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, TypeAlias
 from dynet_jax.errors import UserError
 from dynet_jax.models.torch_files import Foreign
 
-AVERAGES = re.compile(r"ema|averag|shadow|swa(?![a-z])", re.IGNORECASE)
+AVERAGES = re.compile(r"(?<![a-z0-9])(ema|averag(e|es|ed|ing)|shadow|swa)(?![a-z])", re.IGNORECASE)  # whole words
 TRANSPARENT = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's wrappers of modules
+STATISTICS = (".running_mean", ".running_var")
 NO_WEIGHTS = ("num_batches_tracked", "n_averaged")
 DEPTH = 8  # of containers within containers
 Names: TypeAlias = Collection[str]
@@ -36,13 +37,31 @@ def find_weights(content: Any, schemes: Collection[Names], choice: str | None = 
     Raises UserError if there are none, or several and no choice.
     """
     states = dict(_state_dicts(content, ()))
+    nameless = [name for name, state in states.items() if all(map(str.isdecimal, state))]  # lists of tensors
+    states = {name: state for name, state in states.items() if name not in nameless}
     if not states:
         if not isinstance(content, Mapping):
             raise UserError(f"there is no state dict, but {type(content).__name__.lower()}")
-        states = {"": dict(content)}
+        there = ", ".join(str(key) for key in list(content)[:5]) or "nothing"
+        raise UserError(f"there are no tensors with names, but {there}; NumPy's arrays are read from np.savez's files")
     found = max((_fitting(states, layers) for layers in schemes), key=lambda fits: fits[0])[1]
     chosen = _chosen(found, choice)
-    return chosen, _said(chosen, [other.name for other in found if other is not chosen])
+    others = [other.name for other in found if other is not chosen]
+    chosen, remarks = _with_statistics(chosen, found)
+    lists = [repr(name) for name in nameless if AVERAGES.search(name)]
+    if lists:
+        remarks.append(f"left out: averages without names, {', '.join(lists)}")
+    return chosen, _said(chosen, others, remarks)
+
+
+def _with_statistics(chosen: Weights, found: list[Weights]) -> tuple[Weights, list[str]]:
+    """Averages of parameters alone, with BatchNorm's statistics of the raw weights; and words on it."""
+    raw = next((weights for weights in found if not _is_average(weights)), None)
+    if raw is None or not _is_average(chosen):
+        return chosen, []
+    lent = {n: t for n, t in raw.tensors.items() if n.endswith(STATISTICS) and n not in chosen.tensors}
+    said = [f"with BatchNorm's statistics of {_place(raw)}"] if lent else []
+    return chosen._replace(tensors=chosen.tensors | lent), said
 
 
 def _fitting(states: Mapping[str, Mapping[str, Any]], layers: Names) -> tuple[int, list[Weights]]:
@@ -59,31 +78,45 @@ def _chosen(found: list[Weights], choice: str | None) -> Weights:
     elif len(found) == 1:
         fitting = found
     else:
-        fitting = [weights for weights in found if AVERAGES.search(weights.name)]
+        fitting = list(filter(_is_average, found))
     if len(fitting) == 1:
         return fitting[0]
-    names = ", ".join(repr(weights.name) for weights in found)
+    names = ", ".join(map(_place, found))
     if choice is None:
         raise UserError(f"there are several weights of this network: {names}; choose by --state-dict=NAME")
+    if len(found) == 1:
+        raise UserError(f"there is no choice by --state-dict: the only weights of this network are {names}")
     raise UserError(f"--state-dict={choice} is not one of the weights of this network, which are {names}")
 
 
-def _said(chosen: Weights, others: list[str]) -> str:
-    averages = "the moving averages " if AVERAGES.search(chosen.name) else ""
-    said = f"weights: {averages}{chosen.name!r}" if chosen.name else "weights: those outside of any wrapping"
+def _is_average(weights: Weights) -> bool:
+    return AVERAGES.search(weights.name) is not None
+
+
+def _place(weights: Weights) -> str:
+    return repr(weights.name) if weights.name else "'' (outside of any wrapping)"
+
+
+def _said(chosen: Weights, others: list[str], remarks: list[str]) -> str:
+    averages = "the moving averages " if _is_average(chosen) else ""
+    said = [f"weights: {averages}{chosen.name!r}" if chosen.name else "weights: those outside of any wrapping"]
     if others:
-        said += f"; --state-dict={others[0]} takes {', '.join(map(repr, others))} instead"
+        said.append(f"--state-dict={others[0]} takes {', '.join(map(repr, others))} instead")
     if chosen.left:
-        said += f"; left out: {len(chosen.left)} tensors beside them, such as {chosen.left[0]}"
-    return said if chosen.name or others or chosen.left else ""
+        said.append(f"left out: {len(chosen.left)} tensors beside them, such as {chosen.left[0]}")
+    said += remarks
+    return "; ".join(said) if chosen.name or said[1:] else ""
 
 
 def _state_dicts(content: Any, path: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All mappings that hold tensors, by the names on the way to them; a pickled module is one."""
+    """All mappings and lists that hold tensors, by the names on the way to them; a pickled module is one."""
     if isinstance(content, Foreign) and isinstance(content.state, Mapping):
         content = dict(_of_module(content, "")) or content.state
-    if not isinstance(content, Mapping) or len(path) > DEPTH or not all(isinstance(key, str) for key in content):
+    if isinstance(content, list | tuple) and not hasattr(content, "_fields"):  # a tensor is a named tuple
+        content = {str(index): value for index, value in enumerate(content)}
+    if not isinstance(content, Mapping) or len(path) > DEPTH:
         return
+    content = {name: value for name, value in content.items() if isinstance(name, str)}
     tensors = {_unwrapped(name): value for name, value in content.items() if hasattr(value, "shape")}
     if tensors:
         yield ".".join(path), tensors

@@ -1,12 +1,13 @@
 """What must be the same where a run begins with the weights of another: shapes, and what shapes do not show."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from dynet_jax.config.load import flatten_whole
+from dynet_jax.data.contents import listed
 from dynet_jax.errors import UserError
 from dynet_jax.train.setup import Run
 from dynet_jax.trained import TrainedNetwork
@@ -21,7 +22,6 @@ FREE = {
             "num_classes",
             "auxiliary",
             "output_stride",
-            "small_input",
             "temperature",
             "annealed",
             "pooled_limit",
@@ -30,29 +30,46 @@ FREE = {
         *COMPUTED_ALIKE,
     )
 }
+OTHER_UNIT = 10  # times as large, or as small: one std is of pixels from 0 to 1 and the other from 0 to 255
 CLOSE = 0.02  # standard deviations by which means may differ, and the share by which these may: numbers are rounded
 
 
-def check_alike(other: TrainedNetwork, run: Run, strange: Sequence[str]) -> None:
-    """Raises UserError, with all that has to be set, if the other's weights do not fit.
+def check_alike(other: TrainedNetwork, run: Run, strange: Sequence[str]) -> str:
+    """Returns, in words, which other mean and std of pixels the weights are used to; '' where these are the same.
 
     strange: names of arrays that the two have not in common.
+    Raises UserError, with all that has to be set, if the other's weights do not fit.
     """
-    needed = _computed(other, run) | _pixels(other.config.data, run.config.data)
+    pixels = _pixels(other.config.data, run.config.data)
+    ratio = other.config.data.std[0] / run.config.data.std[0]
+    needed = _computed(other, run) | ({} if 1 / OTHER_UNIT < ratio < OTHER_UNIT else pixels)
     if strange:
-        needed |= _shaped(other.config, run.config)
-    options = " ".join(f"--config.{key}={_written(value)}" for key, value in needed.items())
-    if strange:
-        more = f", and {len(strange) - 5} more" if len(strange) > 5 else ""
-        what = "a classifier on the same backbone, or " if run.config.task == "segmentation" else ""
-        raise UserError(
-            f"{other.workdir} holds another network than {run.config.model.name}: {', '.join(strange[:5])}{more} "
-            f"differ; --init_from takes {what}the same network, which may have other classes"
-            + (f"; its own settings are {options}" if options else "")
-        )
+        raise UserError(_strange(other, run, strange, needed))
     if needed:
-        had = ", ".join(f"{key}={value!r}" for key, value in needed.items())
-        raise UserError(f"{other.workdir} was trained with {had}; its weights need {options}")
+        raise UserError(f"{other.workdir} was trained with {_had(needed)}; its weights need {_options(needed)}")
+    now = {key: tuple(run.config.data[key.removeprefix("data.")]) for key in pixels}
+    return f" (it was trained with {_had(pixels)}; this run has {_had(now)})" if pixels else ""
+
+
+def _strange(other: TrainedNetwork, run: Run, strange: Sequence[str], needed: Mapping[str, Any]) -> str:
+    segments = run.config.task == "segmentation"
+    theirs, ours = other.config.model.name, run.config.model.name
+    same = theirs in (ours, ours.removeprefix("fcn_") if segments else ours)
+    own = _options({**needed, **_shaped(other.config, run.config)}) if same else ""
+    network = f"another network than {ours}" if same else f"{theirs}, not {ours}"
+    what = "a classifier on the same backbone, or " if segments else ""
+    return (
+        f"{other.workdir} holds {network}: {listed(strange)} differ; --init_from takes {what}the same network, which "
+        "may have other classes" + (f"; its own settings are {own}" if own else "")
+    )
+
+
+def _options(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"--config.{key}={_written(value)}" for key, value in settings.items())
+
+
+def _had(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in settings.items())
 
 
 def _computed(other: TrainedNetwork, run: Run) -> dict[str, Any]:

@@ -2,19 +2,26 @@
 
 import ml_collections
 
+from dynet_jax.console import warn
 from dynet_jax.data.contents import check_classes
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 
 
-def with_classes(config: ml_collections.ConfigDict, source: Source) -> ml_collections.ConfigDict:
+def with_classes(
+    config: ml_collections.ConfigDict, source: Source, before: int | None = None
+) -> ml_collections.ConfigDict:
     """Returns the configuration with the number of classes of a source, where it leaves that open.
 
+    before: the outputs of the run that goes on, if there is one; earlier versions let a classifier have some to spare.
     Raises UserError for another number: an output without a class has no name and is never right.
     """
     check_classes(source, config.data.name)
     count, told = len(source.class_names), config.model.num_classes
-    if told is None:
+    if before is not None and before > count and told in (None, before) and config.task == "classification":
+        warn(f"the run that goes on has {before} outputs for {count} classes; those that have none are never right")
+        count = told = before
+    if config.model.num_classes is None:
         config = config.copy_and_resolve_references()
         config.model.num_classes = count
     elif told != count:

@@ -23,10 +23,10 @@ TOP = ("classifier/", "hidden/", "head/", "head_norm/")  # of a classifier: what
 def initialise_from(workdir: Path, run: Run, class_names: Sequence[str]) -> tuple[TrainState, str]:
     """The run's state at step 0 with the parameters and statistics of another work directory's newest checkpoint.
 
-    A classifier keeps its rows for the classes that have the same name (`classes.py`), and begins anew for others. A
-    network for segmentation takes its backbone from a classifier, and its heads begin anew. Moving averages are taken
-    where the other run has some.
-    Returns the state and what is new in it, in words.
+    A classifier keeps its rows for the classes that have the same name (`kept_outputs.py`), and begins anew for
+    others. A network for segmentation takes its backbone from a classifier, and its heads begin anew. Moving averages
+    are taken where the other run has some.
+    Returns the state and what is new in it, and in its pixels, in words.
 
     Args:
       class_names: of the run's data.
@@ -43,7 +43,7 @@ def initialise_from(workdir: Path, run: Run, class_names: Sequence[str]) -> tupl
     new = [n for n, leaf in wanted.items() if n not in own and (n not in found or found[n].shape != leaf.shape)]
     extra = [name for name in found if name not in wanted]
     strange = [name for name in (*new, *extra) if not _may_be_new(name, into_backbone)]
-    check_alike(other, run, strange)
+    pixels = check_alike(other, run, strange)
     outputs = run.config.model.num_classes
     taken = match_classes(other.class_names, other.config.model.num_classes, class_names, outputs)
     if into_backbone or taken.all_new:
@@ -60,7 +60,8 @@ def initialise_from(workdir: Path, run: Run, class_names: Sequence[str]) -> tupl
     state = fresh.replace(params=variables["params"], batch_stats=variables["batch_stats"])
     modules = ", ".join(sorted({name.split("/")[1] for name in new}))
     said = (f" with new {modules}" if new else "") + (f" ({taken.said})" if taken.said and not into_backbone else "")
-    return (state.replace(ema=jax.tree.map(lambda leaf: leaf.copy(), variables)) if fresh.ema else state), said
+    ema = jax.tree.map(lambda leaf: leaf.copy(), variables) if fresh.ema else fresh.ema
+    return state.replace(ema=ema), said + pixels
 
 
 def _with_rows(fresh: jax.Array, before: Any, rows: Sequence[int | None]) -> np.ndarray:

@@ -1,9 +1,10 @@
 """The outputs of a classifier that is taken over for other classes: each class keeps its row, by its name."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SHOWN = 5  # names in a line
+from dynet_jax.data.contents import listed, same_name
 
 
 class Taken(NamedTuple):
@@ -41,20 +42,17 @@ def match_classes(before: Sequence[str], outputs_before: int, now: Sequence[str]
         if outputs == outputs_before:
             return Taken(list(range(outputs)), f"{unnamed}: each output is taken for what it was")
         return Taken([None] * outputs, f"{unnamed}, and there are {outputs}, not {outputs_before}")
-    if list(before) == list(now):
+    before, now = [*map(same_name, before)], [*map(same_name, now)]
+    if before == now:
         extra = [i if outputs == outputs_before else None for i in range(len(now), outputs)]
         return Taken([*range(len(now)), *extra], "")
-    place = {name: index for index, name in enumerate(before) if before.count(name) == 1}
-    rows = [place.get(name) if now.count(name) == 1 else None for name in now]
+    times_before, times_now = Counter(before), Counter(now)
+    place = {name: index for index, name in enumerate(before) if times_before[name] == 1}
+    rows = [place.get(name) if times_now[name] == 1 else None for name in now]
     known = [name for name, row in zip(now, rows) if row is not None]
     new = [name for name, row in zip(now, rows) if row is None]
     rows += [None] * (outputs - len(now))
     if not known:
-        return Taken(rows, f"no class is the same: {_listed(now)}; before: {_listed(before)}")
+        return Taken(rows, f"no class is the same: {listed(now)}; before: {listed(before)}")
     said = f"its classes by name: {len(known)} of {len(now)} {'was' if len(known) == 1 else 'were'} known, "
-    return Taken(rows, said + _listed(known) + (f"; new: {_listed(new)}" if new else ""))
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return Taken(rows, said + listed(known) + (f"; new: {listed(new)}" if new else ""))

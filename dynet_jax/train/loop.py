@@ -90,9 +90,7 @@ def _run(session: Session, programs: Programs) -> int:
         return _leave_early()
     train_step, eval_step, took = compiled
     progress.say(f"compiled in {took}")
-    if (
-        jax.process_index() == 0
-    ):  # not before: a changed configuration that does not fit would be in the way of the next
+    if jax.process_index() == 0:  # a changed configuration that does not fit would be in the way of the next
         record(session.workdir, run.config, session.train_source.class_names, session.start.images)
     return session.train(state, train_step, eval_step)
 

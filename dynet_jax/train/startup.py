@@ -22,7 +22,7 @@ from dynet_jax.train.classes import with_classes
 from dynet_jax.train.setup import Run, make_run, open_data
 from dynet_jax.workdir.changes import check_progress
 from dynet_jax.workdir.checkpoint import Checkpoints
-from dynet_jax.workdir.files import claim, lock
+from dynet_jax.workdir.files import claim, lock, read_config
 
 
 class Start(NamedTuple):
@@ -51,7 +51,7 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         check_config(config)
         make_task(config).training_transform()
         train_source = open_data(config, "train")
-        settled = with_classes(config, train_source)
+        settled = with_classes(config, train_source, _outputs_before(workdir))
         layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
         run = make_run(settled, len(train_source), layout)
         start = Start(run, train_source, open_data(config, "test"))
@@ -84,6 +84,11 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
     saved = {"checkpoints": Checkpoints(workdir).steps}
     same_everywhere(f"the work directory {workdir}", json.dumps(saved))
     return start
+
+
+def _outputs_before(workdir: Path) -> int | None:
+    """How many classes the network of the run that goes on tells apart; None where a run begins."""
+    return read_config(workdir).model.num_classes if Checkpoints(workdir).steps else None
 
 
 def _check_pixel_units(config: ml_collections.ConfigDict, workdir: Path) -> None:

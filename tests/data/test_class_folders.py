@@ -1,6 +1,7 @@
 """A folder of class folders that is not what its owner believes: said at the start, or refused."""
 
 import os
+import re
 import time
 
 import pytest
@@ -109,6 +110,13 @@ def test_what_is_decoded_is_listed(root, suffix):
     assert decode(content).shape == (8, 8, 3)
 
 
+def test_other_images_beside_the_classes(root):
+    write(root / "train/images/day/0.png")
+    assert len(sources(root)["train"].class_names) == 4
+    write(root / "train/images/cat/0.png")
+    refused(root, "train/images holds folders of the classes beside it; move it out of .*/train$")
+
+
 @pytest.mark.parametrize("names", [["images"], ["images", "labels"], ["train", "val"], ["photos"]], ids=str)
 def test_the_wrong_level(tmp_path, names):
     for name in names:
@@ -121,17 +129,40 @@ def test_classes_may_have_folders(root):
     for name in CLASSES:
         for inner in ("day", "night"):
             write(root / "train" / name / inner / "0.png")
-    assert len(told(root)) == 1
-    for path in (root / "train").glob("*/*.png"):
+    write(root / "train/cat/lost+found/deep/1.png")
+    inner = "cat/day (1), cat/lost+found (1), cat/night (1), dog/day (1), dog/night (1) and 2 more"
+    note = f"data: 7 images of train lie in folders within class folders: {inner}"
+    assert told(root)[1] == note
+    for path in (root / "train").glob("[cd]*/*.png"):
         path.unlink()
-    assert told(root)[1] == "data: every class of train consists of the folders day, night: are these the classes?"
+    assert told(root)[1] == f"{note}; all images of cat, dog do: are these folders the classes?"
+
+
+def test_classes_that_only_capitals_tell_apart(root):
+    write(root / "train/Cat/0.png")
+    assert told(root)[1].startswith("data: classes of train differ in capitals only: Cat and cat; ")
+
+
+@pytest.mark.parametrize("name", ["cat ", " cat"])
+def test_classes_that_only_spaces_tell_apart(root, name):
+    write(root / "train" / name / "0.png")
+    refused(root, "has two folders .*cat.*, whose accents or spaces are written differently; join them")
 
 
 def test_a_folder_above_or_below_the_right_one(root):
     refused(root.parent, f"there is no .*/train; .*; did you mean folder:{root}?")
     refused(root / "train", f"did you mean folder:{root}?")
     (root / "train").rename(root / "Train")
-    refused(root, "holds Train, val")
+    refused(root, f"holds Train, val; rename {root}/Train to train")
+    (root / "val").rename(root / "Valid")
+    refused(root, f"holds Train, Valid; rename {root}/Valid to valid", "test")
+
+
+def test_train_images_alone_can_be_evaluated(root):
+    (root / "val").rename(root.parent / "val")
+    command = f"; to test with those of train: `dynet evaluate WORKDIR --data=folder:{root}/train`"
+    refused(root, f"holds train{re.escape(command)}$", "test")
+    assert len(load_source(f"folder:{root}/train", "test")) == 12
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -141,7 +172,7 @@ def test_a_class_of_files_that_are_no_images(root, split):
     refused(root, rf"no images below .*{split}/fox, only \d .heic files", "train" if split == "train" else "test")
 
 
-@pytest.mark.parametrize("left", [None, ".gitkeep", "more/.DS_Store"])
+@pytest.mark.parametrize("left", [None, ".gitkeep", "more/.DS_Store", "Thumbs.db", "Desktop.ini", "Icon\r"])
 def test_a_class_without_files(root, left):
     for split in ("train", "val"):
         for path in (root / split / "fox").iterdir():
@@ -162,6 +193,17 @@ def test_links_to_classes(root, tmp_path):
         (root / "train/owl").unlink()
         (root / "train/owl").symlink_to(around)
         refused(root, "train/owl is a link to .*, in which it lies; remove it")
+    for path in ("train/all/cat/1.png", "elsewhere/fox/0.png"):
+        write(root / path)
+    (root / "train/owl").unlink()
+    (root / "train/owl").symlink_to("all/cat")
+    refused(root, "train/owl and .*train/all have images in common; remove one of them")
+    (root / "train/all/cat/1.png").rename(root / "train/all/1.png")
+    for name, place in (("owl", "fox"), ("all", "")):
+        (root / "train" / name).rename(root / name)
+        (root / "train" / name).symlink_to(root / "elsewhere" / place)
+    refused(root, "train/owl and .*train/all have images in common")
+    (root / "train/all").unlink()
     (root / "train/owl").unlink()
     write(tmp_path / "elsewhere/0.png")
     (root / "train/owl").symlink_to(tmp_path / "elsewhere")
@@ -204,7 +246,7 @@ def test_accents_are_the_same_however_they_are_written(root):
     assert train.class_names == test.class_names == ["caf\u00e9", "dog", "fox"]
     assert test.contents.counts["caf\u00e9"] == 2
     write(root / "train/cafe\u0301/0.png")
-    refused(root, "has two folders .* accents are written differently; join them")
+    refused(root, "has two folders .* accents or spaces are written differently; join them")
 
 
 def test_many_files_are_listed_fast(tmp_path):

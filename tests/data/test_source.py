@@ -159,7 +159,7 @@ def test_folder_is_in_the_same_order_on_every_machine(tmp_path):
     assert [Path(record.name).name for record in source] == names
 
 
-@pytest.mark.parametrize("name", ["validation", "test"])
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
 def test_folder_of_test_images_by_another_name(image_folder, name):
     (image_folder / "val").rename(image_folder / name)
     assert len(load_source(f"folder:{image_folder}", "test")) == 1
@@ -172,7 +172,9 @@ def test_folder_in_the_home_directory(image_folder, monkeypatch):
 
 def test_folder_without_a_split(image_folder):
     (image_folder / "val").rename(image_folder / "holdout")
-    with pytest.raises(UserError, match=r"there is no .*val or .*validation or .*test; .* PATH/train/CLASS/\*\.jpg"):
+    with pytest.raises(
+        UserError, match=r"there is no .*val or .*valid or .*validation or .*test; .* PATH/train/CLASS/\*\.jpg"
+    ):
         load_source(f"folder:{image_folder}", "test")
     with pytest.raises(UserError, match=r"there is no .*nowhere/train; an image folder is laid out as"):
         load_source(f"folder:{image_folder}/nowhere", "train")

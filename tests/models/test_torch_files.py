@@ -114,3 +114,12 @@ def test_what_is_no_file(tmp_path):
 def test_a_list_holds_no_weights():
     with pytest.raises(UserError, match="there is no state dict, but list"):
         read(FOLDER / "list.pth")
+
+
+def test_arrays_of_numpy_in_a_pickle_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"state_dict": tensors(), "epoch": 1}, 2))
+    with pytest.raises(
+        UserError, match=r"no tensors with names, but state_dict, epoch; NumPy's arrays are read from np"
+    ):
+        read(tmp_path / "weights.pth")

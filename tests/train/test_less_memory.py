@@ -33,6 +33,7 @@ def test_what_training_advises_is_taken(tiny_config, changes, options, goes_on):
     advised = [word for word in advice.split() if "=" in word]
     wanted = [f"--config.{option}" for option in options if not (goes_on and option.startswith("batch_size"))]
     assert [word for word in advised if "remat" not in word] == wanted
+    assert advice.endswith(" or fewer --config.data.threads")
     for word in advised:
         config = tiny_config.copy_and_resolve_references()
         override(config, [word])

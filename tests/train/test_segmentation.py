@@ -151,7 +151,9 @@ def test_half_coefficients_are_those_of_predictors_without_weights(trained, infe
 def test_coefficients_of_whole_images_are_none_of_windows(trained, how, capfd):
     assert evaluate_workdir(trained, coefficients=how)["loss"] > 0
     assert main(["evaluate", str(trained), f"--coefficients={how}", "--config.inference=slide"]) == 2
-    assert f"dynet: {how} coefficients are of whole images, not of windows" in capfd.readouterr().err
+    said = f"dynet: {how} coefficients are of whole images, not of windows; use --config.inference=whole\n"
+    assert said in capfd.readouterr().err
+    assert main(["evaluate", str(trained), f"--coefficients={how}", "--config.inference=whole"]) == 0
 
 
 @pytest.mark.slow

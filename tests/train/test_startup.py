@@ -27,7 +27,7 @@ def no_compilation(monkeypatch):
 def test_a_disk_without_room_is_refused(tiny_config, tmp_path, monkeypatch, no_compilation):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 100))
     needs = r"has 100 bytes free, but .* need [\d.]+ [kM]B \([\d.]+ kB each\); make room for [\d.]+ [kM]B more"
-    with pytest.raises(UserError, match=needs):
+    with pytest.raises(UserError, match=rf"{needs}, or use a smaller --config\.keep_checkpoints$"):
         loop.train(tiny_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
