@@ -24,7 +24,7 @@ class SaveBarrier:
     """
 
     def __init__(self):
-        self.next_save()
+        self._attempt = -1  # no number of a save: one host alone may look into a folder by an object of its own
 
     def next_save(self) -> None:
         """Call it before each save, on every host."""
