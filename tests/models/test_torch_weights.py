@@ -58,7 +58,7 @@ def test_everything_wrong_is_named(model, state):
 def test_weights_of_another_network_are_one_line(state):
     for weights, others in (
         (state, r"they have 102 \(not layer.*\), and 0 others$"),
-        ({"a": 1, "b.weight": 2}, r"they have 0 \(not .*\), and 2 others, such as a, b.weight$"),
+        ({"a": np.zeros(1), "b.weight": np.zeros(2)}, r"they have 0 \(not .*\), and 2 others, such as a, b.weight$"),
     ):
         with pytest.raises(UserError, match="of the 267 tensors of this one .*" + others) as error:
             load_torch_weights(create_model("resnet50"), weights)
