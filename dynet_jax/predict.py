@@ -66,7 +66,7 @@ def evaluate_workdir(
         if coefficients is not None:
             raise UserError("other coefficients are of the network in JAX; leave out --arithmetic")
         engine = _of_engine(trained, network, arithmetic, calibrate)
-        return {**evaluate(network, engine, {}, source), "step": trained.step}
+        return {**evaluate(network, engine, {}, source), "step": trained.step}  # pyrefly: ignore[invalid-argument]
     variables, of_step = jax.device_put(trained.variables, network.layout.replicated), {"step": trained.step}
     if coefficients is not None:
         values = evaluate_held(network, variables, source, coefficients)

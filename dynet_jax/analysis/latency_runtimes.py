@@ -1,6 +1,7 @@
 """The runtimes that `dynet benchmark` knows by itself: a function for each."""
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 
@@ -157,7 +158,7 @@ def inference_model(cell: Cell, runtime: Runtime) -> InferenceModel:
     program = random_program(cell.network, cell.width)
     preprocessing = Preprocessing(cell.image_size, cell.image_size, MEAN, STD)
     storage, arithmetic = NUMBERS[cell.numbers]
-    options = {"storage": storage, "arithmetic": arithmetic, "threads": cell.threads}
+    options: dict[str, Any] = {"storage": storage, "arithmetic": arithmetic, "threads": cell.threads}
     if arithmetic == "int8":
         options["ranges"] = find_ranges(program, preprocessing, calibration_images(cell))
     return InferenceModel(program, preprocessing, runtime=runtime, **options)

@@ -46,7 +46,7 @@ def check_calibration(folder: str) -> None:
 def by_nncf(network, cell: Cell):
     """Returns an OpenVINO model quantised by NNCF's defaults."""
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    import nncf
+    import nncf  # pyrefly: ignore[missing-import]  (of those who measure it)
 
     batches = calibration_images(cell)
     return nncf.quantize(network, nncf.Dataset(batches), subset_size=len(batches))
@@ -61,7 +61,7 @@ def by_onnx_runtime(network: bytes, cell: Cell) -> bytes:
         def __init__(self):
             self._batches = iter(calibration_images(cell))
 
-        def get_next(self):
+        def get_next(self):  # pyrefly: ignore[bad-override]  (None ends it)
             images = next(self._batches, None)
             return None if images is None else {"images": images}
 

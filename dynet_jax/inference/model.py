@@ -69,7 +69,7 @@ class InferenceModel:
         self.engine: Engine | None = None
         self._threads = threads or len(cores())
         if wants_engine(runtime):
-            options = {"storage": storage, "arithmetic": arithmetic, "ranges": ranges}
+            options: dict[str, Any] = {"storage": storage, "arithmetic": arithmetic, "ranges": ranges}
             options["threads"] = engine_threads(self._threads)
             try:
                 self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)

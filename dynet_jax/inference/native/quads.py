@@ -1,6 +1,7 @@
 """Convolutions of bytes: kernels as `quads.h` reads them, and how sums become bytes again (`tiles.h`)."""
 
 import ctypes
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -63,13 +64,13 @@ def pack_quads(conv: Convolution, mode: int, words: int, r: Requantization) -> t
     words: in which the library has the four weights of a quad. A kernel that is no bank is rounded here, as the engine
     rounds what it has fused: to whole numbers, for each output channel in steps of its own.
     """
-    bank = isinstance(conv.kernel, Bank)
-    stored = conv.kernel.kernels if bank else conv.kernel[None]
-    bias, steps = _filled_up(conv.bias), None
-    if not bank:
-        stored, own = _rounded(conv.kernel)
+    kernel, bias = conv.kernel, _filled_up(conv.bias)
+    if isinstance(kernel, Bank):
+        stored, scales = kernel.kernels, kernel.scales
+    else:
+        stored, own = _rounded(kernel)
         sums = stored.astype(np.float32).sum(axis=tuple(range(stored.ndim - 1)))
-        steps = _filled_up(own * r.x_step * r.before)
+        scales = _filled_up(own * r.x_step * r.before)
         bias = _filled_up((conv.bias - own * r.x_step * r.x_zero * sums) * r.before + r.zero_before)
     each = 1 if mode == QUADS_APART else QUAD
     blocks, parts, elements, weights = [], [], 0, 0
@@ -82,26 +83,21 @@ def pack_quads(conv: Convolution, mode: int, words: int, r: Requantization) -> t
         elements += panel.shape[1] * words // each if each == QUAD else panel.shape[1]
         weights += panel.size
     packed = np.concatenate(parts)
-    if not bank:
+    if not isinstance(kernel, Bank):
         packed = packed.astype(np.float32 if mode == QUADS_APART else {1: np.int8, 2: np.int16}[words])
-    scales = conv.kernel.scales if bank else steps
     return Panels(aligned(packed), np.array(blocks, BLOCK_FIELDS), elements, mode, scales), bias
 
 
 def pack_first(conv: Convolution) -> tuple[Panels, Float32[np.ndarray, " c"]]:
     """The same of a layer that reads the image: floats, in blocks of four outputs."""
-    kernel = conv.kernel
-    if conv.feature_group_count > 1:
-        kernel = _map_kernels(kernel, lambda k: _one_group(k, conv.feature_group_count))
+    groups = conv.feature_group_count
+    kernel = _map_kernels(conv.kernel, lambda k: _one_group(k, groups))
     missing = -kernel.shape[-1] % QUAD
     kernel = _map_kernels(kernel, lambda k: np.pad(k, [(0, 0)] * (k.ndim - 1) + [(0, missing)]))
-    panels = pack_kernel(kernel, 1, most=QUAD)
-    return panels._replace(mode=FLOATS_TO_QUADS, scales=conv.kernel.scales if isinstance(kernel, Bank) else None), (
-        _filled_up(conv.bias)
-    )
+    return pack_kernel(kernel, 1, most=QUAD)._replace(mode=FLOATS_TO_QUADS), _filled_up(conv.bias)
 
 
-def _map_kernels(kernel, function):
+def _map_kernels(kernel: np.ndarray | Bank, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | Bank:
     return kernel._replace(kernels=function(kernel.kernels)) if isinstance(kernel, Bank) else function(kernel)
 
 
