@@ -80,6 +80,16 @@ def find_ranges(
     return _shared(program, ranges)
 
 
+def bytes_of(program: Program, ranges: Ranges | None) -> dict[int, Bytes]:
+    """Returns how the maps of a lowered program are bytes. Raises UserError for ranges that are not this program's."""
+    maps = byte_maps(program)
+    if ranges is None or not ranges.keys() >= set(maps):
+        raise UserError(
+            "int8 arithmetic needs the ranges of all maps of the network; dynet_jax.inference.load finds them"
+        )
+    return {value: Bytes.of_range(*ranges[value]) for value in maps}
+
+
 def byte_maps(program: Program) -> list[int]:
     """The maps of a lowered program that are bytes: all but the image, and a result with positions."""
     given = (value for operation in program.operations for value in outputs(operation))

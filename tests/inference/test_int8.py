@@ -178,6 +178,8 @@ def test_what_cannot_be_in_int8():
     diverged = program._replace(operations=(stem._replace(bias=np.full(4, np.nan, np.float32)), *others))
     with pytest.raises(UserError, match="is not finite on the calibration images: the training has diverged"):
         find_ranges(diverged, PREPROCESSING, [images(1, 8, 8)])
+    with pytest.raises(UserError, match="needs the ranges of all maps of the network"):
+        InferenceModel(program, PREPROCESSING, runtime="native", arithmetic="int8")
     with pytest.raises(UserError, match="int8 arithmetic is the native engine's; use runtime='native'"):
         InferenceModel(program, PREPROCESSING, runtime="jax", arithmetic="int8")
 

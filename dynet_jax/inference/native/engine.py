@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.int8 import Bytes, Ranges, byte_maps
+from dynet_jax.inference.int8 import Bytes, Ranges, bytes_of
 from dynet_jax.inference.native.library import ConvolutionArguments, LinearArguments, address, check, load
 from dynet_jax.inference.native.lower import lower
 from dynet_jax.inference.native.pack import SINGLE, STORAGE, pack_kernel, pack_linear
@@ -43,8 +43,8 @@ class Engine:
     """Runs a program on images [batch, height, width, 3], uint8 or float32 from 0 to 255, of any size.
 
     storage: of what is read once per image: banks, predictors and the classifier (see `Bank`).
-    arithmetic: 'float32', or 'bfloat16' for maps and kernels, whose products are summed in float32. Vectors, and so
-      coefficients and logits, are float32 always.
+    arithmetic: 'float32', or 'bfloat16' for maps and kernels, whose products are summed in float32, or 'int8', with the
+      `ranges` of maps that `find_ranges` gives. Vectors, and so coefficients and logits, are float32 always.
     A batch of less than two images per thread goes image by image, each by all threads; a larger one by images.
     Threads of the caller may call it at once, and wait for each other. After a fork it starts threads of its own; a
     copy, or what is unpickled, is built anew from the program.
@@ -72,7 +72,7 @@ class Engine:
         self.program = program = lower(program, arithmetic)
         self._bytes = {}
         if arithmetic == "int8":
-            self._bytes = {value: Bytes.of_range(*(ranges or {})[value]) for value in byte_maps(program)}
+            self._bytes = bytes_of(program, ranges)
             self._quad_words = self._library.dynet_quad_words()
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
