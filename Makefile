@@ -32,7 +32,8 @@ env-tpu: .venv-tpu/installed
 test-tpu: env-tpu
 	.venv-tpu/bin/python -m pytest tests/test_tpu.py tests/ops/tpu
 
-# OpenVINO, a second runtime for exported files, and NNCF, which quantises for it; ONNX Runtime is among the requirements of the tests.
+# OpenVINO, a second runtime for exported files, and NNCF, which quantises for it; ONNX Runtime is among the
+# requirements of the tests.
 env-onnx: .venv-onnx/installed
 
 test-onnx: env-onnx
