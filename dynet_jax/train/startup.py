@@ -1,5 +1,6 @@
 """What is checked before anything is compiled: on every host, with the same outcome on all of them."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -88,7 +89,9 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
 
 def _outputs_before(workdir: Path) -> int | None:
     """How many classes the network of the run that goes on tells apart; None where a run begins."""
-    return read_config(workdir).model.num_classes if Checkpoints(workdir).steps else None
+    with contextlib.suppress(UserError):  # what is wrong with the folder is said when it is claimed
+        return read_config(workdir).model.num_classes if Checkpoints(workdir).steps else None
+    return None
 
 
 def _check_pixel_units(config: ml_collections.ConfigDict, workdir: Path) -> None:
