@@ -44,7 +44,7 @@ def run(
 
 def values_of(
     program: Program, arrays: Arrays, images: Float[Operand, "batch height width channels"]
-) -> dict[int, Operand]:
+) -> dict[int, Any]:
     """All values of a program for normalised images, by their numbers."""
     values: dict[int, Any] = {IMAGES: images}
     for operation, weights in zip(program.operations, arrays):
