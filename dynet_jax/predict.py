@@ -79,7 +79,9 @@ def evaluate_workdir(
 def _of_engine(trained: TrainedNetwork, network: PlacedNetwork, arithmetic: str, calibrate: Path | None) -> Callable:
     """Returns (variables, batch) -> sums over a batch, as of `make_eval_step`, of what the native engine gives."""
     if network.config.get("inference", "whole") != "whole":
-        raise UserError("the native engine is evaluated on whole images; use --config.inference=whole")
+        raise UserError(
+            "the native engine is evaluated on whole images, not on sliding windows; leave out --arithmetic"
+        )
     model = load(trained.workdir, step=trained.step, runtime="native", arithmetic=arithmetic, calibrate=calibrate)
 
     def logits(images):
