@@ -60,7 +60,8 @@ def _small(mean: Numbers, std: Numbers) -> list[str]:
 
 
 def _exchanged(mean: Numbers, std: Numbers) -> bool:
-    """Of natural images the mean is about twice the std; far smaller ones are meant, as in (x - 3) / 128."""
+    """Whether mean and std are the wrong way round. The mean of natural images is about twice the std; far smaller
+    means are meant, as in (x - 3) / 128."""
     twice = all(m < s < 3 * m for m, s in zip(mean, std))
     return twice and _impossible(mean, std) and not _impossible(std, mean)
 

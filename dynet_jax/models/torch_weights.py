@@ -108,9 +108,8 @@ def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTen
 
 
 def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
-    """Whose names a state dict has. Raises UserError if it lacks most of the names of every scheme."""
+    """Whose names the tensors of `choose_weights` have. Raises UserError if most are missing in every scheme."""
     wanted = {s: {tensor.name for tensor in torch_tensors(model, s).values()} for s in schemes_of(model)}
-    state = choose_weights(model, state)[0].tensors
     best = max(wanted, key=lambda scheme: len(wanted[scheme] & state.keys()))
     found = wanted[best] & state.keys()
     if len(found) < len(wanted[best]) / 2:

@@ -15,20 +15,10 @@ from dynet_jax.trained import TrainedNetwork
 COMPUTED_ALIKE = ("padding", "bn_epsilon")  # weights of one do not fit the other, though the shapes do
 # Arguments of networks that change no shape, or may differ.
 FREE = {
-    f"model.{name}"
-    for name in (
-        *(
-            "name",
-            "num_classes",
-            "auxiliary",
-            "output_stride",
-            "temperature",
-            "annealed",
-            "pooled_limit",
-        ),
-        *("remat", "zero_init_residual", "bn_momentum", "bn_unbiased", "bn_batch_size", "bn_axis_name"),
-        *COMPUTED_ALIKE,
-    )
+    *("model.name", "model.num_classes", "model.auxiliary", "model.output_stride", "model.remat"),
+    *("model.temperature", "model.annealed", "model.pooled_limit", "model.zero_init_residual"),
+    *("model.bn_momentum", "model.bn_unbiased", "model.bn_batch_size", "model.bn_axis_name"),
+    *(f"model.{name}" for name in COMPUTED_ALIKE),
 }
 OTHER_UNIT = 10  # times as large, or as small: one std is of pixels from 0 to 1 and the other from 0 to 255
 CLOSE = 0.02  # standard deviations by which means may differ, and the share by which these may: numbers are rounded

@@ -52,12 +52,14 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         check_config(config)
         make_task(config).training_transform()
         train_source = open_data(config, "train")
-        settled = with_classes(config, train_source, _outputs_before(workdir))
+        goes_on = bool(Checkpoints(workdir).steps)
+        settled = with_classes(config, train_source, _outputs_before(workdir) if goes_on else None)
         layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
         run = make_run(settled, len(train_source), layout)
         start = Start(run, train_source, open_data(config, "test"))
         check_rates(start.run)
-        _check_pixel_units(config, workdir)
+        if not goes_on and config.init_from is None:  # other parameters have learnt in their unit, whatever it is
+            _check_pixel_units(config)
         return start
 
     start = together(prepare)
@@ -88,18 +90,16 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
 
 
 def _outputs_before(workdir: Path) -> int | None:
-    """How many classes the network of the run that goes on tells apart; None where a run begins."""
+    """How many classes the network of the run that goes on tells apart; None where nothing says it."""
     with contextlib.suppress(UserError):  # what is wrong with the folder is said when it is claimed
-        return read_config(workdir).model.num_classes if Checkpoints(workdir).steps else None
+        return read_config(workdir).model.num_classes
     return None
 
 
-def _check_pixel_units(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Of a run that begins with new parameters: others have learnt in their unit, whatever it is."""
-    if config.init_from is None and not Checkpoints(workdir).steps:
-        warning = check_units(config.data.mean, config.data.std)
-        if warning is not None and jax.process_index() == 0:
-            warn(warning)
+def _check_pixel_units(config: ml_collections.ConfigDict) -> None:
+    warning = check_units(config.data.mean, config.data.std)
+    if warning is not None and jax.process_index() == 0:
+        warn(warning)
 
 
 def check_rates(run: Run) -> None:
