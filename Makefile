@@ -32,7 +32,8 @@ env-tpu: .venv-tpu/installed
 test-tpu: env-tpu
 	.venv-tpu/bin/python -m pytest tests/test_tpu.py tests/ops/tpu
 
-# OpenVINO, a second runtime for exported files; ONNX Runtime is among the requirements of the tests.
+# OpenVINO, a second runtime for exported files, and NNCF, which quantises for it; ONNX Runtime is among the
+# requirements of the tests.
 env-onnx: .venv-onnx/installed
 
 test-onnx: env-onnx
@@ -81,6 +82,6 @@ clean:
 
 .venv-onnx/installed: requirements.txt requirements-dev.txt pyproject.toml
 	test -x .venv-onnx/bin/pip || $(PYTHON) -m venv .venv-onnx
-	.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check openvino --editable . \
+	.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check openvino nncf --editable . \
 	  --requirement requirements-dev.txt
 	touch $@

@@ -7,4 +7,5 @@ NUMBERS = {
     "int8-banks": ("int8", "float32"),
     "bfloat16": ("bfloat16", "bfloat16"),
     "bfloat16-int8-banks": ("int8", "bfloat16"),
+    "int8": ("int8", "int8"),
 }

@@ -1,16 +1,19 @@
 """Use of a trained work directory: evaluate it again, or classify images."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from dynet_jax.config.load import check_config, override
 from dynet_jax.console import say
 from dynet_jax.data import CorruptImages
 from dynet_jax.data.contents import describe
 from dynet_jax.devices import make_layout
+from dynet_jax.errors import UserError
 from dynet_jax.evaluation.evaluate import evaluate
 from dynet_jax.evaluation.held_coefficients import evaluate_held
 from dynet_jax.evaluation.placed import PlacedNetwork
@@ -36,6 +39,8 @@ def evaluate_workdir(
     changes: Sequence[str] = (),
     coefficients: str | None = None,
     batch: int | None = None,
+    arithmetic: str | None = None,
+    calibrate: Path | None = None,
 ) -> dict:
     """The task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
 
@@ -43,6 +48,8 @@ def evaluate_workdir(
     coefficients: other ones than the network predicts, a key of `dynet_jax.evaluation.held_coefficients.HELD`.
     batch: how many images are worked on at once; by default what a device of any size has memory for. The metrics are
       the same with any.
+    arithmetic, calibrate: of the native engine, which is evaluated instead of the network in JAX if the first is given;
+      see `dynet_jax.inference.load`.
     changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
     """
     devices()  # a test set is too much for a CPU that nobody has asked for
@@ -55,6 +62,11 @@ def evaluate_workdir(
     source = trained.open_source("held_out" if held_out else "test")
     for line in describe({"test": source}):
         say(line)
+    if arithmetic is not None:
+        if coefficients is not None:
+            raise UserError("other coefficients are of the network in JAX; leave out --arithmetic")
+        engine = _of_engine(trained, network, arithmetic, calibrate)
+        return {**evaluate(network, engine, {}, source), "step": trained.step}  # pyrefly: ignore[invalid-argument]
     variables, of_step = jax.device_put(trained.variables, network.layout.replicated), {"step": trained.step}
     if coefficients is not None:
         values = evaluate_held(network, variables, source, coefficients)
@@ -62,6 +74,24 @@ def evaluate_workdir(
     eval_step = make_eval_step(network.model, network.layout, network.task, **network.pixels)
     # pyrefly: ignore[invalid-argument]  (None is for a vote alone)
     return {**evaluate(network, eval_step, variables, source), **of_step}
+
+
+def _of_engine(trained: TrainedNetwork, network: PlacedNetwork, arithmetic: str, calibrate: Path | None) -> Callable:
+    """Returns (variables, batch) -> sums over a batch, as of `make_eval_step`, of what the native engine gives."""
+    if network.config.get("inference", "whole") != "whole":
+        raise UserError(
+            "the native engine is evaluated on whole images, not on sliding windows; leave out --arithmetic"
+        )
+    model = load(trained.workdir, step=trained.step, runtime="native", arithmetic=arithmetic, calibrate=calibrate)
+
+    def logits(images):
+        return jnp.asarray(model.logits(np.asarray(images)))
+
+    def step(variables, batch):
+        sums = network.task.evaluate(logits, batch["image"], batch)
+        return {**sums, "examples": jnp.sum(batch["mask"])}
+
+    return step
 
 
 def place(trained: TrainedNetwork, batch: int | None = None) -> PlacedNetwork:
@@ -84,11 +114,13 @@ def predict_images(
     runtime: Runtime = "auto",
     threads: int | None = None,
     batch: int | None = None,
+    arithmetic: str = "float32",
+    calibrate: Path | None = None,
 ) -> Iterator[Prediction]:
     """What the network of a work directory says of each image, in order; a folder stands for the images in it.
 
     The `count` most probable classes of each; of a network for segmentation, the class of every pixel.
-    runtime, threads: see `dynet_jax.inference.load`.
+    runtime, threads, arithmetic, calibrate: see `dynet_jax.inference.load`.
     batch: how many images a classifier is given at once; as many as a device of any size has memory for if None.
 
     When the first prediction is asked for, UserError is raised if a path does not exist. An image that cannot be
@@ -97,4 +129,5 @@ def predict_images(
     pictures = list_pictures(images)
     preprocessing = make_task(read_config(workdir)).preprocessing()
     with read_ahead(pictures, preprocessing, threads) as ready:  # they are decoded while the network is loaded
-        yield from load(workdir, step=step, runtime=runtime, threads=threads).predictions(ready, count, batch)
+        how = {"runtime": runtime, "threads": threads, "arithmetic": arithmetic, "calibrate": calibrate}
+        yield from load(workdir, step=step, **how).predictions(ready, count, batch)

@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from dynet_jax.errors import UserError
-from dynet_jax.inference.model import Runtime
 from dynet_jax.inference.pictures import list_pictures
 from dynet_jax.predict import predict_images
 from dynet_jax.tasks.overlay import overlay
@@ -30,14 +29,11 @@ def segment_images(
     workdir: Path,
     images: Sequence[Path],
     out: Path,
-    *,
-    step: int | str | None = None,
-    runtime: Runtime = "auto",
-    threads: int | None = None,
+    **how: Any,
 ) -> Iterator[Segmented]:
     """Write OUT/NAME.labels.png (classes from 0) and OUT/NAME.overlay.png for each image; a folder stands for its own.
 
-    step, runtime, threads: see `dynet_jax.inference.load`.
+    how: step, runtime, threads, arithmetic and calibrate of `dynet_jax.inference.load`.
 
     When the first is asked for, UserError is raised if a path does not exist, two images have the same name, or OUT
     cannot be written.
@@ -51,7 +47,7 @@ def segment_images(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
-    predictions = predict_images(workdir, files, step=step, runtime=runtime, threads=threads)
+    predictions = predict_images(workdir, files, **how)
     for path, (*_, error, image, classes) in zip(files, predictions, strict=True):
         if image is None or classes is None:
             yield Segmented(path, error=error or f"the network of {workdir} is not one for segmentation")

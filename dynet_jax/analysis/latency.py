@@ -16,14 +16,15 @@ from dynet_jax.console import duration
 from dynet_jax.errors import UserError
 from dynet_jax.measure.turns import Turns, quartiles
 from dynet_jax.models import create_model
-from dynet_jax.models.registry import model_info
+from dynet_jax.models.registry import is_dynamic, model_info
 
 OF_THE_PAPER = ("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle")
 
 # No cell takes longer than about this many seconds, but each has a few runs: a batch of 128 may take ten seconds.
 SECONDS_PER_CELL, FEWEST_RUNS = 20, 5
-# Rounding to int8 changes logits by a few percent of the largest; whoever computes something else, by more.
-LARGEST_DEVIATION = 0.1
+# Rounding weights to int8 changes logits by a few percent of the largest; whoever computes something else, by more.
+# Maps in int8 change those of random networks by 10 to 20 %.
+LARGEST_DEVIATION, LARGEST_IN_INT8 = 0.1, 0.5
 SECONDS_BETWEEN_LINES = 5
 
 
@@ -63,6 +64,7 @@ class LatencyPlan:
     """What is measured: every network and the base of those that have one, in every runtime, at all sizes and batches.
 
     runtimes: (runtime, numbers), in the order of the tables. runs: of each cell, after warming up.
+    calibration: see `Cell`.
     Raises UserError for a network that is unknown or cannot be built so, or an image that is too small.
     """
 
@@ -73,6 +75,7 @@ class LatencyPlan:
     batches: Sequence[int] = (1,)
     runs: int = 50
     width: float = 1.0
+    calibration: str = ""
 
     def __post_init__(self):
         for network in self.networks:
@@ -89,10 +92,11 @@ class LatencyPlan:
         """Cells that take turns, because they are compared with one another: a network and its base at one size."""
         return [
             [
-                Cell(pair, network, runtime, numbers, threads, size, batch, self.width)
+                Cell(pair, network, runtime, numbers, threads, size, batch, self.width, self.calibration)
                 for network in with_base(pair)
                 for runtime, numbers in self.runtimes
                 if RUNTIMES.find(runtime).has(network, self.width)
+                and not (numbers in RUNTIMES.find(runtime).static_numbers and is_dynamic(create_model(network)))
                 for threads in self.threads
             ]
             for pair in self.networks
@@ -177,7 +181,7 @@ def runs_of(seconds: float, runs: int) -> int:
 
 def summary(cell: Cell, samples: Sequence[float], deviation: float | None) -> Measurement:
     """The measurement of a cell whose runs took so many seconds. Failed if its logits are not the network's."""
-    if deviation is not None and not deviation < LARGEST_DEVIATION:
+    if deviation is not None and not deviation < (LARGEST_IN_INT8 if cell.numbers == "int8" else LARGEST_DEVIATION):
         return failure(cell, f"its logits differ by {deviation:.2g} of the largest: it computes something else")
     lower, median, upper = quartiles(samples)
     return Measurement(cell, len(samples), median, min(samples), lower, upper, deviation)

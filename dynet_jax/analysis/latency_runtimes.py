@@ -1,12 +1,17 @@
 """The runtimes that `dynet benchmark` knows by itself: a function for each."""
 
+import importlib.util
+from typing import Any
+
 import numpy as np
 
 from dynet_jax.analysis.latency_networks import random_program
+from dynet_jax.analysis.post_training import by_nncf, by_onnx_runtime, calibration_images
 from dynet_jax.analysis.runtimes import Call, Cell, random_images, register_runtime
 from dynet_jax.config.keys import KEYS
 from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing
+from dynet_jax.inference.int8 import find_ranges
 from dynet_jax.inference.model import Runtime
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.native.library import has_bfloat16, load
@@ -26,8 +31,8 @@ def _native_problem() -> str | None:
 
 
 def _native_numbers() -> tuple[str, ...]:
-    exact = tuple(name for name, (_, arithmetic) in NUMBERS.items() if arithmetic == "float32")
-    return tuple(NUMBERS) if has_bfloat16() else exact
+    has = ("float32", "int8", "bfloat16") if has_bfloat16() else ("float32", "int8")
+    return tuple(name for name, (_, arithmetic) in NUMBERS.items() if arithmetic in has)
 
 
 @register_runtime("native", numbers=_native_numbers, problem=_native_problem)
@@ -43,9 +48,15 @@ def xla(cell: Cell) -> Call:
 
 
 # Spinning is about 0.03 s of each thread's time; without it each run would have to wake them.
-@register_runtime("onnxruntime", packages=("onnx", "onnxruntime"), seconds_of_spinning=0.1)
+@register_runtime(
+    "onnxruntime",
+    packages=("onnx", "onnxruntime"),
+    numbers=("float32", "int8"),
+    static_numbers=("int8",),
+    seconds_of_spinning=0.1,
+)
 def onnx_runtime(cell: Cell) -> Call:
-    """ONNX Runtime, which optimises the graph that `dynet export` writes."""
+    """ONNX Runtime, which optimises the graph that `dynet export` writes; in int8 quantised by its own tool (QDQ)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -53,33 +64,42 @@ def onnx_runtime(cell: Cell) -> Call:
     options.log_severity_level = 3
     for name, size in (("batch", cell.batch), ("height", cell.image_size), ("width", cell.image_size)):
         options.add_free_dimension_override_by_name(name, size)
-    session = onnxruntime.InferenceSession(onnx_file(cell), options, providers=["CPUExecutionProvider"])
+    network = onnx_file(cell)
+    if cell.numbers == "int8":
+        network = by_onnx_runtime(network, cell)
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run(["logits"], {"images": images})[0])
 
 
 def _openvino_numbers() -> tuple[str, ...]:
     import openvino
 
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("float32", "bfloat16") if "BF16" in capabilities else ("float32",)
+    offered = ("float32", "bfloat16") if _has_bfloat16(openvino.Core()) else ("float32",)
+    return (*offered, "int8") if importlib.util.find_spec("nncf") else offered
 
 
-@register_runtime("openvino", packages=("onnx", "openvino"), numbers=_openvino_numbers)
+def _has_bfloat16(core) -> bool:
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@register_runtime("openvino", packages=("onnx", "openvino"), numbers=_openvino_numbers, static_numbers=("int8",))
 def openvino(cell: Cell) -> Call:
-    """OpenVINO, from the same ONNX file.
+    """OpenVINO, from the same ONNX file; in int8 quantised by NNCF.
 
-    In bfloat16, its own choice where the processor has that, it also computes.
+    In bfloat16, its own choice where the processor has that, it also computes; and so it does with what int8 leaves.
     """
     import openvino
 
+    core = openvino.Core()
     options = {
         "INFERENCE_NUM_THREADS": cell.threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[cell.numbers],
+        "INFERENCE_PRECISION_HINT": "f32" if cell.numbers == "float32" or not _has_bfloat16(core) else "bf16",
     }
-    core = openvino.Core()
     network = core.read_model(onnx_file(cell))
     network.reshape({"images": [cell.batch, cell.image_size, cell.image_size, 3]})
+    if cell.numbers == "int8":
+        network = by_nncf(network, cell)
     compiled = core.compile_model(network, "CPU", options)
     request, logits = compiled.create_infer_request(), compiled.output("logits")
     return lambda images: request.infer({"images": images}, share_inputs=True)[logits]
@@ -138,7 +158,9 @@ def inference_model(cell: Cell, runtime: Runtime) -> InferenceModel:
     program = random_program(cell.network, cell.width)
     preprocessing = Preprocessing(cell.image_size, cell.image_size, MEAN, STD)
     storage, arithmetic = NUMBERS[cell.numbers]
-    options = {"storage": storage, "arithmetic": arithmetic, "threads": cell.threads}
+    options: dict[str, Any] = {"storage": storage, "arithmetic": arithmetic, "threads": cell.threads}
+    if arithmetic == "int8":
+        options["ranges"] = find_ranges(program, preprocessing, calibration_images(cell))
     return InferenceModel(program, preprocessing, runtime=runtime, **options)
 
 

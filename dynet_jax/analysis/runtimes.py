@@ -18,6 +18,7 @@ class Cell(NamedTuple):
 
     pair: the network of the comparison, a dynamic one as a rule; network: that one, or its base.
     numbers: a key of NUMBERS.
+    calibration: a folder of images by which the ranges of int8 maps are chosen; empty for images of noise.
     """
 
     pair: str
@@ -28,6 +29,7 @@ class Cell(NamedTuple):
     image_size: int
     batch: int
     width: float = 1.0
+    calibration: str = ""
 
     @property
     def is_dynamic(self) -> bool:
@@ -43,6 +45,7 @@ class Runtime:
       prepare: makes what runs a cell, with its numbers, on its threads. It raises whatever it likes if it cannot.
       packages: what must be installed.
       numbers: keys of NUMBERS that it has; or a function that finds them, called where the packages are installed.
+      static_numbers: those of them that it has for static networks alone.
       threads: how many it takes. Every process is pinned to as many cores as the cell has threads, whatever it takes.
       has: whether it has a network of a width.
       shares_weights: whether its networks are made of our programs, so that logits can be compared.
@@ -56,6 +59,7 @@ class Runtime:
     prepare: Callable[[Cell], Call]
     packages: tuple[str, ...] = ()
     numbers: tuple[str, ...] | Callable[[], tuple[str, ...]] = ("float32",)
+    static_numbers: tuple[str, ...] = ()
     threads: str = "as told"
     has: Callable[[str, float], bool] = lambda network, width: True
     shares_weights: bool = True

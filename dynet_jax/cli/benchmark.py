@@ -37,6 +37,12 @@ def add_benchmark(commands) -> None:
         "--runs", type=positive_argument, default=50, help="of each; fewer of what takes long; default: 50"
     )
     parser.add_argument("--width", type=float, default=1.0, help="of all networks; default: 1")
+    parser.add_argument(
+        "--calibrate",
+        metavar="FOLDER",
+        default="",
+        help="images by which the ranges of int8 maps are chosen; without it images of noise, which are as fast",
+    )
     parser.add_argument("--out", type=path_argument, metavar="DIR", help=f"where to write {', '.join(FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="the files in DIR if they are there")
     parser.add_argument("--list", action="store_true", help="list the runtimes that there are, and measure nothing")
@@ -47,6 +53,7 @@ def _benchmark(options) -> None:
     from dynet_jax.analysis.latency import OF_THE_PAPER, LatencyPlan, measure
     from dynet_jax.analysis.latency_compare import csv_of
     from dynet_jax.analysis.latency_report import disturbance, document, machine_lines
+    from dynet_jax.analysis.post_training import check_calibration
     from dynet_jax.machine import cores
 
     if options.list:
@@ -56,11 +63,21 @@ def _benchmark(options) -> None:
         raise UserError(f"--batch={max(options.batch)} is more than {LARGEST_BATCH} images, which would take hours")
     if options.overwrite and options.out is None:
         raise UserError("--overwrite is of the files in --out=DIR, which is not given")
+    if options.calibrate:
+        check_calibration(options.calibrate)
     threads = _threads(options.threads, cores())
     runtimes, missing = _runtimes(options.runtimes, options.numbers)
     sizes = {"image_sizes": options.image_sizes, "batches": options.batch}
     networks = list(dict.fromkeys([*options.models, *options.networks]))
-    plan = LatencyPlan(networks or OF_THE_PAPER, runtimes, threads, **sizes, runs=options.runs, width=options.width)
+    plan = LatencyPlan(
+        networks or OF_THE_PAPER,
+        runtimes,
+        threads,
+        **sizes,
+        runs=options.runs,
+        width=options.width,
+        calibration=options.calibrate,
+    )
     _claim(options.out, options.overwrite)
     for line in missing:
         say(line)
@@ -75,7 +92,8 @@ def _benchmark(options) -> None:
         "All take turns, so that drift of the machine is everyone's. From bytes to logits, normalisation included.",
         "Ratios are time of the base / time of the dynamic network: above 1, the dynamic one is faster.",
         "float32 and bfloat16 are what is computed with; ...-banks stores what is read once per image (banks, "
-        "predictors, classifier) in less. Bases quantised to int8, which needs calibration, are not measured.",
+        "predictors, classifier) in less; int8 is maps and kernels in bytes, of other runtimes "
+        "for static networks alone.",
         *missing,
         *disturbance(measurements),
     ]

@@ -26,6 +26,16 @@ def _add_batch(parser) -> None:
     parser.set_defaults(less_memory="use a smaller --batch, down to --batch=1")
 
 
+def _add_arithmetic(parser, default: str | None, about: str) -> None:
+    parser.add_argument("--arithmetic", choices=("float32", "bfloat16", "int8"), default=default, help=about)
+    parser.add_argument(
+        "--calibrate",
+        type=path_argument,
+        metavar="FOLDER",
+        help="images by which the ranges of int8 maps are chosen; default: those of the training",
+    )
+
+
 def _step(text: str) -> int | str:
     if text != "best" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'best'")
@@ -50,6 +60,7 @@ def add_evaluate(commands) -> None:
         "another test image, or all 0.5",
     )
     _add_batch(parser)
+    _add_arithmetic(parser, None, "of the native engine, which is evaluated instead of the network in JAX")
     parser.add_argument("--held-out", action="store_true", help="on the test folder, where there is a val folder too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_evaluate, takes_overrides=True)
@@ -71,6 +82,8 @@ def _evaluate(options) -> None:
         changes=overrides(options.overrides),
         coefficients=options.coefficients,
         batch=options.batch,
+        arithmetic=options.arithmetic,
+        calibrate=options.calibrate,
     )
     if options.json:
         print(to_json(values))
@@ -115,6 +128,7 @@ def add_predict(commands) -> None:
     )
     parser.add_argument("--runtime", default="auto", metavar="NAME", help="auto, native or jax; default: the fastest")
     _add_batch(parser)
+    _add_arithmetic(parser, "float32", "of the native engine; default: float32")
     parser.add_argument("--threads", type=positive_argument, metavar="N", help="default: one for each core")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     parser.add_argument(
@@ -156,7 +170,8 @@ def _predict(options) -> int:
 
 
 def _how(options) -> dict:
-    return {"step": options.step, "runtime": options.runtime, "threads": options.threads}
+    names = ("step", "runtime", "threads", "arithmetic", "calibrate")
+    return {name: getattr(options, name) for name in names}
 
 
 def _segment(options) -> int:

@@ -13,8 +13,10 @@ from dynet_jax.console import warn
 from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.hardware import devices
+from dynet_jax.inference.calibration import calibration_batches
 from dynet_jax.inference.fold import fold
 from dynet_jax.inference.in_jax import module_in_jax, program_in_jax
+from dynet_jax.inference.int8 import Ranges, find_ranges
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.pictures import Picture, ReadAhead, is_one, list_pictures
 from dynet_jax.inference.predictions import IMAGES_AT_ONCE, Prediction, classify, segment, softmax
@@ -27,7 +29,7 @@ from dynet_jax.trained import open_trained
 
 Runtime = Literal["auto", "native", "jax"]
 RUNTIMES = ("auto", "native", "jax")
-ARITHMETIC = ("float32", "bfloat16")
+ARITHMETIC = ("float32", "bfloat16", "int8")
 Images: TypeAlias = Shaped[Operand, "batch height width 3"]
 
 
@@ -52,8 +54,9 @@ class InferenceModel:
         storage: str = "float32",
         arithmetic: str = "float32",
         threads: int | None = None,
+        ranges: Ranges | None = None,
     ):
-        """See `load` for the arguments.
+        """See `load` for the arguments; ranges: of int8 arithmetic, what `find_ranges` gives.
 
         Raises UserError where the runtime cannot be had, and for another number of class names than outputs.
         """
@@ -66,7 +69,8 @@ class InferenceModel:
         self.engine: Engine | None = None
         self._threads = threads or len(cores())
         if wants_engine(runtime):
-            options = {"threads": engine_threads(self._threads), "storage": storage, "arithmetic": arithmetic}
+            options: dict[str, Any] = {"storage": storage, "arithmetic": arithmetic, "ranges": ranges}
+            options["threads"] = engine_threads(self._threads)
             try:
                 self.engine = Engine(program, mean=preprocessing.mean, std=preprocessing.std, **options)
             except UserError as error:
@@ -164,6 +168,7 @@ def load(
     storage: str = "float32",
     arithmetic: str = "float32",
     threads: int | None = None,
+    calibrate: Path | str | None = None,
 ) -> InferenceModel:
     """The trained network of a work directory.
 
@@ -174,9 +179,13 @@ def load(
         'native' where JAX has no accelerator and there is a compiler.
       storage: of the banks, 'float32', 'bfloat16' or 'int8' (with a scale for each kernel and output channel). What is
         smaller is faster for single images, which wait for the bank; `native` stores predictors and classifier so too.
-      arithmetic: of the native engine, 'float32' or 'bfloat16': maps and kernels are rounded, and products summed in
-        float32. It is for processors that have such instructions (AVX512_BF16); others take longer than for float32.
+      arithmetic: of the native engine, 'float32', 'bfloat16' or 'int8'. In bfloat16 maps and kernels are rounded, and
+        products summed in float32. It is for processors that have such instructions (AVX512_BF16); others take longer
+        than for float32. In int8 maps are bytes, and kernels are rounded to bytes for each image
+        (docs/inference.md).
       threads: of the native engine, and that read pictures; all cores by default.
+      calibrate: of int8 arithmetic, the folder of images by which the ranges of maps are chosen; if None, the run's own
+        training images.
     Raises:
       UserError: if there is no whole checkpoint, or the runtime cannot be had.
     """
@@ -189,7 +198,11 @@ def load(
             raise
         warn(f"JAX runs {trained.name} as it is, which is slower: {error}")
         return InferenceModel.of_module(trained.model, trained.variables, trained.preprocessing, trained.class_names)
-    options = {"runtime": runtime, "storage": storage, "arithmetic": arithmetic, "threads": threads}
+    options: dict[str, Any] = {"runtime": runtime, "storage": storage, "arithmetic": arithmetic, "threads": threads}
+    if arithmetic == "int8":
+        options["ranges"] = find_ranges(program, trained.preprocessing, calibration_batches(trained, calibrate))
+    elif calibrate is not None:
+        raise UserError(f"images for calibration are for int8 arithmetic, not for {arithmetic}")
     model = InferenceModel(program, trained.preprocessing, **options)
     model.class_names = trained.class_names  # of the first outputs, where a network has been trained with spare ones
     return model

@@ -38,6 +38,14 @@ def run(
     program: Program, arrays: Arrays, images: Float[Operand, "batch height width channels"]
 ) -> Float[jax.Array, "batch *positions classes"]:
     """The result of a program for normalised images."""
+    result = values_of(program, arrays, images)[program.result]
+    return _vector(result) if program.is_vector(program.result) else result
+
+
+def values_of(
+    program: Program, arrays: Arrays, images: Float[Operand, "batch height width channels"]
+) -> dict[int, Any]:
+    """All values of a program for normalised images, by their numbers."""
     values: dict[int, Any] = {IMAGES: images}
     for operation, weights in zip(program.operations, arrays):
         with jax.named_scope(operation.name):
@@ -47,8 +55,7 @@ def run(
             values.update(zip(operation.ys, results))
         else:
             values[operation.y] = results
-    result = values[program.result]
-    return _vector(result) if program.is_vector(program.result) else result
+    return values
 
 
 def _arrays(operation: Operation) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dynet_jax.analysis import (
     latency_compare,
@@ -18,6 +19,7 @@ from dynet_jax.analysis import (
     latency_report,
     latency_runtimes,
     latency_worker,
+    post_training,
 )
 from dynet_jax.analysis.latency import (
     LatencyPlan,
@@ -212,6 +214,45 @@ def test_plan():
     ]
 
 
+def test_int8_of_other_runtimes_is_for_static_networks():
+    """Their quantisers find nothing to quantise in a dynamic network; the engine rounds what it fuses."""
+    runtimes = [("native", "int8"), ("openvino", "int8"), ("onnxruntime", "int8")]
+    (group,) = LatencyPlan(["dy_mobile"], runtimes, [1], [64], calibration="photographs").groups()
+    assert [(c.network, c.runtime) for c in group] == [
+        ("dy_mobile", "native"),
+        *(("mobilenet_v2", runtime) for runtime, _ in runtimes),
+    ]
+    assert {c.calibration for c in group} == {"photographs"}
+
+
+def test_images_for_calibration(tmp_path):
+    """All over a folder of class folders, whole batches, sized as for an evaluation; noise without a folder."""
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        Image.new("RGB", (40, 30), (80 * number, 0, 0)).save(tmp_path / str(number) / "a.png")
+    batches = post_training.calibration_images(cell(size=24, batch=2)._replace(calibration=str(tmp_path)))
+    assert [batch.shape for batch in batches] == [(2, 24, 24, 3)] * 2
+    assert {int(image[0, 0, 0]) for batch in batches for image in batch} == {0, 80, 160}
+    noise = post_training.calibration_images(cell(size=24, batch=3))
+    assert all(batch.shape == (3, 24, 24, 3) and batch.std() > 60 for batch in noise)
+    for folder, wrong in ((tmp_path / "none", "is no folder"), (tmp_path / "0/a.png", "is no folder")):
+        with pytest.raises(UserError, match=wrong):
+            post_training.check_calibration(str(folder))
+
+
+@pytest.mark.slow
+def test_static_networks_in_int8():
+    """Of the runtimes that are here: near to float32, and quantised, so not the same."""
+    for runtime in ("onnxruntime", "openvino", "native"):
+        if RUNTIMES.find(runtime).missing() is None and "int8" in RUNTIMES.find(runtime).offered:
+            one = cell("mobilenet_v2", runtime, size=32)._replace(width=0.25)
+            exact, rounded = (
+                RUNTIMES.find(runtime).prepare(one._replace(numbers=numbers))(random_images(one))
+                for numbers in ("float32", "int8")
+            )
+            assert 1e-3 < np.abs(exact - rounded).max() / np.abs(exact).max() < 0.5
+
+
 def test_a_network_without_a_base(tmp_path):
     """Its own time, and figures that say that there is nothing to compare it with."""
     plan = LatencyPlan(["mobilenet_v2"], [("native", "float32"), ("jax", "float32")], [1], [224])
@@ -348,7 +389,7 @@ def test_numbers_that_a_runtime_has_not_are_not_measured_as_others(monkeypatch, 
     assert main([*TINY, "--runtimes=jax,onnxruntime", "--numbers=int8-banks"]) == 2
     error = capfd.readouterr().err
     assert error.count("\n") == 1
-    assert "jax is not measured: it has float32 alone; onnxruntime is not measured: it has float32 alone" in error
+    assert "jax is not measured: it has float32 alone; onnxruntime is not measured: it has float32, int8 alone" in error
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path, capfd):

@@ -6,6 +6,7 @@
 
 #include "geometry.h"
 #include "pool.h"
+#include "quads.h"
 #include "status.h"
 
 inline double seconds() {
@@ -14,13 +15,16 @@ inline double seconds() {
 
 struct Value {
   int channels = 0, height = 0, width = 0;  // no height: a vector
-  bool paired = false;                      // whether an element of a map is a pair of channels
+  int packed = 1;                           // channels in an element of a map: 1, or a pair, or a quad
+  Scale scale;                              // of quads
   int64_t plane = 1;                        // elements, of four bytes, from plane to plane
   float* data = nullptr;
 
   bool is_map() const { return height > 0; }
-  bool in_pairs() const { return is_map() && paired; }
-  int planes() const { return in_pairs() ? channels / 2 : channels; }
+  int in_element() const { return is_map() ? packed : 1; }
+  bool in_pairs() const { return in_element() == 2; }
+  bool in_quads() const { return in_element() == 4; }
+  int planes() const { return (channels + in_element() - 1) / in_element(); }
   int64_t positions() const { return static_cast<int64_t>(height) * width; }
   int64_t floats() const { return (planes() * plane + 15) / 16 * 16 + 64; }  // a tile may read beyond the end
   // Throws Failure for a map without positions.

@@ -57,6 +57,7 @@ struct ConvolutionArguments {
   const float *scales, *bias;
   const Block* blocks;  // `count` of them
   int64_t panels;
+  const Requantization* requantization;  // or null
 };
 
 int32_t dynet_new(Engine** engine, int32_t threads, int32_t values, int32_t paired, const float* mean,
@@ -79,6 +80,9 @@ int32_t dynet_has_bfloat16() {
 #endif
 }
 
+// Words of a panel that hold the weights of a quad, see quads.h.
+int32_t dynet_quad_words() { return QUAD_WORDS; }
+
 // The predictor whose value the coefficients are must have been added before.
 int32_t dynet_convolution(Engine* engine, const ConvolutionArguments* a) {
   return status_of([&] {
@@ -96,6 +100,7 @@ int32_t dynet_convolution(Engine* engine, const ConvolutionArguments* a) {
     conv->kernel = kernel, conv->shared = a->shared, conv->group_size = a->group_size, conv->storage = a->storage;
     conv->mode = a->mode, conv->weights = a->weights, conv->scales = a->scales, conv->bias = a->bias;
     conv->panels = a->panels;
+    if (a->requantization) conv->requantization = *a->requantization;
     conv->blocks.assign(a->blocks, a->blocks + a->count);
     if (predictor) predictor->convolutions.push_back(conv);
   });
@@ -129,8 +134,13 @@ int32_t dynet_mean(Engine* engine, int32_t x, int32_t y) {
   return status_of([&] { add<Mean>(engine, &x, 1, y); });
 }
 
-int32_t dynet_elementwise(Engine* engine, const int32_t* inputs, int32_t count, int32_t y, int32_t function) {
-  return status_of([&] { add<Elementwise>(engine, inputs, count, y)->function = function; });
+// step, zero: of a result of quads.
+int32_t dynet_elementwise(Engine* engine, const int32_t* inputs, int32_t count, int32_t y, int32_t function,
+                          float step, float zero) {
+  return status_of([&] {
+    auto operation = add<Elementwise>(engine, inputs, count, y);
+    operation->function = function, operation->scale = {step, zero};
+  });
 }
 
 int32_t dynet_max_pool(Engine* engine, const int32_t* numbers, int32_t x, int32_t y) {

@@ -9,9 +9,18 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
 from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.int8 import Bytes, Ranges, bytes_of
 from dynet_jax.inference.native.library import ConvolutionArguments, LinearArguments, address, check, load
 from dynet_jax.inference.native.lower import lower
-from dynet_jax.inference.native.pack import STORAGE, pack_kernel, pack_linear
+from dynet_jax.inference.native.pack import SINGLE, STORAGE, pack_kernel, pack_linear
+from dynet_jax.inference.native.quads import (
+    CLIPPED,
+    FLOATS_TO_QUADS,
+    mode_of,
+    pack_first,
+    pack_quads,
+    requantization,
+)
 from dynet_jax.inference.program import (
     Channels,
     Convolution,
@@ -34,8 +43,8 @@ class Engine:
     """Runs a program on images [batch, height, width, 3], uint8 or float32 from 0 to 255, of any size.
 
     storage: of what is read once per image: banks, predictors and the classifier (see `Bank`).
-    arithmetic: 'float32', or 'bfloat16' for maps and kernels, whose products are summed in float32. Vectors, and so
-      coefficients and logits, are float32 always.
+    arithmetic: 'float32', or 'bfloat16' for maps and kernels, whose products are summed in float32, or 'int8', with the
+      `ranges` of maps that `find_ranges` gives. Vectors, and so coefficients and logits, are float32 always.
     A batch of less than two images per thread goes image by image, each by all threads; a larger one by images.
     Threads of the caller may call it at once, and wait for each other. After a fork it starts threads of its own; a
     copy, or what is unpickled, is built anew from the program.
@@ -52,14 +61,19 @@ class Engine:
         threads: int,
         storage: str,
         arithmetic: str,
+        ranges: Ranges | None = None,
     ):
         options = {"mean": mean, "std": std, "threads": threads, "storage": storage, "arithmetic": arithmetic}
-        self._made_from = options, program
+        self._made_from = options | {"ranges": ranges}, program
         self._library = load()
         self._kept: list = []  # arrays that the engine reads
         self._storage = storage
         self._paired = arithmetic == "bfloat16"
-        self.program = program = lower(program, paired=self._paired)
+        self.program = program = lower(program, arithmetic)
+        self._bytes = {}
+        if arithmetic == "int8":
+            self._bytes = bytes_of(program, ranges)
+            self._quad_words = self._library.dynet_quad_words()
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
         self._engine = ctypes.c_void_p()
@@ -119,12 +133,25 @@ class Engine:
     def _convolution(self, op: Convolution) -> int:
         kernel = op.kernel.stored_as(self._storage) if isinstance(op.kernel, Bank) else op.kernel
         group_size, storage = (len(kernel.kernels), self._storage) if isinstance(kernel, Bank) else (0, "float32")
-        panels = pack_kernel(kernel, op.feature_group_count, paired=self._paired)
         height, width, inputs, c_out = kernel.shape
         channels = [inputs * op.feature_group_count, c_out, op.feature_group_count]
         window = _window((height, width), op.strides, op.kernel_dilation, op.padding)
+        activation, requantized, bias = ACTIVATIONS[op.activation], None, op.bias
+        mode = mode_of(op, self.program) if self._bytes else SINGLE
+        if mode == SINGLE:
+            panels = pack_kernel(kernel, op.feature_group_count, paired=self._paired)
+        else:
+            x, y, residual = (self._bytes.get(v) for v in (op.x, op.y, op.residual))  # pyrefly: ignore[bad-argument-type]
+            requantized = requantization(op, x or Bytes(1.0, 0), y, residual)
+            if mode == FLOATS_TO_QUADS:
+                panels, bias = pack_first(op._replace(kernel=kernel))
+                channels[2] = 1
+            else:
+                panels, bias = pack_quads(op._replace(kernel=kernel), mode, self._quad_words, requantized)
+                activation = 0 if op.activation in CLIPPED else activation
+            self._kept.append(requantized)
         arguments = ConvolutionArguments(
-            geometry=(ctypes.c_int32 * 15)(*channels, *window, ACTIVATIONS[op.activation]),
+            geometry=(ctypes.c_int32 * 15)(*channels, *window, activation),
             x=op.x,
             y=op.y,
             coefficients=-1 if op.coefficients is None else op.coefficients,
@@ -136,9 +163,10 @@ class Engine:
             count=len(panels.blocks),
             weights=self._pointer(panels.weights),
             scales=self._pointer(panels.scales),
-            bias=self._pointer(op.bias),
+            bias=self._pointer(bias),
             blocks=self._pointer(panels.blocks),
             panels=panels.elements,
+            requantization=ctypes.addressof(requantized) if requantized else None,
         )
         return self._library.dynet_convolution(self._engine, arguments)
 
@@ -161,7 +189,9 @@ class Engine:
 
     def _elementwise(self, op: Elementwise) -> int:
         inputs = self._numbers(op.inputs)
-        return self._library.dynet_elementwise(self._engine, inputs, len(op.inputs), op.y, FUNCTIONS[op.function])
+        step, zero = self._bytes.get(op.y, (1.0, 0))
+        function = FUNCTIONS[op.function]
+        return self._library.dynet_elementwise(self._engine, inputs, len(op.inputs), op.y, function, step, zero)
 
     def _max_pool(self, op: MaxPool) -> int:
         size = (op.size, op.size)

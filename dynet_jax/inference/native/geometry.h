@@ -7,6 +7,7 @@
 
 constexpr int MAX_TAPS = 256;
 constexpr int TILE = LANES == 16 ? 4 : 2;  // of 32 or 16 registers, 24 or 12 hold sums
+constexpr int WIDEST_TILE = LANES == 16 ? 6 : 2;
 
 struct Geometry {
   int32_t c_in, c_out, groups;
@@ -40,10 +41,11 @@ struct Strip {
   int rows, width;         // of the output; the last strip of a map may have fewer rows
   int line, phase, plane;  // floats from row to row, phase to phase, channel to channel
   int offsets[MAX_TAPS];
+  uint32_t padding = 0;  // an element of it, of whatever kind
 
   Strip(const Geometry& g, int rows, int width) : rows(rows), width(width) {
     line = width + (g.reach(1) - 1) / g.strides[1];
-    phase = (lines(g, rows) * line + 15) / 16 * 16 + 16 * TILE;
+    phase = (lines(g, rows) * line + 15) / 16 * 16 + 16 * WIDEST_TILE;
     plane = phase * g.phases(0) * g.phases(1);
     for (int y = 0, tap = 0; y < g.kernel[0]; y++) {
       for (int x = 0; x < g.kernel[1]; x++) {
@@ -68,7 +70,7 @@ struct Strip {
         int row = first * g.strides[0] + py - above;
         for (int i = 0; i < used; i++, row += g.strides[0]) {
           float* begin = to + i * line;
-          if (row < 0 || row >= height) zeros(begin, line);
+          if (row < 0 || row >= height) fill(begin, line);
           else copy_line(x + static_cast<int64_t>(row) * width_in + start, left, right, stride, begin);
         }
       }
@@ -77,7 +79,7 @@ struct Strip {
 
  private:
   void copy_line(const float* from, int left, int right, int stride, float* to) const {
-    zeros(to, left);
+    fill(to, left);
     if (stride == 1) {
       for (int i = left; i < right; i += LANES) store(to + i, load(from + i));
     } else if (stride == 2) {
@@ -85,11 +87,12 @@ struct Strip {
     } else {
       for (int i = left; i < right; i++) to[i] = from[i * stride];
     }
-    zeros(to + right, line - right);
+    fill(to + right, line - right);
   }
 
-  static void zeros(float* to, int count) {
-    for (int i = 0; i < count; i += LANES) store(to + i, Vec{});
+  void fill(float* to, int count) const {
+    Vec element = Vec(padding + Word{});
+    for (int i = 0; i < count; i += LANES) store(to + i, element);
   }
 };
 
@@ -99,7 +102,7 @@ struct Masks {
   std::vector<int> offsets;
 
   Masks(const Geometry& g, int height, int width) {
-    int positions = height * width, vectors = (positions + LANES - 1) / LANES + TILE;
+    int positions = height * width, vectors = (positions + LANES - 1) / LANES + WIDEST_TILE;
     bits.assign(vectors * g.taps(), 0);
     for (int y = 0, tap = 0; y < g.kernel[0]; y++) {
       for (int x = 0; x < g.kernel[1]; x++, tap++) {

@@ -29,25 +29,28 @@ class ConvolutionArguments(ctypes.Structure):
         *((name, Integer) for name in ("shared", "group_size", "storage", "mode", "count")),
         *((name, Pointer) for name in ("weights", "scales", "bias", "blocks")),
         ("panels", ctypes.c_int64),
+        ("requantization", Pointer),
     ]
 
 
 LINEAR, CONVOLUTION = ctypes.POINTER(LinearArguments), ctypes.POINTER(ConvolutionArguments)
-FUNCTIONS = {  # what they take, after the engine but for the first two
+FUNCTIONS = {  # what they take, after the engine except those WITHOUT_ENGINE
     "dynet_new": (ctypes.POINTER(Pointer), *(Integer,) * 3, *(Pointer,) * 2),
     "dynet_has_bfloat16": (),
+    "dynet_quad_words": (),
     "dynet_delete": (),
     "dynet_convolution": (CONVOLUTION,),
     "dynet_predictor": (Integer, *(Pointer,) * 2, *(Integer,) * 3, *(LINEAR,) * 2, Pointer),
     "dynet_dense": (Integer, Integer, LINEAR, Integer),
     "dynet_mean": (Integer, Integer),
-    "dynet_elementwise": (Pointer, *(Integer,) * 3),
+    "dynet_elementwise": (Pointer, *(Integer,) * 3, *(ctypes.c_float,) * 2),
     "dynet_max_pool": (Pointer, Integer, Integer),
     "dynet_channels": (Pointer, Integer, Integer, Pointer, Integer),
     "dynet_shape": (Integer, Integer, Pointer),
     "dynet_run": (Pointer, *(Integer,) * 4, Pointer, ctypes.c_int64),
     "dynet_profile": (Pointer, *(Integer,) * 3, Pointer, Pointer),
 }
+WITHOUT_ENGINE = ("dynet_new", "dynet_has_bfloat16", "dynet_quad_words")
 DONE, TOO_SMALL, OTHER_SIZES, NO_MEMORY, NO_THREADS = range(5)  # enum Status
 MESSAGES = {
     TOO_SMALL: "{what} are too small for this network",
@@ -85,7 +88,7 @@ def load() -> ctypes.CDLL:
         ) from error
     for name, arguments in FUNCTIONS.items():
         function = getattr(library, name)
-        function.argtypes = arguments if name in ("dynet_new", "dynet_has_bfloat16") else (Pointer, *arguments)
+        function.argtypes = arguments if name in WITHOUT_ENGINE else (Pointer, *arguments)
         function.restype = None if name == "dynet_delete" else Integer
     return library
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.program import (
+    IMAGES,
     MAP,
     VECTOR,
     Channels,
@@ -41,6 +42,13 @@ def check_convolution(conv: Convolution, on_vector: bool) -> None:
         raise unknown(conv, "on a map of one position")
     if conv.feature_group_count != 1:
         raise unknown(conv, "in groups on a map of one position")
+
+
+def check_image(op: Operation) -> None:
+    """Raises UserError for what cannot read the image, a map of floats, where all other maps are of bytes."""
+    reads = IMAGES in op.inputs
+    if reads and (isinstance(op, MaxPool | Channels | Elementwise) or getattr(op, "residual", None) is not None):
+        raise unknown(op, "of images, in int8 arithmetic")
 
 
 def check_pool(pool: MaxPool, values: Mapping[int, Value]) -> None:

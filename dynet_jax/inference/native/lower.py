@@ -5,7 +5,14 @@ import functools
 import numpy as np
 
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.native.limits import check_channels, check_convolution, check_pool, check_result, unknown
+from dynet_jax.inference.native.limits import (
+    check_channels,
+    check_convolution,
+    check_image,
+    check_pool,
+    check_result,
+    unknown,
+)
 from dynet_jax.inference.program import (
     COEFFICIENTS,
     IMAGES,
@@ -24,12 +31,14 @@ from dynet_jax.inference.program import (
 IN_CONVOLUTIONS = (None, "relu", "relu6", "hard_swish")  # the engine has tiles for these
 
 
-def lower(program: Program, *, paired: bool = False) -> Program:
+def lower(program: Program, arithmetic: str = "float32") -> Program:
     """The same function. Raises UserError for an operation that the engine has not.
 
-    paired: for maps of pairs of channels; the image is one of two pairs then, the last channel zero.
+    In bfloat16, maps are of pairs of channels; the image is one of two pairs then, the last channel zero. In int8, what
+    reads the image, a map of floats, is a convolution.
     """
-    lowering = _Lowering(program, paired)
+    lowering = _Lowering(program, arithmetic)
+    paired = arithmetic == "bfloat16"
     for operation in program.operations:
         lowering.add(operation)
     lowered = program._replace(operations=tuple(lowering.operations), values=lowering.values)
@@ -42,10 +51,10 @@ def lower(program: Program, *, paired: bool = False) -> Program:
 class _Lowering:
     """Operations, as they are taken over one by one, and what their values are."""
 
-    def __init__(self, program: Program, paired: bool):
+    def __init__(self, program: Program, arithmetic: str):
         self.operations: list[Operation] = []
         self.values = dict(program.values)
-        self._paired = paired
+        self._paired, self._bytes = arithmetic == "bfloat16", arithmetic == "int8"
 
     def _is(self, kind: str, value: int) -> bool:
         return self.values[value].kind == kind
@@ -56,6 +65,8 @@ class _Lowering:
             raise unknown(op, "of coefficients")
         if coefficients is not None and not self._is(COEFFICIENTS, coefficients):
             raise unknown(op, "by coefficients that are not a predictor's")
+        if self._bytes:
+            check_image(op)
         if isinstance(op, Convolution):
             return self._convolution(op)
         if isinstance(op, Elementwise):

@@ -13,10 +13,10 @@ struct Pixels {
       alignas(64) float lines[3][256];
       for (int begin = 0; begin < to.width; begin += 256) {
         int count = std::min(256, to.width - begin);
-        float *r = to.paired ? lines[0] : red + begin, *g = to.paired ? lines[1] : green + begin;
-        float* b = to.paired ? lines[2] : blue + begin;
+        float *r = to.in_pairs() ? lines[0] : red + begin, *g = to.in_pairs() ? lines[1] : green + begin;
+        float* b = to.in_pairs() ? lines[2] : blue + begin;
         split(from + 3 * begin, count, r, g, b);
-        for (int i = 0; to.paired && i < count; i += LANES) {
+        for (int i = 0; to.in_pairs() && i < count; i += LANES) {
           int part = std::min(LANES, count - i);
           store_part(red + begin + i, pair(load(r + i), load(g + i)), part);
           store_part(green + begin + i, pair(load(b + i), Vec{}), part);

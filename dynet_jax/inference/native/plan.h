@@ -16,15 +16,15 @@ struct Plan {  // for images of one size
 class Planner {
  public:
   Planner(const Operations& operations, int values, int result, bool paired)
-      : operations_(operations), values_(values), result_(result), paired_(paired) {}
+      : operations_(operations), values_(values), result_(result), packed_(paired ? 2 : 1) {}
 
   // Throws Failure if the images are too small, or maps that an operation takes together have different sizes.
   Plan plan(int height, int width) {
     plan_.floats = 4096;  // a tap may point before the first plane; masks drop what it finds there
     plan_.shapes.resize(values_);
     plan_.offsets.resize(values_);
-    for (auto& value : plan_.shapes) value.paired = paired_;
-    plan_.shapes[0].shape(paired_ ? 4 : 3, height, width);
+    for (auto& value : plan_.shapes) value.packed = packed_;
+    plan_.shapes[0].shape(packed_ == 2 ? 4 : 3, height, width);
     std::vector<std::vector<int>> ended = ended_after();
     take(0);
     for (size_t i = 0; i < operations_.size(); i++) {
@@ -67,7 +67,7 @@ class Planner {
 
   const Operations& operations_;
   const int values_, result_;
-  const bool paired_;
+  const int packed_;
   Plan plan_;
   std::multimap<int64_t, int64_t> free_;  // size -> offset
 };

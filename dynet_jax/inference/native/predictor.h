@@ -46,18 +46,34 @@ struct Linear {
   }
 };
 
+// The means of the channels of a plane of quads; sums of bytes are exact.
+inline void mean_of_quads(const Value& x, int plane, float* y) {
+  const float* from = x.data + plane * x.plane;
+  int64_t end = x.positions();
+  Int sums[4] = {};
+  for (int64_t i = 0; i < end; i += LANES) {
+    Word bytes = Word(end - i < LANES ? load_masked(from + i, (1 << (end - i)) - 1) : load(from + i));
+    for (int channel = 0; channel < 4; channel++) sums[channel] += Int(bytes >> (8 * channel) & 0xffu);
+  }
+  for (int channel = 0; channel < std::min(4, x.channels - 4 * plane); channel++) {
+    int64_t total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += sums[channel][lane];
+    y[channel] = (static_cast<float>(total) / end - x.scale.zero) * x.scale.step;
+  }
+}
+
 // Of one plane of a map, y[0], and where elements are pairs, of its two channels.
 inline void mean_of_plane(const Value& x, int plane, float* y) {
   const float* from = x.data + plane * x.plane;
   int64_t i = 0, end = x.positions();
   Vec sums[2][2] = {};
   auto add = [&](Vec element, int which) {
-    sums[0][which] += x.paired ? low_halves(element) : element;
-    if (x.paired) sums[1][which] += high_halves(element);
+    sums[0][which] += x.in_pairs() ? low_halves(element) : element;
+    if (x.in_pairs()) sums[1][which] += high_halves(element);
   };
   for (; i + 2 * LANES <= end; i += 2 * LANES) add(load(from + i), 0), add(load(from + i + LANES), 1);
   for (; i < end; i += LANES) add(end - i < LANES ? load_masked(from + i, (1 << (end - i)) - 1) : load(from + i), 0);
-  for (int channel = 0; channel < (x.paired ? 2 : 1); channel++) {
+  for (int channel = 0; channel < x.in_element(); channel++) {
     Vec sum = sums[channel][0] + sums[channel][1];
     float total = 0;
     for (int lane = 0; lane < LANES; lane++) total += sum[lane];
@@ -74,7 +90,8 @@ inline void mean_of_planes(Pool& pool, const Value& x, float* y) {
   constexpr int PLANES = 8;
   pool.run((x.planes() + PLANES - 1) / PLANES, [&](int number, int) {
     for (int plane = number * PLANES; plane < std::min(x.planes(), (number + 1) * PLANES); plane++)
-      mean_of_plane(x, plane, y + plane * (x.paired ? 2 : 1));
+      if (x.in_quads()) mean_of_quads(x, plane, y + 4 * plane);
+      else mean_of_plane(x, plane, y + plane * x.in_element());
   });
 }
 
@@ -89,7 +106,7 @@ struct Predictor : Operation {
 
   void shape(std::vector<Value>& values) const override {
     for (size_t i = 0; i < features.size(); i++) values[outputs[i]].shape_vector(group_size * features[i]);
-    for (auto conv : convolutions) values[conv->kernel].shape_vector(conv->panels);
+    for (auto conv : convolutions) values[conv->kernel].shape_vector(conv->kernel_floats());
   }
 
   void run(Context& context) const override {
@@ -113,10 +130,10 @@ struct Predictor : Operation {
     double start = seconds();
     int blocks = 0;
     for (auto conv : convolutions) blocks += conv->blocks.size();
-    pool.run(blocks, [&](int number, int) {
+    pool.run(blocks, [&](int number, int thread) {
       for (auto conv : convolutions) {
         int own = conv->blocks.size();
-        if (number < own) return conv->fuse(context, number, context.values[conv->kernel].data);
+        if (number < own) return conv->fuse(context, number, thread);
         number -= own;
       }
     });

@@ -6,10 +6,12 @@
 struct Elementwise : Operation {
   enum { ADD = -1, MULTIPLY = -2 };
   int32_t function;
+  Scale scale;  // of a result of quads
 
   void shape(std::vector<Value>& values) const override {
     const Value &x = values[inputs[0]], &other = values[inputs.back()];
     if (other.is_map()) x.check_size(other);
+    values[outputs[0]].packed = x.packed, values[outputs[0]].scale = scale;
     values[outputs[0]].shape(x.channels, x.height, x.width);
   }
 
@@ -17,12 +19,13 @@ struct Elementwise : Operation {
     const Value &x = context.values[inputs[0]], &y = context.values[outputs[0]];
     const Value& other = context.values[inputs.back()];
     if (!x.is_map()) return on_vectors(x, other, y);
+    if (x.in_quads()) return on_quads(context.pool, x, other, y);
     context.pool.run(x.planes(), [&](int plane, int) {
       const float *a = x.data + plane * x.plane, *b = other.data + plane * other.plane;
       float* to = y.data + plane * y.plane;
       bool one = !other.is_map();  // number for each channel
       for (int64_t i = 0; i < x.plane; i += LANES) {
-        if (!x.paired) {
+        if (!x.in_pairs()) {
           store(to + i, apply(load(a + i), one ? *b + Vec{} : load(b + i)));
         } else {
           const float* own = other.data + 2 * plane;
@@ -34,6 +37,22 @@ struct Elementwise : Operation {
   }
 
  private:
+  void on_quads(Pool& pool, const Value& x, const Value& other, const Value& y) const {
+    pool.run(x.planes(), [&](int plane, int) {
+      const float *a = x.data + plane * x.plane, *b = other.data + plane * other.plane;
+      float ones[4] = {};  // a number for each channel, of a vector
+      if (!other.is_map()) std::copy_n(other.data + 4 * plane, std::min(4, x.channels - 4 * plane), ones);
+      for (int64_t i = 0; i < x.plane; i += LANES) {
+        Vec numbers[4];
+        for (int c = 0; c < 4; c++) {
+          Vec second = other.is_map() ? other.scale.number(channel_of(load(b + i), c)) : ones[c] + Vec{};
+          numbers[c] = apply(x.scale.number(channel_of(load(a + i), c)), second);
+        }
+        store(y.data + plane * y.plane + i, scale.element(numbers));
+      }
+    });
+  }
+
   void on_vectors(const Value& x, const Value& other, const Value& y) const {
     for (int i = 0; i < x.channels; i += LANES) {
       Vec value = apply(load(x.data + i), load(other.data + i));
@@ -55,11 +74,13 @@ struct MaxPool : Operation {
 
   void shape(std::vector<Value>& values) const override {
     const Value& x = values[inputs[0]];
+    values[outputs[0]].packed = x.packed, values[outputs[0]].scale = x.scale;
     values[outputs[0]].shape_map(x.channels, g.output(0, x.height), g.output(1, x.width));
   }
 
   void run(Context& context) const override {
     const Value &x = context.values[inputs[0]], &y = context.values[outputs[0]];
+    if (x.in_quads()) return on_quads(context, x, y);
     context.pool.run(x.planes(), [&](int plane, int thread) {
       // The largest of the rows of a window: of floats, or of each half of pairs.
       float* row = context.scratch_of(thread, 2 * (x.width + LANES));
@@ -68,7 +89,7 @@ struct MaxPool : Operation {
         largest_of_rows(x, plane, i, low, high);
         float* to = y.data + plane * y.plane + static_cast<int64_t>(i) * y.width;
         for (int j = 0; j < y.width; j++) {
-          if (x.paired) to[j] = pair(largest(low, j, x.width) + Vec{}, largest(high, j, x.width) + Vec{})[0];
+          if (x.in_pairs()) to[j] = pair(largest(low, j, x.width) + Vec{}, largest(high, j, x.width) + Vec{})[0];
           else to[j] = largest(low, j, x.width);
         }
       }
@@ -76,6 +97,42 @@ struct MaxPool : Operation {
   }
 
  private:
+  // What is outside of the map is 0, which no byte is below.
+  void on_quads(Context& context, const Value& x, const Value& y) const {
+    int before = g.before(1, x.width), line = (y.width - 1) * g.strides[1] + g.kernel[1] + LANES;
+    context.pool.run(x.planes(), [&](int plane, int thread) {
+      float* row = context.scratch_of(thread, std::max(line, before + x.width) + LANES);
+      for (int i = 0; i < y.height; i++) {
+        int start = i * g.strides[0] - g.before(0, x.height);
+        std::fill(row, row + std::max(line, before + x.width) + LANES, 0.0f);
+        for (int from = std::max(0, start); from < std::min(x.height, start + g.kernel[0]); from++)
+          larger_bytes(row + before, x.data + plane * x.plane + static_cast<int64_t>(from) * x.width, x.width);
+        float* to = y.data + plane * y.plane + static_cast<int64_t>(i) * y.width;
+        for (int j = 0; j < y.width; j++) {
+          uint32_t largest[1] = {0};
+          for (int k = 0; k < g.kernel[1]; k++) {
+            uint32_t element;
+            std::memcpy(&element, row + j * g.strides[1] + k, 4);
+            largest[0] = larger_bytes(largest[0], element);
+          }
+          std::memcpy(to + j, largest, 4);
+        }
+      }
+    });
+  }
+
+  static void larger_bytes(float* to, const float* from, int count) {
+    auto a = reinterpret_cast<uint8_t*>(to);
+    auto b = reinterpret_cast<const uint8_t*>(from);
+    for (int i = 0; i < 4 * count; i++) a[i] = std::max(a[i], b[i]);
+  }
+
+  static uint32_t larger_bytes(uint32_t a, uint32_t b) {
+    uint32_t result = 0;
+    for (int shift = 0; shift < 32; shift += 8) result |= std::max(a >> shift & 255u, b >> shift & 255u) << shift;
+    return result;
+  }
+
   // NaN if one of them is; T is a float or a vector of them.
   template <class T> static T larger(T a, T b) {
     T number = a > b ? a : b;  // b, unless the comparison is true
@@ -88,13 +145,13 @@ struct MaxPool : Operation {
     for (int row = top; row < bottom; row++) {
       const float* from = x.data + plane * x.plane + static_cast<int64_t>(row) * x.width;
       for (int j = 0; j < x.width; j += LANES) {
-        Vec element = load(from + j), first = x.paired ? low_halves(element) : element, second = high_halves(element);
+        Vec element = load(from + j), first = x.in_pairs() ? low_halves(element) : element, second = high_halves(element);
         if (row > top) {
           first = larger(first, load(low + j));
           second = larger(second, load(high + j));
         }
         store(low + j, first);
-        if (x.paired) store(high + j, second);
+        if (x.in_pairs()) store(high + j, second);
       }
     }
   }
@@ -115,6 +172,7 @@ struct Channels : Operation {
   void shape(std::vector<Value>& values) const override {
     const Value& x = values[inputs[0]];
     for (int input : inputs) x.check_size(values[input]);
+    values[outputs[0]].packed = x.packed, values[outputs[0]].scale = x.scale;
     values[outputs[0]].shape(from.size(), x.height, x.width);
   }
 
@@ -122,6 +180,7 @@ struct Channels : Operation {
     const Value& y = context.values[outputs[0]];
     context.pool.run(y.planes(), [&](int plane, int) {
       float* to = y.data + plane * y.plane;
+      if (y.in_quads()) return quads(context, y, plane, to);
       if (!y.in_pairs()) {
         const float* first = source(context, plane);
         std::copy(first, first + y.plane, to);
@@ -139,8 +198,22 @@ struct Channels : Operation {
   }
 
  private:
+  void quads(const Context& context, const Value& y, int plane, float* to) const {
+    const float* sources[4] = {};
+    int shifts[4] = {}, channels = std::min(4, y.channels - 4 * plane);
+    for (int c = 0; c < channels; c++) {
+      sources[c] = source(context, 4 * plane + c);
+      shifts[c] = from[4 * plane + c].second % 4 * 8;
+    }
+    for (int64_t i = 0; i < y.plane; i += LANES) {
+      Word bytes = {};
+      for (int c = 0; c < channels; c++) bytes |= (Word(load(sources[c] + i)) >> shifts[c] & 0xffu) << (8 * c);
+      store(to + i, Vec(bytes));
+    }
+  }
+
   const float* source(const Context& context, int channel) const {  // the plane that has it
     const Value& x = context.values[inputs[from[channel].first]];
-    return x.data + from[channel].second / (x.in_pairs() ? 2 : 1) * x.plane;
+    return x.data + from[channel].second / x.in_element() * x.plane;
   }
 };

@@ -1,0 +1,72 @@
+"""Static networks in int8, as a user of other runtimes gets them: quantised after training, on calibration images."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from dynet_jax.analysis.runtimes import Cell
+from dynet_jax.config.keys import KEYS
+from dynet_jax.data.preprocessing import Preprocessing
+from dynet_jax.errors import UserError
+from dynet_jax.inference.pictures import list_pictures, read_picture
+
+IMAGES = 100  # for calibration; of noise, which says nothing about accuracy, a few are enough
+IMAGES_OF_NOISE = 8
+
+
+def calibration_images(cell: Cell) -> list[np.ndarray]:
+    """Returns batches [batch, image_size, image_size, 3] uint8: of images of the cell's folder, or else of noise.
+
+    Raises UserError for a folder that is not there or has no images that can be read.
+    """
+    if not cell.calibration:
+        shape = (-(-IMAGES_OF_NOISE // cell.batch), cell.batch, cell.image_size, cell.image_size, 3)
+        return list(np.random.default_rng(1).integers(0, 256, shape, np.uint8))
+    size = cell.image_size
+    prepare = Preprocessing(size, round(size * 256 / 224), KEYS["data.mean"].default, KEYS["data.std"].default)
+    images = [prepare(read_picture(path)) for path in _spread(list_pictures(Path(cell.calibration)), IMAGES)]
+    images += images[: -len(images) % cell.batch] if len(images) >= cell.batch else images * cell.batch
+    return [np.stack(images[i : i + cell.batch]) for i in range(0, len(images) // cell.batch * cell.batch, cell.batch)]
+
+
+def _spread(paths: list[Path], count: int) -> list[Path]:
+    """At most `count` of them, from all over the list: a folder of class folders is listed class by class."""
+    return [paths[i * len(paths) // count] for i in range(count)] if len(paths) > count else paths
+
+
+def check_calibration(folder: str) -> None:
+    """Raises UserError unless the folder has images; asked before an hour of measuring begins."""
+    if not Path(folder).is_dir():
+        raise UserError(f"--calibrate={folder} is no folder; it must hold images, in folders of classes or without")
+    read_picture(list_pictures(Path(folder))[0])
+
+
+def by_nncf(network, cell: Cell):
+    """Returns an OpenVINO model quantised by NNCF's defaults."""
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    import nncf  # pyrefly: ignore[missing-import]  (of those who measure it)
+
+    batches = calibration_images(cell)
+    return nncf.quantize(network, nncf.Dataset(batches), subset_size=len(batches))
+
+
+def by_onnx_runtime(network: bytes, cell: Cell) -> bytes:
+    """Returns an ONNX file with quantised weights and maps (QDQ), each output channel with a scale of its own."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Batches(CalibrationDataReader):
+        def __init__(self):
+            self._batches = iter(calibration_images(cell))
+
+        def get_next(self):  # pyrefly: ignore[bad-override]  (None ends it)
+            images = next(self._batches, None)
+            return None if images is None else {"images": images}
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "quantized.onnx"
+        model = onnx.load_from_string(network)
+        quantize_static(model, file, Batches(), quant_format=QuantFormat.QDQ, per_channel=True)
+        return file.read_bytes()

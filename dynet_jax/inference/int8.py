@@ -1,0 +1,128 @@
+"""Maps in bytes: how a byte stands for a number, and by which ranges on real images that is chosen."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+
+from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
+from dynet_jax.errors import UserError
+from dynet_jax.inference.native.lower import lower
+from dynet_jax.inference.program import MAP, Channels, MaxPool, Program, outputs
+from dynet_jax.inference.run_jax import arrays_of, values_of
+
+Ranges: TypeAlias = Mapping[int, tuple[float, float]]  # of the values of a lowered program, by number
+SAMPLES = 512  # of a map of an image
+CLIPPINGS = np.linspace(0.3, 1, 36)
+LARGEST = 255
+
+
+class Bytes(NamedTuple):
+    """A byte q stands for (q - zero) * step.
+
+    >>> Bytes.of_range(-1.0, 4.1)
+    Bytes(step=0.02, zero=50)
+    """
+
+    step: float
+    zero: int
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> "Bytes":
+        """Returns the bytes of a range; 0 is in it, and is a byte exactly, because padding is."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = (high - low) / LARGEST or 1.0
+        return cls(step, round(-low / step))
+
+    def quantized(self, numbers: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+        """Returns the nearest bytes."""
+        return np.clip(np.rint(numbers / self.step + self.zero), 0, LARGEST).astype(np.uint8)
+
+    def numbers(self, quantized: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """Returns what the bytes stand for."""
+        return (quantized.astype(np.float32) - self.zero) * np.float32(self.step)
+
+
+def find_ranges(
+    program: Program,
+    preprocessing: Preprocessing | ResizedPreprocessing,
+    batches: Iterable[Shaped[np.ndarray, "batch height width 3"]],
+) -> dict[int, tuple[float, float]]:
+    """Returns the range of every map of bytes: the one that loses least, by squared errors, on the given images.
+
+    That of a ReLU6 is no exception: few channels of a map come near to 6.
+
+    Args:
+      program: not lowered. Values of the result are those of `lower(program, "int8")`.
+      batches: of preprocessed images, uint8 or float32 from 0 to 255; all of one size.
+    Raises:
+      UserError: if there are none, or a map is not finite.
+    """
+    program = lower(program, "int8")
+    watched = byte_maps(program)
+    arrays, samples = arrays_of(program), {value: [] for value in watched}
+    mean, std = (jnp.asarray(numbers, jnp.float32) for numbers in (preprocessing.mean, preprocessing.std))
+
+    @jax.jit
+    def sampled(arrays, images):
+        values = values_of(program, arrays, (images.astype(jnp.float32) - mean) / std)
+        return {value: _sample(values[value]) for value in watched}
+
+    for images in batches:
+        for value, found in sampled(arrays, images).items():
+            samples[value].append(np.asarray(found).ravel())
+    if watched and not samples[watched[0]]:
+        raise UserError("int8 arithmetic needs images to choose the ranges of its maps by, and there are none")
+    ranges = {value: _least_loss(np.concatenate(found)) for value, found in samples.items()}
+    return _shared(program, ranges)
+
+
+def bytes_of(program: Program, ranges: Ranges | None) -> dict[int, Bytes]:
+    """Returns how the maps of a lowered program are bytes. Raises UserError for ranges that are not this program's."""
+    maps = byte_maps(program)
+    if ranges is None or not ranges.keys() >= set(maps):
+        raise UserError(
+            "int8 arithmetic needs the ranges of all maps of the network; dynet_jax.inference.load finds them"
+        )
+    return {value: Bytes.of_range(*ranges[value]) for value in maps}
+
+
+def byte_maps(program: Program) -> list[int]:
+    """The maps of a lowered program that are bytes: all but the image, and a result with positions."""
+    given = (value for operation in program.operations for value in outputs(operation))
+    return [v for v in given if program.values[v].kind == MAP and v != program.result]
+
+
+def _sample(x: jax.Array) -> jax.Array:
+    """The extremes of every image's map, and numbers from all over it: [batch, SAMPLES + 2] at most."""
+    flat = x.reshape(len(x), -1)
+    every = max(1, flat.shape[1] // SAMPLES) | 1  # odd, so that channels take turns
+    return jnp.concatenate([flat[:, ::every][:, :SAMPLES], flat.min(1)[:, None], flat.max(1)[:, None]], axis=1)
+
+
+def _least_loss(samples: np.ndarray) -> tuple[float, float]:
+    if not np.isfinite(samples).all():
+        raise UserError("a map of this network is not finite on the calibration images: the training has diverged")
+    low, high = float(min(samples.min(), 0)), float(max(samples.max(), 0))
+
+    def loss(clipping: float) -> float:
+        coded = Bytes.of_range(low * clipping, high * clipping)
+        return float(np.square(coded.numbers(coded.quantized(samples)) - samples).mean())
+
+    best = min(CLIPPINGS[::-1], key=loss)  # the widest of those that are as good
+    return low * best, high * best
+
+
+def _shared(program: Program, ranges: dict[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
+    """Operations that move bytes without changing them have one range for all that they read and give."""
+    ranges = dict(ranges)
+    moves = [op for op in program.operations if isinstance(op, Channels | MaxPool) and program.values[op.y].kind == MAP]
+    for _ in moves:  # a range may have to go all the way through them
+        for op in moves:
+            together = [*op.inputs, op.y]
+            low, high = zip(*(ranges[value] for value in together))
+            ranges |= dict.fromkeys(together, (min(low), max(high)))
+    return ranges

@@ -1,0 +1,120 @@
+// Quads: an element of a plane is four neighbouring channels, one byte each and unsigned, the first in the lowest. A
+// byte q stands for (q - zero) * scale of its map. Products with signed bytes are summed in 32 bits, exactly.
+#pragma once
+#include <algorithm>
+
+#include "simd.h"
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#include <arm_neon.h>
+#endif
+
+typedef int32_t Int __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+#if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__)) || defined(__ARM_FEATURE_MATMUL_INT8)
+#define DYNET_DOT_PRODUCTS 1
+#endif
+
+// The four weights of a quad and an output: as bytes in one word, in order; or, where no instruction takes bytes with and
+// without a sign, as 16-bit numbers in two words, the first and third weight in the one, the others in the other. The
+// instruction that AVX2 has for bytes adds two products in 16 bits, where they do not fit.
+#if defined(DYNET_DOT_PRODUCTS)
+constexpr int QUAD_WORDS = 1;
+struct Quad {
+  Int all;
+};
+inline Quad quad(Vec element) { return {Int(element)}; }
+#else
+constexpr int QUAD_WORDS = 2;
+struct Quad {
+  Int even, odd;
+};
+inline Quad quad(Vec element) {
+  Word bytes = Word(element);
+  return {Int(bytes & 0x00ff00ffu), Int(bytes >> 8 & 0x00ff00ffu)};
+}
+
+inline Int add_pairs(Int sum, Int x, Int weights) {
+#if defined(__AVX512BW__)
+  return sum + Int(_mm512_madd_epi16(__m512i(x), __m512i(weights)));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  return sum + Int(_mm256_madd_epi16(__m256i(x), __m256i(weights)));
+#else
+  return sum + (x & 0xffff) * (weights << 16 >> 16) + (x >> 16) * (weights >> 16);
+#endif
+}
+#endif
+
+struct QuadWeights {
+  Int words[QUAD_WORDS];
+
+  explicit QuadWeights(const float* from) {
+    int32_t word[QUAD_WORDS];
+    std::memcpy(word, from, sizeof word);
+    for (int i = 0; i < QUAD_WORDS; i++) words[i] = word[i] + Int{};
+  }
+};
+
+// sum + the four products of each lane.
+inline Int add_products(Int sum, const Quad& x, const QuadWeights& weights) {
+#if defined(__AVX512VNNI__)
+  return Int(_mm512_dpbusd_epi32(__m512i(sum), __m512i(x.all), __m512i(weights.words[0])));
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+  return Int(_mm256_dpbusd_avx_epi32(__m256i(sum), __m256i(x.all), __m256i(weights.words[0])));
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+  struct Halves {
+    int32x4_t low, high;
+  };
+  auto s = __builtin_bit_cast(Halves, sum), a = __builtin_bit_cast(Halves, x.all), b = __builtin_bit_cast(Halves, weights.words[0]);
+  s.low = vusdotq_s32(s.low, vreinterpretq_u8_s32(a.low), vreinterpretq_s8_s32(b.low));
+  s.high = vusdotq_s32(s.high, vreinterpretq_u8_s32(a.high), vreinterpretq_s8_s32(b.high));
+  return __builtin_bit_cast(Int, s);
+#else
+  return add_pairs(add_pairs(sum, x.even, weights.words[0]), x.odd, weights.words[1]);
+#endif
+}
+
+// One of the four channels, as floats.
+inline Vec channel_of(Vec element, int channel) { return __builtin_convertvector(Int(Word(element) >> (8 * channel) & 0xffu), Vec); }
+
+// The nearest integers of numbers below 2^22, in the lower bits of the result: what adding leaves in the mantissa.
+inline Int nearest(Vec v) { return Int(v + 12582912.0f); }
+
+// From numbers of 0 to 255, rounded to nearest.
+inline Vec quad_of(const Vec (&v)[4]) {
+  Word bytes[4];
+  for (int i = 0; i < 4; i++) bytes[i] = Word(nearest(v[i])) & 0xffu;
+  return Vec(bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24);
+}
+
+inline Vec clipped(Vec v, float low, float high) { return at_most(high, at_least(low, v)); }
+
+// How the bytes of a map are numbers.
+struct Scale {
+  float step = 1, zero = 0;
+
+  Vec number(Vec byte) const { return (byte - zero) * step; }
+  // Of four channels.
+  Vec element(const Vec (&numbers)[4]) const {
+    Vec bytes[4];
+    for (int i = 0; i < 4; i++) bytes[i] = clipped(numbers[i] * (1 / step) + zero, 0, 255);
+    return quad_of(bytes);
+  }
+};
+
+// LANES integers of -127 to 127, as the weights of quads lie in a panel.
+inline void store_weights(char* to, Int v) {
+#if defined(__AVX512F__)
+  if constexpr (QUAD_WORDS == 1) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(__m512i(v)));
+  else _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(__m512i(v)));
+#elif defined(__AVX2__)
+  __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(__m256i(v)), _mm256_extracti128_si256(__m256i(v), 1));
+  if constexpr (QUAD_WORDS == 2) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words);
+  else _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(words, words));
+#else
+  for (int i = 0; i < LANES; i++) {
+    if constexpr (QUAD_WORDS == 1) reinterpret_cast<int8_t*>(to)[i] = v[i];
+    else reinterpret_cast<int16_t*>(to)[i] = v[i];
+  }
+#endif
+}
