@@ -10,8 +10,9 @@ from jaxtyping import Float, Shaped, UInt8
 
 from dynet_jax.data.preprocessing import Preprocessing, ResizedPreprocessing
 from dynet_jax.errors import UserError
+from dynet_jax.inference.native.limits import reads_image_as_bytes
 from dynet_jax.inference.native.lower import lower
-from dynet_jax.inference.program import MAP, Channels, MaxPool, Program, outputs
+from dynet_jax.inference.program import IMAGES, MAP, Channels, Convolution, MaxPool, Program, outputs
 from dynet_jax.inference.run_jax import arrays_of, values_of
 
 Ranges: TypeAlias = Mapping[int, tuple[float, float]]  # of the values of a lowered program, by number
@@ -87,12 +88,18 @@ def bytes_of(program: Program, ranges: Ranges | None) -> dict[int, Bytes]:
         raise UserError(
             "int8 arithmetic needs the ranges of all maps of the network; dynet_jax.inference.load finds them"
         )
-    return {value: Bytes.of_range(*ranges[value]) for value in maps}
+    image = {IMAGES: Bytes(1.0, 0)} if reads_image_as_bytes(program) else {}  # as it is, not normalised
+    return image | {value: Bytes.of_range(*ranges[value]) for value in maps}
 
 
 def byte_maps(program: Program) -> list[int]:
-    """The maps of a lowered program that are bytes: all but the image, and a result with positions."""
-    given = (value for operation in program.operations for value in outputs(operation))
+    """The maps of a lowered program that are bytes by ranges: not the image, floats made of it, and a map of logits."""
+    given = (
+        value
+        for operation in program.operations
+        for value in outputs(operation)
+        if reads_image_as_bytes(program) or not (isinstance(operation, Convolution) and operation.x == IMAGES)
+    )
     return [v for v in given if program.values[v].kind == MAP and v != program.result]
 
 

@@ -103,7 +103,7 @@ class Normalization(NamedTuple):
 
 class Elementwise(NamedTuple):
     """'add' or 'multiply' of two values, a map and a vector among them, or of which one has one channel; or an
-    activation of one."""
+    activation of one, 'identity' among them."""
 
     name: str
     inputs: tuple[int, ...]

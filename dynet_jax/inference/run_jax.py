@@ -125,7 +125,7 @@ def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
 def _elementwise(operation: Elementwise, weights, *inputs):
     if operation.function in ("add", "multiply"):
         return getattr(jnp, operation.function)(*_alike(inputs))
-    return activate(*inputs, operation.function)
+    return inputs[0] if operation.function == "identity" else activate(*inputs, operation.function)
 
 
 def _channels(operation: Channels, weights, *inputs):

@@ -10,6 +10,7 @@ from dynet_jax.ops.window import fixed_padding, pool_padding
 
 ACTIVATIONS = {
     None: lambda v: v,
+    "identity": lambda v: v,
     "relu": lambda v: np.maximum(v, 0),
     "relu6": lambda v: np.clip(v, 0, 6),
     "hard_swish": lambda v: v * np.clip(v + 3, 0, 6) / 6,
@@ -19,15 +20,16 @@ ACTIVATIONS = {
 }
 
 
-def int8_logits(program, ranges, images):
-    """Logits of normalised images, one by one: a dynamic network has kernels of its own for each."""
+def int8_logits(program, ranges, images, mean, std):
+    """Logits of images of bytes, one by one: a dynamic network has kernels of its own for each."""
     program = lower(program, "int8")
     coded = {value: Bytes.of_range(*ranges[value]) for value in byte_maps(program)}
-    return np.stack([_one(program, coded, image) for image in images])
+    mean, std = (np.asarray(numbers, np.float32).astype(np.float64) for numbers in (mean, std))
+    return np.stack([_one(program, coded, image.astype(np.float64), mean, std) for image in images])
 
 
-def _one(program, coded, image):
-    values = {0: image.astype(np.float64)}
+def _one(program, coded, image, mean, std):
+    values = {0: (image - mean) / std}
 
     def numbers(value):
         x = values[value]
@@ -50,10 +52,12 @@ def _one(program, coded, image):
                     kernel.dequantized,
                     np.broadcast_to(values[op.coefficients], (len(kernel.kernels), kernel.shape[-1])),
                 )
-            if op.x in coded:  # whole numbers, for each output in steps of its own
-                steps = np.abs(kernel).max(axis=(0, 1, 2)) / 127
-                kernel = np.rint(kernel / np.where(steps > 0, steps, 1)) * steps
-            y = convolution(numbers(op.x), kernel, op) + op.bias
+            if op.x == 0 and _is_of_pixels(program):  # which are bytes already; padding is the one next to the mean
+                kernel, middle = in_steps(kernel / std[:, None]), np.rint(mean)
+                y = convolution(image - middle, kernel, op) + np.einsum("hwio,i->o", kernel, middle - mean)
+            else:
+                y = convolution(numbers(op.x), in_steps(kernel) if op.x in coded else kernel, op)
+            y = y + op.bias
             y = y if op.residual is None else y + numbers(op.residual)
             give(op.y, ACTIVATIONS[op.activation](y))
         elif isinstance(op, Mean):
@@ -70,6 +74,19 @@ def _one(program, coded, image):
             x = np.concatenate([values[value] for value in op.inputs], axis=-1)[..., op.start : op.stop]
             values[op.y] = x if op.permutation is None else x[..., list(op.permutation)]
     return values[program.result]
+
+
+def _is_of_pixels(program):
+    readers = [op for op in program.operations if 0 in op.inputs]
+    return all(
+        isinstance(op, Convolution) and not isinstance(op.kernel, Bank) and op.kernel.shape[2] == 3 for op in readers
+    )
+
+
+def in_steps(kernel):
+    """Whole numbers of -127 to 127, for each output in steps of its own."""
+    steps = np.abs(kernel).max(axis=(0, 1, 2)) / 127
+    return np.rint(kernel / np.where(steps > 0, steps, 1)) * steps
 
 
 def _mean(x):

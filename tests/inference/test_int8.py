@@ -14,7 +14,7 @@ from dynet_jax.inference.int8 import Bytes, find_ranges
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.program import Channels, Convolution, Elementwise, MaxPool, Mean, Predictor
 from tests.inference.int8_reference import int8_logits
-from tests.inference.networks import PIXELS, images, network, normalized
+from tests.inference.networks import PIXELS, images, network
 from tests.inference.operations import CONVOLUTIONS, after_a_stem, normal, one_convolution, program_of_operations
 from tests.inference.test_programs import needs_compiler
 from tests.inference.workdirs import make_workdir
@@ -31,7 +31,7 @@ def in_int8(program, shape, *, threads=1, storage="float32"):
     """(the engine's logits of random images, NumPy's)"""
     ranges = find_ranges(program, PREPROCESSING, [images(*shape)])
     options = {**PIXELS, "threads": threads, "storage": storage, "arithmetic": "int8", "ranges": ranges}
-    return Engine(program, **options)(images(*shape)), int8_logits(program, ranges, normalized(images(*shape)))
+    return Engine(program, **options)(images(*shape)), int8_logits(program, ranges, images(*shape), **PIXELS)
 
 
 def check(program, shapes=SHAPES, **options):
@@ -71,6 +71,30 @@ def test_groups_that_share_quads(inputs, outputs, groups, dynamic):
         channels=outputs,
     )
     check(program)
+
+
+@pytest.mark.parametrize("of", ["groups", "bank"])
+def test_images_that_are_read_as_floats(of):
+    """By a layer in groups, or by one that depends on the image; what it gives is made bytes behind it."""
+    kernel, groups = (normal(3, 3, 1, 6), 3) if of == "groups" else (Bank(normal(2, 3, 3, 3, 6)), 1)
+    eta = (normal(3, 12), normal(12))
+    options = {"coefficients": 2} if of == "bank" else {"feature_group_count": groups}
+    operations = (
+        Predictor("p", 0, (2,), None, eta, 2, (6,), "sigmoid"),
+        Convolution("stem", 0, 1, kernel, normal(6), activation="relu", strides=(2, 2), **options),
+        Convolution("next", 1, 3, normal(1, 1, 6, 5), normal(5), activation="silu"),
+        Mean("mean", 3, 4, keep_positions=True),
+        Convolution("logits", 4, 5, normal(1, 1, 5, 3), normal(3)),
+    )
+    check(program_of_operations(operations, 5))
+
+
+def test_images_of_floats_are_rounded():
+    program = one_convolution(False, "strides")
+    ranges = find_ranges(program, PREPROCESSING, [images(1, 9, 12)])
+    engine = Engine(program, **PIXELS, threads=1, storage="float32", arithmetic="int8", ranges=ranges)
+    near = images(1, 9, 12) + np.float32(0.4) * normal(1, 9, 12, 3).clip(-1, 1)
+    np.testing.assert_array_equal(engine(near.clip(-9, 300)), engine(images(1, 9, 12)))
 
 
 def test_every_other_operation():

@@ -75,3 +75,12 @@ struct Operation {
   virtual void shape(std::vector<Value>& values) const = 0;  // of the outputs; may throw Failure
   virtual void run(Context& context) const = 0;
 };
+
+// A convolution whose kernel a predictor may fuse, in so many tasks.
+struct Fusing : Operation {
+  int kernel = -1;  // the value of the fused one, or -1
+
+  virtual int fusions() const = 0;
+  virtual int64_t kernel_floats() const = 0;
+  virtual void fuse(Context& context, int number, int thread) const = 0;
+};

@@ -1,7 +1,9 @@
 // The C interface: a program is built operation by operation, and then run on images of any size. Functions that can
 // fail return a Status.
 #include "engine.h"
+#include "convolution.h"
 #include "predictor.h"
+#include "quad_convolution.h"
 #include "small_operations.h"
 
 namespace {
@@ -28,6 +30,25 @@ Predictor* predictor_of(const Engine* engine, int coefficients) {
     if (auto candidate = dynamic_cast<Predictor*>(operation.get()))
       if (std::count(candidate->outputs.begin(), candidate->outputs.end(), coefficients)) return candidate;
   return nullptr;
+}
+
+// Of either kind. The predictor whose value the coefficients are must have been added before.
+template <class T, class Arguments> static T* add_convolution(Engine* engine, const Arguments* a) {
+  int32_t inputs[3] = {a->x}, used = 1, kernel = -1;
+  if (a->residual >= 0) inputs[used++] = a->residual;
+  Predictor* predictor = predictor_of(engine, a->coefficients);
+  if (predictor) {
+    kernel = engine->values++;
+    predictor->outputs.push_back(kernel);
+    inputs[used++] = kernel;
+  }
+  auto conv = add<T>(engine, inputs, used, a->y);
+  conv->g = geometry(a->geometry);
+  conv->x = a->x, conv->y = a->y, conv->coefficients = a->coefficients, conv->residual = a->residual;
+  conv->kernel = kernel, conv->shared = a->shared, conv->group_size = a->group_size, conv->storage = a->storage;
+  conv->weights = a->weights, conv->scales = a->scales, conv->bias = a->bias;
+  if (predictor) predictor->convolutions.push_back(conv);
+  return conv;
 }
 
 }  // namespace
@@ -57,13 +78,23 @@ struct ConvolutionArguments {
   const float *scales, *bias;
   const Block* blocks;  // `count` of them
   int64_t panels;
-  const Requantization* requantization;  // or null
 };
 
-int32_t dynet_new(Engine** engine, int32_t threads, int32_t values, int32_t paired, const float* mean,
+// Of bytes: see QuadConvolution.
+struct QuadConvolutionArguments {
+  int32_t geometry[15];
+  int32_t x, y, coefficients, residual;
+  int32_t shared, group_size, storage, to_floats, row, quads;
+  uint32_t padding;
+  const void* weights;
+  const float *scales, *bias;
+  Requantization requantization;
+};
+
+int32_t dynet_new(Engine** engine, int32_t threads, int32_t values, int32_t packed, const float* mean,
                   const float* scale) {
   return status_of([&] {
-    *engine = new Engine(threads, values, paired);
+    *engine = new Engine(threads, values, packed);
     std::copy(mean, mean + 3, (*engine)->pixels.mean);
     std::copy(scale, scale + 3, (*engine)->pixels.scale);
   });
@@ -83,26 +114,19 @@ int32_t dynet_has_bfloat16() {
 // Words of a panel that hold the weights of a quad, see quads.h.
 int32_t dynet_quad_words() { return QUAD_WORDS; }
 
-// The predictor whose value the coefficients are must have been added before.
 int32_t dynet_convolution(Engine* engine, const ConvolutionArguments* a) {
   return status_of([&] {
-    int32_t inputs[3] = {a->x}, used = 1, kernel = -1;
-    if (a->residual >= 0) inputs[used++] = a->residual;
-    Predictor* predictor = predictor_of(engine, a->coefficients);
-    if (predictor) {
-      kernel = engine->values++;
-      predictor->outputs.push_back(kernel);
-      inputs[used++] = kernel;
-    }
-    auto conv = add<Convolution>(engine, inputs, used, a->y);
-    conv->g = geometry(a->geometry);
-    conv->x = a->x, conv->y = a->y, conv->coefficients = a->coefficients, conv->residual = a->residual;
-    conv->kernel = kernel, conv->shared = a->shared, conv->group_size = a->group_size, conv->storage = a->storage;
-    conv->mode = a->mode, conv->weights = a->weights, conv->scales = a->scales, conv->bias = a->bias;
-    conv->panels = a->panels;
-    if (a->requantization) conv->requantization = *a->requantization;
+    auto conv = add_convolution<Convolution>(engine, a);
+    conv->mode = a->mode, conv->panels = a->panels;
     conv->blocks.assign(a->blocks, a->blocks + a->count);
-    if (predictor) predictor->convolutions.push_back(conv);
+  });
+}
+
+int32_t dynet_quad_convolution(Engine* engine, const QuadConvolutionArguments* a) {
+  return status_of([&] {
+    auto conv = add_convolution<QuadConvolution>(engine, a);
+    conv->to_floats = a->to_floats, conv->row = a->row, conv->quads = a->quads, conv->padding = a->padding;
+    conv->requantization = a->requantization;
   });
 }
 
@@ -134,12 +158,12 @@ int32_t dynet_mean(Engine* engine, int32_t x, int32_t y) {
   return status_of([&] { add<Mean>(engine, &x, 1, y); });
 }
 
-// step, zero: of a result of quads.
+// quads: whether the result is one of them; step, zero: their scale.
 int32_t dynet_elementwise(Engine* engine, const int32_t* inputs, int32_t count, int32_t y, int32_t function,
-                          float step, float zero) {
+                          int32_t quads, float step, float zero) {
   return status_of([&] {
     auto operation = add<Elementwise>(engine, inputs, count, y);
-    operation->function = function, operation->scale = {step, zero};
+    operation->function = function, operation->quads = quads, operation->scale = {step, zero};
   });
 }
 

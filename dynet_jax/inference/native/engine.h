@@ -38,8 +38,8 @@ struct Workers {
 
 class Engine {
  public:
-  Engine(int threads, int values, bool paired)
-      : values(values), paired(paired), threads_(threads), workers_(new Workers(threads)) {}
+  Engine(int threads, int values, int packed)
+      : values(values), packed(packed), threads_(threads), workers_(new Workers(threads)) {}
 
   // Of another process' workers there are no threads here that could be joined.
   ~Engine() {
@@ -49,7 +49,7 @@ class Engine {
 
   Operations operations;
   int values, result = 0;
-  bool paired;  // whether maps are of pairs of channels in bfloat16
+  int packed;  // channels in an element of the image, and of all maps for which an operation does not say it
   Pixels pixels;
 
   // Of the result for images of this size: a vector has no height.
@@ -98,7 +98,7 @@ class Engine {
     auto found = own.plans.find(size);
     if (found != own.plans.end()) return found->second;
     if (own.plans.size() >= Workers::MOST_SIZES) own.forget_sizes();
-    return own.plans.emplace(size, Planner(operations, values, result, paired).plan(height, width)).first->second;
+    return own.plans.emplace(size, Planner(operations, values, result, packed).plan(height, width)).first->second;
   }
 
   void run(Worker& worker, const Plan& plan, const void* image, bool bytes, float* y, double* times = nullptr) const {

@@ -10,18 +10,19 @@ from jaxtyping import Float32, Float64, Shaped
 
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.int8 import Bytes, Ranges, bytes_of
-from dynet_jax.inference.native.library import ConvolutionArguments, LinearArguments, address, check, load
-from dynet_jax.inference.native.lower import lower
-from dynet_jax.inference.native.pack import SINGLE, STORAGE, pack_kernel, pack_linear
-from dynet_jax.inference.native.quads import (
-    CLIPPED,
-    FLOATS_TO_QUADS,
-    mode_of,
-    pack_first,
-    pack_quads,
-    requantization,
+from dynet_jax.inference.native.library import (
+    ConvolutionArguments,
+    LinearArguments,
+    QuadConvolutionArguments,
+    address,
+    check,
+    load,
 )
+from dynet_jax.inference.native.lower import lower
+from dynet_jax.inference.native.pack import STORAGE, pack_kernel, pack_linear
+from dynet_jax.inference.native.quads import CLIPPED, for_raw_pixels, pack_rows, padding_of, requantization
 from dynet_jax.inference.program import (
+    IMAGES,
     Channels,
     Convolution,
     Dense,
@@ -35,7 +36,7 @@ from dynet_jax.inference.program import (
 from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "hard_swish": 3, "hard_sigmoid": 4, "sigmoid": 5, "silu": 6}
-FUNCTIONS = ACTIVATIONS | {"add": -1, "multiply": -2}
+FUNCTIONS = ACTIVATIONS | {"identity": 0, "add": -1, "multiply": -2}
 SAME, EXPLICIT = [1, 0, 0, 0, 0], 0
 
 
@@ -70,15 +71,14 @@ class Engine:
         self._storage = storage
         self._paired = arithmetic == "bfloat16"
         self.program = program = lower(program, arithmetic)
-        self._bytes = {}
-        if arithmetic == "int8":
-            self._bytes = bytes_of(program, ranges)
-            self._quad_words = self._library.dynet_quad_words()
+        self._bytes = bytes_of(program, ranges) if arithmetic == "int8" else {}
+        self._mean, self._std = mean, std
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
+        packed = 4 if IMAGES in self._bytes else 2 if self._paired else 1
         self._engine = ctypes.c_void_p()
         made = self._library.dynet_new(
-            ctypes.byref(self._engine), threads, values, self._paired, *map(self._pointer, pixels)
+            ctypes.byref(self._engine), threads, values, packed, *map(self._pointer, pixels)
         )
         check(made, f"an engine of {threads} threads")
         for operation in program.operations:
@@ -131,44 +131,57 @@ class Engine:
             self._library.dynet_delete(self._engine)
 
     def _convolution(self, op: Convolution) -> int:
-        kernel = op.kernel.stored_as(self._storage) if isinstance(op.kernel, Bank) else op.kernel
-        group_size, storage = (len(kernel.kernels), self._storage) if isinstance(kernel, Bank) else (0, "float32")
-        height, width, inputs, c_out = kernel.shape
-        channels = [inputs * op.feature_group_count, c_out, op.feature_group_count]
-        window = _window((height, width), op.strides, op.kernel_dilation, op.padding)
-        activation, requantized, bias = ACTIVATIONS[op.activation], None, op.bias
-        mode = mode_of(op, self.program) if self._bytes else SINGLE
-        if mode == SINGLE:
-            panels = pack_kernel(kernel, op.feature_group_count, paired=self._paired)
-        else:
-            x, y, residual = (self._bytes.get(v) for v in (op.x, op.y, op.residual))  # pyrefly: ignore[bad-argument-type]
-            requantized = requantization(op, x or Bytes(1.0, 0), y, residual)
-            if mode == FLOATS_TO_QUADS:
-                panels, bias = pack_first(op._replace(kernel=kernel))
-                channels[2] = 1
-            else:
-                panels, bias = pack_quads(op._replace(kernel=kernel), mode, self._quad_words, requantized)
-                activation = 0 if op.activation in CLIPPED else activation
-            self._kept.append(requantized)
+        if op.x in self._bytes:
+            return self._quad_convolution(op)
+        panels = pack_kernel(self._stored(op), op.feature_group_count, paired=self._paired)
         arguments = ConvolutionArguments(
-            geometry=(ctypes.c_int32 * 15)(*channels, *window, activation),
-            x=op.x,
-            y=op.y,
-            coefficients=-1 if op.coefficients is None else op.coefficients,
-            residual=-1 if op.residual is None else op.residual,
-            shared=op.coefficients is not None and self.program.values[op.coefficients].channels == 1,
-            group_size=group_size,
-            storage=STORAGE[storage],
+            **self._common(op, ACTIVATIONS[op.activation]),
             mode=panels.mode,
             count=len(panels.blocks),
             weights=self._pointer(panels.weights),
             scales=self._pointer(panels.scales),
-            bias=self._pointer(bias),
+            bias=self._pointer(op.bias),
             blocks=self._pointer(panels.blocks),
             panels=panels.elements,
-            requantization=ctypes.addressof(requantized) if requantized else None,
         )
         return self._library.dynet_convolution(self._engine, arguments)
+
+    def _quad_convolution(self, op: Convolution) -> int:
+        op = for_raw_pixels(op, self._mean, self._std) if op.x == IMAGES else op._replace(kernel=self._stored(op))
+        residual = None if op.residual is None else self._bytes[op.residual]
+        requantized = requantization(op, self._bytes[op.x], self._bytes.get(op.y), residual)
+        rows = pack_rows(op, self._library.dynet_quad_words(), requantized)
+        arguments = QuadConvolutionArguments(
+            **self._common(op, 0 if op.activation in CLIPPED else ACTIVATIONS[op.activation]),
+            to_floats=op.y not in self._bytes,
+            row=rows.row,
+            quads=rows.quads,
+            padding=padding_of(None if op.x == IMAGES else self._bytes[op.x], self._mean),
+            weights=self._pointer(rows.weights),
+            scales=self._pointer(rows.scales),
+            bias=self._pointer(rows.bias),
+            requantization=requantized,
+        )
+        return self._library.dynet_quad_convolution(self._engine, arguments)
+
+    def _stored(self, op: Convolution) -> np.ndarray | Bank:
+        return op.kernel.stored_as(self._storage) if isinstance(op.kernel, Bank) else op.kernel
+
+    def _common(self, op: Convolution, activation: int) -> dict[str, Any]:
+        """What both structures of arguments begin with."""
+        height, width, inputs, c_out = op.kernel.shape
+        window = _window((height, width), op.strides, op.kernel_dilation, op.padding)
+        channels = inputs * op.feature_group_count, c_out, op.feature_group_count
+        return {
+            "geometry": (ctypes.c_int32 * 15)(*channels, *window, activation),
+            "x": op.x,
+            "y": op.y,
+            "coefficients": -1 if op.coefficients is None else op.coefficients,
+            "residual": -1 if op.residual is None else op.residual,
+            "shared": op.coefficients is not None and self.program.values[op.coefficients].channels == 1,
+            "group_size": len(op.kernel.kernels) if isinstance(op.kernel, Bank) else 0,
+            "storage": STORAGE[self._storage if isinstance(op.kernel, Bank) else "float32"],
+        }
 
     def _predictor(self, op: Predictor) -> int:
         hidden = None if op.hidden is None else self._linear(*op.hidden)
@@ -190,8 +203,8 @@ class Engine:
     def _elementwise(self, op: Elementwise) -> int:
         inputs = self._numbers(op.inputs)
         step, zero = self._bytes.get(op.y, (1.0, 0))
-        function = FUNCTIONS[op.function]
-        return self._library.dynet_elementwise(self._engine, inputs, len(op.inputs), op.y, function, step, zero)
+        function, quads = FUNCTIONS[op.function], op.y in self._bytes
+        return self._library.dynet_elementwise(self._engine, inputs, len(op.inputs), op.y, function, quads, step, zero)
 
     def _max_pool(self, op: MaxPool) -> int:
         size = (op.size, op.size)

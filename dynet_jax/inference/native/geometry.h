@@ -7,7 +7,7 @@
 
 constexpr int MAX_TAPS = 256;
 constexpr int TILE = LANES == 16 ? 4 : 2;  // of 32 or 16 registers, 24 or 12 hold sums
-constexpr int WIDEST_TILE = LANES == 16 ? 6 : 2;
+constexpr int WIDEST_TILE = LANES == 16 ? 6 : 2;  // of quads
 
 struct Geometry {
   int32_t c_in, c_out, groups;
@@ -102,7 +102,7 @@ struct Masks {
   std::vector<int> offsets;
 
   Masks(const Geometry& g, int height, int width) {
-    int positions = height * width, vectors = (positions + LANES - 1) / LANES + WIDEST_TILE;
+    int positions = height * width, vectors = (positions + LANES - 1) / LANES + TILE;
     bits.assign(vectors * g.taps(), 0);
     for (int y = 0, tap = 0; y < g.kernel[0]; y++) {
       for (int x = 0; x < g.kernel[1]; x++, tap++) {

@@ -7,6 +7,7 @@ import numpy as np
 
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference.native.build import build
+from dynet_jax.inference.native.quads import Requantization
 
 Integer, Pointer = ctypes.c_int32, ctypes.c_void_p
 
@@ -29,7 +30,19 @@ class ConvolutionArguments(ctypes.Structure):
         *((name, Integer) for name in ("shared", "group_size", "storage", "mode", "count")),
         *((name, Pointer) for name in ("weights", "scales", "bias", "blocks")),
         ("panels", ctypes.c_int64),
-        ("requantization", Pointer),
+    ]
+
+
+class QuadConvolutionArguments(ctypes.Structure):
+    """struct QuadConvolutionArguments"""
+
+    _fields_ = [
+        ("geometry", Integer * 15),
+        *((name, Integer) for name in ("x", "y", "coefficients", "residual")),
+        *((name, Integer) for name in ("shared", "group_size", "storage", "to_floats", "row", "quads")),
+        ("padding", ctypes.c_uint32),
+        *((name, Pointer) for name in ("weights", "scales", "bias")),
+        ("requantization", Requantization),
     ]
 
 
@@ -40,10 +53,11 @@ FUNCTIONS = {  # what they take, after the engine except those WITHOUT_ENGINE
     "dynet_quad_words": (),
     "dynet_delete": (),
     "dynet_convolution": (CONVOLUTION,),
+    "dynet_quad_convolution": (ctypes.POINTER(QuadConvolutionArguments),),
     "dynet_predictor": (Integer, *(Pointer,) * 2, *(Integer,) * 3, *(LINEAR,) * 2, Pointer),
     "dynet_dense": (Integer, Integer, LINEAR, Integer),
     "dynet_mean": (Integer, Integer),
-    "dynet_elementwise": (Pointer, *(Integer,) * 3, *(ctypes.c_float,) * 2),
+    "dynet_elementwise": (Pointer, *(Integer,) * 4, *(ctypes.c_float,) * 2),
     "dynet_max_pool": (Pointer, Integer, Integer),
     "dynet_channels": (Pointer, Integer, Integer, Pointer, Integer),
     "dynet_shape": (Integer, Integer, Pointer),

@@ -45,10 +45,22 @@ def check_convolution(conv: Convolution, on_vector: bool) -> None:
 
 
 def check_image(op: Operation) -> None:
-    """Raises UserError for what cannot read the image, a map of floats, where all other maps are of bytes."""
+    """Raises UserError for what cannot read the image where maps are of bytes."""
     reads = IMAGES in op.inputs
     if reads and (isinstance(op, MaxPool | Channels | Elementwise) or getattr(op, "residual", None) is not None):
         raise unknown(op, "of images, in int8 arithmetic")
+
+
+def reads_image_as_bytes(program: Program) -> bool:
+    """Whether whatever reads the image of a program is a static convolution of all its channels.
+
+    The image is then taken as it is, with pixels from 0 to 255; otherwise such layers are of floats.
+    """
+    return all(
+        isinstance(op, Convolution) and not isinstance(op.kernel, Bank) and op.feature_group_count == 1
+        for op in program.operations
+        if IMAGES in op.inputs
+    )
 
 
 def check_pool(pool: MaxPool, values: Mapping[int, Value]) -> None:

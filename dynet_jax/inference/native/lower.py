@@ -11,6 +11,7 @@ from dynet_jax.inference.native.limits import (
     check_image,
     check_pool,
     check_result,
+    reads_image_as_bytes,
     unknown,
 )
 from dynet_jax.inference.program import (
@@ -35,7 +36,7 @@ def lower(program: Program, arithmetic: str = "float32") -> Program:
     """The same function. Raises UserError for an operation that the engine has not.
 
     In bfloat16, maps are of pairs of channels; the image is one of two pairs then, the last channel zero. In int8, what
-    reads the image, a map of floats, is a convolution.
+    reads the image is a convolution, whose result may be floats yet.
     """
     lowering = _Lowering(program, arithmetic)
     paired = arithmetic == "bfloat16"
@@ -53,8 +54,9 @@ class _Lowering:
 
     def __init__(self, program: Program, arithmetic: str):
         self.operations: list[Operation] = []
-        self.values = dict(program.values)
+        self.values, self._result = dict(program.values), program.result
         self._paired, self._bytes = arithmetic == "bfloat16", arithmetic == "int8"
+        self._from_floats = self._bytes and not reads_image_as_bytes(program)
 
     def _is(self, kind: str, value: int) -> bool:
         return self.values[value].kind == kind
@@ -89,6 +91,8 @@ class _Lowering:
         here = not apart and (on_vector or conv.activation in IN_CONVOLUTIONS)
         steps: list[tuple[str, tuple[int, ...]]] = [("add", apart)] if apart else []
         steps += [] if here or conv.activation is None else [(conv.activation, ())]
+        if self._from_floats and conv.x == IMAGES and conv.y != self._result and not steps:
+            steps = [("identity", ())]  # which makes bytes of floats
         free = 1 + max(self.values)
         results = [*range(free, free + len(steps)), conv.y]
         self.values |= dict.fromkeys(results, self.values[conv.y])

@@ -37,13 +37,9 @@ class Columns(NamedTuple):
 
 
 def pack_kernel(
-    kernel: Shaped[np.ndarray, "*kernel_size c_in_of_group c_out"] | Bank,
-    groups: int,
-    *,
-    paired: bool = False,
-    most: int = BLOCK,
+    kernel: Shaped[np.ndarray, "*kernel_size c_in_of_group c_out"] | Bank, groups: int, *, paired: bool = False
 ) -> Panels:
-    """Panels of a kernel, or of a bank of them, whose rows are an input and a tap each, of at most `most` outputs.
+    """Panels of a kernel, or of a bank of them, whose rows are an input and a tap each.
 
     paired: where maps are of pairs of channels. A row is then a pair of inputs and a tap, or, for a depthwise
     convolution, a tap alone, with two channels in a block. A kernel that is no bank is rounded to bfloat16 with it.
@@ -54,7 +50,7 @@ def pack_kernel(
     each = 2 if mode == PAIRS else 1  # neighbouring weights of an output
     rows = np.moveaxis(stored.reshape(group_size, -1, inputs // each, each, c_out), 1, 2)  # [g, inputs, taps, each, o]
     blocks, parts, elements = [], [], 0
-    for first, width in _blocks(c_out, groups, 2 if mode == APART else most, across=mode == APART):
+    for first, width in _blocks(c_out, groups, 2 if mode == APART else BLOCK, across=mode == APART):
         panel = np.swapaxes(rows[..., first : first + width], -1, -2).reshape(group_size, -1)
         chunk = math.lcm(width * each, VECTOR)
         panel = np.pad(panel, [(0, 0), (0, -panel.shape[1] % (chunk * each))])  # whole chunks of elements, too

@@ -1,4 +1,4 @@
-// From an image as it is stored, pixel by pixel, to normalised planes.
+// From an image as it is stored, pixel by pixel, to normalised planes, or to one of quads, as it is.
 #pragma once
 #include "context.h"
 
@@ -6,6 +6,7 @@ struct Pixels {
   float mean[3] = {0, 0, 0}, scale[3] = {1, 1, 1};
 
   template <class Pixel> void read(Pool& pool, const Pixel* image, const Value& to) const {
+    if (to.in_quads()) return read_bytes(pool, image, to);
     pool.run(to.height, [&](int row, int) {
       int64_t first = static_cast<int64_t>(row) * to.width;
       const Pixel* __restrict from = image + first * 3;
@@ -26,6 +27,20 @@ struct Pixels {
   }
 
  private:
+  template <class Pixel> static void read_bytes(Pool& pool, const Pixel* image, const Value& to) {
+    pool.run(to.height, [&](int row, int) {
+      const Pixel* from = image + static_cast<int64_t>(row) * to.width * 3;
+      float* y = to.data + static_cast<int64_t>(row) * to.width;
+      for (int x = 0; x < to.width; x++, from += 3) {
+        uint32_t element = byte(from[0]) | byte(from[1]) << 8 | byte(from[2]) << 16;
+        std::memcpy(y + x, &element, 4);
+      }
+    });
+  }
+
+  static uint32_t byte(uint8_t pixel) { return pixel; }
+  static uint32_t byte(float pixel) { return std::nearbyint(at_most(255, at_least(0, pixel))); }
+
   template <class Pixel>
   void split(const Pixel* __restrict from, int count, float* __restrict red, float* __restrict green,
              float* __restrict blue) const {

@@ -15,8 +15,8 @@ struct Plan {  // for images of one size
 
 class Planner {
  public:
-  Planner(const Operations& operations, int values, int result, bool paired)
-      : operations_(operations), values_(values), result_(result), packed_(paired ? 2 : 1) {}
+  Planner(const Operations& operations, int values, int result, int packed)
+      : operations_(operations), values_(values), result_(result), packed_(packed) {}
 
   // Throws Failure if the images are too small, or maps that an operation takes together have different sizes.
   Plan plan(int height, int width) {

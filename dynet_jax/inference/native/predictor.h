@@ -2,7 +2,7 @@
 #pragma once
 #include <limits>
 
-#include "convolution.h"
+#include "context.h"
 
 // A matrix of weights as [outputs / WIDE][c_in][WIDE], the last outputs filled up with zeros.
 struct Linear {
@@ -102,7 +102,7 @@ struct Predictor : Operation {
   int group_size, softmax;
   std::vector<float> lower, upper;  // limits of the means, or empty
   std::vector<int> features;
-  std::vector<const Convolution*> convolutions;
+  std::vector<const Fusing*> convolutions;
 
   void shape(std::vector<Value>& values) const override {
     for (size_t i = 0; i < features.size(); i++) values[outputs[i]].shape_vector(group_size * features[i]);
@@ -129,10 +129,10 @@ struct Predictor : Operation {
     }
     double start = seconds();
     int blocks = 0;
-    for (auto conv : convolutions) blocks += conv->blocks.size();
+    for (auto conv : convolutions) blocks += conv->fusions();
     pool.run(blocks, [&](int number, int thread) {
       for (auto conv : convolutions) {
-        int own = conv->blocks.size();
+        int own = conv->fusions();
         if (number < own) return conv->fuse(context, number, thread);
         number -= own;
       }

@@ -89,20 +89,7 @@ inline Vec quad_of(const Vec (&v)[4]) {
 
 inline Vec clipped(Vec v, float low, float high) { return at_most(high, at_least(low, v)); }
 
-// How the bytes of a map are numbers.
-struct Scale {
-  float step = 1, zero = 0;
-
-  Vec number(Vec byte) const { return (byte - zero) * step; }
-  // Of four channels.
-  Vec element(const Vec (&numbers)[4]) const {
-    Vec bytes[4];
-    for (int i = 0; i < 4; i++) bytes[i] = clipped(numbers[i] * (1 / step) + zero, 0, 255);
-    return quad_of(bytes);
-  }
-};
-
-// LANES integers of -127 to 127, as the weights of quads lie in a panel.
+// LANES integers of -127 to 127, as the weights of quads lie in a row.
 inline void store_weights(char* to, Int v) {
 #if defined(__AVX512F__)
   if constexpr (QUAD_WORDS == 1) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(__m512i(v)));
@@ -118,3 +105,47 @@ inline void store_weights(char* to, Int v) {
   }
 #endif
 }
+
+// From any numbers, rounded to nearest and clipped to 0 to 255.
+inline Vec quad_of_clipped(const Vec (&v)[4]) {
+#if defined(__AVX512BW__)
+  alignas(64) static constexpr uint32_t order[4] = {0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703};
+  __m512i n[4];
+  for (int i = 0; i < 4; i++) n[i] = _mm512_cvtps_epi32(__m512(at_most(255, v[i])));  // too large for 32 bits is below 0
+  __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(n[0], n[1]), _mm512_packs_epi32(n[2], n[3]));
+  return Vec(_mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(order)))));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  alignas(16) static constexpr uint32_t order[4] = {0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703};
+  __m256i n[4];
+  for (int i = 0; i < 4; i++) n[i] = _mm256_cvtps_epi32(__m256(at_most(255, v[i])));
+  __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
+  return Vec(_mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(order)))));
+#else
+  Vec clip[4];
+  for (int i = 0; i < 4; i++) clip[i] = clipped(v[i], 0, 255);
+  return quad_of(clip);
+#endif
+}
+
+// How the bytes of a map are numbers.
+struct Scale {
+  float step = 1, zero = 0;
+
+  Vec number(Vec byte) const { return (byte - zero) * step; }
+  // Of four channels.
+  Vec element(const Vec (&numbers)[4]) const {
+    Vec bytes[4];
+    for (int i = 0; i < 4; i++) bytes[i] = numbers[i] * (1 / step) + zero;
+    return quad_of_clipped(bytes);
+  }
+};
+
+// How sums of products become bytes. The products are of whole numbers; an output's `steps` make real numbers of them, in
+// the unit of the result where no activation is between.
+struct Requantization {
+  Scale x, scale;  // of what is read, and of the result
+  float before, zero_before;  // real numbers times the first, plus the second, are what the activation is given
+  float residual_step;        // of its bytes, in the same units; its zero is in `zero_before`
+  float after, zero_after;    // the same behind an activation; one that only clips has none
+  float least, greatest;      // of the result's numbers
+};

@@ -6,12 +6,13 @@
 struct Elementwise : Operation {
   enum { ADD = -1, MULTIPLY = -2 };
   int32_t function;
-  Scale scale;  // of a result of quads
+  int32_t quads;  // whether the result is a map of them
+  Scale scale;    // of such a result
 
   void shape(std::vector<Value>& values) const override {
     const Value &x = values[inputs[0]], &other = values[inputs.back()];
     if (other.is_map()) x.check_size(other);
-    values[outputs[0]].packed = x.packed, values[outputs[0]].scale = scale;
+    values[outputs[0]].packed = quads ? 4 : x.packed, values[outputs[0]].scale = scale;
     values[outputs[0]].shape(x.channels, x.height, x.width);
   }
 
@@ -19,7 +20,7 @@ struct Elementwise : Operation {
     const Value &x = context.values[inputs[0]], &y = context.values[outputs[0]];
     const Value& other = context.values[inputs.back()];
     if (!x.is_map()) return on_vectors(x, other, y);
-    if (x.in_quads()) return on_quads(context.pool, x, other, y);
+    if (y.in_quads()) return on_quads(context.pool, x, other, y);
     context.pool.run(x.planes(), [&](int plane, int) {
       const float *a = x.data + plane * x.plane, *b = other.data + plane * other.plane;
       float* to = y.data + plane * y.plane;
@@ -38,19 +39,24 @@ struct Elementwise : Operation {
 
  private:
   void on_quads(Pool& pool, const Value& x, const Value& other, const Value& y) const {
-    pool.run(x.planes(), [&](int plane, int) {
-      const float *a = x.data + plane * x.plane, *b = other.data + plane * other.plane;
+    pool.run(y.planes(), [&](int plane, int) {
       float ones[4] = {};  // a number for each channel, of a vector
       if (!other.is_map()) std::copy_n(other.data + 4 * plane, std::min(4, x.channels - 4 * plane), ones);
       for (int64_t i = 0; i < x.plane; i += LANES) {
         Vec numbers[4];
         for (int c = 0; c < 4; c++) {
-          Vec second = other.is_map() ? other.scale.number(channel_of(load(b + i), c)) : ones[c] + Vec{};
-          numbers[c] = apply(x.scale.number(channel_of(load(a + i), c)), second);
+          Vec second = other.is_map() ? number(other, plane, c, i) : ones[c] + Vec{};
+          numbers[c] = apply(number(x, plane, c, i), second);
         }
         store(y.data + plane * y.plane + i, scale.element(numbers));
       }
     });
+  }
+
+  // Of one of the four channels, from a map of quads or of floats; what fills the last quad up may be any number.
+  static Vec number(const Value& x, int quad, int c, int64_t i) {
+    if (x.in_quads()) return x.scale.number(channel_of(load(x.data + quad * x.plane + i), c));
+    return load(x.data + std::min(4 * quad + c, x.channels - 1) * x.plane + i);
   }
 
   void on_vectors(const Value& x, const Value& other, const Value& y) const {
