@@ -14,6 +14,7 @@ from dynet_jax.inference.native.pack import aligned
 from dynet_jax.inference.program import Convolution
 
 QUAD, STEP = 4, 16
+TOGETHER = 16  # quads that some instructions take at once, all parts of a tap alike
 ORDER = {1: [0, 1, 2, 3], 2: [0, 2, 1, 3]}  # of the weights of a quad, by the words that they take
 LARGEST_WEIGHT = 127
 CLIPPED = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
@@ -121,6 +122,8 @@ def _rows(stored: np.ndarray, groups: int, words: int) -> tuple[np.ndarray, int]
     per_group = c_out // groups
     begins, ends = firsts // per_group * inputs // QUAD, -(-(lasts // per_group + 1) * inputs // QUAD)
     quads = int((ends - begins).max())
+    parts = math.ceil(quads / TOGETHER)
+    quads = math.ceil(quads / parts) * parts
     size = math.ceil(taps.shape[1] * quads * QUAD / STEP) * STEP
     rows = np.zeros((len(firsts) * QUAD, group_size, taps.shape[1], quads * QUAD), stored.dtype)
     for output in range(c_out):

@@ -107,21 +107,18 @@ struct MaxPool : Operation {
   void on_quads(Context& context, const Value& x, const Value& y) const {
     int before = g.before(1, x.width), line = (y.width - 1) * g.strides[1] + g.kernel[1] + LANES;
     context.pool.run(x.planes(), [&](int plane, int thread) {
-      float* row = context.scratch_of(thread, std::max(line, before + x.width) + LANES);
+      const int whole = std::max(line, before + x.width) + LANES;
+      float *row = context.scratch_of(thread, whole + y.width), *shifted = row + whole;
       for (int i = 0; i < y.height; i++) {
         int start = i * g.strides[0] - g.before(0, x.height);
-        std::fill(row, row + std::max(line, before + x.width) + LANES, 0.0f);
+        std::fill(row, row + whole, 0.0f);
         for (int from = std::max(0, start); from < std::min(x.height, start + g.kernel[0]); from++)
           larger_bytes(row + before, x.data + plane * x.plane + static_cast<int64_t>(from) * x.width, x.width);
         float* to = y.data + plane * y.plane + static_cast<int64_t>(i) * y.width;
-        for (int j = 0; j < y.width; j++) {
-          uint32_t largest[1] = {0};
-          for (int k = 0; k < g.kernel[1]; k++) {
-            uint32_t element;
-            std::memcpy(&element, row + j * g.strides[1] + k, 4);
-            largest[0] = larger_bytes(largest[0], element);
-          }
-          std::memcpy(to + j, largest, 4);
+        for (int j = 0; j < y.width; j++) to[j] = row[j * g.strides[1]];
+        for (int k = 1; k < g.kernel[1]; k++) {
+          for (int j = 0; j < y.width; j++) shifted[j] = row[j * g.strides[1] + k];
+          larger_bytes(to, shifted, y.width);
         }
       }
     });
@@ -131,12 +128,6 @@ struct MaxPool : Operation {
     auto a = reinterpret_cast<uint8_t*>(to);
     auto b = reinterpret_cast<const uint8_t*>(from);
     for (int i = 0; i < 4 * count; i++) a[i] = std::max(a[i], b[i]);
-  }
-
-  static uint32_t larger_bytes(uint32_t a, uint32_t b) {
-    uint32_t result = 0;
-    for (int shift = 0; shift < 32; shift += 8) result |= std::max(a >> shift & 255u, b >> shift & 255u) << shift;
-    return result;
   }
 
   // NaN if one of them is; T is a float or a vector of them.
