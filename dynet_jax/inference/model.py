@@ -65,6 +65,7 @@ class InferenceModel:
         if len(class_names) not in (0, outputs):
             raise UserError(f"there are {len(class_names)} class names for a network of {outputs} outputs")
         self.program: Program | None = stored_as(program, storage)
+        self._smallest = program.strides  # found once: it takes as long as a tenth of an image
         self.preprocessing, self.class_names = preprocessing, list(class_names)
         self.engine: Engine | None = None
         self._threads = threads or len(cores())
@@ -93,6 +94,7 @@ class InferenceModel:
         """A network that programs cannot express, run by JAX as it is."""
         own = cls.__new__(cls)
         own.program, own.engine, own.runtime, own._threads = None, None, "jax", len(cores())
+        own._smallest = (1, 1)
         own.preprocessing, own.class_names = preprocessing, list(class_names)
         own._logits = module_in_jax(model, variables, preprocessing)
         return own
@@ -110,7 +112,7 @@ class InferenceModel:
             raise UserError("these images are from 0 to 1; they must be uint8, or float32 from 0 to 255")
         if images.ndim != 4 or images.shape[-1] != 3:
             raise UserError(f"images must be [batch, height, width, 3], not {images.shape}")
-        size, smallest = images.shape[1:3], self.program.strides if self.program else (1, 1)
+        size, smallest = images.shape[1:3], self._smallest
         if any(has < needs for has, needs in zip(size, smallest)):
             raise UserError(
                 f"images of {size[0]}x{size[1]} are too small for this network; it takes those from "

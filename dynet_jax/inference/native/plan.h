@@ -32,10 +32,10 @@ class Planner {
       for (int output : operations_[i]->outputs) take(output);
       for (int value : ended[i]) free_.emplace(plan_.shapes[value].floats(), plan_.offsets[value]);
     }
-    // Kernels may be filled up by zeros for planes behind the last one, up to one in sixteen.
+    // Kernels of bytes may be filled up by zeros for planes behind a map's last one, which are read for that.
     int64_t behind = 0;
     for (const Value& value : plan_.shapes)
-      if (value.is_map()) behind = std::max(behind, (value.planes() / 16 + 1) * value.plane);
+      if (value.in_quads()) behind = std::max(behind, value.planes() * value.plane);
     plan_.floats += behind;
     return std::move(plan_);
   }

@@ -17,6 +17,7 @@ struct Linear {
     auto from = static_cast<const typename Stored<S>::type*>(weights) + static_cast<int64_t>(number) * c_in * WIDE;
     Vec sum[WIDE / LANES] = {};
     for (int i = 0; i < c_in; i++, from += WIDE) {
+      prefetch(from, WIDE);
 #pragma GCC unroll 8
       for (int v = 0; v < WIDE / LANES; v++) sum[v] += x[i] * widen<S>(from + v * LANES);
     }

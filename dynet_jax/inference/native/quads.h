@@ -11,6 +11,32 @@
 
 typedef int32_t Int __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
+// sum + the two products of each lane, of 16-bit numbers.
+inline Int add_pairs(Int sum, Int x, Int weights) {
+#if defined(__AVX512VNNI__)
+  return Int(_mm512_dpwssd_epi32(__m512i(sum), __m512i(x), __m512i(weights)));
+#elif defined(__AVX512BW__)
+  return sum + Int(_mm512_madd_epi16(__m512i(x), __m512i(weights)));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  return sum + Int(_mm256_madd_epi16(__m256i(x), __m256i(weights)));
+#else
+  return sum + (x << 16 >> 16) * (weights << 16 >> 16) + (x >> 16) * (weights >> 16);
+#endif
+}
+
+// Two bytes for each lane, as 16-bit numbers with a sign.
+inline Int pairs_of_bytes(const int8_t* p) {
+#if defined(__AVX512BW__)
+  return Int(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  return Int(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#else
+  Int pairs;
+  for (int i = 0; i < LANES; i++) pairs[i] = (p[2 * i] & 0xffff) | p[2 * i + 1] * 65536;
+  return pairs;
+#endif
+}
+
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__)) || defined(__ARM_FEATURE_MATMUL_INT8)
 #define DYNET_DOT_PRODUCTS 1
 #endif
@@ -32,16 +58,6 @@ struct Quad {
 inline Quad quad(Vec element) {
   Word bytes = Word(element);
   return {Int(bytes & 0x00ff00ffu), Int(bytes >> 8 & 0x00ff00ffu)};
-}
-
-inline Int add_pairs(Int sum, Int x, Int weights) {
-#if defined(__AVX512BW__)
-  return sum + Int(_mm512_madd_epi16(__m512i(x), __m512i(weights)));
-#elif defined(__AVX2__) && !defined(__AVX512F__)
-  return sum + Int(_mm256_madd_epi16(__m256i(x), __m256i(weights)));
-#else
-  return sum + (x & 0xffff) * (weights << 16 >> 16) + (x >> 16) * (weights >> 16);
-#endif
 }
 #endif
 

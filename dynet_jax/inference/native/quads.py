@@ -71,6 +71,9 @@ def pack_rows(conv: Convolution, words: int, r: Requantization) -> Rows:
         rows, quads = _rows(kernel.kernels, conv.feature_group_count, words)
         outputs, group_size, row = rows.shape
         steps = np.swapaxes(rows.reshape(outputs, group_size, -1, STEP), 1, 2)
+        if steps.dtype == np.int8:  # in pairs of kernels
+            steps = np.pad(steps, [(0, 0), (0, 0), (0, group_size % 2), (0, 0)])
+            steps = np.swapaxes(steps.reshape(outputs, row // STEP, -1, 2, STEP), -1, -2)
         return Rows(aligned(steps), row, quads, kernel.scales, bias)
     rounded, steps = _rounded(kernel)
     sums = rounded.sum(axis=(0, 1, 2))
@@ -113,21 +116,23 @@ def _filled_up(array: np.ndarray) -> Float32[np.ndarray, " c"]:
 def _rows(stored: np.ndarray, groups: int, words: int) -> tuple[np.ndarray, int]:
     """([outputs, group_size, weights of a row], the quads of a tap): see rows.h; outputs are filled up with zeros.
 
-    The quads that an output reads are those that all four outputs of its quad need.
+    A row has the quads of the fewest groups whose inputs and outputs are whole quads: weights for others' are zeros.
     """
     group_size, *_, inputs, c_out = stored.shape
     taps = stored.reshape(group_size, -1, inputs, c_out)
-    firsts = np.arange(0, c_out, QUAD)
-    lasts = np.minimum(firsts + QUAD - 1, c_out - 1)
-    per_group = c_out // groups
-    begins, ends = firsts // per_group * inputs // QUAD, -(-(lasts // per_group + 1) * inputs // QUAD)
-    quads = int((ends - begins).max())
-    parts = math.ceil(quads / TOGETHER)
-    quads = math.ceil(quads / parts) * parts
-    size = math.ceil(taps.shape[1] * quads * QUAD / STEP) * STEP
-    rows = np.zeros((len(firsts) * QUAD, group_size, taps.shape[1], quads * QUAD), stored.dtype)
+    together = next(n for n in (1, 2, 3, 4) if n * inputs % QUAD == n * (c_out // groups) % QUAD == 0 or n == 4)
+    together = min(together, groups)
+    quads = _in_parts(math.ceil(together * inputs / QUAD), 1)
+    rows = np.zeros((c_out + -c_out % QUAD, group_size, taps.shape[1], quads * QUAD), stored.dtype)
     for output in range(c_out):
-        at = output // per_group * inputs - begins[output // QUAD] * QUAD
+        at = output // (c_out // groups) % together * inputs
         rows[output, :, :, at : at + inputs] = taps[..., output]
     rows = rows.reshape(*rows.shape[:3], quads, QUAD)[..., ORDER[words]].reshape(len(rows), group_size, -1)
+    size = _in_parts(rows.shape[-1] // QUAD, STEP // QUAD) * QUAD
     return np.pad(rows, [(0, 0), (0, 0), (0, size - rows.shape[-1])]), quads
+
+
+def _in_parts(quads: int, unit: int) -> int:
+    """So many, or a few more: units that can be taken in parts of the same size, TOGETHER at most."""
+    parts = math.ceil(quads / TOGETHER)
+    return math.ceil(quads / (parts * unit)) * parts * unit
