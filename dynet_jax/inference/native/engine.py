@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.int8 import Bytes, Ranges, bytes_of
+from dynet_jax.inference.int8 import Ranges, bytes_of
 from dynet_jax.inference.native.library import (
     ConvolutionArguments,
     LinearArguments,
@@ -72,14 +72,12 @@ class Engine:
         self._paired = arithmetic == "bfloat16"
         self.program = program = lower(program, arithmetic)
         self._bytes = bytes_of(program, ranges) if arithmetic == "int8" else {}
-        self._mean, self._std = mean, std
+        self._normalization = mean, std
         values = 1 + max(value for operation in program.operations for value in outputs(operation))
         pixels = np.asarray(mean, np.float32), np.float32(1) / np.asarray(std, np.float32)
         packed = 4 if IMAGES in self._bytes else 2 if self._paired else 1
         self._engine = ctypes.c_void_p()
-        made = self._library.dynet_new(
-            ctypes.byref(self._engine), threads, values, packed, *map(self._pointer, pixels)
-        )
+        made = self._library.dynet_new(ctypes.byref(self._engine), threads, values, packed, *map(self._pointer, pixels))
         check(made, f"an engine of {threads} threads")
         for operation in program.operations:
             check(_ADD[type(operation)](self, operation), "the network")
@@ -147,7 +145,7 @@ class Engine:
         return self._library.dynet_convolution(self._engine, arguments)
 
     def _quad_convolution(self, op: Convolution) -> int:
-        op = for_raw_pixels(op, self._mean, self._std) if op.x == IMAGES else op._replace(kernel=self._stored(op))
+        op = for_raw_pixels(op, *self._normalization) if op.x == IMAGES else op._replace(kernel=self._stored(op))
         residual = None if op.residual is None else self._bytes[op.residual]
         requantized = requantization(op, self._bytes[op.x], self._bytes.get(op.y), residual)
         rows = pack_rows(op, self._library.dynet_quad_words(), requantized)
@@ -156,7 +154,7 @@ class Engine:
             to_floats=op.y not in self._bytes,
             row=rows.row,
             quads=rows.quads,
-            padding=padding_of(None if op.x == IMAGES else self._bytes[op.x], self._mean),
+            padding=padding_of(None if op.x == IMAGES else self._bytes[op.x], self._normalization[0]),
             weights=self._pointer(rows.weights),
             scales=self._pointer(rows.scales),
             bias=self._pointer(rows.bias),
