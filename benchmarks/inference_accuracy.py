@@ -1,4 +1,4 @@
-"""What smaller banks and bfloat16 arithmetic change: accuracy on a work directory's test images, and agreement.
+"""What smaller banks, and arithmetic in bfloat16 or int8, change: accuracy on a work directory's test images, and agreement.
 
 python -m benchmarks.inference_accuracy WORKDIR
 """
@@ -26,6 +26,8 @@ VARIANTS = (  # runtime, storage of the banks, arithmetic; the first is what the
     ("native", "int8", "float32"),
     ("native", "bfloat16", "bfloat16"),
     ("native", "int8", "bfloat16"),
+    ("native", "float32", "int8"),
+    ("native", "int8", "int8"),
 )
 
 

@@ -83,7 +83,7 @@ def test_layers_that_fill_whole_tiles_and_parts_of_them():
             Convolution("point", 3, 4, normal(1, 1, outputs, outputs) / 5, normal(outputs), residual=3),
             channels=outputs,
         )
-        check(program)
+        check(program, tolerance=5e-3)  # a byte that is rounded otherwise is seen in many sums
 
 
 @pytest.mark.parametrize("of", ["groups", "bank"])
