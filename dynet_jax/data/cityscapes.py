@@ -43,6 +43,6 @@ class CityscapesSource:
         return f"{self.name}/{index}"
 
 
-@register_dataset("cityscapes", task="segmentation")
+@register_dataset("cityscapes", task="segmentation", from_bucket=True)
 def _open(split: str, data_dir: str | None) -> CityscapesSource:
     return CityscapesSource(split, data_dir)

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgpack
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from dynet_jax.bucket import size_of
 from dynet_jax.data.contents import Contents
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
@@ -39,7 +40,7 @@ class PackedSource:
         self.contents = Contents(split, description["splits"][split].get("counts", {}))
         for shard in shards:
             path = folder / shard["file"]
-            size = path.stat().st_size if path.is_file() else 0
+            size = size_of(path)
             if size != shard["bytes"]:
                 raise UserError(f"{path} has {size} bytes instead of {shard['bytes']}; copy or prepare {folder} again")
         self._records = ArrayRecordDataSource(
@@ -59,7 +60,7 @@ class PackedSource:
         return f"{self.name}/{index}"
 
 
-@register_dataset("packed:DIR")
+@register_dataset("packed:DIR", from_bucket=True)
 def _open(split: str, data_dir: str | None, folder: Path) -> PackedSource:
     return PackedSource(folder, split)
 
@@ -77,7 +78,7 @@ class _Shard:
 def read_description(folder: Path) -> dict:
     """The content of dataset.json. Raises UserError, saying how to get one, if it is not there or of another format."""
     path = folder / DESCRIPTION
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"{folder} is not a packed data set: it has no {DESCRIPTION}; "
             f"make one of class folders by `dynet prepare folder:PATH --data-dir={folder}`"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dynet_jax.bucket import is_folder, place
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
 from dynet_jax.errors import UserError, one_line
@@ -27,10 +28,10 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, encoded: Sequence[
     """
     import tensorflow_datasets as tfds
 
-    folder = Path(data_dir or DEFAULT_FOLDER).expanduser()
+    folder = place(data_dir or DEFAULT_FOLDER).expanduser()
     try:
         builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
-        prepared = Path(builder.data_dir).is_dir()
+        prepared = is_folder(place(builder.data_dir))
     except Exception as error:
         raise UserError(f"{dataset} cannot be opened in {folder}: {one_line(error, limit=300)}") from error
     if not prepared:
@@ -73,12 +74,12 @@ class TfdsSource:
         return f"{self.name}/{index}"
 
 
-@register_dataset("imagenet2012", like="imagenet2012")
+@register_dataset("imagenet2012", like="imagenet2012", from_bucket=True)
 def _open_imagenet2012(split: str, data_dir: str | None) -> TfdsSource:
     return TfdsSource("imagenet2012", split, data_dir)
 
 
-@register_dataset("cifar10", like="cifar10")
+@register_dataset("cifar10", like="cifar10", from_bucket=True)
 def _open_cifar10(split: str, data_dir: str | None) -> TfdsSource:
     return TfdsSource("cifar10", split, data_dir)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from dynet_jax import bucket
 from dynet_jax.errors import UserError, named
 from dynet_jax.hosts import all_hosts
 from dynet_jax.memory import causes, is_out_of_memory
@@ -95,7 +96,8 @@ def _tried(read: Callable[[int], T], step: int, folder: Path) -> tuple[T | None,
     except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
         if is_out_of_memory(error):
             raise
-        if any(_is_no_damage(cause) for cause in causes(error)):
+        failed = bucket.is_bucket(folder) and bucket.is_failure(error)
+        if failed or any(_is_no_damage(cause) for cause in causes(error)):
             raise UserError(
                 f"the checkpoint {folder / str(step)} cannot be read ({named(error)}); it is not damaged for that: "
                 "make it readable, then run the same command again"
