@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from http import server
 from urllib.parse import parse_qs, unquote, urlparse
 
 from gcp_storage_emulator.handlers.buckets import create_bucket
+from gcp_storage_emulator.handlers.objects import _checksums, _make_object_resource
 from gcp_storage_emulator.server import Router
 from gcp_storage_emulator.storage import Storage
 
@@ -59,6 +61,7 @@ class _Handler(server.BaseHTTPRequestHandler):
     def _answer(self):
         owner = self.server
         owner.count(self.command, self.path, int(self.headers.get("Content-Length") or 0))
+        owner.before(self)
         time.sleep(owner.seconds)
         if owner.refusal is not None:
             return self._error(*owner.refusal)
@@ -110,12 +113,14 @@ class _Handler(server.BaseHTTPRequestHandler):
 
 
 class BucketServer(server.ThreadingHTTPServer):
-    """Serves one bucket until it is closed. A test changes what it does by setting its attributes.
+    """Serves one bucket. A test changes what it does by setting its attributes.
 
     Attributes:
       seconds: that every request takes at least.
       share: of the requests that meet one of FAULTS.
       refusal: (status, message) that all requests get instead of an answer.
+      coming: the faults that the next requests meet.
+      before: is called with each request before it is answered.
       requests: how many there were, by method and kind of object.
       received: bytes.
     """
@@ -128,11 +133,17 @@ class BucketServer(server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.storage, self.lock = _Storage(use_memory_fs=True), threading.RLock()
         create_bucket(BUCKET, self.storage)
+        self._random = random.Random(0)
+        self.reset()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def reset(self) -> None:
+        """Behaves well from now on, and counts from 0. What it holds stays."""
         self.seconds, self.share, self.refusal = 0.0, 0.0, None
+        self.coming: list[str] = []
+        self.before = lambda request: None
         self.requests: collections.Counter = collections.Counter()
         self.received = self.faults = 0
-        self._random = random.Random(0)
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -149,6 +160,8 @@ class BucketServer(server.ThreadingHTTPServer):
 
     def fault(self) -> str | None:
         with self.lock:
+            if self.coming:
+                return self.coming.pop(0)
             if self._random.random() >= self.share:
                 return None
             self.faults += 1
@@ -165,8 +178,8 @@ class BucketServer(server.ThreadingHTTPServer):
         """Behind the back of everyone: what a checkpoint holds has changed."""
         with self.lock:
             self.storage.expected = None
-            described = {**self.storage.get_file_obj(BUCKET, name), "size": str(len(content))}
-            self.storage.create_file(BUCKET, name, content, described)
+            described = _make_object_resource("http://localhost", BUCKET, name, "", str(len(content)))
+            self.storage.create_file(BUCKET, name, content, _checksums(content, described))
 
     def remove(self, name: str) -> None:
         with self.lock:
@@ -176,6 +189,10 @@ class BucketServer(server.ThreadingHTTPServer):
     def handle_error(self, request, client_address):
         pass  # the other side has hung up
 
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
+
+@functools.cache
+def bucket_server() -> BucketServer:
+    """The one of this process: libraries read once in a process where buckets are."""
+    server = BucketServer()
+    os.environ.update(server.environment)
+    return server

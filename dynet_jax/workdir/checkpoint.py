@@ -140,7 +140,8 @@ class Checkpoints:
         """
         step = int(state.step)
         if self._background is not None and not wait and not all_hosts(not self._background.is_busy):
-            self._warn(f"the checkpoint of step {step} is left out, as the one before is still on its way")
+            if jax.process_index() == 0:
+                self._warn(f"the checkpoint of step {step} is left out, as the one before is still on its way")
             return
         self._finish_last()  # if it failed, this step may be that one
         self._under_way = True
@@ -244,9 +245,10 @@ class Checkpoints:
         return self._first_whole(lambda candidate: self._network(candidate, shapes), step)
 
     def _first_whole(self, read: Callable[[int], T], step: int | None, own: bool = False) -> T:
-        result, damaged = newest_whole(self._folder, self._look, read, step=step, warn=self._warn, own=own)
-        if damaged and own:
-            self._set_aside(damaged)
+        with bucket.told(self._folder):
+            result, damaged = newest_whole(self._folder, self._look, read, step=step, warn=self._warn, own=own)
+            if damaged and own:
+                self._set_aside(damaged)
         return result
 
     def _look(self) -> list[int]:

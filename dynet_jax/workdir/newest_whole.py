@@ -42,6 +42,9 @@ def newest_whole(
     for _ in range(TRIES + len(listed)):
         candidate = _next(folder, listed, step, damaged, own)
         result, damage = _tried(read, candidate, folder)
+        if damage is not None and bucket.is_bucket(folder):  # Orbax takes some failures for an answer: "not there"
+            bucket.check_access(folder)
+            result, damage = _tried(read, candidate, folder)
         if all_hosts(damage is None):
             return result, [*damaged]  # pyrefly: ignore[bad-return]  (None stands beside damage alone)
         before, listed = listed, listed if own else steps()
