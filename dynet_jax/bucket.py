@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dynet_jax.errors import UserError, named
+from dynet_jax.errors import UserError, named, one_line
 from dynet_jax.memory import causes
 
 SCHEME = "gs://"
@@ -133,6 +133,19 @@ def is_failure(error: BaseException) -> bool:
         or any(f"{word}:" in str(cause) for word in TENSORSTORE)
         for cause in causes(error)
     )
+
+
+class Unreachable(UserError):
+    """The bucket went away in the middle of a run; nothing is wrong with what the user asked for: start me again."""
+
+    exit_code = 75
+
+
+def unless_failed(error: Exception, path: Path | str) -> OSError:
+    """The error of a record that cannot be read. Raises Unreachable where that is not the record's fault."""
+    if is_bucket(path) and is_failure(error):
+        raise Unreachable(f"{path}: {explanation(error, path)}") from error
+    return OSError(one_line(error, limit=300))
 
 
 @contextlib.contextmanager

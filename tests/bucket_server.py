@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from http import server
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
 
 from gcp_storage_emulator.handlers.buckets import create_bucket
@@ -175,11 +176,16 @@ class BucketServer(server.ThreadingHTTPServer):
         return self.storage.get_file(BUCKET, name)
 
     def replace(self, name: str, content: bytes) -> None:
-        """Behind the back of everyone: what a checkpoint holds has changed."""
+        """Behind the back of everyone: a new object, or another content of one."""
         with self.lock:
             self.storage.expected = None
             described = _make_object_resource("http://localhost", BUCKET, name, "", str(len(content)))
             self.storage.create_file(BUCKET, name, content, _checksums(content, described))
+
+    def put(self, folder: Path, name: str) -> None:
+        """A copy of a folder, with all that is in it."""
+        for file in filter(Path.is_file, folder.rglob("*")):
+            self.replace(f"{name}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
     def remove(self, name: str) -> None:
         with self.lock:

@@ -18,11 +18,11 @@ from pathlib import Path
 import msgpack
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from dynet_jax.bucket import size_of
+from dynet_jax.bucket import size_of, unless_failed
 from dynet_jax.data.contents import Contents
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
-from dynet_jax.errors import UserError, one_line
+from dynet_jax.errors import UserError
 
 DESCRIPTION = "dataset.json"
 FORMAT, VERSION = "dynet_jax packed images", 1
@@ -54,7 +54,7 @@ class PackedSource:
         try:
             return Record(**msgpack.unpackb(self._records[index]))
         except (RuntimeError, ValueError, TypeError) as error:  # a checksum that does not fit, for one
-            raise OSError(one_line(error, limit=300)) from error
+            raise unless_failed(error, self.name) from error
 
     def name_of(self, index: int) -> str:
         return f"{self.name}/{index}"

@@ -117,7 +117,8 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Of all checkpoints, ascending."""
-        return sorted(self._manager.all_steps()) if self._manager else self._known
+        manager = self._manager  # which a save in the background may let go of
+        return sorted(manager.all_steps()) if manager else self._known
 
     @property
     def latest_step(self) -> int | None:
@@ -163,9 +164,13 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:
             self._barrier.failed(named(error))
-            self._known = [other for other in self.steps if other != step]
-            self._let_go()
+            self._forget(step)
             raise
+
+    def _forget(self, step: int) -> None:
+        """The next save looks anew at what is there."""
+        self._known = [other for other in self.steps if other != step]
+        self._let_go()
 
     def _start(self, step: int, state: State) -> None:
         self._barrier.next_save()
@@ -214,10 +219,13 @@ class Checkpoints:
         if self._background is None:
             self._let_go()
             self._manager = self._open() if self._folder.is_dir() else None  # forget the one that never came to be
+        elif self._manager is not None:  # it failed on another host
+            self._forget(max(self.steps))
         newest = "there is none yet" if self.latest_step is None else f"the newest is of step {self.latest_step}"
         line = f"a checkpoint could not be saved ({named(error)}); {newest}"
         if fatal:
-            raise UserError(f"{line}. Make room, then run the same command to go on from there") from error
+            cure = "Make room, then" if self._background is None else "When the bucket can be written to,"
+            raise UserError(f"{line}. {cure} run the same command to go on from there") from error
         self._warn(f"{line}. Training goes on and will try again at the next save")
 
     def _let_go(self) -> None:
