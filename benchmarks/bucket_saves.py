@@ -37,13 +37,18 @@ def longest_step(until) -> float:
     return longest
 
 
+def noise(leaf: jax.Array) -> jax.Array:
+    """What a trained array is to a compressor: a fresh one is zeros, in part."""
+    return jax.random.normal(jax.random.key(leaf.size), leaf.shape, leaf.dtype) if leaf.dtype == jnp.float32 else leaf
+
+
 def measure(state, seconds: float) -> None:
-    """Saves three times, and prints what the last save took."""
+    """Saves twice, and prints what the second one took."""
     server, workdir = bucket_server(), bucket.place(f"gs://bucket/{seconds:g}")
     holding = hold(workdir, lock_workdir(workdir))
     server.seconds = seconds
     checkpoints = Checkpoints(workdir, tidy=True, before_commit=holding.before_commit)
-    for step in range(1, 4):
+    for step in (1, 2):
         (holding.files / "metrics.jsonl").write_text("{}\n" * 100 * step)
         numbered = state.replace(step=jnp.int32(step))
         server.requests.clear()
@@ -54,7 +59,7 @@ def measure(state, seconds: float) -> None:
         took = time.perf_counter() - start
         checkpoints.check()
     requests = sum(server.requests.values())
-    assert checkpoints.steps == [1, 2, 3]
+    assert checkpoints.steps == [1, 2]
     print(
         f"| {seconds:g} | {took:.1f} | {requests} | {size(server.received - before)} | "
         f"{1000 * called:.0f} | {1000 * longest:.0f} |",
@@ -74,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.0, 2.0])
     options: argparse.Namespace = parser.parse_args(argv)
     run = make_run(load_config(options.config), IMAGES, make_layout(64, 64, 1, devices=jax.devices()[:1]))
-    state = run.fresh_state()
+    state = jax.tree.map(noise, run.fresh_state())
     print(f"{options.config}: {size(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))} of state")
     print("| s a request | s a save | requests | sent | ms of the call | ms that the longest step took longer |")
     for seconds in options.seconds:
