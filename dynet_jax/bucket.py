@@ -49,7 +49,7 @@ def place(path: Path | str) -> Path:
         from etils import epath
         from google.cloud import storage  # noqa: F401
     except ImportError as error:
-        raise UserError(f'{text} is in a bucket, which needs more packages: pip install "dynet_jax[gcs]"') from error
+        raise UserError(f"{text} needs more packages: pip install gcsfs google-cloud-storage") from error
     # A listing that is kept hides what other hosts write, for as long as the process lives.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     address: Any = epath.Path(text.rstrip("/"))  # not one of `pathlib.Path` by its type, but by its methods
