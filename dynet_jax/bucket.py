@@ -136,15 +136,15 @@ def is_failure(error: BaseException) -> bool:
 
 
 class Unreachable(UserError):
-    """The bucket went away in the middle of a run; nothing is wrong with what the user asked for: start me again."""
+    """The network or the bucket is away; nothing is wrong with what the user asked for, so: start me again."""
 
     exit_code = 75
 
 
 def unless_failed(error: Exception, path: Path | str) -> OSError:
-    """The error of a record that cannot be read. Raises Unreachable where that is not the record's fault."""
+    """The error of a record that cannot be read. Raises UserError where that is not the record's fault."""
     if is_bucket(path) and is_failure(error):
-        raise Unreachable(f"{path}: {explanation(error, path)}") from error
+        raise explained(error, path) from error
     return OSError(one_line(error, limit=300))
 
 
@@ -158,7 +158,7 @@ def told(path: Path | str) -> Iterator[None]:
     except Exception as error:
         if not (is_bucket(path) and is_failure(error)):
             raise
-        raise UserError(f"{path}: {explanation(error, path)}") from error
+        raise explained(error, path) from error
 
 
 def check_access(path: Path | str) -> None:
@@ -168,8 +168,15 @@ def check_access(path: Path | str) -> None:
             handle(path).reload(**patience())
 
 
-def explanation(error: BaseException, path: Path | str) -> str:
-    """What a person can do about a failure."""
+def explained(error: BaseException, path: Path | str) -> UserError:
+    """A failure, and what a person can do about it, if it is not to wait."""
+    cure = _cure(error, path)
+    if cure is not None:
+        return UserError(f"{path}: {cure}")
+    return Unreachable(f"{path}: the bucket cannot be reached ({named(error)}); run the same command again when it can")
+
+
+def _cure(error: BaseException, path: Path | str) -> str | None:
     name, text = str(path).removeprefix(SCHEME).partition("/")[0], " ".join(map(str, causes(error)))
     codes = {getattr(cause, "code", None) for cause in causes(error)}
     if any(type(cause).__module__.startswith("google.auth") for cause in causes(error)) or (
@@ -188,4 +195,4 @@ def explanation(error: BaseException, path: Path | str) -> str:
         return f"there is no bucket {name}; make it by `gcloud storage buckets create {SCHEME}{name}`"
     if 429 in codes or "RESOURCE_EXHAUSTED" in text or "quota" in text.lower():
         return f"a quota of the bucket or the project is used up ({named(error)}); raise it, or make room"
-    return f"the bucket cannot be reached ({named(error)}); run the same command again when it can"
+    return None

@@ -51,6 +51,7 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
 
     same_devices(devices())
 
+    @bucket.told(workdir)
     def prepare() -> Start:
         check_config(config)
         bucket.check_access(workdir)
@@ -73,6 +74,7 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         summary = {"images": len(source), "classes": source.class_names}
         same_everywhere(f"the {split} set", json.dumps(summary, indent=1))
 
+    @bucket.told(workdir)
     def settle() -> IO | Lease | None:
         if not bucket.is_bucket(workdir):
             check_space(start.run, workdir)

@@ -280,6 +280,7 @@ def test_what_is_wrong_is_one_line(server, workdir, impatient, refusal, said):
     with pytest.raises(UserError, match=rf"^gs://bucket/runs/\d+: {said}") as caught:
         bucket.check_access(workdir)
     assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == (75 if refusal[0] == 503 else 2)
 
 
 def test_a_bucket_that_is_not_there(server):
