@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 
 import pytest
 
@@ -101,19 +102,33 @@ def test_over_a_network_that_fails_it_ends_bitwise_the_same(server, started, str
     assert outcome("gs://bucket/faults") == straight
 
 
-def test_of_two_runs_at_once_one_is_refused(server):
-    runs = [Run("gs://bucket/twice") for _ in range(2)]
-    codes = sorted(run.finish() for run in runs)
-    assert codes == [0, 2], "".join(run.output for run in runs)
-    assert any("another run is using gs://bucket/twice" in run.output for run in runs)
+def test_of_two_runs_at_once_one_is_refused(server, started, straight):
+    runs = [started("gs://bucket/twice") for _ in range(2)]
+    [run.join() for run in runs]
+    assert sorted(run.exitcode for run in runs) == [0, 2]
+    assert outcome("gs://bucket/twice") == straight
+
+
+def test_a_run_that_is_taken_over_stops(server):
+    """The lease changes hands behind its back, as where its machine has slept."""
+    run = Run("gs://bucket/taken", OFTEN)
+    run.read_until("step 8/40")
+    lease = bucket.handle("gs://bucket/taken").blob("taken/.lease")
+    lease.metadata = {"run": "another", "machine": "elsewhere", "process": "1 1"}
+    lease.upload_from_string(b"")
+    time.sleep(1)  # a commit that had already begun
+    committed = Checkpoints(bucket.place("gs://bucket/taken")).steps
+    assert run.finish() == 2, run.output
+    assert "another run has taken gs://bucket/taken over" in run.output
+    assert Checkpoints(bucket.place("gs://bucket/taken")).steps == committed
 
 
 def test_two_hosts_leave_together_and_go_on(server):
-    first, second = two_hosts("gs://bucket/hosts", "--config.checkpoint_every_steps=4")
+    first, second = two_hosts("gs://bucket/hosts", "--config.checkpoint_every_steps=4", devices=1)
     first.read_until("step 12/40")
     second.process.send_signal(signal.SIGTERM)
     assert [first.finish(), second.finish()] == [75, 75], first.output + second.output
-    again = two_hosts("gs://bucket/hosts", "--config.checkpoint_every_steps=4")
+    again = two_hosts("gs://bucket/hosts", "--config.checkpoint_every_steps=4", devices=1)
     assert [host.finish() for host in again] == [0, 0], again[0].output + again[1].output
     (step,) = (line.split("step ")[1].split(",")[0] for line in first.output.splitlines() if "stopped at" in line)
     assert f"continuing at step {step}" in again[0].output
