@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dynet_jax.bucket import key, place
 from dynet_jax.errors import UserError
 from dynet_jax.memory import OutOfMemory, explained, is_out_of_memory, memory_cause
 
@@ -71,6 +72,20 @@ def folder_argument(text: str) -> Path:
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} is an address, not a folder; mount it, as docs/tpu.md says")
     return Path(text)
+
+
+def workdir_argument(text: str) -> Path:
+    """A work directory: a folder, or a place in a bucket."""
+    if "://" not in text:
+        return path_argument(text)
+    try:
+        path = place(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not key(path):
+        example = f"{text.rstrip('/')}/runs/digits"
+        raise argparse.ArgumentTypeError(f"{text} is a whole bucket; name a place in it, like {example}")
+    return path
 
 
 def overrides(rest: list[str]) -> list[str]:

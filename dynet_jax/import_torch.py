@@ -1,7 +1,6 @@
 """A work directory from weights of torchvision or timm, for `dynet evaluate` and `dynet predict`."""
 
 import importlib.resources
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dynet_jax import bucket
 from dynet_jax.config.recipe import paper_recipe
 from dynet_jax.data.text import read_class_list
 from dynet_jax.errors import UserError
@@ -53,7 +53,12 @@ def import_torch(
     Raises:
       UserError: if the weights are not of that network, the labels not as many as its outputs, or files in the way.
     """
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    bucket.check_access(workdir)
+    if (
+        bucket.is_folder(workdir)
+        if bucket.is_bucket(workdir)
+        else workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
+    ):
         raise UserError(f"{workdir} exists already; name a new directory")
     content = read_checkpoint(file)
     said: list[str] = []
@@ -80,7 +85,7 @@ def import_torch(
         checkpoints.save(train_state, wait=True)
         checkpoints.close()
     except BaseException:
-        shutil.rmtree(workdir, ignore_errors=True)  # half a work directory would only be in the way
+        bucket.remove(workdir)  # half a work directory would only be in the way
         raise
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     seen = f"images: shorter side {config.data.resize_to} px, central {config.data.image_size} px, "

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from dynet_jax import bucket
 from dynet_jax.config.network import build_model
 from dynet_jax.data.matching import matched
 from dynet_jax.data.record import Source
@@ -86,7 +87,13 @@ def open_trained(workdir: Path | str, *, step: int | str | None = None) -> Train
     Raises:
       UserError: if there is no such work directory or checkpoint, or it is damaged, or of another network.
     """
-    workdir = Path(workdir)
+    workdir = bucket.place(workdir)
+    bucket.check_access(workdir)
+    with bucket.told(workdir):
+        return _opened(workdir, step)
+
+
+def _opened(workdir: Path, step: int | str | None) -> TrainedNetwork:
     config = read_config(workdir)
     devices(or_cpu=True)
     model, checkpoints = build_model(config), Checkpoints(workdir)

@@ -33,7 +33,6 @@ check_arguments() {
   local argument config=''
   [[ $1 != --stop ]] || return 0
   for argument in "$@"; do
-    [[ $argument != *gs://* ]] || fail "$argument: train.py reads and writes files; see docs/tpu.md on buckets"
     case $argument in
       --config=*) config=${argument#*=} ;;
       --config.*=* | --import=* | --workdir=* | --init_from=* | --allow_config_change | --profile=* | --heartbeat_timeout=*) ;;

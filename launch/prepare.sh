@@ -4,7 +4,7 @@
 #   launch/prepare.sh [--new] KIND      KIND as for setup.sh
 #
 # --new          an earlier launch/background.sh --stop is forgotten first
-# NFS, BUCKET    as for mount.sh; without them nothing is mounted
+# NFS            as for mount.sh; without it nothing is mounted
 # DRY_RUN=1      print the commands
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,4 +19,4 @@ if [[ -z ${DRY_RUN-} ]] && launch/background.sh --running; then
 fi
 [[ -z $new ]] || run launch/background.sh --new
 launch/setup.sh "${1-cpu}"
-[[ -z ${NFS-}${BUCKET-} ]] || launch/mount.sh
+[[ -z ${NFS-} ]] || launch/mount.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # As tpu_vm.sh, but the slice is asked for as a queued resource, and this script waits until its turn has come.
 #
-#   TPU=NAME ZONE=ZONE launch/queued_resource.sh --config=FILE --workdir=DIR [other arguments of train.py]
+#   TPU=NAME ZONE=ZONE launch/queued_resource.sh --config=FILE --workdir=gs://BUCKET/RUN [other arguments of train.py]
 #   TPU=NAME ZONE=ZONE launch/queued_resource.sh --stop
 #
 # All variables of tpu_vm.sh; CREATE_FLAGS are of `gcloud compute tpus queued-resources create`, for example

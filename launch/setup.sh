@@ -47,6 +47,7 @@ if [[ ! -x .venv/bin/pip ]]; then
   fi
 fi
 packages=(--editable .)
+[[ $kind != tpu ]] || packages=(--editable ".[gcs]")
 [[ $kind == cpu ]] || packages+=("jax[$kind]")
 run .venv/bin/python -m pip install --quiet --disable-pip-version-check "${packages[@]}"
 run touch "$done_file"

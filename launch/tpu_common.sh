@@ -115,7 +115,7 @@ all_under_way() {
 install_on_all_hosts() {
   local command=(launch/prepare.sh "$@" tpu)
   if all_under_way; then return; fi
-  [[ -z ${NFS-}${BUCKET-} ]] || command=(env NFS="${NFS-}" BUCKET="${BUCKET-}" "${command[@]}")
+  [[ -z ${NFS-} ]] || command=(env NFS="$NFS" "${command[@]}")
   copy_to_all_hosts && on_all_hosts "$(unpack)" && on_all_hosts "$(there "${command[@]}")"
 }
 

@@ -2,15 +2,14 @@
 # Trains on a Cloud TPU VM, or on all hosts of a pod slice, from a machine with gcloud: makes the slice or takes the one
 # there is, copies this working tree to every host, installs it, and starts train.py on all of them.
 #
-#   TPU=NAME ZONE=ZONE launch/tpu_vm.sh --config=FILE --workdir=DIR [other arguments of train.py]
+#   TPU=NAME ZONE=ZONE launch/tpu_vm.sh --config=FILE --workdir=gs://BUCKET/RUN [other arguments of train.py]
 #   TPU=NAME ZONE=ZONE launch/tpu_vm.sh --stop      the run saves and leaves
 #
 # TYPE, VERSION    accelerator type, default v5litepod-16, and software version, default by type, if it has to be made
 # SPOT=1           a Spot slice. When it has been preempted it is deleted and made again
 # CREATE_FLAGS     more flags for `gcloud compute tpus tpu-vm create`, separated by spaces
-# NFS=HOST:/SHARE  mounted on every host at /mnt/work: for --workdir, and data
-# BUCKET=NAME      mounted on every host at /mnt/bucket, read-only: for data
-# JAX_COMPILATION_CACHE_DIR=DIR   of the hosts: where compiled programs are kept, /mnt/work/xla for one
+# NFS=HOST:/SHARE  mounted on every host at /mnt/work, where --workdir and data are not in a bucket
+# JAX_COMPILATION_CACHE_DIR=DIR   where the hosts keep compiled programs, gs://BUCKET/xla for one
 # RESTARTS=N       start again up to N times after exit code 75 or 134 or the loss of the slice; default: 100
 # DRY_RUN=1        print the commands
 #

@@ -234,11 +234,11 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
             ["there is no configuration file", "did you mean", "dy_mobile.py"],
         ),
         (
-            [f"{CONFIG}:digits", "--config.data.name=packed:gs://bucket/x"],
-            ["gs://bucket/x is an address, not a folder"],
+            [f"{CONFIG}:digits", "--config.data.name=folder:gs://bucket/x"],
+            ["gs://bucket/x is an address, not a folder", "docs/tpu.md", "packed:DIR"],
         ),
-        ([CONFIG, "--config.data.data_dir=gs://bucket"], ["gs://bucket is an address, not a folder", "docs/tpu.md"]),
-        ([CONFIG, "--init_from=gs://bucket/x"], ["gs://bucket/x is an address, not a folder", "docs/tpu.md"]),
+        ([CONFIG, "--config.data.data_dir=s3://bucket"], ["s3://bucket is no address that is known here; use gs://"]),
+        ([CONFIG, "--init_from=gs://bucket"], ["gs://bucket is a whole bucket; name a place in it"]),
         ([CONFIG, "--resume"], ["cannot read '--resume'; set a key as --config.KEY=VALUE"]),
         ([CONFIG, "--work=runs/x"], ["cannot read '--work=runs/x'"]),
         ([], ["required: --config"]),
@@ -250,10 +250,17 @@ def test_mistakes_of_training(arguments, parts, workdir, capfd):
     assert not workdir.exists()  # nothing was begun
 
 
-def test_a_work_directory_on_cloud_storage_is_refused(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize(
+    ("address", "part"),
+    [
+        ("s3://bucket/run", "s3://bucket/run is no address that is known here; use gs://BUCKET/PATH"),
+        ("gs://bucket", "gs://bucket is a whole bucket; name a place in it, like gs://bucket/runs/digits"),
+        ("gs:///run", "names no bucket"),
+    ],
+)
+def test_an_address_that_is_no_place_in_a_bucket_is_refused(address, part, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    result = run(train_main, [f"{CONFIG}:digits", "--workdir=gs://bucket/run"], capfd)
-    assert_one_line(result, "gs://bucket/run is an address, not a folder", "docs/tpu.md")
+    assert_one_line(run(train_main, [f"{CONFIG}:digits", f"--workdir={address}"], capfd), part)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from dynet_jax import create_model
+from dynet_jax import create_model, inference
 from dynet_jax.cli import main
 from dynet_jax.data.augment import center_crop
 from dynet_jax.errors import UserError
 from dynet_jax.import_torch import _tf_hint
 from dynet_jax.models.torch_weights import create_from_torch, torch_tensors
+from tests.bucket_server import bucket_server
 from tests.models.torch_reference import make_weights
 
 CLASSES = ("cat", "dog", "newt")
@@ -39,17 +40,21 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-def import_weights(tmp_path, *arguments, model="resnet18"):
+def import_weights(tmp_path, *arguments, model="resnet18", run=None):
     (tmp_path / "labels.txt").write_text("\n".join(CLASSES) + "\n")
-    command = ["import-torch", model, tmp_path / "weights.npz", tmp_path / "run", "--width=0.125", *arguments]
+    command = ["import-torch", model, tmp_path / "weights.npz", run or tmp_path / "run", "--width=0.125", *arguments]
     return main([str(argument) for argument in command])
 
 
 @pytest.mark.slow
-def test_import_then_predict_and_evaluate(tmp_path, weights, images, capfd):
-    assert import_weights(tmp_path, f"--labels={tmp_path / 'labels.txt'}") == 0
-    assert "parameters in" in capfd.readouterr().out
-    run = str(tmp_path / "run")
+@pytest.mark.parametrize("in_bucket", [False, True], ids=["folder", "bucket"])
+def test_import_then_predict_and_evaluate(tmp_path, weights, images, capfd, in_bucket):
+    bucket_server()
+    run = f"gs://bucket/{tmp_path.name}/run" if in_bucket else str(tmp_path / "run")
+    assert import_weights(tmp_path, f"--labels={tmp_path / 'labels.txt'}", run=run) == 0
+    assert f"parameters in {run}" in capfd.readouterr().out
+    assert import_weights(tmp_path, f"--labels={tmp_path / 'labels.txt'}", run=run) == 2
+    assert f"{run} exists already" in capfd.readouterr().err
 
     image = images / "val" / "dog" / "image.png"
     assert main(["predict", run, str(image), "--json"]) == 0
@@ -67,6 +72,12 @@ def test_import_then_predict_and_evaluate(tmp_path, weights, images, capfd):
     assert main(["evaluate", run, f"--data=folder:{images}", "--json"]) == 0
     values = json.loads(capfd.readouterr().out)
     assert (values["examples"], values["step"]) == (3, 0)
+
+    assert main(["export", run, "--format=stablehlo"]) == 0  # into the work directory
+    assert f"{run}/resnet18.stablehlo: " in capfd.readouterr().out
+    assert main(["export", run, "--format=stablehlo"]) == 2
+    assert f"{run}/resnet18.stablehlo is there already" in capfd.readouterr().err
+    assert inference.load(run).class_names == list(CLASSES)
 
 
 @pytest.mark.slow

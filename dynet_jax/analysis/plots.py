@@ -77,7 +77,8 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file
     axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(class_names)), class_names)
     axes.set(title=title, xlabel="taken for (% of the row)", ylabel="label")
-    figure.savefig(image_file, dpi=120)
+    with image_file.open("wb") as file:  # it may be in a bucket
+        figure.savefig(file, dpi=120)
     pyplot.close(figure)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dynet_jax.arguments import list_argument, path_argument
+from dynet_jax.arguments import list_argument, path_argument, workdir_argument
 from dynet_jax.cli.workdirs import add_step
 from dynet_jax.console import say, to_json
 from dynet_jax.errors import UserError
@@ -21,7 +21,7 @@ def add_correlate(commands) -> None:
         "dynet correlate runs/digits --layer=stage6_block1/project,stage6 --images=200",
     )
     parser.add_argument(
-        "workdirs", nargs="+", type=path_argument, metavar="WORKDIR", help="of train.py or import-torch"
+        "workdirs", nargs="+", type=workdir_argument, metavar="WORKDIR", help="of train.py or import-torch"
     )
     parser.add_argument(
         "--layer",

@@ -1,8 +1,7 @@
 """`dynet export`: a trained network as a file that runs without this package."""
 
-from pathlib import Path
-
 from dynet_jax.arguments import Parser, path_argument
+from dynet_jax.bucket import size_of
 from dynet_jax.cli.workdirs import add_workdir
 from dynet_jax.console import size
 from dynet_jax.errors import UserError
@@ -50,7 +49,7 @@ def _export(options) -> None:
         overwrite=options.overwrite,
         **_options_of(export_format(options.format), options.overrides),
     )
-    print(f"{path}: {size(Path(path).stat().st_size)}; docs/inference.md shows how to use it")
+    print(f"{path}: {size(size_of(path))}; docs/inference.md shows how to use it")
 
 
 def _options_of(chosen, arguments: list[str]) -> dict:

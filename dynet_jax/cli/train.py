@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dynet_jax.arguments import Parser, add_imports, folder_argument, overrides, path_argument, report_mistakes
+from dynet_jax.arguments import Parser, add_imports, overrides, report_mistakes, workdir_argument
 from dynet_jax.config.listing import help_text
 from dynet_jax.errors import UserError
 from dynet_jax.plugins import import_plugins
@@ -26,9 +26,14 @@ def train_main(arguments: list[str] | None = None) -> int:
         metavar="FILE[:VARIANT]",
         help="e.g. configs/dy_mobile.py:digits; or NETWORK[:VARIANT]",
     )
-    parser.add_argument("--workdir", metavar="DIR", type=folder_argument, help="default: runs/NAME-VARIANT")
     parser.add_argument(
-        "--init_from", metavar="DIR", type=path_argument, help="begin with the parameters of another work directory"
+        "--workdir",
+        metavar="DIR",
+        type=workdir_argument,
+        help="a folder, or gs://BUCKET/PATH; default: runs/NAME-VARIANT",
+    )
+    parser.add_argument(
+        "--init_from", metavar="DIR", type=workdir_argument, help="begin with the parameters of another work directory"
     )
     parser.add_argument(
         "--allow_config_change", action="store_true", help="go on although the configuration of WORKDIR was another"

@@ -5,13 +5,13 @@ import math
 import sys
 from pathlib import Path
 
-from dynet_jax.arguments import FAILED, overrides, path_argument, positive_argument
+from dynet_jax.arguments import FAILED, overrides, path_argument, positive_argument, workdir_argument
 from dynet_jax.console import to_json, warn
 from dynet_jax.errors import UserError
 
 
 def add_workdir(parser) -> None:
-    parser.add_argument("workdir", type=path_argument, help="of train.py or import-torch")
+    parser.add_argument("workdir", type=workdir_argument, help="of train.py or import-torch")
     add_step(parser)
 
 
@@ -202,7 +202,7 @@ def add_import_torch(commands) -> None:
     )
     parser.add_argument("model", help="a static network of dynet_jax.list_models()")
     parser.add_argument("file", type=path_argument, help="a checkpoint: safetensors, .npz, or of torch.save")
-    parser.add_argument("workdir", type=path_argument, help="where to write; a new or empty directory")
+    parser.add_argument("workdir", type=workdir_argument, help="where to write; a new or empty directory")
     parser.add_argument(
         "--labels", metavar="FILE", type=path_argument, help="names of the classes, one per line; else ImageNet's"
     )

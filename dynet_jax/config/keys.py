@@ -98,7 +98,7 @@ GROUPS: dict[str, tuple[Key, ...]] = {
     ),
     "Data": (
         Key("data.name", str, {C: "imagenet2012", S: "cityscapes"}, "The dataset; docs/data.md.", set_by="--dataset"),
-        Key("data.data_dir", str, None, "The folder where it is prepared.",
+        Key("data.data_dir", str, None, "Where it is prepared: a folder, or gs://BUCKET/PATH.",
             FOLDER, none="the dataset's usual one", free=EVALUATION, set_by="--data-dir"),
         Key("data.image_size", int, {C: 224}, "Side of the crops.", POSITIVE, "px"),
         Key("data.resize_to", int, {C: 256}, "Shorter side of a test image, before its central crop.", POSITIVE, "px"),

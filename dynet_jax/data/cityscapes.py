@@ -26,6 +26,7 @@ class CityscapesSource:
         names = {"train": "train", "test": "validation"}
         self.class_names, self.name = list(CITYSCAPES.values()), f"cityscapes/{names[split]}"
         self._records = open_tfds("cityscapes", names[split], data_dir, encoded=("image_left", "segmentation_label"))[1]
+        self._data_dir = data_dir
         self._classes = np.full(256, UNKNOWN, np.uint8)
         self._classes[:CITYSCAPES_IDS] = IGNORED
         self._classes[list(CITYSCAPES)] = np.arange(len(CITYSCAPES))
@@ -35,7 +36,7 @@ class CityscapesSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
-        record = read_tfds(self._records, index)
+        record = read_tfds(self._records, index, self._data_dir)
         name = f"{self.name}/{record['image_id'].decode()}"
         return Record(record["image_left"], EncodedMap(record["segmentation_label"], self._classes, name), name)
 
@@ -43,6 +44,6 @@ class CityscapesSource:
         return f"{self.name}/{index}"
 
 
-@register_dataset("cityscapes", task="segmentation")
+@register_dataset("cityscapes", task="segmentation", from_bucket=True)
 def _open(split: str, data_dir: str | None) -> CityscapesSource:
     return CityscapesSource(split, data_dir)

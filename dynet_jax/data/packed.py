@@ -18,10 +18,11 @@ from pathlib import Path
 import msgpack
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from dynet_jax.bucket import size_of, unless_failed
 from dynet_jax.data.contents import Contents
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
-from dynet_jax.errors import UserError, one_line
+from dynet_jax.errors import UserError
 
 DESCRIPTION = "dataset.json"
 FORMAT, VERSION = "dynet_jax packed images", 1
@@ -39,7 +40,7 @@ class PackedSource:
         self.contents = Contents(split, description["splits"][split].get("counts", {}))
         for shard in shards:
             path = folder / shard["file"]
-            size = path.stat().st_size if path.is_file() else 0
+            size = size_of(path)
             if size != shard["bytes"]:
                 raise UserError(f"{path} has {size} bytes instead of {shard['bytes']}; copy or prepare {folder} again")
         self._records = ArrayRecordDataSource(
@@ -53,13 +54,13 @@ class PackedSource:
         try:
             return Record(**msgpack.unpackb(self._records[index]))
         except (RuntimeError, ValueError, TypeError) as error:  # a checksum that does not fit, for one
-            raise OSError(one_line(error, limit=300)) from error
+            raise unless_failed(error, self.name) from error
 
     def name_of(self, index: int) -> str:
         return f"{self.name}/{index}"
 
 
-@register_dataset("packed:DIR")
+@register_dataset("packed:DIR", from_bucket=True)
 def _open(split: str, data_dir: str | None, folder: Path) -> PackedSource:
     return PackedSource(folder, split)
 
@@ -77,7 +78,7 @@ class _Shard:
 def read_description(folder: Path) -> dict:
     """The content of dataset.json. Raises UserError, saying how to get one, if it is not there or of another format."""
     path = folder / DESCRIPTION
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"{folder} is not a packed data set: it has no {DESCRIPTION}; "
             f"make one of class folders by `dynet prepare folder:PATH --data-dir={folder}`"

@@ -1,9 +1,9 @@
 """Datasets by name: the decorator that registers one, and opening it. Nothing here knows of models."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+from dynet_jax.bucket import check_access, place, told
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.plugins import unknown
@@ -17,18 +17,22 @@ class Registered(NamedTuple):
     task: str
     like: str | None
     open: Callable[..., Source]
+    from_bucket: bool
 
 
 _DATASETS: Registry[Registered] = Registry("dataset")
 
 
-def register_dataset(name: str, task: str = "classification", like: str | None = "folder") -> Callable:
+def register_dataset(
+    name: str, task: str = "classification", like: str | None = "folder", *, from_bucket: bool = False
+) -> Callable:
     """Decorator of `open(split, data_dir)`; of `open(split, data_dir, path)` for a name like 'folder:PATH'.
 
     Args:
       name: what `data.name` of a configuration says. What a user writes in the place of PATH is given as a Path.
       task: 'classification' for records with one class, 'segmentation' for records with a map of classes.
       like: the dataset of this package by whose recipe and budgets `dynet reproduce` trains on it; None for none.
+      from_bucket: whether PATH, or data_dir, may be an address like gs://BUCKET/PATH (`dynet_jax.bucket.place`).
     The function returns the split ('train' or 'test'; 'held_out' too for segmentation) as a `Source`, and raises
     UserError if it is not on this machine, saying how to get it. `data_dir` is `data.data_dir` or None.
     Raises ValueError for a name that is taken.
@@ -36,7 +40,7 @@ def register_dataset(name: str, task: str = "classification", like: str | None =
 
     def register(open: Callable[..., Source]) -> Callable[..., Source]:
         kind = name.partition(":")[0]
-        _DATASETS.add(kind, Registered(name, task, like, open))
+        _DATASETS.add(kind, Registered(name, task, like, open, from_bucket))
         return open
 
     return register
@@ -85,7 +89,13 @@ def load_source(dataset: str, split: str, data_dir: str | None = None, task: str
             "segmentation": "maps of classes, for segmentation (--config=fcn_NETWORK); this is a classifier",
         }
         raise UserError(f"{dataset} has {has[found.task]}")
-    for place in (path, data_dir or ""):
-        if "://" in place:
-            raise UserError(f"{place} is an address, not a folder; mount or copy it, as docs/tpu.md says")
-    return found.open(split, data_dir, *([Path(path).expanduser()] if path else []))
+    for address in (path, data_dir or ""):
+        if "://" in address and not found.from_bucket:
+            raise UserError(
+                f"{address} is an address, not a folder, which {found.name} is read from; mount or copy it, as "
+                "docs/tpu.md says, or pack its images (packed:DIR)"
+            )
+        if address:
+            check_access(address)
+    with told(path or data_dir or ""):
+        return found.open(split, data_dir, *([place(path).expanduser()] if path else []))

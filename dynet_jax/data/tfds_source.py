@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dynet_jax.bucket import is_folder, place, unless_failed
 from dynet_jax.data.record import Record
 from dynet_jax.data.source import register_dataset
 from dynet_jax.errors import UserError, one_line
@@ -27,10 +28,10 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, encoded: Sequence[
     """
     import tensorflow_datasets as tfds
 
-    folder = Path(data_dir or DEFAULT_FOLDER).expanduser()
+    folder = place(data_dir or DEFAULT_FOLDER).expanduser()
     try:
         builder = tfds.builder(dataset, data_dir=str(folder), file_format="array_record")
-        prepared = Path(builder.data_dir).is_dir()
+        prepared = is_folder(place(builder.data_dir))
     except Exception as error:
         raise UserError(f"{dataset} cannot be opened in {folder}: {one_line(error, limit=300)}") from error
     if not prepared:
@@ -45,12 +46,12 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, encoded: Sequence[
     return builder.info.features, builder.as_data_source(split=split, decoders=decoders)
 
 
-def read_tfds(records, index: int) -> dict:
+def read_tfds(records, index: int, data_dir: str | None = None) -> dict:
     """A record of `open_tfds`. Raises OSError if it cannot be read: a checksum that does not fit, for one."""
     try:
         return records[index]
     except (RuntimeError, ValueError) as error:
-        raise OSError(one_line(error, limit=300)) from error
+        raise unless_failed(error, data_dir or DEFAULT_FOLDER) from error
 
 
 class TfdsSource:
@@ -59,13 +60,13 @@ class TfdsSource:
     def __init__(self, dataset: str, split: str, data_dir: str | None):
         split = SPLITS[dataset][split]
         features, self._records = open_tfds(dataset, split, data_dir, encoded=("image",))
-        self.class_names, self.name = features["label"].names, f"{dataset}/{split}"
+        self.class_names, self.name, self._data_dir = features["label"].names, f"{dataset}/{split}", data_dir
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
-        record = read_tfds(self._records, index)
+        record = read_tfds(self._records, index, self._data_dir)
         name = record.get("file_name", self.name_of(index))
         return Record(record["image"], int(record["label"]), name.decode() if isinstance(name, bytes) else str(name))
 
@@ -73,12 +74,12 @@ class TfdsSource:
         return f"{self.name}/{index}"
 
 
-@register_dataset("imagenet2012", like="imagenet2012")
+@register_dataset("imagenet2012", like="imagenet2012", from_bucket=True)
 def _open_imagenet2012(split: str, data_dir: str | None) -> TfdsSource:
     return TfdsSource("imagenet2012", split, data_dir)
 
 
-@register_dataset("cifar10", like="cifar10")
+@register_dataset("cifar10", like="cifar10", from_bucket=True)
 def _open_cifar10(split: str, data_dir: str | None) -> TfdsSource:
     return TfdsSource("cifar10", split, data_dir)
 

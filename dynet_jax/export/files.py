@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dynet_jax import bucket
 from dynet_jax.errors import UserError
 from dynet_jax.export.formats import check_options, export_format
 from dynet_jax.inference import InferenceModel, program_of
@@ -37,7 +38,7 @@ def export_workdir(
     chosen = export_format(format)
     check_options(chosen, options)
     name = read_config(workdir).model.name
-    path = Path(out or workdir / f"{name}.{format}")
+    path = Path(out) if out else workdir / f"{name}.{format}"
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
     trained = open_trained(workdir, step=step)
@@ -49,6 +50,10 @@ def export_workdir(
 
 def write_whole(path: Path, content: bytes) -> None:
     """The whole file or none. Raises UserError if it cannot be written."""
+    if bucket.is_bucket(path):
+        with bucket.told(path):
+            path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)

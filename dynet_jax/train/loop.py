@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
+from dynet_jax.bucket import place
 from dynet_jax.data.contents import describe
 from dynet_jax.errors import HostLost, UserError, one_line
 from dynet_jax.memory import OutOfMemory, explained, memory_cause
@@ -110,7 +111,7 @@ def _first_state(session: Session, programs: Programs) -> tuple[TrainState, str]
         initial = session.vote.run(lambda: programs.fresh_state(run))
         return None if initial is None else (initial[0], "starting")
     class_names = session.train_source.class_names
-    initial = session.vote.run(lambda: initialise_from(Path(config.init_from), run, class_names))
+    initial = session.vote.run(lambda: initialise_from(place(config.init_from), run, class_names))
     if initial is None:
         return None
     ((state, said),) = initial

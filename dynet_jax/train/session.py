@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from dynet_jax import bucket
 from dynet_jax.analysis.plots import plot_training_curves
 from dynet_jax.console import warn
 from dynet_jax.data import training_batches
@@ -31,12 +32,16 @@ class Session:
 
     def __init__(self, start: Start, workdir: Path, vote: StopVote, profile_steps: int):
         self.start, self.workdir, self.vote = start, workdir, vote
+        assert start.held is not None
+        self.held, files = start.held, start.held.files
         self.run, self.train_source, self.test_source = start.run, start.train_source, start.test_source
         self.config = self.run.config
         self.progress = Progress(self.run.total_steps, self.config.batch_size)
-        self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, tidy=True)
-        self.writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
-        self.profile = Profile(workdir, profile_steps, say=self.progress.say)
+        keep, guard = self.config.keep_checkpoints, self.held.before_commit
+        with bucket.told(workdir):
+            self.checkpoints = Checkpoints(workdir, keep, tidy=True, before_commit=guard)
+        self.writer = MetricWriter(files, enabled=jax.process_index() == 0)
+        self.profile = Profile(files, profile_steps, say=self.progress.say)
         self.illustrate = self.run.task.illustrator(self.run.model, self.test_source, **self.run.pixels)
         speak = warn if jax.process_index() == 0 else lambda line: None
         self.dead = DeadCoefficients(self.run.total_steps, speak, self.run.annealed_at)
@@ -59,6 +64,7 @@ class Session:
             # A finished window is read after the next step has been dispatched, so that reading never stalls a device.
             self._report_ready()
             self.checkpoints.check()
+            self.held.check()
 
             last = step == total
             stop = self.vote.decided and not last
@@ -87,8 +93,7 @@ class Session:
         self.profile.close()
         self.checkpoints.close()
         self.writer.close()
-        if self.start.lock is not None:
-            self.start.lock.close()
+        self.held.close()
 
     def _batches(self, first_step: int) -> Iterator[dict]:
         """Batches on the devices, two steps ahead of the computation."""
@@ -138,7 +143,7 @@ class Session:
     def _refuse_divergence(self, step: int, window: list[dict]) -> None:
         bad = first_bad_step(window, step)
         if bad:
-            raise diverged(self.run, self.train_source, *bad, self.workdir, self.checkpoints.latest_step)
+            raise diverged(self.run, self.train_source, *bad, self.held.files, self.checkpoints.latest_step)
 
     def _evaluate(self, step: int, state: TrainState, eval_step: Callable) -> bool:
         """False if a signal ended it early."""
@@ -163,6 +168,6 @@ class Session:
         rows = {kind: read_metrics(self.writer.path, kind) for kind in ("train", "test")}
         title = f"{self.config.model.name} on {self.config.data.name}"
         try:
-            plot_training_curves(rows, self.run.task, self.workdir / "curves.png", title)
+            plot_training_curves(rows, self.run.task, self.held.files / "curves.png", title)
         except OSError as error:
             warn(f"curves.png could not be drawn ({error.strerror})")

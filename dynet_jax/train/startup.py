@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from dynet_jax import bucket
 from dynet_jax.config.load import check_config
 from dynet_jax.console import size, warn
 from dynet_jax.data.pixel_units import check_units
@@ -23,7 +24,9 @@ from dynet_jax.train.classes import with_classes
 from dynet_jax.train.setup import Run, make_run, open_data
 from dynet_jax.workdir.changes import check_progress
 from dynet_jax.workdir.checkpoint import Checkpoints
-from dynet_jax.workdir.files import claim, lock, read_config
+from dynet_jax.workdir.files import claim, read_config
+from dynet_jax.workdir.holding import Holding, hold, lock_workdir
+from dynet_jax.workdir.lease import Lease
 
 
 class Start(NamedTuple):
@@ -32,7 +35,7 @@ class Start(NamedTuple):
     run: Run
     train_source: Source
     test_source: Source
-    lock: IO | None = None  # of the work directory, on the first host
+    held: Holding | None = None  # the work directory; None only while it is not yet this run's
 
     @property
     def images(self) -> dict[str, int]:
@@ -48,11 +51,13 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
 
     same_devices(devices())
 
+    @bucket.told(workdir)
     def prepare() -> Start:
         check_config(config)
+        bucket.check_access(workdir)
         make_task(config).training_transform()
         train_source = open_data(config, "train")
-        goes_on = bool(Checkpoints(workdir).steps)
+        goes_on = bool(_saved(workdir))
         settled = with_classes(config, train_source, _outputs_before(workdir) if goes_on else None)
         layout = make_layout(config.batch_size, config.bn_batch_size, config.accumulation_steps)
         run = make_run(settled, len(train_source), layout)
@@ -69,24 +74,36 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         summary = {"images": len(source), "classes": source.class_names}
         same_everywhere(f"the {split} set", json.dumps(summary, indent=1))
 
-    def settle() -> IO | None:
-        check_space(start.run, workdir)
+    @bucket.told(workdir)
+    def settle() -> IO | Lease | None:
+        if not bucket.is_bucket(workdir):
+            check_space(start.run, workdir)
         if jax.process_index() != 0:
             return None
-        held, classes = lock(workdir), start.train_source.class_names
+        held, classes = lock_workdir(workdir), start.train_source.class_names
         try:
             changed = claim(workdir, config, classes, start.images, allow_change=allow_config_change)
-            step, run = Checkpoints(workdir).latest_step or 0, start.run
-            check_progress(workdir, step, run.steps_per_epoch, run.total_steps, changed)
+            run = start.run
+            check_progress(workdir, max(_saved(workdir), default=0), run.steps_per_epoch, run.total_steps, changed)
         except BaseException:
             held.close()
             raise
         return held
 
-    start = start._replace(lock=together(settle))
-    saved = {"checkpoints": Checkpoints(workdir).steps}
-    same_everywhere(f"the work directory {workdir}", json.dumps(saved))
-    return start
+    locked = together(settle)
+    try:
+        held = together(lambda: hold(workdir, locked))
+        same_everywhere(f"the work directory {workdir}", json.dumps({"checkpoints": together(lambda: _saved(workdir))}))
+    except BaseException:
+        if locked is not None:
+            locked.close()
+        raise
+    return start._replace(held=held)
+
+
+def _saved(workdir: Path) -> list[int]:
+    with bucket.told(workdir):
+        return Checkpoints(workdir).steps
 
 
 def _outputs_before(workdir: Path) -> int | None:

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dynet_jax import bucket
 from dynet_jax.console import warn
 from dynet_jax.errors import UserError, named
 from dynet_jax.hosts import all_hosts, together
+from dynet_jax.workdir.background import Background, guarded_manifest, own_barriers
 from dynet_jax.workdir.integrity import (
     Damaged,
     Manifest,
@@ -65,18 +67,33 @@ class Checkpoints:
 
     The newest `keep` of them are kept, and the one with the best score. A save that fails (a full disk) is reported by
     `warn` and leaves the others as they are; the next one tries again.
+
+    In a bucket all of a save is in the background, and one that is due while another is under way is left out.
     """
 
-    def __init__(self, workdir: Path, keep: int = 3, *, tidy: bool = False, warn: Callable[[str], None] = warn):
-        """With `tidy` what killed and failed saves have left is removed: for the one run that writes here."""
-        self._folder, self._keep = Path(workdir).absolute() / "checkpoints", keep
-        self._tidy, self._warn = tidy, warn
+    def __init__(
+        self,
+        workdir: Path,
+        keep: int = 3,
+        *,
+        tidy: bool = False,
+        warn: Callable[[str], None] = warn,
+        before_commit: Callable[[], None] = lambda: None,
+    ):
+        """With `tidy` what killed and failed saves have left is removed: for the one run that writes here.
+
+        before_commit: is called by the first host before a checkpoint counts as saved, and may raise if it must not.
+        """
+        self._folder, self._keep = bucket.absolute(workdir) / "checkpoints", keep
+        self._tidy, self._warn, self._before_commit = tidy, warn, before_commit
+        self._background = Background() if bucket.is_bucket(workdir) else None
         self._scores: dict[int, float] = {}
+        self._known: list[int] = []  # the steps that are there while nobody may look
         self._under_way = False
         self._error: Exception | None = None
         self._barrier = SaveBarrier()
         # Reading must not make folders.
-        self._manager: Any = still_there(self._open) if self._folder.is_dir() else None
+        self._manager: Any = still_there(self._open) if bucket.is_folder(self._folder) else None
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -86,17 +103,22 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier),
             cleanup_tmp_directories=self._tidy,
             save_root_metadata=False,
+            multiprocessing_options=own_barriers() if self._background else ocp.options.MultiprocessingOptions(),
         )
         return ocp.CheckpointManager(
             self._folder,
             options=options,
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "manifest": ocp.JsonCheckpointHandler()},
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "manifest": guarded_manifest(self._before_commit),
+            },
         )
 
     @property
     def steps(self) -> list[int]:
         """Of all checkpoints, ascending."""
-        return sorted(self._manager.all_steps()) if self._manager else []
+        manager = self._manager  # which a save in the background may let go of
+        return sorted(manager.all_steps()) if manager else self._known
 
     @property
     def latest_step(self) -> int | None:
@@ -118,19 +140,43 @@ class Checkpoints:
         With `wait`, it is on the disk on return, or UserError is raised.
         """
         step = int(state.step)
+        if self._background is not None and not wait and not all_hosts(not self._background.is_busy):
+            if jax.process_index() == 0:
+                self._warn(f"the checkpoint of step {step} is left out, as the one before is still on its way")
+            return
         self._finish_last()  # if it failed, this step may be that one
+        self._under_way = True
         try:
-            self._start(step, state)
+            if self._background is not None:
+                copied = jax.device_get(state)  # training goes on in the arrays themselves
+                self._background.start(lambda: self._save_whole(step, copied))
+            else:
+                self._start(step, state)
         except Exception as error:  # Orbax and TensorStore raise many things when a disk is full
             self._error = error
         if wait or (self._error is not None and jax.process_count() == 1):
             self._finish_last(fatal=wait)
 
+    def _save_whole(self, step: int, state: State) -> None:
+        """In the background. A host that fails says so at once, as the others wait for it."""
+        try:
+            self._start(step, state)
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._barrier.failed(named(error))
+            self._forget(step)
+            raise
+
+    def _forget(self, step: int) -> None:
+        """The next save looks anew at what is there."""
+        self._known = [other for other in self.steps if other != step]
+        self._let_go()
+
     def _start(self, step: int, state: State) -> None:
-        self._under_way = True
         self._barrier.next_save()
         if self._manager is None:
-            together(lambda: self._folder.mkdir(parents=True, exist_ok=True))
+            if self._background is None:  # a bucket has no folders
+                together(lambda: self._folder.mkdir(parents=True, exist_ok=True))
             self._manager = self._open()
         if step not in self.steps:
             items = {
@@ -145,8 +191,12 @@ class Checkpoints:
 
         Several hosts would find it after different steps; they look together, at the next save.
         """
-        if self._under_way and jax.process_count() == 1 and not self._manager.is_saving_in_progress():
+        if self._under_way and jax.process_count() == 1 and not self._is_saving:
             self._finish_last()
+
+    @property
+    def _is_saving(self) -> bool:
+        return self._manager.is_saving_in_progress() if self._background is None else self._background.is_busy
 
     def _finish_last(self, *, fatal: bool = False) -> None:
         """Wait for the save under way, on all hosts together, and report its failure."""
@@ -154,25 +204,35 @@ class Checkpoints:
             return
         error, self._error, self._under_way = self._error, None, False
         try:
-            if error is None:
+            if self._background is not None:
+                self._background.wait()
+            elif error is None:
                 self._manager.wait_until_finished()
         except Exception as caught:
             error = caught
-        if error is not None:
+        if error is not None and self._background is None:
             self._barrier.failed(named(error))
         if not all_hosts(error is None):
             self._save_failed(error or RuntimeError("it failed on another host"), fatal=fatal)
 
     def _save_failed(self, error: Exception, *, fatal: bool) -> None:
-        if self._manager is not None:
-            with contextlib.suppress(Exception):  # it reports the same error once more
-                self._manager.close()
-        self._manager = self._open() if self._folder.is_dir() else None  # forget the one that never came to be
+        if self._background is None:
+            self._let_go()
+            self._manager = self._open() if self._folder.is_dir() else None  # forget the one that never came to be
+        elif self._manager is not None:  # it failed on another host
+            self._forget(max(self.steps))
         newest = "there is none yet" if self.latest_step is None else f"the newest is of step {self.latest_step}"
         line = f"a checkpoint could not be saved ({named(error)}); {newest}"
         if fatal:
-            raise UserError(f"{line}. Make room, then run the same command to go on from there") from error
+            cure = "Make room, then" if self._background is None else "When the bucket can be written to,"
+            raise UserError(f"{line}. {cure} run the same command to go on from there") from error
         self._warn(f"{line}. Training goes on and will try again at the next save")
+
+    def _let_go(self) -> None:
+        if self._manager is not None:
+            with contextlib.suppress(Exception):  # it reports the same error once more
+                self._manager.close()
+        self._manager = None
 
     def restore(self, template: S, *, step: int | None = None, set_aside: bool = False) -> S:
         """The newest whole state (or that of `step`), laid out like `template`: arrays, or shapes with shardings.
@@ -193,9 +253,10 @@ class Checkpoints:
         return self._first_whole(lambda candidate: self._network(candidate, shapes), step)
 
     def _first_whole(self, read: Callable[[int], T], step: int | None, own: bool = False) -> T:
-        result, damaged = newest_whole(self._folder, self._look, read, step=step, warn=self._warn, own=own)
-        if damaged and own:
-            self._set_aside(damaged)
+        with bucket.told(self._folder):
+            result, damaged = newest_whole(self._folder, self._look, read, step=step, warn=self._warn, own=own)
+            if damaged and own:
+                self._set_aside(damaged)
         return result
 
     def _look(self) -> list[int]:
@@ -257,7 +318,7 @@ class Checkpoints:
             aside.mkdir(exist_ok=True)
             for step in steps:
                 free = (aside / f"{step}{suffix}" for suffix in ("", *(f".{i}" for i in range(1, 1000))))
-                (self._folder / str(step)).rename(next(path for path in free if not path.exists()))
+                bucket.move(self._folder / str(step), next(path for path in free if not bucket.is_folder(path)))
         all_hosts(True)  # nobody looks before they are gone
         self._manager.close()
         self._manager = self._open()
@@ -265,11 +326,13 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for a save under way, and let go of the directory."""
-        if self._manager is not None:
-            try:
+        try:
+            if self._background is not None:
+                self._background.wait()
+            if self._manager is not None:
                 self._manager.close()
-            except Exception as error:
-                self._warn(f"the last checkpoint could not be saved ({named(error)})")
+        except Exception as error:
+            self._warn(f"the last checkpoint could not be saved ({named(error)})")
 
 
 def _check_step(expected: int, found) -> None:

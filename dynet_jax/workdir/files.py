@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import ml_collections
 
+from dynet_jax import bucket
 from dynet_jax.config.keys import KEYS
 from dynet_jax.config.load import check_config, flatten_whole
 from dynet_jax.config.recipe import RECIPES
@@ -107,7 +108,7 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
     A key that the run's version did not know has the recipe's value, which is what that version did.
     """
     path = workdir / CONFIG_FILE
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}; `train.py --config=FILE "
             f"--workdir={workdir}` or `dynet import-torch` makes one"
@@ -148,13 +149,17 @@ def _writing(workdir: Path) -> Iterator[None]:
     """The directory is there, and an error of writing into it is the user's to mend."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        yield
+        with bucket.told(workdir):
+            yield
     except OSError as error:
         raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
 
 
 def write_whole(path: Path, text: str) -> None:
     """Whole or not at all."""
+    if bucket.is_bucket(path):  # as objects are by themselves
+        path.write_text(text + "\n")
+        return
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text + "\n")
     os.replace(temporary, path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from dynet_jax import bucket
 from dynet_jax.errors import UserError, named
 from dynet_jax.hosts import all_hosts
 from dynet_jax.memory import causes, is_out_of_memory
@@ -41,6 +42,9 @@ def newest_whole(
     for _ in range(TRIES + len(listed)):
         candidate = _next(folder, listed, step, damaged, own)
         result, damage = _tried(read, candidate, folder)
+        if damage is not None and bucket.is_bucket(folder):  # Orbax takes some failures for an answer: "not there"
+            bucket.check_access(folder)
+            result, damage = _tried(read, candidate, folder)
         if all_hosts(damage is None):
             return result, [*damaged]  # pyrefly: ignore[bad-return]  (None stands beside damage alone)
         before, listed = listed, listed if own else steps()
@@ -95,7 +99,8 @@ def _tried(read: Callable[[int], T], step: int, folder: Path) -> tuple[T | None,
     except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
         if is_out_of_memory(error):
             raise
-        if any(_is_no_damage(cause) for cause in causes(error)):
+        failed = bucket.is_bucket(folder) and bucket.is_failure(error)
+        if failed or any(_is_no_damage(cause) for cause in causes(error)):
             raise UserError(
                 f"the checkpoint {folder / str(step)} cannot be read ({named(error)}); it is not damaged for that: "
                 "make it readable, then run the same command again"

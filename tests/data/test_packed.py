@@ -18,6 +18,7 @@ from dynet_jax.data.contents import describe
 from dynet_jax.data.matching import matched
 from dynet_jax.data.pack import pack_folder
 from dynet_jax.errors import UserError
+from tests.bucket_server import bucket_server
 from tests.data.images import encoded, textured
 from tests.data.test_corrupt import assert_same, train
 
@@ -248,3 +249,19 @@ def test_time_to_open_does_not_grow_with_the_shards_that_are_read(folder, tmp_pa
     with pytest.raises(OSError, match=r".+"):
         source[29]
     np.testing.assert_equal(len(source), 30)
+
+
+def test_packed_in_a_bucket_is_the_folder_record_by_record(folder, tmp_path):
+    assert prepare(f"folder:{folder}", f"--data-dir={tmp_path / 'packed'}") == 0
+    server, name = bucket_server(), f"packed/{tmp_path.name}"
+    server.put(tmp_path / "packed", name)
+    for split in ("train", "test"):
+        local, remote = (load_source(f"packed:{at}", split) for at in (tmp_path / "packed", f"gs://bucket/{name}"))
+        assert [local[index] for index in range(len(local))] == [remote[index] for index in range(len(remote))]
+        assert remote.class_names == local.class_names
+    cut = next(shard for shard in server.names(name) if "train" in shard)
+    server.replace(cut, server.read(cut)[:-1])
+    with pytest.raises(UserError, match=f"gs://bucket/{cut} has .* bytes instead of"):
+        load_source(f"packed:gs://bucket/{name}", "train")
+    with pytest.raises(UserError, match=r"gs://bucket/nothing is not a packed data set: it has no dataset\.json"):
+        load_source("packed:gs://bucket/nothing", "train")

@@ -23,6 +23,7 @@ from dynet_jax.data.augment import make_training_transform
 from dynet_jax.data.decode import decode
 from dynet_jax.data.tfds_source import PREPARE
 from dynet_jax.errors import UserError
+from tests.bucket_server import bucket_server
 from tests.quick_compilation import flags
 
 pytestmark = [
@@ -94,7 +95,7 @@ def train_and_evaluate(variant: str, data_dir: Path, workdir: Path) -> tuple[dic
     return last, json.loads(run(f"dynet evaluate {workdir} --json", **one_device))
 
 
-def read(dataset: str, split: str, data_dir: Path) -> dict:
+def read(dataset: str, split: str, data_dir: Path | str) -> dict:
     command = [sys.executable, "-c", READ, dataset, split, str(data_dir)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -154,6 +155,15 @@ def test_imagenet2012(imagenet, split):
     assert len(names) == 1000
     assert all(names[label] == wnid for wnid, label in CLASSES.items())
     assert all(names[label] == wnid for label, wnid in FIRST_VALIDATION_LABELS)
+
+
+@pytest.mark.slow
+def test_imagenet2012_in_a_bucket(imagenet):
+    data_dir, expected = imagenet
+    bucket_server().put(data_dir, "tfds")
+    assert read("imagenet2012", "test", "gs://bucket/tfds")["records"] == expected["test"]
+    with pytest.raises(UserError, match="gs://bucket/nothing"):
+        load_source("imagenet2012", "test", "gs://bucket/nothing")
 
 
 @pytest.mark.slow

@@ -82,9 +82,9 @@ def test_the_epochs_that_are_advised_are_enough(tiny_config, stopped):
 
 
 def test_the_part_that_is_behind_is_said(tiny_config, stopped, capsys):
-    start_up(changed(tiny_config, epochs=100 / 22), stopped, allow_config_change=True).lock.close()
+    start_up(changed(tiny_config, epochs=100 / 22), stopped, allow_config_change=True).held.close()
     assert f"{stopped} is at step 41, 41 % of the run as it is now\n" in capsys.readouterr().out
-    start_up(changed(tiny_config, log_every_steps=7), stopped).lock.close()  # changes nothing of what is trained
+    start_up(changed(tiny_config, log_every_steps=7), stopped).held.close()  # changes nothing of what is trained
     assert "% of the run" not in capsys.readouterr().out
     check_progress(stopped, 70, 22, 70, [])  # a finished run that is started again
     with pytest.raises(UserError, match=r"^nothing would be trained: .* is at step 71, and the run has 70\."):

@@ -223,9 +223,9 @@ def test_nothing_whole_is_an_error_and_left_alone(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
 
 
-def corrupt(file, rng) -> str:
-    """Flip a bit, cut the file short, put zeros into it, or add to it."""
-    content = bytearray(file.read_bytes())
+def corrupted(content: bytes, rng) -> tuple[bytes, str]:
+    """With a flipped bit, cut short, with zeros in it, or with more behind it; and which of these."""
+    content = bytearray(content)
     kind = rng.choice(["flip", "flip", "flip", "cut", "zeros", "add"])
     place = int(rng.integers(max(1, len(content))))
     if kind == "flip" and content:
@@ -236,8 +236,7 @@ def corrupt(file, rng) -> str:
         content[place : place + 16] = bytes(len(content[place : place + 16]))
     else:
         content += rng.bytes(8)
-    file.write_bytes(content)
-    return kind
+    return bytes(content), kind
 
 
 @pytest.mark.slow
@@ -254,7 +253,8 @@ def test_no_corruption_is_missed(tmp_path, record_property):
     for trial in range(240):
         shutil.copytree(tmp_path / "good", tmp_path / "bad")
         file = tmp_path / "bad" / files[trial % len(files)].relative_to("good")
-        kind = corrupt(file, rng)
+        content, kind = corrupted(file.read_bytes(), rng)
+        file.write_bytes(content)
         lines: list[str] = []
         state = jax.device_get(Checkpoints(tmp_path / "bad", warn=lines.append).restore(template()))
         step = int(state.step)

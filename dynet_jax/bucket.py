@@ -1,0 +1,198 @@
+"""What a bucket is: an address like gs://BUCKET/PATH, which is a path for everything else.
+
+Orbax, TFDS and this package reach objects through `etils.epath` and gcsfs; what has to be exact (leases, listings, what
+is pushed) goes through google-cloud-storage. Another kind of store would have its scheme, its path and its errors here.
+"""
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dynet_jax.errors import UserError, named, one_line
+from dynet_jax.memory import causes
+
+SCHEME = "gs://"
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+SECONDS, REQUEST_SECONDS = 120.0, 30.0  # for all tries of a request, and for one
+# Whose exceptions are the network's or the bucket's; gcsfs raises ValueError and OSError of Python's own, too.
+LIBRARIES = ("google.", "gcsfs.", "aiohttp.", "requests.", "urllib3.")
+REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED")
+TENSORSTORE = (*REFUSED, "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")  # the statuses of its errors
+
+# Before etils is asked for its first path: with TensorFlow it would reach buckets in another way.
+os.environ.setdefault("EPATH_USE_TF", "false")
+
+
+def is_bucket(path: Path | str) -> bool:
+    """Whether a path lies in a bucket."""
+    return str(path).startswith(SCHEME)
+
+
+def place(path: Path | str) -> Path:
+    """A path, local or in a bucket, with the methods of `pathlib.Path`. Raises UserError for any other address."""
+    text = str(path)
+    if "://" not in text:
+        return Path(path)
+    if not is_bucket(text):
+        raise UserError(f"{text} is no address that is known here; use {SCHEME}BUCKET/PATH, or mount it as a folder")
+    name = text.removeprefix(SCHEME).partition("/")[0]
+    if not BUCKET_NAME.fullmatch(name):
+        raise UserError(f"{text} names no bucket; it has to be like {SCHEME}my-bucket/runs/digits")
+    try:
+        import fsspec.config
+        import gcsfs  # noqa: F401  (it is what fsspec looks for)
+        from etils import epath
+        from google.cloud import storage  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{text} needs more packages: pip install gcsfs google-cloud-storage") from error
+    # A listing that is kept hides what other hosts write, for as long as the process lives.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    address: Any = epath.Path(text.rstrip("/"))  # not one of `pathlib.Path` by its type, but by its methods
+    return address
+
+
+def absolute(path: Path | str) -> Path:
+    """An address is absolute as it is."""
+    path = place(path)
+    return path if is_bucket(path) else path.absolute()
+
+
+def key(path: Path | str) -> str:
+    """The name of an object within its bucket; '' for the bucket itself."""
+    return str(path).removeprefix(SCHEME).partition("/")[2]
+
+
+def size_of(path: Path) -> int:
+    """Of a file, in bytes; 0 if there is none."""
+    if not path.is_file():
+        return 0
+    found: Any = path.stat()
+    return found.length if is_bucket(path) else found.st_size
+
+
+@functools.cache
+def _client() -> Any:
+    from google.cloud import storage
+
+    return storage.Client(project=None)
+
+
+def handle(path: Path | str) -> Any:
+    """The bucket that a path lies in, as google-cloud-storage has it."""
+    return _client().bucket(str(path).removeprefix(SCHEME).partition("/")[0])
+
+
+def patience() -> dict[str, Any]:
+    """Arguments of every request: how often it is made again, and for how long an answer is waited for."""
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return {"timeout": REQUEST_SECONDS, "retry": DEFAULT_RETRY.with_timeout(SECONDS)}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether anything lies there. Unlike `path.is_dir()` of a bucket it takes no failure for an answer."""
+    if not is_bucket(path):
+        return path.is_dir()
+    return any(True for _ in handle(path).list_blobs(prefix=f"{key(path)}/", max_results=1, **patience()))
+
+
+def move(folder: Path, target: Path) -> None:
+    """Moves a folder. In a bucket, where objects are copied and removed, the last ones to be copied go first: Orbax's
+    `commit_success.txt` is among a checkpoint's top ones, and without it nobody reads the rest."""
+    if not is_bucket(folder):
+        folder.rename(target)
+        return
+    bucket = handle(folder)
+    blobs = list(bucket.list_blobs(prefix=f"{key(folder)}/", **patience()))
+    for blob in blobs:
+        bucket.copy_blob(blob, bucket, f"{key(target)}/{blob.name.removeprefix(f'{key(folder)}/')}", **patience())
+    for blob in sorted(blobs, key=lambda blob: blob.name.count("/")):
+        blob.delete(**patience())
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder with all that is in it, as far as that is possible."""
+    if not is_bucket(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(Exception):
+        for blob in handle(folder).list_blobs(prefix=f"{key(folder)}/", **patience()):
+            blob.delete(**patience())
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an error is the network's or the bucket's, so that it says nothing of what is stored there."""
+    return any(
+        type(cause).__module__.startswith(LIBRARIES)
+        or (isinstance(cause, OSError) and str(cause).startswith("Forbidden"))
+        or any(f"{word}:" in str(cause) for word in TENSORSTORE)
+        for cause in causes(error)
+    )
+
+
+class Unreachable(UserError):
+    """The network or the bucket is away; nothing is wrong with what the user asked for, so: start me again."""
+
+    exit_code = 75
+
+
+def unless_failed(error: Exception, path: Path | str) -> OSError:
+    """The error of a record that cannot be read. Raises UserError where that is not the record's fault."""
+    if is_bucket(path) and is_failure(error):
+        raise explained(error, path) from error
+    return OSError(one_line(error, limit=300))
+
+
+@contextlib.contextmanager
+def told(path: Path | str) -> Iterator[None]:
+    """What goes wrong with the bucket of a path becomes a line that says what a person can do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not (is_bucket(path) and is_failure(error)):
+            raise
+        raise explained(error, path) from error
+
+
+def check_access(path: Path | str) -> None:
+    """Asks for the bucket itself, as Orbax does. Raises UserError if it is not there, or may not be used."""
+    if is_bucket(path):
+        with told(path):
+            handle(path).reload(**patience())
+
+
+def explained(error: BaseException, path: Path | str) -> UserError:
+    """A failure, and what a person can do about it, if it is not to wait."""
+    cure = _cure(error, path)
+    if cure is not None:
+        return UserError(f"{path}: {cure}")
+    return Unreachable(f"{path}: the bucket cannot be reached ({named(error)}); run the same command again when it can")
+
+
+def _cure(error: BaseException, path: Path | str) -> str | None:
+    name, text = str(path).removeprefix(SCHEME).partition("/")[0], " ".join(map(str, causes(error)))
+    codes = {getattr(cause, "code", None) for cause in causes(error)}
+    if any(type(cause).__module__.startswith("google.auth") for cause in causes(error)) or (
+        401 in codes or "UNAUTHENTICATED" in text
+    ):
+        return (
+            f"nobody is logged in, or the credentials have expired ({named(error)}); use "
+            "`gcloud auth application-default login`, or the service account of the machine"
+        )
+    if 403 in codes or "Forbidden" in text or "PERMISSION_DENIED" in text:
+        return (
+            f"permission is missing ({named(error)}); the account needs roles/storage.objectUser and, for "
+            f"storage.buckets.get, roles/storage.legacyBucketReader on the bucket {name}"
+        )
+    if 404 in codes:
+        return f"there is no bucket {name}; make it by `gcloud storage buckets create {SCHEME}{name}`"
+    if 429 in codes or "RESOURCE_EXHAUSTED" in text or "quota" in text.lower():
+        return f"a quota of the bucket or the project is used up ({named(error)}); raise it, or make room"
+    return None

@@ -1,0 +1,122 @@
+"""A work directory while a run writes to it: that no other run does, and where its small files grow.
+
+Files cannot grow in a bucket. There, metrics, events and curves are written to a local copy, which is pushed before a
+checkpoint counts as saved, and at the end; so the metrics of a checkpoint are never missing.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO, Protocol
+
+from dynet_jax import bucket
+from dynet_jax.console import warn
+from dynet_jax.errors import UserError, named
+from dynet_jax.workdir.files import lock
+from dynet_jax.workdir.lease import Lease
+from dynet_jax.workdir.metrics import METRICS_FILE
+
+
+class Holding(Protocol):
+    """What a run has of its work directory, on each of its hosts."""
+
+    files: Path  # the folder for files that grow
+
+    def check(self) -> None:
+        """Raises UserError if this run must not go on. Costs next to nothing: ask after every step."""
+
+    def before_commit(self) -> None:
+        """Raises if a checkpoint that has been written must not count as saved."""
+
+    def close(self) -> None:
+        """Lets go of the work directory."""
+
+
+def lock_workdir(workdir: Path) -> IO | Lease:
+    """Keeps other runs out until what is returned is closed. Raises UserError if another one is using it."""
+    if not bucket.is_bucket(workdir):
+        return lock(workdir)
+    return Lease(workdir, f"another run is using {workdir}; wait until it has ended, or use another --workdir")
+
+
+def hold(workdir: Path, held: IO | Lease | None) -> Holding:
+    """What `lock_workdir` has given to the first host, or None on the others, with the files that are there already."""
+    if not bucket.is_bucket(workdir):
+        return _Local(workdir, held)
+    return _Remote(workdir, held if isinstance(held, Lease) else None)
+
+
+class _Local:
+    def __init__(self, workdir: Path, held: IO | Lease | None):
+        self.files, self._held = workdir, held
+
+    def check(self) -> None:
+        pass
+
+    def before_commit(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.close()
+
+
+class _Remote:
+    def __init__(self, workdir: Path, lease: Lease | None):
+        self._workdir, self._lease = workdir, lease
+        self.files = Path(tempfile.mkdtemp(prefix="dynet_jax-"))
+        self._pushed: dict[Path, tuple[int, int]] = {}
+        self._pushing = threading.Lock()
+        with bucket.told(workdir):
+            self._pull()
+
+    def _pull(self) -> None:
+        from google.api_core.exceptions import NotFound
+
+        with contextlib.suppress(NotFound):
+            content = self._blob(METRICS_FILE).download_as_bytes(**bucket.patience())
+            (self.files / METRICS_FILE).write_bytes(content)
+            self._pushed[self.files / METRICS_FILE] = _state(self.files / METRICS_FILE)
+
+    def check(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
+
+    def before_commit(self) -> None:
+        if self._lease is not None:
+            self._push()
+            self._lease.renew()  # last: what follows it is one small object
+
+    def _push(self) -> None:
+        with self._pushing:
+            for file in sorted(self.files.rglob("*")):
+                if file.is_file() and self._pushed.get(file) != (state := _state(file)):
+                    name = file.relative_to(self.files).as_posix()
+                    self._blob(name).upload_from_filename(str(file), **bucket.patience())
+                    self._pushed[file] = state
+
+    def close(self) -> None:
+        """Pushes what is new, but after a lost lease. What cannot be pushed stays, and it is said where."""
+        try:
+            if self._lease is not None:
+                self._lease.renew()
+                self._push()
+        except UserError:
+            pass  # the lease is lost: the files are those of another run
+        except Exception as error:
+            warn(f"metrics and curves could not be sent to {self._workdir} ({named(error)}); they are in {self.files}")
+            return
+        finally:
+            if self._lease is not None:
+                self._lease.close()
+        shutil.rmtree(self.files, ignore_errors=True)
+
+    def _blob(self, name: str):
+        return bucket.handle(self._workdir).blob(f"{bucket.key(self._workdir)}/{name}")
+
+
+def _state(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size

@@ -1,0 +1,144 @@
+"""The lock of a work directory in a bucket: an object that its owner renews, and that others may take when it does not.
+
+Every write names the generation of the object that it replaces, so that of two runs one alone succeeds. No clock of
+another machine is trusted: who waits looks whether the object changes.
+"""
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dynet_jax import bucket
+from dynet_jax.console import say
+from dynet_jax.errors import UserError
+
+LEASE_FILE = ".lease"
+RENEW_SECONDS, EXPIRY_SECONDS, POLL_SECONDS = 15.0, 60.0, 2.0
+
+
+class Holder(NamedTuple):
+    """Who holds a lease: a run, the machine and process that it is, and the generation of what says so."""
+
+    generation: int
+    run: str
+    machine: str
+    process: str
+
+
+class Lease:
+    """Keeps other runs out of a work directory, until it is closed or its owner has been silent for EXPIRY_SECONDS."""
+
+    def __init__(self, workdir: Path, busy: str):
+        """Raises UserError, which says `busy`, if another run holds it. Waits where that run may have died."""
+        self._workdir, self._run = workdir, uuid.uuid4().hex
+        self._generation, self._lost = 0, False
+        self._writing, self._closed = threading.Lock(), threading.Event()
+        with bucket.told(workdir):
+            self._acquire(busy)
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    def _acquire(self, busy: str) -> None:
+        first, since = None, time.monotonic()
+        while True:
+            holder = self._look()
+            if holder is None:
+                if self._write(0):
+                    return
+                continue
+            alive = _is_alive(holder)
+            if alive or (first is not None and holder.generation != first):
+                raise UserError(busy)
+            if alive is None and first is None:
+                first, since = holder.generation, time.monotonic()
+                say(f"another run has used {self._workdir}; looking for {EXPIRY_SECONDS:.0f} s whether it is alive")
+            if alive is False or time.monotonic() - since >= EXPIRY_SECONDS:
+                if self._write(holder.generation):
+                    return
+                raise UserError(busy)  # a third run was quicker
+            time.sleep(POLL_SECONDS)
+
+    def renew(self) -> None:
+        """Says that this run is there. Raises UserError, now and ever after, if another one has taken its place."""
+        with self._writing:
+            if self._lost or not self._write(self._generation):
+                self._lost = True
+        self.check()
+
+    def check(self) -> None:
+        """Raises UserError if the lease is known to be lost; asks nobody."""
+        if self._lost:
+            raise UserError(
+                f"another run has taken {self._workdir} over while this one could not reach it; this one stops, and "
+                "writes nothing more there"
+            )
+
+    def close(self) -> None:
+        """Lets the next run begin at once."""
+        self._closed.set()
+        with self._writing, contextlib.suppress(Exception):  # it expires by itself
+            if not self._lost:
+                self._blob().delete(if_generation_match=self._generation, **bucket.patience())
+            self._lost = True
+
+    def _keep(self) -> None:
+        while not self._closed.wait(RENEW_SECONDS):
+            with contextlib.suppress(Exception):  # the bucket is away; what is lost is said by `check`
+                self.renew()
+
+    def _blob(self) -> Any:
+        return bucket.handle(self._workdir).blob(f"{bucket.key(self._workdir)}/{LEASE_FILE}")
+
+    def _look(self) -> Holder | None:
+        found = bucket.handle(self._workdir).get_blob(self._blob().name, **bucket.patience())
+        if found is None:
+            return None
+        said = found.metadata or {}
+        return Holder(found.generation, *(said.get(name, "") for name in Holder._fields[1:]))
+
+    def _write(self, expected: int) -> bool:
+        """Whether the object is this run's now; `expected` is the generation that it must have, 0 for none."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        blob = self._blob()
+        blob.metadata = {"run": self._run, "machine": _machine(), "process": _process(os.getpid())}
+        try:
+            blob.upload_from_string(b"", if_generation_match=expected, **bucket.patience())
+            self._generation = blob.generation
+            return True
+        except (PreconditionFailed, NotFound) as error:
+            if isinstance(error, NotFound) and not expected:
+                raise  # there is no such bucket
+            holder = self._look()  # an answer that was lost on its way looks the same
+            if holder is None or holder.run != self._run:
+                return False
+            self._generation = holder.generation
+            return True
+
+
+def _machine() -> str:
+    """What tells this machine, since it was started, and its processes' numbers from all others; '' if nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _process(number: int) -> str:
+    """A process of this machine, by its number and its start; '' if it is not there, or dead and not yet buried."""
+    try:
+        words = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if words[0] in "ZX" else f"{number} {words[19]}"
+
+
+def _is_alive(holder: Holder) -> bool | None:
+    """Whether its process is; None where that cannot be known from here."""
+    if not holder.machine or holder.machine != _machine() or not holder.process:
+        return None
+    return _process(int(holder.process.split()[0])) == holder.process
