@@ -12,6 +12,7 @@ from dynet_jax.inference import InferenceModel, Preprocessing, load
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.int8 import Bytes, find_ranges
 from dynet_jax.inference.native.engine import Engine
+from dynet_jax.inference.native.quads import pack_rows, requantization
 from dynet_jax.inference.program import Channels, Convolution, Elementwise, MaxPool, Mean, Predictor
 from tests.inference.int8_reference import int8_logits
 from tests.inference.networks import PIXELS, images, network
@@ -208,6 +209,9 @@ def test_what_cannot_be_in_int8():
     )
     with pytest.raises(UserError, match=r"no pooling of images, in int8 arithmetic \(pool\)"):
         find_ranges(pooled, PREPROCESSING, [images(1, 8, 8)])
+    deep = Convolution("deep", 0, 1, np.ones((1, 1, 66400, 1), np.float32), normal(1))
+    with pytest.raises(UserError, match=r"outputs sum more than 66,309 products, in int8 arithmetic \(deep\)"):
+        pack_rows(deep, 1, requantization(deep, Bytes(1.0, 0), None, None))
     program = one_convolution(False, "number")
     with pytest.raises(UserError, match="needs images to choose the ranges of its maps by, and there are none"):
         find_ranges(program, PREPROCESSING, [])

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32
 
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.int8 import LARGEST, Bytes
+from dynet_jax.inference.native.limits import unknown
 from dynet_jax.inference.native.pack import aligned
 from dynet_jax.inference.program import Convolution
 
@@ -17,6 +18,7 @@ QUAD, STEP = 4, 16
 TOGETHER = 16  # quads that some instructions take at once, all parts of a tap alike
 ORDER = {1: [0, 1, 2, 3], 2: [0, 2, 1, 3]}  # of the weights of a quad, by the words that they take
 LARGEST_WEIGHT = 127
+MOST_WEIGHTS = (2**31 - 1) // (LARGEST * LARGEST_WEIGHT)  # of an output, whose sum is of 32 bits
 CLIPPED = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 
 
@@ -65,8 +67,13 @@ def pack_rows(conv: Convolution, words: int, r: Requantization) -> Rows:
 
     words: in which the library has the four weights of a quad. A kernel that is no bank is rounded here, as the engine
     rounds what it has fused: to whole numbers, for each output channel in steps of its own.
+
+    Raises UserError for a kernel whose sums might not fit into 32 bits.
     """
     kernel, bias = conv.kernel, _filled_up(conv.bias)
+    height, width, inputs, _ = kernel.shape
+    if height * width * inputs > MOST_WEIGHTS:
+        raise unknown(conv, f"whose outputs sum more than {MOST_WEIGHTS:,} products, in int8 arithmetic")
     if isinstance(kernel, Bank):
         rows, quads = _rows(kernel.kernels, conv.feature_group_count, words)
         outputs, group_size, row = rows.shape
