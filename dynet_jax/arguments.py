@@ -76,7 +76,7 @@ def folder_argument(text: str) -> Path:
 
 def workdir_argument(text: str) -> Path:
     """A work directory: a folder, or a place in a bucket."""
-    if "://" not in text:
+    if "://" not in text and not text.startswith("gs:/"):
         return path_argument(text)
     try:
         path = place(text)

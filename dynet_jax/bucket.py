@@ -18,6 +18,7 @@ from dynet_jax.memory import causes
 
 SCHEME = "gs://"
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+FORBIDDEN = "*?[]#"  # which gcsfs takes for patterns and generations
 SECONDS, REQUEST_SECONDS = 120.0, 30.0  # for all tries of a request, and for one
 # Whose exceptions are the network's or the bucket's; gcsfs raises ValueError and OSError of Python's own, too.
 LIBRARIES = ("google.", "gcsfs.", "aiohttp.", "requests.", "urllib3.")
@@ -37,12 +38,16 @@ def place(path: Path | str) -> Path:
     """A path, local or in a bucket, with the methods of `pathlib.Path`. Raises UserError for any other address."""
     text = str(path)
     if "://" not in text:
+        if text.startswith("gs:/"):  # what `pathlib.Path` makes of an address
+            raise UserError(f"{text} is no address; write {SCHEME}BUCKET/PATH, as a text and not as a pathlib.Path")
         return Path(path)
     if not is_bucket(text):
         raise UserError(f"{text} is no address that is known here; use {SCHEME}BUCKET/PATH, or mount it as a folder")
     name = text.removeprefix(SCHEME).partition("/")[0]
     if not BUCKET_NAME.fullmatch(name):
         raise UserError(f"{text} names no bucket; it has to be like {SCHEME}my-bucket/runs/digits")
+    if ".." in text.split("/") or any(sign in text for sign in FORBIDDEN):
+        raise UserError(f"{text}: an address has no '..' and none of {' '.join(FORBIDDEN)}; use another name")
     try:
         import fsspec.config
         import gcsfs  # noqa: F401  (it is what fsspec looks for)
@@ -69,10 +74,10 @@ def key(path: Path | str) -> str:
 
 def size_of(path: Path) -> int:
     """Of a file, in bytes; 0 if there is none."""
-    if not path.is_file():
-        return 0
-    found: Any = path.stat()
-    return found.length if is_bucket(path) else found.st_size
+    if is_bucket(path):  # whose `is_file` takes a failure for an answer
+        found = handle(path).get_blob(key(path), **patience())
+        return found.size if found else 0
+    return path.stat().st_size if path.is_file() else 0
 
 
 @functools.cache
@@ -129,6 +134,7 @@ def is_failure(error: BaseException) -> bool:
     """Whether an error is the network's or the bucket's, so that it says nothing of what is stored there."""
     return any(
         type(cause).__module__.startswith(LIBRARIES)
+        or isinstance(cause, (ConnectionError, TimeoutError))  # of Python's own, where a request has taken too long
         or (isinstance(cause, OSError) and str(cause).startswith("Forbidden"))
         or any(f"{word}:" in str(cause) for word in TENSORSTORE)
         for cause in causes(error)
@@ -168,6 +174,11 @@ def check_access(path: Path | str) -> None:
             handle(path).reload(**patience())
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether a failure is one that passes by itself."""
+    return is_failure(error) and _cure(error, SCHEME) is None
+
+
 def explained(error: BaseException, path: Path | str) -> UserError:
     """A failure, and what a person can do about it, if it is not to wait."""
     cure = _cure(error, path)
@@ -176,12 +187,17 @@ def explained(error: BaseException, path: Path | str) -> UserError:
     return Unreachable(f"{path}: the bucket cannot be reached ({named(error)}); run the same command again when it can")
 
 
+def _is_refused_login(error: BaseException) -> bool:
+    """Unlike an error of transport, or one to try again: those say that the server of credentials is away."""
+    if not type(error).__module__.startswith("google.auth"):
+        return False
+    return type(error).__name__ != "TransportError" and not getattr(error, "retryable", False)
+
+
 def _cure(error: BaseException, path: Path | str) -> str | None:
     name, text = str(path).removeprefix(SCHEME).partition("/")[0], " ".join(map(str, causes(error)))
     codes = {getattr(cause, "code", None) for cause in causes(error)}
-    if any(type(cause).__module__.startswith("google.auth") for cause in causes(error)) or (
-        401 in codes or "UNAUTHENTICATED" in text
-    ):
+    if any(_is_refused_login(cause) for cause in causes(error)) or 401 in codes or "UNAUTHENTICATED" in text:
         return (
             f"nobody is logged in, or the credentials have expired ({named(error)}); use "
             "`gcloud auth application-default login`, or the service account of the machine"

@@ -31,18 +31,20 @@ def first_bad_step(window: list[dict], last_step: int) -> tuple[int, str] | None
     return None
 
 
-def diverged(run: Run, source: Source, step: int, what: str, workdir: Path, saved: int | None) -> UserError:
-    """The error for a step that went wrong, after its batch has been written to WORKDIR."""
+def diverged(
+    run: Run, source: Source, step: int, what: str, files: Path, workdir: Path, saved: int | None
+) -> UserError:
+    """The error for a step that went wrong, after its batch has been written to `files`, which end in WORKDIR."""
     kept = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"
     rate: Any = run.schedule(step - 1)
     return UserError(
         f"{what} at step {step}, at a learning rate of {float(rate):.4g}, "
-        f"{_dump(run, source, step, workdir)}; {kept}. Use a smaller --config.learning_rate than "
+        f"{_dump(run, source, step, files, workdir)}; {kept}. Use a smaller --config.learning_rate than "
         f"{run.config.learning_rate}, or --config.clip_norm=1"
     )
 
 
-def _dump(run: Run, source: Source, step: int, workdir: Path) -> str:
+def _dump(run: Run, source: Source, step: int, files: Path, workdir: Path) -> str:
     """Writes the global batch, made again (it is a function of the seed and the step). Says which examples it holds."""
     config = run.config
     drawn = {"batch_size": config.batch_size, "seed": config.seed, "step": step - 1}  # the first step is batch 0
@@ -51,7 +53,7 @@ def _dump(run: Run, source: Source, step: int, workdir: Path) -> str:
     text = f"on the training examples {', '.join(map(str, indices[:SHOWN_EXAMPLES]))}{more}"
     if jax.process_index() > 0:
         return text
-    path = workdir / f"diverged_step{step}.npz"
+    path = files / f"diverged_step{step}.npz"
     try:
         arrays, examples = training_batch(source, run.task.training_transform(), **drawn, threads=config.data.threads)
         names = np.asarray([example.name for example in examples])
@@ -59,4 +61,4 @@ def _dump(run: Run, source: Source, step: int, workdir: Path) -> str:
         np.savez_compressed(path, **named)
     except (OSError, UserError) as error:  # a full disk, say: it must not hide what went wrong
         return f"{text} (which could not be written to {path}: {error})"
-    return f"{text} (all of them in {path})"
+    return f"{text} (all of them in {workdir / path.name})"

@@ -49,16 +49,27 @@ def train(
     """
     with Interruption() as interruption:
         start = start_up(config, workdir, allow_config_change=allow_config_change)
-        session = Session(start, workdir, StopVote(interruption, start.run.layout), profile_steps)
+        session = _open(start, workdir, StopVote(interruption, start.run.layout), profile_steps)
         try:
-            return _run(session, programs or Programs())
+            code = _run(session, programs or Programs())
         except Exception as error:
             explanation = _explained(error, start, session.checkpoints)
             if explanation is None:
                 raise
             raise explanation from error
         finally:
-            session.close()
+            sent = session.close()
+        session.held.check()  # what could not be sent may be no longer this run's
+        return code if sent else INTERRUPTED  # started again, it evaluates and draws once more
+
+
+def _open(start: Start, workdir: Path, vote: StopVote, profile_steps: int) -> Session:
+    try:
+        return Session(start, workdir, vote, profile_steps)
+    except BaseException:
+        if start.held is not None:
+            start.held.close()
+        raise
 
 
 def _explained(error: Exception, start: Start, checkpoints: Checkpoints) -> UserError | None:

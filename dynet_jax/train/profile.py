@@ -13,8 +13,9 @@ WARM_UP_STEPS = 3  # the first ones fill the pipeline
 class Profile:
     """Traces `steps` steps after the first three of this turn, into WORKDIR/tensorboard/plugins/profile."""
 
-    def __init__(self, workdir: Path, steps: int, say: Callable[[str], None]):
-        """`steps` = 0 is no profile; `say` is told where it is."""
+    def __init__(self, workdir: Path, steps: int, say: Callable[[str], None], shown: Path | None = None):
+        """`steps` = 0 is no profile; `say` is told where it is, or will be: in `shown`."""
+        self._shown = (shown or workdir) / "tensorboard"
         self._folder, self._steps, self._say, self._on = workdir / "tensorboard", steps, say, False
 
     def after(self, step: int, state) -> None:
@@ -43,4 +44,4 @@ class Profile:
                 jax.profiler.stop_trace()
             except (OSError, RuntimeError) as error:
                 return warn(f"the profile could not be written ({error})")
-            self._say(f"profile written to {self._folder}/plugins/profile")
+            self._say(f"profile written to {self._shown}/plugins/profile")

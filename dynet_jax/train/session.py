@@ -41,7 +41,7 @@ class Session:
         with bucket.told(workdir):
             self.checkpoints = Checkpoints(workdir, keep, tidy=True, before_commit=guard)
         self.writer = MetricWriter(files, enabled=jax.process_index() == 0)
-        self.profile = Profile(files, profile_steps, say=self.progress.say)
+        self.profile = Profile(files, profile_steps, say=self.progress.say, shown=workdir)
         self.illustrate = self.run.task.illustrator(self.run.model, self.test_source, **self.run.pixels)
         speak = warn if jax.process_index() == 0 else lambda line: None
         self.dead = DeadCoefficients(self.run.total_steps, speak, self.run.annealed_at)
@@ -89,11 +89,12 @@ class Session:
         self.progress.say(f"done: curves in {self.workdir / 'curves.png'}; try `dynet predict {self.workdir} IMAGE`")
         return 0
 
-    def close(self) -> None:
+    def close(self) -> bool:
+        """Returns whether everything is where it belongs."""
         self.profile.close()
         self.checkpoints.close()
         self.writer.close()
-        self.held.close()
+        return self.held.close()
 
     def _batches(self, first_step: int) -> Iterator[dict]:
         """Batches on the devices, two steps ahead of the computation."""
@@ -143,7 +144,8 @@ class Session:
     def _refuse_divergence(self, step: int, window: list[dict]) -> None:
         bad = first_bad_step(window, step)
         if bad:
-            raise diverged(self.run, self.train_source, *bad, self.held.files, self.checkpoints.latest_step)
+            workdir, saved = self.workdir, self.checkpoints.latest_step
+            raise diverged(self.run, self.train_source, *bad, self.held.files, workdir, saved)
 
     def _evaluate(self, step: int, state: TrainState, eval_step: Callable) -> bool:
         """False if a signal ended it early."""

@@ -91,12 +91,14 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         return held
 
     locked = together(settle)
+    held = None
     try:
         held = together(lambda: hold(workdir, locked))
         same_everywhere(f"the work directory {workdir}", json.dumps({"checkpoints": together(lambda: _saved(workdir))}))
     except BaseException:
-        if locked is not None:
-            locked.close()
+        taken = locked if held is None else held
+        if taken is not None:
+            taken.close()
         raise
     return start._replace(held=held)
 

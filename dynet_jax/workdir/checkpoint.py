@@ -225,7 +225,9 @@ class Checkpoints:
         line = f"a checkpoint could not be saved ({named(error)}); {newest}"
         if fatal:
             cure = "Make room, then" if self._background is None else "When the bucket can be written to,"
-            raise UserError(f"{line}. {cure} run the same command to go on from there") from error
+            away = self._background is not None and bucket.is_away(error)
+            kind = bucket.Unreachable if away else UserError
+            raise kind(f"{line}. {cure} run the same command to go on from there") from error
         self._warn(f"{line}. Training goes on and will try again at the next save")
 
     def _let_go(self) -> None:

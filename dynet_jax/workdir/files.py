@@ -148,8 +148,8 @@ def _completed(saved: dict) -> dict:
 def _writing(workdir: Path) -> Iterator[None]:
     """The directory is there, and an error of writing into it is the user's to mend."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         with bucket.told(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
             yield
     except OSError as error:
         raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error

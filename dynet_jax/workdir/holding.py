@@ -30,8 +30,8 @@ class Holding(Protocol):
     def before_commit(self) -> None:
         """Raises if a checkpoint that has been written must not count as saved."""
 
-    def close(self) -> None:
-        """Lets go of the work directory."""
+    def close(self) -> bool:
+        """Lets go of the work directory. Returns whether all files that have grown are there."""
 
 
 def lock_workdir(workdir: Path) -> IO | Lease:
@@ -58,9 +58,10 @@ class _Local:
     def before_commit(self) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self) -> bool:
         if self._held is not None:
             self._held.close()
+        return True
 
 
 class _Remote:
@@ -69,8 +70,12 @@ class _Remote:
         self.files = Path(tempfile.mkdtemp(prefix="dynet_jax-"))
         self._pushed: dict[Path, tuple[int, int]] = {}
         self._pushing = threading.Lock()
-        with bucket.told(workdir):
-            self._pull()
+        try:
+            with bucket.told(workdir):
+                self._pull()
+        except BaseException:
+            shutil.rmtree(self.files, ignore_errors=True)
+            raise
 
     def _pull(self) -> None:
         from google.api_core.exceptions import NotFound
@@ -86,6 +91,7 @@ class _Remote:
 
     def before_commit(self) -> None:
         if self._lease is not None:
+            self._lease.renew()  # first: of a run that has been taken over, the files are another one's
             self._push()
             self._lease.renew()  # last: what follows it is one small object
 
@@ -97,21 +103,24 @@ class _Remote:
                     self._blob(name).upload_from_filename(str(file), **bucket.patience())
                     self._pushed[file] = state
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Pushes what is new, but after a lost lease. What cannot be pushed stays, and it is said where."""
+        sent = False
         try:
             if self._lease is not None:
                 self._lease.renew()
                 self._push()
+            sent = True
         except UserError:
             pass  # the lease is lost: the files are those of another run
         except Exception as error:
             warn(f"metrics and curves could not be sent to {self._workdir} ({named(error)}); they are in {self.files}")
-            return
+            return False
         finally:
             if self._lease is not None:
                 self._lease.close()
         shutil.rmtree(self.files, ignore_errors=True)
+        return sent
 
     def _blob(self, name: str):
         return bucket.handle(self._workdir).blob(f"{bucket.key(self._workdir)}/{name}")

@@ -45,7 +45,9 @@ class Lease:
     def _acquire(self, busy: str) -> None:
         first, since = None, time.monotonic()
         while True:
+            asked = time.monotonic()
             holder = self._look()
+            since += time.monotonic() - asked  # while the bucket does not answer, the other run cannot be heard either
             if holder is None:
                 if self._write(0):
                     return
@@ -65,6 +67,8 @@ class Lease:
     def renew(self) -> None:
         """Says that this run is there. Raises UserError, now and ever after, if another one has taken its place."""
         with self._writing:
+            if self._closed.is_set():
+                raise UserError(f"this run has let go of {self._workdir}")
             if self._lost or not self._write(self._generation):
                 self._lost = True
         self.check()
@@ -83,7 +87,6 @@ class Lease:
         with self._writing, contextlib.suppress(Exception):  # it expires by itself
             if not self._lost:
                 self._blob().delete(if_generation_match=self._generation, **bucket.patience())
-            self._lost = True
 
     def _keep(self) -> None:
         while not self._closed.wait(RENEW_SECONDS):

@@ -99,8 +99,9 @@ def _tried(read: Callable[[int], T], step: int, folder: Path) -> tuple[T | None,
     except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
         if is_out_of_memory(error):
             raise
-        failed = bucket.is_bucket(folder) and bucket.is_failure(error)
-        if failed or any(_is_no_damage(cause) for cause in causes(error)):
+        if bucket.is_bucket(folder) and bucket.is_failure(error):
+            raise bucket.explained(error, folder / str(step)) from error
+        if any(_is_no_damage(cause) for cause in causes(error)):
             raise UserError(
                 f"the checkpoint {folder / str(step)} cannot be read ({named(error)}); it is not damaged for that: "
                 "make it readable, then run the same command again"

@@ -118,6 +118,7 @@ def test_a_lost_lease_ends_the_run_and_commits_and_pushes_nothing(server, workdi
         holding.check()
     holding.close()
     assert Checkpoints(workdir).steps == [1]
+    assert not server.names(f"{bucket.key(workdir)}/metrics.jsonl")
     assert bucket.handle(workdir).get_blob(f"{bucket.key(workdir)}/.lease").generation == taken
     assert not server.names(f"{bucket.key(workdir)}/checkpoints/2/commit_success.txt")
 
