@@ -109,6 +109,9 @@ def test_images_of_floats_are_rounded():
     engine = Engine(program, **PIXELS, threads=1, storage="float32", arithmetic="int8", ranges=ranges)
     near = images(1, 9, 12) + np.float32(0.4) * normal(1, 9, 12, 3).clip(-1, 1)
     np.testing.assert_array_equal(engine(near.clip(-9, 300)), engine(images(1, 9, 12)))
+    near[0, 2, 3, 1] = np.nan
+    with pytest.raises(UserError, match="needs images of numbers, and these have NaN"):
+        engine(near)
 
 
 def test_every_other_operation():
@@ -140,6 +143,19 @@ def test_a_result_with_positions(outputs):
         assert logits.shape == wanted.shape
         assert np.abs(logits - wanted).max() <= 0.02 * np.abs(wanted).max()  # a byte may be the next one
         assert np.median(np.abs(logits - wanted)) <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 60, 4), (1, 4, 4), (1, 16, 7)])
+def test_rows_of_less_than_half_a_vector(shape, threads):
+    """Planes that end where their last row does have others right behind them."""
+    operations = (
+        Convolution("stem", 0, 1, normal(3, 3, 3, 160), normal(160), activation="relu"),
+        Convolution("more", 1, 2, normal(3, 3, 160, 160) / 9, normal(160), activation="relu"),
+        Convolution("logits", 2, 3, normal(1, 1, 160, 8), normal(8)),
+    )
+    logits, wanted = in_int8(program_of_operations(operations, 3), shape, threads=threads)
+    assert np.abs(logits - wanted).max() <= 0.02 * np.abs(wanted).max()
 
 
 @pytest.mark.slow
@@ -179,6 +195,7 @@ def test_bytes_of_a_range():
     numbers = np.float32([-3, -1, 0, 0.5, 1])
     np.testing.assert_allclose(signed.numbers(signed.quantized(numbers)), numbers, atol=signed.step / 2 + 1e-6)
     assert signed.numbers(np.uint8([signed.zero])) == 0
+    assert Bytes.of_range(0.0, 1e-36) == Bytes.of_range(0.0, 0.0) == (1, 0)  # float32 has no reciprocal of such a step
 
 
 def test_ranges_leave_out_what_is_rare():
@@ -210,7 +227,7 @@ def test_what_cannot_be_in_int8():
     with pytest.raises(UserError, match=r"no pooling of images, in int8 arithmetic \(pool\)"):
         find_ranges(pooled, PREPROCESSING, [images(1, 8, 8)])
     deep = Convolution("deep", 0, 1, np.ones((1, 1, 66400, 1), np.float32), normal(1))
-    with pytest.raises(UserError, match=r"outputs sum more than 66,309 products, in int8 arithmetic \(deep\)"):
+    with pytest.raises(UserError, match=r"outputs sum more than 66,311 products, in int8 arithmetic \(deep\)"):
         pack_rows(deep, 1, requantization(deep, Bytes(1.0, 0), None, None))
     program = one_convolution(False, "number")
     with pytest.raises(UserError, match="needs images to choose the ranges of its maps by, and there are none"):
@@ -266,3 +283,7 @@ def test_images_for_calibration_that_are_not_there(tmp_path, capsys):
     ):
         assert main(["predict", workdir, str(tmp_path / "a.png"), *options]) == 2
         assert wrong in capsys.readouterr().err
+    assert main(["evaluate", workdir, f"--calibrate={tmp_path}"]) == 2
+    assert "images for calibration are for int8 arithmetic; add --arithmetic=int8" in capsys.readouterr().err
+    with pytest.raises(UserError, match="int8 arithmetic is the native engine's"):  # before images are looked for
+        load(workdir, runtime="jax", arithmetic="int8")

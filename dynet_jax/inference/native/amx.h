@@ -75,8 +75,8 @@ inline void amx_sums(const AmxTask& t, int64_t at, int32_t (&sums)[2 * AMX_SIDE]
         _tile_loadd(5, weights + AMX_SIDE * t.row, row);
         _tile_dpbsud(2, 5, 6);
         if constexpr (TWO_POSITIONS) {
-    _tile_dpbsud(3, 5, 7);
-  }
+          _tile_dpbsud(3, 5, 7);
+        }
       }
     }
   }

@@ -205,13 +205,13 @@ struct QuadConvolution : Fusing {
     t.x = gathered, t.plane = length, t.offsets = offsets, t.gathered = true;
   }
 
-  // Rows from one map to another. What is written beyond the end of a row is written again with the next one; behind the
-  // last one may be what others have written.
+  // Rows from one map to another. What is written beyond the end of a row is written again with the next ones; behind the
+  // last one may be what others have written, and where rows are short, a vector of an earlier one would reach there too.
   static void move_rows(const float* from, int line, float* to, int to_line, int rows, int width) {
     for (int row = 0; row < rows; row++, from += line, to += to_line) {
-      const bool last = row + 1 == rows;
+      const int64_t room = static_cast<int64_t>(rows - 1 - row) * to_line + width;  // to the end of the last row
       for (int i = 0; i < width; i += LANES) {
-        if (last && i + LANES > width) store_part(to + i, load(from + i), width - i);
+        if (i + LANES > room) store_part(to + i, load(from + i), std::min(LANES, width - i));
         else store(to + i, load(from + i));
       }
     }
