@@ -52,6 +52,8 @@ def evaluate_workdir(
       see `dynet_jax.inference.load`.
     changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
     """
+    if calibrate is not None and arithmetic is None:
+        raise UserError("images for calibration are for int8 arithmetic; add --arithmetic=int8")
     devices()  # a test set is too much for a CPU that nobody has asked for
     trained = open_trained(workdir, step=step)
     config = trained.config.copy_and_resolve_references()
@@ -84,14 +86,12 @@ def _of_engine(trained: TrainedNetwork, network: PlacedNetwork, arithmetic: str,
         )
     model = load(trained.workdir, step=trained.step, runtime="native", arithmetic=arithmetic, calibrate=calibrate)
 
-    def logits(images):
-        return jnp.asarray(model.logits(np.asarray(images)))
+    @jax.jit
+    def sums(logits, batch):
+        values = network.task.evaluate(lambda images: logits, batch["image"], batch)
+        return {**values, "examples": jnp.sum(batch["mask"])}
 
-    def step(variables, batch):
-        sums = network.task.evaluate(logits, batch["image"], batch)
-        return {**sums, "examples": jnp.sum(batch["mask"])}
-
-    return step
+    return lambda variables, batch: sums(model.logits(np.asarray(batch["image"])), batch)
 
 
 def place(trained: TrainedNetwork, batch: int | None = None) -> PlacedNetwork:

@@ -17,6 +17,7 @@ from dynet_jax.inference.run_jax import arrays_of, values_of
 
 Ranges: TypeAlias = Mapping[int, tuple[float, float]]  # of the values of a lowered program, by number
 SAMPLES = 512  # of a map of an image
+LEAST_STEP = 1e-30  # of which float32 has the reciprocal
 CLIPPINGS = np.linspace(0.3, 1, 36)
 LARGEST = 255
 
@@ -33,9 +34,13 @@ class Bytes(NamedTuple):
 
     @classmethod
     def of_range(cls, low: float, high: float) -> "Bytes":
-        """Returns the bytes of a range; 0 is in it, and is a byte exactly, because padding is."""
+        """Returns the bytes of a range; 0 is in it, and is a byte exactly, because padding is.
+
+        Where all numbers are zeros, or hardly anything else, the step is 1.
+        """
         low, high = min(low, 0.0), max(high, 0.0)
-        step = (high - low) / LARGEST or 1.0
+        step = (high - low) / LARGEST
+        step = step if step > LEAST_STEP else 1.0
         return cls(step, round(-low / step))
 
     def quantized(self, numbers: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

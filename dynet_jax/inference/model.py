@@ -210,12 +210,14 @@ def load(
     return model
 
 
-def check_options(runtime: str, arithmetic: str, threads: int | None) -> None:
-    """Raises UserError for one that there is not."""
+def check_options(runtime: Runtime, arithmetic: str, threads: int | None) -> None:
+    """Raises UserError for one that there is not, and for arithmetic that the runtime has not."""
     if runtime not in RUNTIMES:
         raise UserError(f"unknown runtime {runtime!r}; {suggest(runtime, RUNTIMES)}")
     if arithmetic not in ARITHMETIC:
         raise UserError(f"unknown arithmetic {arithmetic!r}; {suggest(arithmetic, ARITHMETIC)}")
+    if arithmetic != "float32" and not wants_engine(runtime):
+        raise UserError(f"{arithmetic} arithmetic is the native engine's; use runtime='native'")
     if threads is not None and threads < 1:
         raise UserError(f"threads must be positive, not {threads}")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
+from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.int8 import Ranges, bytes_of
 from dynet_jax.inference.native.library import (
@@ -87,9 +88,12 @@ class Engine:
     ) -> Float32[np.ndarray, "batch *positions classes"]:
         """Logits, at positions (height / stride, width / stride) of a program ending in a map.
 
-        Raises UserError for images that are smaller than the network's stride, or for which there is no memory.
+        Raises UserError for images that are smaller than the network's stride, or for which there is no memory, and
+        where they are made bytes for pixels that are not numbers.
         """
         images, is_bytes = _pixels(images)
+        if IMAGES in self._bytes and not is_bytes and np.isnan(images).any():
+            raise UserError("int8 arithmetic needs images of numbers, and these have NaN")
         batch, height, width, _ = images.shape
         y = np.empty((batch, *self._shape_of_result(height, width)), np.float32)
         outputs = int(np.prod(y.shape[1:]))

@@ -42,7 +42,7 @@ struct Pixels {
   }
 
   static uint32_t byte(uint8_t pixel) { return pixel; }
-  static uint32_t byte(float pixel) { return std::nearbyint(at_most(255, at_least(0, pixel))); }
+  static uint32_t byte(float pixel) { return pixel > 0 ? std::nearbyint(at_most(255, pixel)) : 0; }  // NaN is 0 too
 
   template <class Pixel>
   void split(const Pixel* __restrict from, int count, float* __restrict red, float* __restrict green,
