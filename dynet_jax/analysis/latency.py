@@ -90,7 +90,7 @@ class LatencyPlan:
 
     def groups(self) -> list[list[Cell]]:
         """Cells that take turns, because they are compared with one another: a network and its base at one size."""
-        return [
+        groups = [
             [
                 Cell(pair, network, runtime, numbers, threads, size, batch, self.width, self.calibration)
                 for network in with_base(pair)
@@ -103,6 +103,7 @@ class LatencyPlan:
             for size in self.image_sizes
             for batch in self.batches
         ]
+        return [cells for cells in groups if cells]
 
     @property
     def profiled_size(self) -> int:

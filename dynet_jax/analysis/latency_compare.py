@@ -145,12 +145,12 @@ def csv_of(measurements: Sequence[Measurement]) -> str:
 
 
 def read_csv(file: Path) -> list[Measurement]:
-    """The measurements of a file that `csv_of` made."""
+    """The measurements of a file that `csv_of` made, perhaps before cells had all the fields that they have now."""
     kinds = Cell.__annotations__
     with open(file, newline="") as lines:
         return [
             Measurement(
-                Cell(**{name: kinds[name](row[name]) for name in Cell._fields}),
+                Cell(**{name: kinds[name](row[name]) for name in Cell._fields if name in row}),
                 int(row["runs"]),
                 *(float(row[f"{name}_s"] or "nan") for name in NUMBERS),
                 deviation=float(row["deviation"]) if row["deviation"] else None,

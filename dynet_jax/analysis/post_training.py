@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,20 @@ def calibration_images(cell: Cell) -> list[np.ndarray]:
         return list(np.random.default_rng(1).integers(0, 256, shape, np.uint8))
     size = cell.image_size
     prepare = Preprocessing(size, round(size * 256 / 224), KEYS["data.mean"].default, KEYS["data.std"].default)
-    images = [prepare(read_picture(path)) for path in _spread(list_pictures(Path(cell.calibration)), IMAGES)]
+    images = [prepare(image) for image in _readable(_spread(list_pictures(Path(cell.calibration)), IMAGES))]
+    if not images:
+        raise UserError(f"none of the images in {cell.calibration} can be decoded")
     images += images[: -len(images) % cell.batch] if len(images) >= cell.batch else images * cell.batch
     return [np.stack(images[i : i + cell.batch]) for i in range(0, len(images) // cell.batch * cell.batch, cell.batch)]
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    """The pictures, without those that cannot be decoded."""
+    for path in paths:
+        try:
+            yield read_picture(path)
+        except (UserError, OSError):
+            continue
 
 
 def _spread(paths: list[Path], count: int) -> list[Path]:
@@ -37,10 +49,11 @@ def _spread(paths: list[Path], count: int) -> list[Path]:
 
 
 def check_calibration(folder: str) -> None:
-    """Raises UserError unless the folder has images; asked before an hour of measuring begins."""
+    """Raises UserError unless the folder has an image; asked before an hour of measuring begins."""
     if not Path(folder).is_dir():
         raise UserError(f"--calibrate={folder} is no folder; it must hold images, in folders of classes or without")
-    read_picture(list_pictures(Path(folder))[0])
+    if next(_readable(list_pictures(Path(folder))), None) is None:
+        raise UserError(f"none of the images in --calibrate={folder} can be decoded")
 
 
 def by_nncf(network, cell: Cell):

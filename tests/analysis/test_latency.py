@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dynet_jax.analysis import (
+    latency,
     latency_compare,
     latency_networks,
     latency_plots,
@@ -149,6 +150,8 @@ def test_csv_comes_back(measured, tmp_path):
     assert [m[1:7] for m in again if not m.error] == [m[1:7] for m in measured if not m.error]
     assert math.isnan(again[3].median)
     assert file.read_text().splitlines()[1].endswith(",250.0,2.0,0.5,openvino bfloat16,0.75,onnxruntime")
+    file.write_text(file.read_text().replace(",calibration,", ",a_name_to_come,"))  # of an earlier version
+    assert [m.cell for m in latency_compare.read_csv(file)] == [m.cell for m in measured]
 
 
 def test_plots(measured, tmp_path):
@@ -214,7 +217,7 @@ def test_plan():
     ]
 
 
-def test_int8_of_other_runtimes_is_for_static_networks():
+def test_int8_of_other_runtimes_is_for_static_networks(monkeypatch):
     """Their quantisers find nothing to quantise in a dynamic network; the engine rounds what it fuses."""
     runtimes = [("native", "int8"), ("openvino", "int8"), ("onnxruntime", "int8")]
     (group,) = LatencyPlan(["dy_mobile"], runtimes, [1], [64], calibration="photographs").groups()
@@ -223,6 +226,8 @@ def test_int8_of_other_runtimes_is_for_static_networks():
         *(("mobilenet_v2", runtime) for runtime, _ in runtimes),
     ]
     assert {c.calibration for c in group} == {"photographs"}
+    monkeypatch.setattr(latency, "with_base", lambda network: [network])
+    assert LatencyPlan(["dy_mobile"], runtimes[1:], [1], [64]).groups() == []
 
 
 def test_images_for_calibration(tmp_path):
@@ -233,6 +238,13 @@ def test_images_for_calibration(tmp_path):
     batches = post_training.calibration_images(cell(size=24, batch=2)._replace(calibration=str(tmp_path)))
     assert [batch.shape for batch in batches] == [(2, 24, 24, 3)] * 2
     assert {int(image[0, 0, 0]) for batch in batches for image in batch} == {0, 80, 160}
+    (tmp_path / "0/b.png").write_bytes(b"nothing that can be decoded")
+    assert len(post_training.calibration_images(cell(size=24)._replace(calibration=str(tmp_path)))) == 3
+    post_training.check_calibration(str(tmp_path))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "0/b.png").rename(tmp_path / "damaged/b.png")
+    with pytest.raises(UserError, match=r"none of the images in --calibrate=.*damaged can be decoded"):
+        post_training.check_calibration(str(tmp_path / "damaged"))
     noise = post_training.calibration_images(cell(size=24, batch=3))
     assert all(batch.shape == (3, 24, 24, 3) and batch.std() > 60 for batch in noise)
     for folder, wrong in ((tmp_path / "none", "is no folder"), (tmp_path / "0/a.png", "is no folder")):
