@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from dynet_jax.bucket import told
 from dynet_jax.errors import UserError
 from dynet_jax.inference.pictures import list_pictures
 from dynet_jax.predict import predict_images
@@ -44,7 +45,8 @@ def segment_images(
         raise UserError(f"several images are called {twice[0]}; their files in {out} would be the same")
     names = read_class_names(workdir)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        with told(out):
+            out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
     predictions = predict_images(workdir, files, **how)
@@ -62,6 +64,7 @@ def segment_images(
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
     try:
-        path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        with told(path):
+            path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from dynet_jax.arguments import FAILED, overrides, path_argument, positive_argument, workdir_argument
+from dynet_jax.bucket import told
 from dynet_jax.console import to_json, warn
 from dynet_jax.errors import UserError
 
@@ -110,7 +111,8 @@ def _show_confusion(workdir: Path, values: dict, name: str) -> None:
     print(Table(("class", "IoU %", "share of pixels %"), rows).markdown())
     file = workdir / name
     try:
-        plot_confusion(confusion, names, file, f"{values['examples']} images, mIoU {100 * values['miou']:.2f} %")
+        with told(file):
+            plot_confusion(confusion, names, file, f"{values['examples']} images, mIoU {100 * values['miou']:.2f} %")
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from error
     print(f"what is taken for what: {file}")

@@ -46,11 +46,11 @@ T = TypeVar("T")
 
 
 def report_failures_once() -> None:
-    """Silence what Orbax and TensorStore print beside the exception that they raise: a screen for every array.
+    """Silence what Orbax, TensorStore and gcsfs print beside the exception that they raise: a screen for every array.
 
     For programs, which own their standard error; what went wrong is reported by `Checkpoints`.
     """
-    for name in ("absl", "asyncio"):
+    for name in ("absl", "asyncio", "gcsfs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     hook = sys.excepthook  # called, too, for what fails in a thread of TensorStore's
 

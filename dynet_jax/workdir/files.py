@@ -107,8 +107,14 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
 
     A key that the run's version did not know has the recipe's value, which is what that version did.
     """
+    with bucket.told(workdir):
+        return _read_config(workdir)
+
+
+def _read_config(workdir: Path) -> ml_collections.ConfigDict:
     path = workdir / CONFIG_FILE
     if not path.exists():
+        bucket.check_access(workdir)
         raise UserError(
             f"{workdir} is not a work directory of train.py: it has no {CONFIG_FILE}; `train.py --config=FILE "
             f"--workdir={workdir}` or `dynet import-torch` makes one"
