@@ -1,5 +1,7 @@
 """Maps in bytes: how a byte stands for a number, and by which ranges on real images that is chosen."""
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -25,8 +27,8 @@ LARGEST = 255
 class Bytes(NamedTuple):
     """A byte q stands for (q - zero) * step.
 
-    >>> Bytes.of_range(-1.0, 4.1)
-    Bytes(step=0.02, zero=50)
+    >>> Bytes.of_range(-25.5, 102.0)
+    Bytes(step=0.5, zero=51)
     """
 
     step: float
@@ -111,8 +113,18 @@ def byte_maps(program: Program) -> list[int]:
 def _sample(x: jax.Array) -> jax.Array:
     """The extremes of every image's map, and numbers from all over it: [batch, SAMPLES + 2] at most."""
     flat = x.reshape(len(x), -1)
-    every = max(1, flat.shape[1] // SAMPLES) | 1  # odd, so that channels take turns
-    return jnp.concatenate([flat[:, ::every][:, :SAMPLES], flat.min(1)[:, None], flat.max(1)[:, None]], axis=1)
+    return jnp.concatenate([flat[:, _spread(flat.shape[1])], flat.min(1)[:, None], flat.max(1)[:, None]], axis=1)
+
+
+def _spread(size: int) -> np.ndarray:
+    """SAMPLES numbers below `size` at most, so that all channels take turns, and rows and columns: each is as far from
+    the one before as the golden section says, or a little more, by what has no divisor in common with the size.
+
+    >>> _spread(10)
+    array([0, 7, 4, 1, 8, 5, 2, 9, 6, 3])
+    """
+    step = next(step for step in itertools.count(max(1, round(0.618 * size))) if math.gcd(step, size) == 1)
+    return np.arange(min(size, SAMPLES)) * step % size
 
 
 def _least_loss(samples: np.ndarray) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from dynet_jax.cli import main
 from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing, load
 from dynet_jax.inference.bank import Bank
-from dynet_jax.inference.int8 import Bytes, find_ranges
+from dynet_jax.inference.int8 import SAMPLES, Bytes, _spread, find_ranges
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.native.quads import pack_rows, requantization
 from dynet_jax.inference.program import Channels, Convolution, Elementwise, MaxPool, Mean, Predictor
@@ -214,6 +214,15 @@ def test_ranges_leave_out_what_is_rare():
     (low, high) = find_ranges(program, usual, [photographs])[1]
     assert low == 0
     assert high == pytest.approx(249 / 255, rel=0.05)
+
+
+def test_samples_are_of_all_channels():
+    """Of 18 channels of 112x112, every 441st number would be of two."""
+    for height, width, channels in ((112, 112, 18), (14, 14, 162), (7, 10, 15), (1, 1, 1), (5, 8, 3)):
+        chosen = _spread(height * width * channels)
+        assert len(set(chosen)) == len(chosen) == min(SAMPLES, height * width * channels)
+        assert len(set(chosen % channels)) == channels
+        assert len(set(chosen // channels // width)) == height
 
 
 def test_what_cannot_be_in_int8():
