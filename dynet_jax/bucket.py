@@ -18,11 +18,13 @@ from dynet_jax.memory import causes
 
 SCHEME = "gs://"
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+CODE = re.compile(r'"code": ?([0-9]{3})\b')  # in the answer of a bucket, where a library hands it on as a text
 FORBIDDEN = "*?[]#"  # which gcsfs takes for patterns and generations
 SECONDS, REQUEST_SECONDS = 120.0, 30.0  # for all tries of a request, and for one
 # Whose exceptions are the network's or the bucket's; gcsfs raises ValueError and OSError of Python's own, too.
 LIBRARIES = ("google.", "gcsfs.", "aiohttp.", "requests.", "urllib3.")
 REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED")
+STORAGE_CPP = ("Permanent error", "Retry policy exhausted")  # how the errors of array_record's client begin
 TENSORSTORE = (*REFUSED, "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")  # the statuses of its errors
 
 # Before etils is asked for its first path: with TensorFlow it would reach buckets in another way.
@@ -137,11 +139,16 @@ def is_failure(error: BaseException) -> bool:
         or isinstance(cause, (ConnectionError, TimeoutError))  # of Python's own, where a request has taken too long
         or (isinstance(cause, OSError) and str(cause).startswith("Forbidden"))
         or any(f"{word}:" in str(cause) for word in TENSORSTORE)
+        or str(cause).startswith(STORAGE_CPP)
         for cause in causes(error)
     )
 
 
-class Unreachable(UserError):
+class Refused(UserError):
+    """What is in the bucket is neither wrong nor damaged: the bucket does not give it, or take it."""
+
+
+class Unreachable(Refused):
     """The network or the bucket is away; nothing is wrong with what the user asked for, so: start me again."""
 
     exit_code = 75
@@ -183,7 +190,7 @@ def explained(error: BaseException, path: Path | str) -> UserError:
     """A failure, and what a person can do about it, if it is not to wait."""
     cure = _cure(error, path)
     if cure is not None:
-        return UserError(f"{path}: {cure}")
+        return Refused(f"{path}: {cure}")
     return Unreachable(f"{path}: the bucket cannot be reached ({named(error)}); run the same command again when it can")
 
 
@@ -196,7 +203,7 @@ def _is_refused_login(error: BaseException) -> bool:
 
 def _cure(error: BaseException, path: Path | str) -> str | None:
     name, text = str(path).removeprefix(SCHEME).partition("/")[0], " ".join(map(str, causes(error)))
-    codes = {getattr(cause, "code", None) for cause in causes(error)}
+    codes = {getattr(cause, "code", None) for cause in causes(error)} | set(map(int, CODE.findall(text)))
     if any(_is_refused_login(cause) for cause in causes(error)) or 401 in codes or "UNAUTHENTICATED" in text:
         return (
             f"nobody is logged in, or the credentials have expired ({named(error)}); use "

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynet_jax.bucket import Refused
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.decode import decode
 from dynet_jax.data.record import Arrays, Record, Source, UnknownClass
@@ -70,6 +71,8 @@ def read_record(source: Source, index: int) -> Record | Damage:
     """Returns a record with its image and its map of classes decoded, or why there is none."""
     try:
         record = source[index]
+    except Refused:
+        raise  # by the bucket: nothing is wrong with the image
     except (OSError, UserError) as error:
         if is_out_of_memory(error):
             raise  # nothing is wrong with the image

@@ -15,6 +15,7 @@ from dynet_jax import cli
 from dynet_jax.data import CorruptImages, load_source
 from dynet_jax.data.augment import make_training_transform
 from dynet_jax.data.contents import describe
+from dynet_jax.data.loading import read_record
 from dynet_jax.data.matching import matched
 from dynet_jax.data.pack import pack_folder
 from dynet_jax.errors import UserError
@@ -263,5 +264,11 @@ def test_packed_in_a_bucket_is_the_folder_record_by_record(folder, tmp_path):
     server.replace(cut, server.read(cut)[:-1])
     with pytest.raises(UserError, match=f"gs://bucket/{cut} has .* bytes instead of"):
         load_source(f"packed:gs://bucket/{name}", "train")
+    server.refusal = (403, "denied")  # no other image takes the place of one that may not be read
+    try:
+        with pytest.raises(UserError, match="permission is missing"):
+            read_record(remote, 0)
+    finally:
+        server.reset()
     with pytest.raises(UserError, match=r"gs://bucket/nothing is not a packed data set: it has no dataset\.json"):
         load_source("packed:gs://bucket/nothing", "train")
