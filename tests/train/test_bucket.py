@@ -36,7 +36,7 @@ def workdir(server):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(bucket, "SECONDS", 1.0)
+    monkeypatch.setattr(bucket, "SECONDS", 0.3)
     monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.6)
     monkeypatch.setattr(leases, "POLL_SECONDS", 0.1)
 
@@ -46,6 +46,20 @@ def save(workdir, *steps, **options):
     for step in steps:
         checkpoints.save(make_state(step), wait=True)
     checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def saved():
+    """The objects of a work directory with checkpoints of steps 1 and 2: copying them is quicker than saving."""
+    save(bucket.place("gs://bucket/saved"), 1, 2)
+    return {name.removeprefix("saved"): bucket_server().read(name) for name in bucket_server().names("saved/")}
+
+
+@pytest.fixture
+def with_two(server, workdir, saved):
+    for name, content in saved.items():
+        server.replace(f"{bucket.key(workdir)}{name}", content)
+    return workdir
 
 
 def put_lease(workdir, **said):
@@ -174,8 +188,8 @@ def with_another_manifest(server, workdir):
     [without("state"), without("manifest"), cut_short, with_another_manifest],
     ids=["no state", "no manifest", "cut short", "another manifest"],
 )
-def test_a_damaged_checkpoint_is_passed_over_and_set_aside(server, workdir, damage):
-    save(workdir, 1, 2)
+def test_a_damaged_checkpoint_is_passed_over_and_set_aside(server, with_two, damage):
+    workdir = with_two
     damage(server, workdir)
     lines = []
     checkpoints = Checkpoints(workdir, warn=lines.append)
@@ -183,14 +197,15 @@ def test_a_damaged_checkpoint_is_passed_over_and_set_aside(server, workdir, dama
     assert "checkpoints/2 is damaged" in lines[0]
     assert server.names(f"{bucket.key(workdir)}/damaged/2/")
     assert not objects(server, workdir, 2)
-    checkpoints.save(make_state(2), wait=True)  # the run comes to that step again
-    assert int(Checkpoints(workdir).restore(template()).step) == 2
+    if damage is cut_short:  # the run comes to that step again
+        checkpoints.save(make_state(2), wait=True)
+        assert int(Checkpoints(workdir).restore(template()).step) == 2
 
 
 @pytest.mark.slow
-def test_no_corruption_is_missed(server, workdir):
+def test_no_corruption_is_missed(server, with_two):
     """Every object of the newest checkpoint in turn: its damage is either found, or changes nothing."""
-    save(workdir, 1, 2)
+    workdir = with_two
     wanted = {step: jax.device_get(make_state(step)) for step in (1, 2)}
     good = {name: server.read(name) for name in objects(server, workdir, 2)}
     rng, found = np.random.default_rng(0), 0
@@ -206,8 +221,8 @@ def test_no_corruption_is_missed(server, workdir):
     assert found > 6
 
 
-def test_what_cannot_be_reached_is_not_called_damaged(server, workdir, impatient):
-    save(workdir, 1, 2)
+def test_what_cannot_be_reached_is_not_called_damaged(server, with_two, impatient):
+    workdir = with_two
     checkpoints = Checkpoints(workdir)
     server.refusal = (403, "denied")
     with pytest.raises(UserError, match="permission is missing"):
@@ -226,8 +241,8 @@ def test_what_cannot_be_reached_is_not_called_damaged(server, workdir, impatient
     assert int(Checkpoints(workdir).restore(template()).step) == 2
 
 
-def test_what_a_killed_save_left_is_removed_by_the_next_run(server, workdir):
-    save(workdir, 1, 2)
+def test_what_a_killed_save_left_is_removed_by_the_next_run(server, with_two):
+    workdir = with_two
     server.remove(f"{bucket.key(workdir)}/checkpoints/2/commit_success.txt")
     assert Checkpoints(workdir).steps == [1]
     save(workdir, 3)
@@ -244,7 +259,7 @@ def test_a_save_outlives_a_bucket_that_is_away_and_training_does_not_wait(server
     checkpoints.save(make_state(2))
     assert time.monotonic() - start < 1
     assert lines == ["the checkpoint of step 2 is left out, as the one before is still on its way"]
-    time.sleep(1)
+    time.sleep(0.2)
     server.reset()
     checkpoints.save(make_state(3), wait=True)
     assert Checkpoints(workdir).steps == [1, 3]
