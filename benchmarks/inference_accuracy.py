@@ -1,4 +1,4 @@
-"""What smaller banks, and arithmetic in bfloat16 or int8, change: accuracy on a work directory's test images, and agreement.
+"""What smaller banks and arithmetic in bfloat16 or int8 change: accuracy on the test images, and agreement.
 
 python -m benchmarks.inference_accuracy WORKDIR
 """
