@@ -58,7 +58,8 @@ def place(path: Path | str) -> Path:
     except ImportError as error:
         raise UserError(f"{text} needs more packages: pip install gcsfs google-cloud-storage") from error
     # A listing that is kept hides what other hosts write, for as long as the process lives.
-    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    own = fsspec.config.conf.setdefault("gcs", {})
+    own["use_listings_cache"], own["requests_timeout"] = False, REQUEST_SECONDS
     address: Any = epath.Path(text.rstrip("/"))  # not one of `pathlib.Path` by its type, but by its methods
     return address
 
@@ -98,7 +99,7 @@ def patience() -> dict[str, Any]:
     """Arguments of every request: how often it is made again, and for how long an answer is waited for."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    return {"timeout": REQUEST_SECONDS, "retry": DEFAULT_RETRY.with_timeout(SECONDS)}
+    return {"timeout": REQUEST_SECONDS, "retry": DEFAULT_RETRY.with_timeout(SECONDS).with_delay(maximum=5)}
 
 
 def is_folder(path: Path) -> bool:
