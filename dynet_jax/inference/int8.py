@@ -100,7 +100,7 @@ def bytes_of(program: Program, ranges: Ranges | None) -> dict[int, Bytes]:
 
 
 def byte_maps(program: Program) -> list[int]:
-    """The maps of a lowered program that are bytes by ranges: not the image, floats made of it, and a map of logits."""
+    """Returns the maps of a lowered program that have ranges: all but the image, floats made of it, and a map of logits."""
     given = (
         value
         for operation in program.operations
@@ -111,7 +111,7 @@ def byte_maps(program: Program) -> list[int]:
 
 
 def _sample(x: jax.Array) -> jax.Array:
-    """The extremes of every image's map, and numbers from all over it: [batch, SAMPLES + 2] at most."""
+    """Returns the extremes of every image's map and a sample of its numbers: [batch, SAMPLES + 2] at most."""
     flat = x.reshape(len(x), -1)
     return jnp.concatenate([flat[:, _spread(flat.shape[1])], flat.min(1)[:, None], flat.max(1)[:, None]], axis=1)
 
@@ -141,7 +141,7 @@ def _least_loss(samples: np.ndarray) -> tuple[float, float]:
 
 
 def _shared(program: Program, ranges: dict[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
-    """Operations that move bytes without changing them have one range for all that they read and give."""
+    """Returns ranges in which operations that only move bytes have one range for their inputs and outputs."""
     ranges = dict(ranges)
     moves = [op for op in program.operations if isinstance(op, Channels | MaxPool) and program.values[op.y].kind == MAP]
     for _ in moves:  # a range may have to go all the way through them

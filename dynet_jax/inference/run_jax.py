@@ -45,7 +45,7 @@ def run(
 def values_of(
     program: Program, arrays: Arrays, images: Float[Operand, "batch height width channels"]
 ) -> dict[int, Any]:
-    """All values of a program for normalised images, by their numbers."""
+    """Returns all values of a program for normalised images, by number."""
     values: dict[int, Any] = {IMAGES: images}
     for operation, weights in zip(program.operations, arrays):
         with jax.named_scope(operation.name):

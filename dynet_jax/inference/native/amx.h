@@ -1,5 +1,5 @@
-// Products of bytes by AMX, where the processor has it: 16 outputs times 16 positions over 16 quads at a time. A quad of a
-// map lies as the instruction wants it, and so does a row of a kernel.
+// Byte products by AMX: one instruction multiplies 16 outputs by 16 positions over 16 quads. Maps of quads and rows of
+// kernels already have the layout that its tiles need.
 #pragma once
 #include "quads.h"
 
@@ -12,7 +12,7 @@
 constexpr int AMX_SIDE = 16;  // outputs, positions, or quads of a tile
 
 #if defined(DYNET_AMX)
-// The system has to permit it, once for all threads.
+// Asks the system for permission to use tiles, once for all threads of the process.
 inline bool has_amx() {
   static const bool granted = [] {
     constexpr int REQUEST = 0x1023, TILES = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -40,7 +40,7 @@ struct AmxTiles {
   ~AmxTiles() { _tile_release(); }
 };
 
-// What it reads: planes that one tap finds, or all taps, in whole tiles of so many quads.
+// What the tiles read: the planes of each tap, or those of all taps together, in parts of `quads` quads.
 struct AmxTask {
   template <class Task>
   explicit AmxTask(const Task& t)

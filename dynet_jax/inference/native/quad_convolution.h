@@ -1,4 +1,4 @@
-// A convolution of bytes, static or dynamic.
+// A static or dynamic convolution of maps of bytes.
 #pragma once
 #include "context.h"
 #include "quad_tiles.h"
@@ -24,7 +24,7 @@ struct QuadConvolution : Fusing {
   }
 
   int fusions() const override { return results(); }
-  // The rows, and the steps and offsets of all outputs.
+  // A fused kernel consists of its rows, and of the steps and offsets of all outputs.
   int64_t kernel_floats() const override { return 4 * results() * (words() + 2); }
 
   void fuse(Context& context, int block, int thread) const override {
@@ -46,7 +46,7 @@ struct QuadConvolution : Fusing {
   int results() const { return (g.c_out + 3) / 4; }  // quads of them
   int64_t words() const { return static_cast<int64_t>(row) / 4 * QUAD_WORDS; }
 
-  // Units are the fewest groups whose inputs and outputs are whole quads. A block is of outputs of one of them.
+  // A unit is the smallest number of groups whose inputs and outputs fill whole quads. A block holds outputs of one unit.
   int groups_of_unit() const {
     int groups = 1;
     while (groups < 4 && (groups * g.c_in / g.groups % 4 || groups * g.c_out / g.groups % 4)) groups++;
@@ -58,7 +58,7 @@ struct QuadConvolution : Fusing {
   int blocks_of_unit() const { return (results_of_unit() + width() - 1) / width(); }
   int blocks() const { return (g.groups + groups_of_unit() - 1) / groups_of_unit() * blocks_of_unit(); }
 
-  // Planes, or quads of outputs.
+  // A range of planes, or of quads of outputs.
   struct Range {
     int begin, end;
   };
@@ -71,7 +71,7 @@ struct QuadConvolution : Fusing {
     int begin = block / blocks_of_unit() * inputs_of_unit();
     return {begin, std::min(begin + inputs_of_unit(), (g.c_in + 3) / 4)};
   }
-  // What a quad of outputs depends on: other weights of its rows are zeros.
+  // Returns the planes that a quad of outputs depends on; its other weights are zeros.
   Range planes_of_result(int quad) const {
     int inputs = g.c_in / g.groups, outputs = g.c_out / g.groups, last = std::min(4 * quad + 3, g.c_out - 1);
     return {4 * quad / outputs * inputs / 4, ((last / outputs + 1) * inputs + 3) / 4};
@@ -124,7 +124,7 @@ struct QuadConvolution : Fusing {
     else run_strips<A, FLOATS>(context);
   }
 
-  // Quads of outputs by chunks of positions.
+  // Splits the work into chunks of positions and blocks of outputs.
   template <int A, bool FLOATS> void run_pointwise(Context& context) const {
     static constexpr int here[1] = {0};
     constexpr int CHUNK = 4 * WIDEST_TILE * LANES;  // of positions, which stay in a cache
@@ -142,8 +142,8 @@ struct QuadConvolution : Fusing {
     });
   }
 
-  // Rows by quads of outputs, from padded copies. Between the rows of a strip there are positions that are none of the
-  // result's; so it is written as long as the copies are, and then row by row to where it belongs.
+  // Splits the work into strips of rows and blocks of outputs. A strip is convolved from a padded copy. Positions in the
+  // padding between its rows are computed as well, so the results go to a buffer first, and from there row by row to the map.
   template <int A, bool FLOATS> void run_strips(Context& context) const {
     constexpr int CACHE = 8192, WORK = 200000;  // elements of a strip's copies; multiply-adds that are worth a task
     const Value &in = context.values[x], &out = context.values[y];
@@ -195,7 +195,7 @@ struct QuadConvolution : Fusing {
     });
   }
 
-  // What the taps find, side by side in planes of their own, without what is between rows.
+  // Copies what each tap reads into a plane of its own, without the padding between rows (im2col).
   void gather(QuadTask& t, const Strip& s, int rows, int64_t length, float* gathered, int* offsets) const {
     for (int tap = 0; tap < t.taps; tap++) {
       offsets[tap] = tap * quads * length;

@@ -1,5 +1,5 @@
-// Sums of products of bytes: four outputs and up to WIDEST_TILE vectors of positions stay in registers while they run over
-// planes and taps.
+// Sums of byte products. The sums of four outputs and up to WIDEST_TILE vectors of positions stay in registers while the
+// loop runs over planes and taps.
 #pragma once
 #include "amx.h"
 #include "geometry.h"
@@ -50,7 +50,7 @@ inline __attribute__((always_inline)) void sum_quads(const QuadTask& t, const Qu
   }
 }
 
-// The result of output m, as a number of its bytes; of a residual's element one of four channels is added.
+// Returns the result of output m in units of its bytes. The residual, if there is one, is a quad, of which channel m is added.
 template <int A>
 inline __attribute__((always_inline)) Vec requantized(const QuadRows& q, const Requantization& r, int m, Int sum, const Vec* residual) {
   Vec y = __builtin_convertvector(sum, Vec) * q.steps[m] + q.bias[m];
@@ -59,7 +59,7 @@ inline __attribute__((always_inline)) Vec requantized(const QuadRows& q, const R
   return y;
 }
 
-// FLOATS: the result is a map of floats, the network's.
+// FLOATS: the result is the network's, a map of floats.
 template <int A, bool FLOATS>
 inline __attribute__((always_inline)) void finish(const QuadRows& q, const Requantization& r, const Int (&sum)[4], int64_t plane, int64_t at) {
   Vec element, results[4];
@@ -126,7 +126,7 @@ inline void amx_tiles(const QuadTask& t, const Requantization& r, int64_t begin,
 }
 #endif
 
-// Positions that lie in x as in y. Whole vectors are written.
+// Convolves positions that have the same index in x and in y. It writes whole vectors, also behind `end`.
 template <int A, bool FLOATS>
 inline void quad_tiles(const QuadTask& t, const Requantization& r, int64_t begin, int64_t end) {
 #if defined(DYNET_AMX)

@@ -11,7 +11,7 @@
 
 typedef int32_t Int __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
-// sum + the two products of each lane, of 16-bit numbers.
+// Returns sum + x[0] * weights[0] + x[1] * weights[1] for each lane, which holds two signed 16-bit integers.
 inline Int add_pairs(Int sum, Int x, Int weights) {
 #if defined(__AVX512VNNI__)
   return Int(_mm512_dpwssd_epi32(__m512i(sum), __m512i(x), __m512i(weights)));
@@ -24,7 +24,7 @@ inline Int add_pairs(Int sum, Int x, Int weights) {
 #endif
 }
 
-// Two bytes for each lane, as 16-bit numbers with a sign.
+// Loads two signed bytes for each lane, as 16-bit integers.
 inline Int pairs_of_bytes(const int8_t* p) {
 #if defined(__AVX512BW__)
   return Int(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
@@ -41,9 +41,9 @@ inline Int pairs_of_bytes(const int8_t* p) {
 #define DYNET_DOT_PRODUCTS 1
 #endif
 
-// The four weights of a quad and an output: as bytes in one word, in order; or, where no instruction takes bytes with and
-// without a sign, as 16-bit numbers in two words, the first and third weight in the one, the others in the other. The
-// instruction that AVX2 has for bytes adds two products in 16 bits, where they do not fit.
+// The four weights of one output for a quad are four bytes in one word; or, where no instruction multiplies unsigned by
+// signed bytes, 16-bit integers in two words: the first and third weight in one, the second and fourth in the other. AVX2's
+// vpmaddubsw does not serve: it saturates sums of two products at 16 bits.
 #if defined(DYNET_DOT_PRODUCTS)
 constexpr int QUAD_WORDS = 1;
 struct Quad {
@@ -71,7 +71,7 @@ struct QuadWeights {
   }
 };
 
-// sum + the four products of each lane.
+// Returns the sum plus the four products of each lane.
 inline Int add_products(Int sum, const Quad& x, const QuadWeights& weights) {
 #if defined(__AVX512VNNI__)
   return Int(_mm512_dpbusd_epi32(__m512i(sum), __m512i(x.all), __m512i(weights.words[0])));
@@ -90,13 +90,13 @@ inline Int add_products(Int sum, const Quad& x, const QuadWeights& weights) {
 #endif
 }
 
-// One of the four channels, as floats.
+// Returns one of the four channels as floats.
 inline Vec channel_of(Vec element, int channel) { return __builtin_convertvector(Int(Word(element) >> (8 * channel) & 0xffu), Vec); }
 
-// The nearest integers of numbers below 2^22, in the lower bits of the result: what adding leaves in the mantissa.
+// Rounds numbers below 2^22 to the nearest integer, which the addition leaves in the lower bits of the mantissa.
 inline Int nearest(Vec v) { return Int(v + 12582912.0f); }
 
-// From numbers of 0 to 255, rounded to nearest.
+// Returns a quad of four channels whose numbers are from 0 to 255, rounded to nearest.
 inline Vec quad_of(const Vec (&v)[4]) {
   Word bytes[4];
   for (int i = 0; i < 4; i++) bytes[i] = Word(nearest(v[i])) & 0xffu;
@@ -105,7 +105,7 @@ inline Vec quad_of(const Vec (&v)[4]) {
 
 inline Vec clipped(Vec v, float low, float high) { return at_most(high, at_least(low, v)); }
 
-// LANES integers of -127 to 127, as the weights of quads lie in a row.
+// Stores LANES integers from -127 to 127 as weights of a row.
 inline void store_weights(char* to, Int v) {
 #if defined(__AVX512F__)
   if constexpr (QUAD_WORDS == 1) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(__m512i(v)));
@@ -122,7 +122,7 @@ inline void store_weights(char* to, Int v) {
 #endif
 }
 
-// From any numbers, rounded to nearest and clipped to 0 to 255.
+// Returns a quad of four channels of any numbers, rounded to nearest and clipped to 0 to 255.
 inline Vec quad_of_clipped(const Vec (&v)[4]) {
 #if defined(__AVX512BW__)
   alignas(64) static constexpr uint32_t order[4] = {0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703};
@@ -143,12 +143,12 @@ inline Vec quad_of_clipped(const Vec (&v)[4]) {
 #endif
 }
 
-// How the bytes of a map are numbers.
+// The scale and the zero point of a map: a byte q stands for (q - zero) * step.
 struct Scale {
   float step = 1, zero = 0;
 
   Vec number(Vec byte) const { return (byte - zero) * step; }
-  // Of four channels.
+  // Returns the quad of four channels.
   Vec element(const Vec (&numbers)[4]) const {
     Vec bytes[4];
     for (int i = 0; i < 4; i++) bytes[i] = numbers[i] * (1 / step) + zero;
@@ -156,8 +156,8 @@ struct Scale {
   }
 };
 
-// How sums of products become bytes. The products are of whole numbers; an output's `steps` make real numbers of them, in
-// the unit of the result where no activation is between.
+// How sums of integer products become bytes. Each output has a step that turns its sums into real numbers; they are in the
+// unit of the result unless an activation comes between.
 struct Requantization {
   Scale x, scale;  // of what is read, and of the result
   float before, zero_before;  // real numbers times the first, plus the second, are what the activation is given

@@ -1,4 +1,4 @@
-"""Convolutions of bytes: kernels as `quads.h` and `rows.h` read them, and how their sums become bytes again."""
+"""Packs kernels for convolutions of bytes (`quads.h`, `rows.h`), and says how their sums become bytes again."""
 
 import ctypes
 import math
@@ -35,7 +35,7 @@ class Requantization(ctypes.Structure):
 
 
 class Rows(NamedTuple):
-    """A kernel or a bank, output by output; a static kernel's scales and bias are those of its sums."""
+    """A packed kernel or bank; the scales and bias of a static kernel are those of its integer sums."""
 
     weights: np.ndarray
     row: int  # weights of an output
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
 
 
 def requantization(conv: Convolution, x: Bytes, y: Bytes | None, residual: Bytes | None) -> Requantization:
-    """What is done to the sums of a convolution; y: None if the result is floats."""
+    """Returns how the sums of a convolution become the bytes of y, or floats if y is None."""
     clips = conv.activation is None or conv.activation in CLIPPED
     low, high = CLIPPED.get(conv.activation or "", (-np.inf, np.inf))
     result = y or Bytes(1.0, 0)
@@ -63,7 +63,7 @@ def requantization(conv: Convolution, x: Bytes, y: Bytes | None, residual: Bytes
 
 
 def pack_rows(conv: Convolution, words: int, r: Requantization) -> Rows:
-    """A kernel or bank whose inputs are bytes.
+    """Returns the rows of a kernel or bank whose inputs are bytes.
 
     words: in which the library has the four weights of a quad. A kernel that is no bank is rounded here, as the engine
     rounds what it has fused: to whole numbers, for each output channel in steps of its own.
@@ -95,7 +95,7 @@ def pack_rows(conv: Convolution, words: int, r: Requantization) -> Rows:
 
 
 def for_raw_pixels(conv: Convolution, mean: Sequence[float], std: Sequence[float]) -> Convolution:
-    """The same function of pixels from 0 to 255 that are not normalised; outside of the image is the mean."""
+    """Returns the same convolution for raw pixels from 0 to 255; its padding is the mean of the pixels."""
     kernel = conv.kernel / np.asarray(std, np.float32)[:, None]  # pyrefly: ignore[unsupported-operation]  (no bank)
     steps = _rounded(kernel)
     used = steps[0] * steps[1]  # what is subtracted for the mean must be what the rounded kernel gives for it
@@ -104,13 +104,13 @@ def for_raw_pixels(conv: Convolution, mean: Sequence[float], std: Sequence[float
 
 
 def padding_of(x: Bytes | None, mean: Sequence[float]) -> int:
-    """The element that stands for zeros: of a map, or of the image, whose zero is the mean."""
+    """Returns the quad that stands for zeros in a map x, or in the image (x: None), whose zero is the mean."""
     channels = [x.zero] * QUAD if x else [min(max(round(value), 0), LARGEST) for value in mean]
     return sum(byte << (8 * position) for position, byte in enumerate(channels))
 
 
 def _rounded(kernel: np.ndarray) -> tuple[np.ndarray, Float[np.ndarray, " c_out"]]:
-    """(whole numbers, the step of each output channel)"""
+    """Returns integers from -127 to 127 and the step of each output channel."""
     largest = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)))
     steps = (largest / np.float32(LARGEST_WEIGHT)).astype(np.float32)
     return np.rint(kernel / np.where(steps > 0, steps, 1)).astype(np.float32), steps
@@ -121,7 +121,7 @@ def _filled_up(array: np.ndarray) -> Float32[np.ndarray, " c"]:
 
 
 def _rows(stored: np.ndarray, groups: int, words: int) -> tuple[np.ndarray, int]:
-    """([outputs, group_size, weights of a row], the quads of a tap): see rows.h; outputs are filled up with zeros.
+    """Returns [outputs, group_size, weights of a row], and the quads of a tap (`rows.h`); outputs are padded with zeros.
 
     A row has the quads of the fewest groups whose inputs and outputs are whole quads: weights for others' are zeros.
     """
@@ -140,6 +140,6 @@ def _rows(stored: np.ndarray, groups: int, words: int) -> tuple[np.ndarray, int]
 
 
 def _in_parts(quads: int, unit: int) -> int:
-    """So many, or a few more: units that can be taken in parts of the same size, TOGETHER at most."""
+    """Returns the number of quads, rounded up so that it splits into equal parts of at most TOGETHER, multiples of `unit`."""
     parts = math.ceil(quads / TOGETHER)
     return math.ceil(quads / (parts * unit)) * parts * unit

@@ -1,12 +1,12 @@
-// Kernels of whole numbers: a row for each output channel, [taps][quads][4 weights], filled up with zeros to a whole
-// number of STEPs. A row that depends on the image is fused and rounded at once.
+// Integer kernels have a row for each output channel, [taps][quads][4 weights], padded with zeros to a multiple of STEP
+// weights. A dynamic row is fused for the image and rounded in the same pass.
 #pragma once
 #include "fuse.h"
 #include "quads.h"
 
 constexpr int STEP = 16;  // weights that lie together: a bank's row is [size / STEP][group_size][STEP]
 
-// What a row is in larger numbers: whole ones in steps of `step`, or any, if that is 1.
+// A fused row before it is rounded: integers times `step`, or floats with a step of 1.
 struct Fused {
   float largest, step;  // the largest magnitude
 };
@@ -31,7 +31,7 @@ inline int32_t sum_of_lanes(Int v) {
 #endif
 }
 
-// sum over g of eta[g] * bank[g].
+// Computes the sum over g of eta[g] * bank[g].
 template <int S>
 inline Fused fuse_row(const typename Stored<S>::type* bank, const float* eta, int group_size, int size, float* fused) {
   Vec factors[MAX_GROUP_SIZE], largest = {};
@@ -50,8 +50,8 @@ inline Fused fuse_row(const typename Stored<S>::type* bank, const float* eta, in
   return {largest_lane(largest), 1};
 }
 
-// The same of bytes, where coefficients are rounded to 16 bits: [size / STEP][pairs of kernels][STEP][2], of which the last
-// pair may have one alone. Three instructions do the work of nine.
+// The same for a bank of bytes, [size / STEP][pairs of kernels][STEP][2]: coefficients are rounded to 16 bits and two kernels
+// are added by one instruction. An odd group size is padded by a kernel whose coefficient is zero.
 template <>
 inline Fused fuse_row<INT8>(const int8_t* bank, const float* eta, int group_size, int size, float* fused) {
   float most = 0;
@@ -77,7 +77,7 @@ inline Fused fuse_row<INT8>(const int8_t* bank, const float* eta, int group_size
   return {largest_lane(__builtin_convertvector(largest, Vec)), step};
 }
 
-// Rounds a row to whole numbers of -127 to 127, the largest magnitude to 127; returns their sum.
+// Rounds a row to integers from -127 to 127, so that the largest magnitude becomes 127; returns their sum.
 inline float round_row(const float* fused, float largest, int size, char* row) {
   const float inverse = largest > 0 ? 127 / largest : 0;
   Int sums = {};
