@@ -19,7 +19,7 @@ from dynet_jax.evaluation.held_coefficients import evaluate_held
 from dynet_jax.evaluation.placed import PlacedNetwork
 from dynet_jax.evaluation.step import make_eval_step
 from dynet_jax.hardware import devices
-from dynet_jax.inference.model import Runtime, load, read_ahead
+from dynet_jax.inference.model import Runtime, load, model_of, read_ahead
 from dynet_jax.inference.pictures import Picture, list_pictures
 from dynet_jax.inference.predictions import Prediction
 from dynet_jax.memory import images_at_once
@@ -84,7 +84,8 @@ def _of_engine(trained: TrainedNetwork, network: PlacedNetwork, arithmetic: str,
         raise UserError(
             "the native engine is evaluated on whole images, not on sliding windows; leave out --arithmetic"
         )
-    model = load(trained.workdir, step=trained.step, runtime="native", arithmetic=arithmetic, calibrate=calibrate)
+    # Of the network as it is here: its training images may have been moved.
+    model = model_of(trained, calibrate, runtime="native", storage="float32", arithmetic=arithmetic, threads=None)
 
     @jax.jit
     def sums(logits, batch):

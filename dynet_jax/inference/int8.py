@@ -100,7 +100,7 @@ def bytes_of(program: Program, ranges: Ranges | None) -> dict[int, Bytes]:
 
 
 def byte_maps(program: Program) -> list[int]:
-    """Returns the maps of a lowered program that have ranges: all but the image, floats made of it, and a map of logits."""
+    """Returns the maps of a lowered program that have ranges: not the image, floats made of it, or a map of logits."""
     given = (
         value
         for operation in program.operations

@@ -25,7 +25,7 @@ from dynet_jax.inference.record import record
 from dynet_jax.inference.stored import stored_as
 from dynet_jax.machine import cores
 from dynet_jax.ops.maps import Operand
-from dynet_jax.trained import open_trained
+from dynet_jax.trained import TrainedNetwork, open_trained
 
 Runtime = Literal["auto", "native", "jax"]
 RUNTIMES = ("auto", "native", "jax")
@@ -192,15 +192,20 @@ def load(
       UserError: if there is no whole checkpoint, or the runtime cannot be had.
     """
     check_options(runtime, arithmetic, threads)
-    trained = open_trained(workdir, step=step)
+    options: dict[str, Any] = {"runtime": runtime, "storage": storage, "arithmetic": arithmetic, "threads": threads}
+    return model_of(open_trained(workdir, step=step), calibrate, **options)
+
+
+def model_of(trained: TrainedNetwork, calibrate: Path | str | None = None, **options: Any) -> InferenceModel:
+    """Returns a trained network that has been opened; see `load` for calibrate and the options."""
+    arithmetic = options["arithmetic"]
     try:
         program = program_of(trained.model, trained.variables, trained.task.init_size)
     except UserError as error:  # it can be trained and evaluated all the same
-        if runtime == "native" or (storage, arithmetic) != ("float32", "float32"):
+        if options["runtime"] == "native" or (options["storage"], arithmetic) != ("float32", "float32"):
             raise
         warn(f"JAX runs {trained.name} as it is, which is slower: {error}")
         return InferenceModel.of_module(trained.model, trained.variables, trained.preprocessing, trained.class_names)
-    options: dict[str, Any] = {"runtime": runtime, "storage": storage, "arithmetic": arithmetic, "threads": threads}
     if arithmetic == "int8":
         options["ranges"] = find_ranges(program, trained.preprocessing, calibration_batches(trained, calibrate))
     elif calibrate is not None:

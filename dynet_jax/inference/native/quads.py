@@ -121,7 +121,7 @@ def _filled_up(array: np.ndarray) -> Float32[np.ndarray, " c"]:
 
 
 def _rows(stored: np.ndarray, groups: int, words: int) -> tuple[np.ndarray, int]:
-    """Returns [outputs, group_size, weights of a row], and the quads of a tap (`rows.h`); outputs are padded with zeros.
+    """Returns [outputs, group_size, weights of a row] and the quads of a tap (`rows.h`); outputs are padded with zeros.
 
     A row has the quads of the fewest groups whose inputs and outputs are whole quads: weights for others' are zeros.
     """
@@ -140,6 +140,6 @@ def _rows(stored: np.ndarray, groups: int, words: int) -> tuple[np.ndarray, int]
 
 
 def _in_parts(quads: int, unit: int) -> int:
-    """Returns the number of quads, rounded up so that it splits into equal parts of at most TOGETHER, multiples of `unit`."""
+    """Returns the quads, rounded up so that they split into equal parts of at most TOGETHER, multiples of `unit`."""
     parts = math.ceil(quads / TOGETHER)
     return math.ceil(quads / (parts * unit)) * parts * unit
