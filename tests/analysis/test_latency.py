@@ -370,7 +370,8 @@ def test_the_command(tmp_path, capfd):
     assert "jax" in labels
     assert {"native", "native bfloat16-banks", "native int8-banks"} <= labels or not COMPILER
     assert {m.cell.network for m in measurements} == {"dy_mobile", "mobilenet_v2"}
-    assert all(m.error == "" and m.runs == 2 and m.median > 0 and m.deviation < 0.1 for m in measurements), out
+    assert all(m.error == "" and m.runs == 2 and m.median > 0 for m in measurements), out
+    assert all(m.deviation < (0.5 if m.cell.numbers == "int8" else 0.1) for m in measurements), out
     assert ("| fusion % |" in out) == bool(COMPILER)
     before = {name: (tmp_path / "new" / "folder" / name).read_bytes() for name in FILES}
     assert main(arguments) == 2  # before anything is measured
