@@ -56,9 +56,12 @@ cases = pytest.mark.parametrize(("name", "scheme"), CASES)
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
 
 
+# The padding of odd sizes does not depend on how tensors are named.
 @pytest.mark.slow
-@cases
-@sizes
+@pytest.mark.parametrize(
+    ("name", "scheme", "size"),
+    [(*case, size) for size in SIZES for case in CASES if size == SIZES[0] or case[1] == "torchvision"],
+)
 def test_golden_logits(name, scheme, size):
     assert_parity(run_jax(name, scheme, size), GOLDEN[f"{name} {scheme} {size[0]}x{size[1]}"])
 
