@@ -109,6 +109,12 @@ def is_folder(path: Path) -> bool:
     return any(True for _ in handle(path).list_blobs(prefix=f"{key(path)}/", max_results=1, **patience()))
 
 
+def write(path: Path, content: bytes) -> None:
+    """Writes an object by one request, which can be repeated. gcsfs opens a session for it, and does not find that again
+    where the last answer has been lost."""
+    handle(path).blob(key(path)).upload_from_string(content, **patience())
+
+
 def move(folder: Path, target: Path) -> None:
     """Moves a folder. In a bucket, where objects are copied and removed, the last ones to be copied go first: Orbax's
     `commit_success.txt` is among a checkpoint's top ones, and without it nobody reads the rest."""

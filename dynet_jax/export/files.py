@@ -52,7 +52,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """The whole file or none. Raises UserError if it cannot be written."""
     if bucket.is_bucket(path):
         with bucket.told(path):
-            path.write_bytes(content)
+            bucket.write(path, content)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

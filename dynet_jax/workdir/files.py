@@ -14,7 +14,7 @@ from dynet_jax import bucket
 from dynet_jax.config.keys import KEYS
 from dynet_jax.config.load import check_config, flatten_whole
 from dynet_jax.config.recipe import RECIPES
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, named
 from dynet_jax.plugins import expect_plugins, imported_plugins
 from dynet_jax.workdir.changes import check_changes
 
@@ -158,13 +158,14 @@ def _writing(workdir: Path) -> Iterator[None]:
             workdir.mkdir(parents=True, exist_ok=True)
             yield
     except OSError as error:
-        raise UserError(f"the work directory {workdir} cannot be written: {error.strerror}") from error
+        reason = error.strerror or named(error)
+        raise UserError(f"the work directory {workdir} cannot be written: {reason}") from error
 
 
 def write_whole(path: Path, text: str) -> None:
     """Whole or not at all."""
     if bucket.is_bucket(path):  # as objects are by themselves
-        path.write_text(text + "\n")
+        bucket.write(path, f"{text}\n".encode())
         return
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text + "\n")

@@ -15,9 +15,10 @@ from dynet_jax import bucket
 from dynet_jax.errors import UserError
 from dynet_jax.workdir import lease as leases
 from dynet_jax.workdir.checkpoint import Checkpoints
+from dynet_jax.workdir.files import write_whole
 from dynet_jax.workdir.holding import hold, lock_workdir
 from dynet_jax.workdir.lease import Lease
-from tests.bucket_server import bucket_server
+from tests.bucket_server import FAULTS, bucket_server
 from tests.train.test_checkpoint import corrupted, make_state, template
 
 _numbers = itertools.count()
@@ -118,6 +119,15 @@ def test_an_answer_that_is_lost_does_not_lose_the_lease(server, workdir, fault):
     held.renew()
     held.close()
     assert not server.names(f"{bucket.key(workdir)}/.lease")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_small_files_are_written_whatever_answer_fails(server, workdir, fault):
+    for number in range(3):  # of the requests, if there are so many
+        server.coming = [*[""] * number, fault]
+        write_whole(workdir / "labels.json", '["a", "b"]')
+        server.coming = []
+        assert (workdir / "labels.json").read_text() == '["a", "b"]\n'
 
 
 def test_a_lost_lease_ends_the_run_and_commits_and_pushes_nothing(server, workdir):
