@@ -110,8 +110,10 @@ def is_folder(path: Path) -> bool:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes an object by one request, which can be repeated. gcsfs opens a session for it, and does not find that again
-    where the last answer has been lost."""
+    """Writes an object by one request, which can be repeated.
+
+    gcsfs opens a session for it instead, and fails where that is gone because the last answer has been lost.
+    """
     handle(path).blob(key(path)).upload_from_string(content, **patience())
 
 
