@@ -84,7 +84,7 @@ struct ConvolutionArguments {
 struct QuadConvolutionArguments {
   int32_t geometry[15];
   int32_t x, y, coefficients, residual;
-  int32_t shared, group_size, storage, to_floats, row, quads;
+  int32_t shared, group_size, storage, to_floats, row, quads, unit;
   uint32_t padding;
   const void* weights;
   const float *scales, *bias;
@@ -125,8 +125,8 @@ int32_t dynet_convolution(Engine* engine, const ConvolutionArguments* a) {
 int32_t dynet_quad_convolution(Engine* engine, const QuadConvolutionArguments* a) {
   return status_of([&] {
     auto conv = add_convolution<QuadConvolution>(engine, a);
-    conv->to_floats = a->to_floats, conv->row = a->row, conv->quads = a->quads, conv->padding = a->padding;
-    conv->requantization = a->requantization;
+    conv->to_floats = a->to_floats, conv->row = a->row, conv->quads = a->quads, conv->unit = a->unit;
+    conv->padding = a->padding, conv->requantization = a->requantization;
   });
 }
 

@@ -158,6 +158,7 @@ class Engine:
             to_floats=op.y not in self._bytes,
             row=rows.row,
             quads=rows.quads,
+            unit=rows.unit,
             padding=padding_of(None if op.x == IMAGES else self._bytes[op.x], self._normalization[0]),
             weights=self._pointer(rows.weights),
             scales=self._pointer(rows.scales),

@@ -39,7 +39,7 @@ class QuadConvolutionArguments(ctypes.Structure):
     _fields_ = [
         ("geometry", Integer * 15),
         *((name, Integer) for name in ("x", "y", "coefficients", "residual")),
-        *((name, Integer) for name in ("shared", "group_size", "storage", "to_floats", "row", "quads")),
+        *((name, Integer) for name in ("shared", "group_size", "storage", "to_floats", "row", "quads", "unit")),
         ("padding", ctypes.c_uint32),
         *((name, Pointer) for name in ("weights", "scales", "bias")),
         ("requantization", Requantization),

@@ -12,6 +12,7 @@ struct QuadConvolution : Fusing {
   const float *scales, *bias;  // of a static kernel the steps and offsets of its sums
   int row;                     // weights
   int quads;                   // of a tap
+  int unit;                    // the smallest number of groups whose inputs and outputs fill whole quads, or all
   uint32_t padding;            // an element of it
   Requantization requantization;
 
@@ -27,10 +28,10 @@ struct QuadConvolution : Fusing {
   // A fused kernel consists of its rows, and of the steps and offsets of all outputs.
   int64_t kernel_floats() const override { return 4 * results() * (words() + 2); }
 
-  void fuse(Context& context, int block, int thread) const override {
-    if (storage == FLOAT32) fuse_as<FLOAT32>(context, block, thread);
-    if (storage == BFLOAT16) fuse_as<BFLOAT16>(context, block, thread);
-    if (storage == INT8) fuse_as<INT8>(context, block, thread);
+  void fuse(Context& context, int quad, int thread) const override {
+    if (storage == FLOAT32) fuse_as<FLOAT32>(context, quad, thread);
+    if (storage == BFLOAT16) fuse_as<BFLOAT16>(context, quad, thread);
+    if (storage == INT8) fuse_as<INT8>(context, quad, thread);
   }
 
   void run(Context& context) const override {
@@ -40,23 +41,17 @@ struct QuadConvolution : Fusing {
   }
 
  private:
-  static constexpr int WIDEST = 8;     // quads of outputs of a block
   static constexpr int GATHERED = 64;  // elements of all taps, at most, for which it is worth it to copy them side by side
 
   int results() const { return (g.c_out + 3) / 4; }  // quads of them
   int64_t words() const { return static_cast<int64_t>(row) / 4 * QUAD_WORDS; }
 
-  // A unit is the smallest number of groups whose inputs and outputs fill whole quads. A block holds outputs of one unit.
-  int groups_of_unit() const {
-    int groups = 1;
-    while (groups < 4 && (groups * g.c_in / g.groups % 4 || groups * g.c_out / g.groups % 4)) groups++;
-    return std::min(groups, g.groups);
-  }
-  int results_of_unit() const { return (groups_of_unit() * (g.c_out / g.groups) + 3) / 4; }
-  int inputs_of_unit() const { return (groups_of_unit() * (g.c_in / g.groups) + 3) / 4; }
-  int width() const { return std::min(WIDEST, results_of_unit()); }
+  // A block holds outputs of one unit.
+  int results_of_unit() const { return (unit * (g.c_out / g.groups) + 3) / 4; }
+  int inputs_of_unit() const { return (unit * (g.c_in / g.groups) + 3) / 4; }
+  int width() const { return std::min(WIDEST_BLOCK, results_of_unit()); }
   int blocks_of_unit() const { return (results_of_unit() + width() - 1) / width(); }
-  int blocks() const { return (g.groups + groups_of_unit() - 1) / groups_of_unit() * blocks_of_unit(); }
+  int blocks() const { return (g.groups + unit - 1) / unit * blocks_of_unit(); }
 
   // A range of planes, or of quads of outputs.
   struct Range {
@@ -64,8 +59,8 @@ struct QuadConvolution : Fusing {
   };
 
   Range results_of(int block) const {
-    int unit = block / blocks_of_unit(), begin = unit * results_of_unit() + block % blocks_of_unit() * width();
-    return {begin, std::min({begin + width(), (unit + 1) * results_of_unit(), results()})};
+    int first = block / blocks_of_unit() * results_of_unit(), begin = first + block % blocks_of_unit() * width();
+    return {begin, std::min({begin + width(), first + results_of_unit(), results()})};
   }
   Range planes_of_block(int block) const {
     int begin = block / blocks_of_unit() * inputs_of_unit();
@@ -77,12 +72,12 @@ struct QuadConvolution : Fusing {
     return {4 * quad / outputs * inputs / 4, ((last / outputs + 1) * inputs + 3) / 4};
   }
 
-  template <int S> void fuse_as(Context& context, int block, int thread) const {
+  template <int S> void fuse_as(Context& context, int quad, int thread) const {
     const float* coefficient = context.values[coefficients].data;
     float *own = context.values[kernel].data, *fused = context.scratch_of(thread, row);
     float *steps = own + 4 * results() * words(), *offsets = steps + 4 * results();
     const Requantization& r = requantization;
-    for (int o = 4 * block; o < 4 * block + 4; o++) {
+    for (int o = 4 * quad; o < 4 * quad + 4; o++) {
       const int channel = std::min(o, g.c_out - 1);  // what fills a quad up has weights of zero
       float eta[MAX_GROUP_SIZE];
       for (int i = 0; i < group_size; i++)
@@ -177,7 +172,7 @@ struct QuadConvolution : Fusing {
         if (gathers) gather(t, s, own, length, gathered, offsets);
         const int line = gathers ? out.width : s.line;
         const int64_t from = static_cast<int64_t>(first) * out.width;
-        float* results[WIDEST];
+        float* results[WIDEST_BLOCK];
         for (int i = 0; i < t.count; i++) {
           QuadRows& r = t.quads[i];
           if (r.residual) {

@@ -4,6 +4,8 @@
 #include "amx.h"
 #include "geometry.h"
 
+constexpr int WIDEST_BLOCK = 2 * AMX_SIDE / 4;  // quads of outputs that are worked on with the same inputs
+
 struct QuadRows {              // of four outputs
   int first, inputs;           // planes that they depend on, of the task's
   const float* rows;
@@ -22,7 +24,7 @@ struct QuadTask {              // what the tiles of some quads of outputs need
   int64_t row;                 // words from row to row
   int64_t y_plane;
   int count;
-  QuadRows quads[8];
+  QuadRows quads[WIDEST_BLOCK];
 };
 
 template <int N>
@@ -72,7 +74,7 @@ inline __attribute__((always_inline)) void finish(const QuadRows& q, const Requa
   }
   if (r.least > 0 || r.greatest < 255)
     for (int m = 0; m < 4; m++) results[m] = clipped(results[m], r.least, r.greatest);
-  store(q.y + at, quad_of_clipped(results));
+  store(q.y + at, quad_of(results));
 }
 
 template <int N, int A, bool FLOATS>

@@ -96,13 +96,6 @@ inline Vec channel_of(Vec element, int channel) { return __builtin_convertvector
 // Rounds numbers below 2^22 to the nearest integer, which the addition leaves in the lower bits of the mantissa.
 inline Int nearest(Vec v) { return Int(v + 12582912.0f); }
 
-// Returns a quad of four channels whose numbers are from 0 to 255, rounded to nearest.
-inline Vec quad_of(const Vec (&v)[4]) {
-  Word bytes[4];
-  for (int i = 0; i < 4; i++) bytes[i] = Word(nearest(v[i])) & 0xffu;
-  return Vec(bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24);
-}
-
 inline Vec clipped(Vec v, float low, float high) { return at_most(high, at_least(low, v)); }
 
 // Stores LANES integers from -127 to 127 as weights of a row.
@@ -123,23 +116,25 @@ inline void store_weights(char* to, Int v) {
 }
 
 // Returns a quad of four channels of any numbers, rounded to nearest and clipped to 0 to 255.
-inline Vec quad_of_clipped(const Vec (&v)[4]) {
+inline Vec quad_of(const Vec (&v)[4]) {
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+  alignas(16) static constexpr uint32_t order[4] = {0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703};
+  const __m128i interleaved = _mm_load_si128(reinterpret_cast<const __m128i*>(order));
+#endif
 #if defined(__AVX512BW__)
-  alignas(64) static constexpr uint32_t order[4] = {0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703};
   __m512i n[4];
   for (int i = 0; i < 4; i++) n[i] = _mm512_cvtps_epi32(__m512(at_most(255, v[i])));  // too large for 32 bits is below 0
   __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(n[0], n[1]), _mm512_packs_epi32(n[2], n[3]));
-  return Vec(_mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(order)))));
+  return Vec(_mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(interleaved)));
 #elif defined(__AVX2__) && !defined(__AVX512F__)
-  alignas(16) static constexpr uint32_t order[4] = {0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703};
   __m256i n[4];
   for (int i = 0; i < 4; i++) n[i] = _mm256_cvtps_epi32(__m256(at_most(255, v[i])));
   __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
-  return Vec(_mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(order)))));
+  return Vec(_mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(interleaved)));
 #else
-  Vec clip[4];
-  for (int i = 0; i < 4; i++) clip[i] = clipped(v[i], 0, 255);
-  return quad_of(clip);
+  Word bytes = {};
+  for (int i = 0; i < 4; i++) bytes |= (Word(nearest(clipped(v[i], 0, 255))) & 0xffu) << (8 * i);
+  return Vec(bytes);
 #endif
 }
 
@@ -152,7 +147,7 @@ struct Scale {
   Vec element(const Vec (&numbers)[4]) const {
     Vec bytes[4];
     for (int i = 0; i < 4; i++) bytes[i] = numbers[i] * (1 / step) + zero;
-    return quad_of_clipped(bytes);
+    return quad_of(bytes);
   }
 };
 

@@ -40,6 +40,7 @@ class Rows(NamedTuple):
     weights: np.ndarray
     row: int  # weights of an output
     quads: int  # of a tap
+    unit: int  # the smallest number of groups whose inputs and outputs fill whole quads, or all
     scales: np.ndarray | None
     bias: np.ndarray
 
@@ -74,21 +75,23 @@ def pack_rows(conv: Convolution, words: int, r: Requantization) -> Rows:
     height, width, inputs, _ = kernel.shape
     if height * width * inputs > MOST_WEIGHTS:
         raise unknown(conv, f"whose outputs sum more than {MOST_WEIGHTS:,} products, in int8 arithmetic")
+    unit = _unit(conv)
     if isinstance(kernel, Bank):
-        rows, quads = _rows(kernel.kernels, conv.feature_group_count, words)
+        rows, quads = _rows(kernel.kernels, conv.feature_group_count, unit, words)
         outputs, group_size, row = rows.shape
         steps = np.swapaxes(rows.reshape(outputs, group_size, -1, STEP), 1, 2)
         if steps.dtype == np.int8:  # in pairs of kernels
             steps = np.pad(steps, [(0, 0), (0, 0), (0, group_size % 2), (0, 0)])
             steps = np.swapaxes(steps.reshape(outputs, row // STEP, -1, 2, STEP), -1, -2)
-        return Rows(aligned(steps), row, quads, kernel.scales, bias)
+        return Rows(aligned(steps), row, quads, unit, kernel.scales, bias)
     rounded, steps = _rounded(kernel)
     sums = rounded.sum(axis=(0, 1, 2))
-    rows, quads = _rows(rounded[None], conv.feature_group_count, words)
+    rows, quads = _rows(rounded[None], conv.feature_group_count, unit, words)
     return Rows(
         aligned(rows.astype({1: np.int8, 2: np.int16}[words])),
         rows.shape[-1],
         quads,
+        unit,
         _filled_up(steps * r.x_step * r.before),
         _filled_up((conv.bias - steps * r.x_step * r.x_zero * sums) * r.before + r.zero_before),
     )
@@ -120,19 +123,24 @@ def _filled_up(array: np.ndarray) -> Float32[np.ndarray, " c"]:
     return np.pad(array, (0, -len(array) % QUAD)).astype(np.float32)
 
 
-def _rows(stored: np.ndarray, groups: int, words: int) -> tuple[np.ndarray, int]:
+def _unit(conv: Convolution) -> int:
+    *_, inputs, c_out = conv.kernel.shape
+    outputs = c_out // conv.feature_group_count
+    fewest = next(n for n in range(1, QUAD + 1) if n * inputs % QUAD == n * outputs % QUAD == 0)
+    return min(fewest, conv.feature_group_count)
+
+
+def _rows(stored: np.ndarray, groups: int, unit: int, words: int) -> tuple[np.ndarray, int]:
     """Returns [outputs, group_size, weights of a row] and the quads of a tap (`rows.h`); outputs are padded with zeros.
 
-    A row has the quads of the fewest groups whose inputs and outputs are whole quads: weights for others' are zeros.
+    A row has the quads of all groups of a unit; weights for the inputs of other groups are zeros.
     """
     group_size, *_, inputs, c_out = stored.shape
     taps = stored.reshape(group_size, -1, inputs, c_out)
-    together = next(n for n in (1, 2, 3, 4) if n * inputs % QUAD == n * (c_out // groups) % QUAD == 0 or n == 4)
-    together = min(together, groups)
-    quads = _in_parts(math.ceil(together * inputs / QUAD), 1)
+    quads = _in_parts(math.ceil(unit * inputs / QUAD), 1)
     rows = np.zeros((c_out + -c_out % QUAD, group_size, taps.shape[1], quads * QUAD), stored.dtype)
     for output in range(c_out):
-        at = output // (c_out // groups) % together * inputs
+        at = output // (c_out // groups) % unit * inputs
         rows[output, :, :, at : at + inputs] = taps[..., output]
     rows = rows.reshape(*rows.shape[:3], quads, QUAD)[..., ORDER[words]].reshape(len(rows), group_size, -1)
     size = _in_parts(rows.shape[-1] // QUAD, STEP // QUAD) * QUAD
