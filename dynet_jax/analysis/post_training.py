@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from dynet_jax.analysis.runtimes import Cell
 from dynet_jax.config.keys import KEYS
 from dynet_jax.data.preprocessing import Preprocessing
 from dynet_jax.errors import UserError
-from dynet_jax.inference.pictures import list_pictures, read_picture
+from dynet_jax.inference.calibration import pictures_of
 
 IMAGES = 100  # for calibration; of noise, which says nothing about accuracy, a few are enough
 IMAGES_OF_NOISE = 8
@@ -27,32 +26,18 @@ def calibration_images(cell: Cell) -> list[np.ndarray]:
         return list(np.random.default_rng(1).integers(0, 256, shape, np.uint8))
     size = cell.image_size
     prepare = Preprocessing(size, round(size * 256 / 224), KEYS["data.mean"].default, KEYS["data.std"].default)
-    images = [prepare(image) for image in _readable(_spread(list_pictures(Path(cell.calibration)), IMAGES))]
+    images = [prepare(picture) for picture in pictures_of(Path(cell.calibration), IMAGES)]
     if not images:
         raise UserError(f"none of the images in {cell.calibration} can be decoded")
     images += images[: -len(images) % cell.batch] if len(images) >= cell.batch else images * cell.batch
     return [np.stack(images[i : i + cell.batch]) for i in range(0, len(images) // cell.batch * cell.batch, cell.batch)]
 
 
-def _readable(paths: Iterable[Path]) -> Iterator[np.ndarray]:
-    """The pictures, without those that cannot be decoded."""
-    for path in paths:
-        try:
-            yield read_picture(path)
-        except (UserError, OSError):
-            continue
-
-
-def _spread(paths: list[Path], count: int) -> list[Path]:
-    """At most `count` of them, from all over the list: a folder of class folders is listed class by class."""
-    return [paths[i * len(paths) // count] for i in range(count)] if len(paths) > count else paths
-
-
 def check_calibration(folder: str) -> None:
     """Raises UserError unless the folder has an image; asked before an hour of measuring begins."""
     if not Path(folder).is_dir():
         raise UserError(f"--calibrate={folder} is no folder; it must hold images, in folders of classes or without")
-    if next(_readable(list_pictures(Path(folder))), None) is None:
+    if next(pictures_of(Path(folder)), None) is None:
         raise UserError(f"none of the images in --calibrate={folder} can be decoded")
 
 

@@ -20,7 +20,7 @@ def calibration_batches(trained: TrainedNetwork, folder: Path | str | None) -> I
     Images that cannot be decoded are passed over.
     Raises UserError for a folder without images, and without a folder if the training images are not on this machine.
     """
-    images = _of_training(trained) if folder is None else _of_folder(trained, Path(folder))
+    images = _of_training(trained) if folder is None else map(trained.preprocessing, pictures_of(Path(folder)))
     batch: list[np.ndarray] = []
     for image in images:
         batch.append(image)
@@ -31,11 +31,16 @@ def calibration_batches(trained: TrainedNetwork, folder: Path | str | None) -> I
         yield np.stack(batch)
 
 
-def _of_folder(trained: TrainedNetwork, folder: Path) -> Iterator[np.ndarray]:
+def pictures_of(folder: Path, count: int = IMAGES) -> Iterator[np.ndarray]:
+    """Yields pictures of a folder as they are; at most `count`, from all over it, without those that cannot be decoded.
+
+    A folder of class folders is listed class by class. Raises UserError if it is not there, or has no images.
+    """
     paths = list_pictures(folder)
-    for path in paths[:: -(-len(paths) // IMAGES)]:
+    count = min(count, len(paths))
+    for number in range(count):
         try:
-            yield trained.preprocessing(read_picture(path))
+            yield read_picture(paths[number * len(paths) // count])
         except (UserError, OSError):
             continue
 
