@@ -76,7 +76,7 @@ def key(path: Path | str) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Of a file, in bytes; 0 if there is none."""
+    """Returns the size of a file in bytes; 0 if there is none."""
     if is_bucket(path):  # whose `is_file` takes a failure for an answer
         found = handle(path).get_blob(key(path), **patience())
         return found.size if found else 0
@@ -93,6 +93,11 @@ def _client() -> Any:
 def handle(path: Path | str) -> Any:
     """The bucket that a path lies in, as google-cloud-storage has it."""
     return _client().bucket(str(path).removeprefix(SCHEME).partition("/")[0])
+
+
+def blob(path: Path | str) -> Any:
+    """Returns the object that a path names, as google-cloud-storage has it, whether it is there or not."""
+    return handle(path).blob(key(path))
 
 
 def patience() -> dict[str, Any]:
@@ -114,7 +119,7 @@ def write(path: Path, content: bytes) -> None:
 
     gcsfs opens a session for it instead, and fails where that is gone because the last answer has been lost.
     """
-    handle(path).blob(key(path)).upload_from_string(content, **patience())
+    blob(path).upload_from_string(content, **patience())
 
 
 def move(folder: Path, target: Path) -> None:

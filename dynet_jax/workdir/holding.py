@@ -123,7 +123,7 @@ class _Remote:
         return sent
 
     def _blob(self, name: str):
-        return bucket.handle(self._workdir).blob(f"{bucket.key(self._workdir)}/{name}")
+        return bucket.blob(self._workdir / name)
 
 
 def _state(file: Path) -> tuple[int, int]:

@@ -94,7 +94,7 @@ class Lease:
                 self.renew()
 
     def _blob(self) -> Any:
-        return bucket.handle(self._workdir).blob(f"{bucket.key(self._workdir)}/{LEASE_FILE}")
+        return bucket.blob(self._workdir / LEASE_FILE)
 
     def _look(self) -> Holder | None:
         found = bucket.handle(self._workdir).get_blob(self._blob().name, **bucket.patience())
