@@ -61,15 +61,10 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
 
 
 def path_argument(text: str) -> Path:
-    """Not '': that is what an unset variable of the shell leaves, and it would mean the current directory."""
+    """Returns a path. An empty one is refused: an unset shell variable leaves it, and it would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("an empty path")
-    return folder_argument(text)
-
-
-def folder_argument(text: str) -> Path:
-    """Not gs://bucket: a Path makes a local folder called gs: of it, which goes with the machine."""
-    if "://" in text:
+    if "://" in text:  # a Path makes a local folder called gs: of it, which goes with the machine
         raise argparse.ArgumentTypeError(f"{text} is an address, not a folder; mount it, as docs/tpu.md says")
     return Path(text)
 

@@ -96,7 +96,7 @@ def compare(measurements: Sequence[Measurement], cell: Cell) -> Comparison:
 
 
 def best(measurements: Sequence[Measurement]) -> Comparison:
-    """Of one pair at one size, batch and number of threads: the fastest of both networks, wherever that is."""
+    """Returns the fastest measurements of both networks of a pair, at one size, batch and number of threads."""
     dynamic, base = (fastest(select(measurements, is_dynamic=kind)) for kind in (True, False))
     return Comparison(dynamic, base, base, fastest(select(measurements, is_dynamic=False, numbers="float32")))
 

@@ -43,7 +43,7 @@ class PaperRow(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Of ours from the published number, relative to it."""
+        """Returns the difference of our number from the published one, relative to it."""
         return self.ours / self.published - 1
 
 

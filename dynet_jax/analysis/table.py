@@ -40,11 +40,11 @@ class Table(NamedTuple):
 
     @property
     def numeric(self) -> list[bool]:
-        """Of each column, whether it has numbers."""
+        """Returns for each column whether it has numbers."""
         return [any(isinstance(cell, int | float) for cell in cells) for cells in zip(*self.rows)]
 
     def csv(self) -> str:
-        """With a header, values as they are.
+        """Returns the table as CSV with a header; values are as they are.
 
         >>> print(Table(("model", "parameters"), [("dy_mobile", 7617320)]).csv())
         model,parameters

@@ -41,7 +41,7 @@ def add_correlate(commands) -> None:
 
 def _correlate(options) -> None:
     from dynet_jax.analysis.correlation import choose_layers, correlate_trained
-    from dynet_jax.workdir.checkpoint import report_failures_once
+    from dynet_jax.workdir.echoes import report_failures_once
 
     if options.overwrite and options.out is None:
         raise UserError("--overwrite is of the files in --out=DIR, which is not given")

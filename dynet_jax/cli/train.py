@@ -50,7 +50,7 @@ def train_main(arguments: list[str] | None = None) -> int:
         from dynet_jax.hosts import leave
         from dynet_jax.train.loop import train
         from dynet_jax.train.program_cache import use_compilation_cache
-        from dynet_jax.workdir.checkpoint import report_failures_once
+        from dynet_jax.workdir.echoes import report_failures_once
 
         if options.workdir is not None and not options.workdir.name:
             raise UserError("--workdir must name a directory for this run alone, like runs/digits")

@@ -70,7 +70,7 @@ def add_evaluate(commands) -> None:
 def _evaluate(options) -> None:
     from dynet_jax.predict import evaluate_workdir
     from dynet_jax.tasks.task import make_task
-    from dynet_jax.workdir.checkpoint import report_failures_once
+    from dynet_jax.workdir.echoes import report_failures_once
     from dynet_jax.workdir.files import read_config
 
     report_failures_once()
@@ -142,7 +142,7 @@ def add_predict(commands) -> None:
 def _predict(options) -> int:
     from dynet_jax.inference.pictures import list_pictures
     from dynet_jax.predict import predict_images
-    from dynet_jax.workdir.checkpoint import report_failures_once
+    from dynet_jax.workdir.echoes import report_failures_once
     from dynet_jax.workdir.files import read_config
 
     report_failures_once()

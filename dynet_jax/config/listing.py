@@ -38,7 +38,7 @@ def tables() -> str:
 
 
 def _defaults(key: Key, quote: str = "") -> str:
-    """As they are written on the command line, for each task where they differ."""
+    """Returns the defaults as they are written on the command line, for each task where they differ."""
     texts = {task: f"{quote}{_written(value)}{quote}" for task, value in key.defaults.items() if value != ""}
     unit = f" {key.unit}" if key.unit else ""
     if not texts:

@@ -73,7 +73,7 @@ class Key(NamedTuple):
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """By task, without those that leave it to the network."""
+        """Returns the defaults by task, without those that leave it to the network."""
         return self.default if isinstance(self.default, dict) else dict.fromkeys(TASKS, self.default)
 
     @property

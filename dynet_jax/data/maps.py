@@ -112,7 +112,7 @@ class EncodedMap:
 
 
 def is_shallow_png(content: bytes) -> bool:
-    """Of a label file's first 26 bytes, or all of them.
+    """Returns whether a label file is a PNG of less than 8 bits, by its first 26 bytes or more of them.
 
     Grey values of 1, 2 or 4 bits are spread over 0 to 255 when they are decoded: class 1 of 1 bit would be 255.
     """

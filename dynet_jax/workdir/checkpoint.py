@@ -1,8 +1,6 @@
 """Checkpoints of a work directory. Orbax is known to this file and to `save_barrier.py` alone."""
 
 import contextlib
-import logging
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,23 +41,6 @@ from dynet_jax.workdir.saved_state import (
 SHOWN_DIFFERENCES = 10
 
 T = TypeVar("T")
-
-
-def report_failures_once() -> None:
-    """Silence what Orbax, TensorStore and gcsfs print beside the exception that they raise: a screen for every array.
-
-    For programs, which own their standard error; what went wrong is reported by `Checkpoints`.
-    """
-    for name in ("absl", "asyncio", "gcsfs"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    hook = sys.excepthook  # called, too, for what fails in a thread of TensorStore's
-
-    def without_echo(kind, error, traceback):
-        if str(error) != "Event loop is closed":
-            hook(kind, error, traceback)
-
-    sys.excepthook = without_echo
-    sys.unraisablehook = lambda unraisable: None
 
 
 class Checkpoints:
