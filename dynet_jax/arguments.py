@@ -61,7 +61,7 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
 
 
 def path_argument(text: str) -> Path:
-    """Returns a path. An empty one is refused: an unset shell variable leaves it, and it would mean the current folder."""
+    """Returns a path. Refuses an empty one, which an unset shell variable leaves: it would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("an empty path")
     if "://" in text:  # a Path makes a local folder called gs: of it, which goes with the machine
