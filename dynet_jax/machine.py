@@ -8,40 +8,28 @@ import re
 import time
 from pathlib import Path
 
+import dynet_runtime
 from dynet_jax.errors import UserError
+from dynet_runtime import cache
 
 ROOT = Path("/")
 
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept: ~/.cache/dynet_jax/PROCESSOR, because one for another processor may not run.
+    """Returns ~/.cache/dynet_jax/PROCESSOR, where compiled programs are kept.
 
     Raises UserError for a user without a home, as containers have them.
     """
     try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:
-        raise UserError("there is no home folder for what is compiled; name a folder as $XDG_CACHE_HOME") from error
-    return base / "dynet_jax" / processor()
-
-
-def processor() -> str:
-    """A name for the kind of processor: its architecture and a digest of what it can do."""
-    flags = _cpuinfo("flags", "Features") or platform.processor()
-    return f"{platform.machine()}-{hashlib.blake2b(flags.encode(), digest_size=4).hexdigest()}"
+        return cache.cache_folder()
+    except dynet_runtime.Error as error:
+        raise UserError(str(error)) from error
 
 
 def processor_model() -> str:
     """Its name for people, as the system knows it."""
-    model = _cpuinfo("model name").partition(":")[2].strip()
+    model = cache.cpuinfo("model name").partition(":")[2].strip()
     return model or platform.processor() or platform.machine()
-
-
-def _cpuinfo(*names: str) -> str:
-    """The first line of /proc/cpuinfo that begins with one of the names, or an empty one."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return next((line for line in lines if line.startswith(names)), "")
 
 
 def source_digest(*folders: Path) -> str:

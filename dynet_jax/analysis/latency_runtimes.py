@@ -13,8 +13,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.inference import InferenceModel, Preprocessing
 from dynet_jax.inference.int8 import find_ranges
 from dynet_jax.inference.model import Runtime
-from dynet_jax.inference.native.engine import Engine
-from dynet_jax.inference.native.library import has_bfloat16, load
+from dynet_jax.inference.native.engine import Engine, has_bfloat16
 from dynet_jax.inference.program import Convolution, Predictor
 from dynet_jax.models.registry import model_info
 from dynet_jax.number_formats import NUMBERS
@@ -24,7 +23,7 @@ MEAN, STD = KEYS["data.mean"].default, KEYS["data.std"].default  # ImageNet's, f
 
 def _native_problem() -> str | None:
     try:
-        load()
+        has_bfloat16()
     except UserError as error:
         return str(error)
     return None

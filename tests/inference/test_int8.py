@@ -237,7 +237,7 @@ def test_what_cannot_be_in_int8():
         find_ranges(pooled, PREPROCESSING, [images(1, 8, 8)])
     deep = Convolution("deep", 0, 1, np.ones((1, 1, 66400, 1), np.float32), normal(1))
     with pytest.raises(UserError, match=r"outputs sum more than 66,311 products, in int8 arithmetic \(deep\)"):
-        pack_rows(deep, 1, requantization(deep, Bytes(1.0, 0), None, None))
+        pack_rows(deep, requantization(deep, Bytes(1.0, 0), None, None))
     program = one_convolution(False, "number")
     with pytest.raises(UserError, match="needs images to choose the ranges of its maps by, and there are none"):
         find_ranges(program, PREPROCESSING, [])

@@ -1,4 +1,4 @@
-"""Weights in the order in which the engine reads them (`fuse.h`, `tiles.h` and `predictor.h` say why)."""
+"""Weights in the order in which the engine reads them (`layout.h`, `fuse.h`, `tiles.h` and `predictor.h` of the engine say why)."""
 
 import math
 from typing import NamedTuple
@@ -10,20 +10,14 @@ from jaxtyping import Shaped
 from dynet_jax.inference.bank import Bank
 
 BLOCK, VECTOR, WIDE = 6, 16, 64
-ALIGNMENT = 64  # bytes: a cache line
 STORAGE = {"float32": 0, "bfloat16": 1, "int8": 2}  # enum Storage
 SINGLE, PAIRS, APART = 0, 1, 2  # enum Mode
-BLOCK_FIELDS = np.dtype(
-    [(name, np.int32) for name in ("first", "width", "size", "chunk")] + [("panel", np.int64), ("bank", np.int64)]
-)
 
 
 class Panels(NamedTuple):
     """A kernel or a bank, block by block."""
 
     weights: np.ndarray
-    blocks: np.ndarray  # of BLOCK_FIELDS
-    elements: int  # of the (fused) kernel
     mode: int
     scales: np.ndarray | None = None
 
@@ -49,20 +43,17 @@ def pack_kernel(
     mode = SINGLE if not paired else APART if inputs == 1 else PAIRS
     each = 2 if mode == PAIRS else 1  # neighbouring weights of an output
     rows = np.moveaxis(stored.reshape(group_size, -1, inputs // each, each, c_out), 1, 2)  # [g, inputs, taps, each, o]
-    blocks, parts, elements = [], [], 0
+    parts = []
     for first, width in _blocks(c_out, groups, 2 if mode == APART else BLOCK, across=mode == APART):
         panel = np.swapaxes(rows[..., first : first + width], -1, -2).reshape(group_size, -1)
         chunk = math.lcm(width * each, VECTOR)
         panel = np.pad(panel, [(0, 0), (0, -panel.shape[1] % (chunk * each))])  # whole chunks of elements, too
-        bank = group_size * elements * each
-        blocks.append((first, width, panel.shape[1], chunk, elements, bank))
         parts.append(np.swapaxes(panel.reshape(group_size, -1, chunk), 0, 1).ravel())
-        elements += panel.shape[1] // each
     weights = np.concatenate(parts)
     if mode == PAIRS and not isinstance(kernel, Bank):
         weights = weights.astype(ml_dtypes.bfloat16)
     scales = kernel.scales if isinstance(kernel, Bank) else None
-    return Panels(aligned(weights), np.array(blocks, BLOCK_FIELDS), elements, mode, scales)
+    return Panels(weights, mode, scales)
 
 
 def pack_linear(kernel: Shaped[np.ndarray, "c_in c_out"], bias: Shaped[np.ndarray, " c_out"], storage: str) -> Columns:
@@ -72,16 +63,7 @@ def pack_linear(kernel: Shaped[np.ndarray, "c_in c_out"], bias: Shaped[np.ndarra
     columns = np.pad(bank.kernels[0], [(0, 0), (0, missing)])
     columns = np.swapaxes(columns.reshape(len(kernel), -1, WIDE), 0, 1)
     scales = None if bank.scales is None else np.pad(bank.scales[0], (0, missing))
-    return Columns(aligned(columns), np.pad(bias, (0, missing)).astype(np.float32), scales)
-
-
-def aligned(array: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
-    """A copy, in order, that begins with a cache line."""
-    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
+    return Columns(columns, np.pad(bias, (0, missing)).astype(np.float32), scales)
 
 
 def _blocks(c_out: int, groups: int, most: int, *, across: bool) -> list[tuple[int, int]]:

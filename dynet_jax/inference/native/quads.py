@@ -1,6 +1,5 @@
 """Packs kernels for convolutions of bytes (`quads.h`, `rows.h`), and says how their sums become bytes again."""
 
-import ctypes
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,36 +10,35 @@ from jaxtyping import Float, Float32
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.int8 import LARGEST, Bytes
 from dynet_jax.inference.native.limits import unknown
-from dynet_jax.inference.native.pack import aligned
 from dynet_jax.inference.program import Convolution
 
 QUAD, STEP = 4, 16
 TOGETHER = 16  # quads that some instructions take at once, all parts of a tap alike
-ORDER = {1: [0, 1, 2, 3], 2: [0, 2, 1, 3]}  # of the weights of a quad, by the words that they take
 LARGEST_WEIGHT = 127
 MOST_WEIGHTS = (2**31 - 1) // (LARGEST * LARGEST_WEIGHT)  # of an output, whose sum is of 32 bits
 CLIPPED = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 
 
-class Requantization(ctypes.Structure):
-    """struct Requantization"""
+class Requantization(NamedTuple):
+    """How sums of products become bytes: struct Requantization of the engine says what each number does."""
 
-    _fields_ = [
-        (name, ctypes.c_float)
-        for name in (
-            *("x_step", "x_zero", "step", "zero", "before", "zero_before"),
-            *("residual_step", "after", "zero_after", "least", "greatest"),
-        )
-    ]
+    x_step: float
+    x_zero: float
+    step: float
+    zero: float
+    before: float
+    zero_before: float
+    residual_step: float
+    after: float
+    zero_after: float
+    least: float
+    greatest: float
 
 
 class Rows(NamedTuple):
     """A packed kernel or bank; the scales and bias of a static kernel are those of its integer sums."""
 
     weights: np.ndarray
-    row: int  # weights of an output
-    quads: int  # of a tap
-    unit: int  # the smallest number of groups whose inputs and outputs fill whole quads, or all
     scales: np.ndarray | None
     bias: np.ndarray
 
@@ -63,11 +61,11 @@ def requantization(conv: Convolution, x: Bytes, y: Bytes | None, residual: Bytes
     )
 
 
-def pack_rows(conv: Convolution, words: int, r: Requantization) -> Rows:
+def pack_rows(conv: Convolution, r: Requantization) -> Rows:
     """Returns the rows of a kernel or bank whose inputs are bytes.
 
-    words: in which the library has the four weights of a quad. A kernel that is no bank is rounded here, as the engine
-    rounds what it has fused: to whole numbers, for each output channel in steps of its own.
+    A kernel that is no bank is rounded here, as the engine rounds what it has fused: to whole numbers, for each output
+    channel in steps of its own.
 
     Raises UserError for a kernel whose sums might not fit into 32 bits.
     """
@@ -77,21 +75,18 @@ def pack_rows(conv: Convolution, words: int, r: Requantization) -> Rows:
         raise unknown(conv, f"whose outputs sum more than {MOST_WEIGHTS:,} products, in int8 arithmetic")
     unit = _unit(conv)
     if isinstance(kernel, Bank):
-        rows, quads = _rows(kernel.kernels, conv.feature_group_count, unit, words)
+        rows = _rows(kernel.kernels, conv.feature_group_count, unit)
         outputs, group_size, row = rows.shape
         steps = np.swapaxes(rows.reshape(outputs, group_size, -1, STEP), 1, 2)
         if steps.dtype == np.int8:  # in pairs of kernels
             steps = np.pad(steps, [(0, 0), (0, 0), (0, group_size % 2), (0, 0)])
             steps = np.swapaxes(steps.reshape(outputs, row // STEP, -1, 2, STEP), -1, -2)
-        return Rows(aligned(steps), row, quads, unit, kernel.scales, bias)
+        return Rows(steps, kernel.scales, bias)
     rounded, steps = _rounded(kernel)
     sums = rounded.sum(axis=(0, 1, 2))
-    rows, quads = _rows(rounded[None], conv.feature_group_count, unit, words)
+    rows = _rows(rounded[None], conv.feature_group_count, unit)
     return Rows(
-        aligned(rows.astype({1: np.int8, 2: np.int16}[words])),
-        rows.shape[-1],
-        quads,
-        unit,
+        rows.astype(np.int8),
         _filled_up(steps * r.x_step * r.before),
         _filled_up((conv.bias - steps * r.x_step * r.x_zero * sums) * r.before + r.zero_before),
     )
@@ -124,14 +119,15 @@ def _filled_up(array: np.ndarray) -> Float32[np.ndarray, " c"]:
 
 
 def _unit(conv: Convolution) -> int:
+    """Returns the smallest number of groups whose inputs and outputs fill whole quads, or all."""
     *_, inputs, c_out = conv.kernel.shape
     outputs = c_out // conv.feature_group_count
     fewest = next(n for n in range(1, QUAD + 1) if n * inputs % QUAD == n * outputs % QUAD == 0)
     return min(fewest, conv.feature_group_count)
 
 
-def _rows(stored: np.ndarray, groups: int, unit: int, words: int) -> tuple[np.ndarray, int]:
-    """Returns [outputs, group_size, weights of a row] and the quads of a tap (`rows.h`); outputs are padded with zeros.
+def _rows(stored: np.ndarray, groups: int, unit: int) -> np.ndarray:
+    """Returns [outputs, group_size, weights of a row] (Rows in the engine's `layout.h`); outputs are padded with zeros.
 
     A row has the quads of all groups of a unit; weights for the inputs of other groups are zeros.
     """
@@ -142,9 +138,9 @@ def _rows(stored: np.ndarray, groups: int, unit: int, words: int) -> tuple[np.nd
     for output in range(c_out):
         at = output // (c_out // groups) % unit * inputs
         rows[output, :, :, at : at + inputs] = taps[..., output]
-    rows = rows.reshape(*rows.shape[:3], quads, QUAD)[..., ORDER[words]].reshape(len(rows), group_size, -1)
+    rows = rows.reshape(len(rows), group_size, -1)
     size = _in_parts(rows.shape[-1] // QUAD, STEP // QUAD) * QUAD
-    return np.pad(rows, [(0, 0), (0, 0), (0, size - rows.shape[-1])]), quads
+    return np.pad(rows, [(0, 0), (0, 0), (0, size - rows.shape[-1])])
 
 
 def _in_parts(quads: int, unit: int) -> int:
