@@ -14,15 +14,16 @@ def add_export(commands) -> None:
         "export",
         help="write a trained network as a file that runs without this package",
         description="Writes one file, for one image or more, of any size, with the names of the classes and the "
-        "preprocessing in it. stablehlo runs with JAX alone; onnx with ONNX Runtime, OpenVINO and others. "
+        "preprocessing in it. stablehlo runs with JAX alone; onnx with ONNX Runtime, OpenVINO and others; native with this "
+        "package's engine, from C and from Python with NumPy alone. "
         f"--format={LIST} shows all formats, each with its own options.",
         epilog="example: dynet export runs/digits --format=onnx --out=digits.onnx",
     )
     add_workdir(parser)
     parser.add_argument(
-        "--format", nargs="?", const=LIST, required=True, metavar="NAME", help=f"stablehlo, onnx, ...; or '{LIST}'"
+        "--format", nargs="?", const=LIST, required=True, metavar="NAME", help=f"stablehlo, onnx, native, ...; or '{LIST}'"
     )
-    parser.add_argument("--out", type=path_argument, metavar="FILE", help="default: WORKDIR/NETWORK.FORMAT")
+    parser.add_argument("--out", type=path_argument, metavar="FILE", help="default: WORKDIR/NETWORK.SUFFIX")
     parser.add_argument(
         "--storage", default="float32", metavar="TYPE", help="of the banks of kernels: float32, bfloat16 or int8"
     )

@@ -9,6 +9,8 @@ from dynet_jax import bucket
 from dynet_jax.errors import UserError
 from dynet_jax.export.formats import check_options, export_format
 from dynet_jax.inference import InferenceModel, program_of
+from dynet_jax.inference.calibration import calibration_batches
+from dynet_jax.inference.int8 import find_ranges
 from dynet_jax.trained import open_trained
 from dynet_jax.workdir.files import read_config
 
@@ -27,10 +29,12 @@ def export_workdir(
 
     Args:
       workdir, step, storage: see `dynet_jax.inference.load`.
-      out: by default WORKDIR/NETWORK.FORMAT.
-      format: the name of one that is registered (see `dynet_jax.export.formats`), such as 'stablehlo' and 'onnx'.
+      out: by default WORKDIR/NETWORK.SUFFIX.
+      format: the name of one that is registered (see `dynet_jax.export.formats`), such as 'stablehlo', 'onnx' and
+        'native'.
       overwrite: whether a file that is there may be replaced.
-      options: of the format: `platforms` of stablehlo (see `to_stablehlo`), `opset` of onnx (see `program_to_onnx`).
+      options: of the format: `platforms` of stablehlo (see `to_stablehlo`), `opset` of onnx (see `program_to_onnx`),
+        `arithmetic` and `calibrate` of native (see `write_native`).
     Raises:
       UserError: for an option of another format, and if there is no whole checkpoint, the network cannot be exported,
         the exporter is not installed or the file cannot be written.
@@ -38,12 +42,13 @@ def export_workdir(
     chosen = export_format(format)
     check_options(chosen, options)
     name = read_config(workdir).model.name
-    path = Path(out) if out else workdir / f"{name}.{format}"
+    path = Path(out) if out else workdir / f"{name}.{chosen.suffix}"
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
     trained = open_trained(workdir, step=step)
     program = program_of(trained.model, trained.variables, trained.task.init_size)
     model = InferenceModel(program, trained.preprocessing, trained.output_names, runtime="jax", storage=storage)
+    model.find_ranges = lambda folder: find_ranges(program, trained.preprocessing, calibration_batches(trained, folder))
     write_whole(path, chosen.write(model, name, **options))
     return path
 

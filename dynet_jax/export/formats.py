@@ -29,12 +29,13 @@ class Option(NamedTuple):
 
 
 class ExportFormat(NamedTuple):
-    """A format: write(model, name of the network, **options) -> the content of the file."""
+    """A format: write(model, name of the network, **options) -> the content of the file, NETWORK.SUFFIX."""
 
     name: str
     help: str
     options: Mapping[str, Option]
     write: Writer
+    suffix: str
 
 
 def _import_own() -> None:
@@ -46,11 +47,12 @@ _FORMATS: Registry[ExportFormat] = Registry("export format", own=_import_own)
 
 
 def register_export_format(
-    name: str, *, help: str = "", options: Mapping[str, Option] | None = None
+    name: str, *, help: str = "", options: Mapping[str, Option] | None = None, suffix: str | None = None
 ) -> Callable[[Writer], Writer]:
     """Decorator of a function (model, name of the network, **options) -> bytes: `dynet export --format=NAME` calls it.
 
-    The model is a `dynet_jax.inference.InferenceModel` with a program, in JAX. It is the suffix of the file as well.
+    The model is a `dynet_jax.inference.InferenceModel` with a program, in JAX. `suffix` is that of
+    its files; by default the name.
 
     >>> @register_export_format("operations", help="the names of a network's operations")
     ... def write(model, network):
@@ -61,7 +63,7 @@ def register_export_format(
     """
 
     def register(write: Writer) -> Writer:
-        _FORMATS.add(name, ExportFormat(name, help, dict(options or {}), write))
+        _FORMATS.add(name, ExportFormat(name, help, dict(options or {}), write, suffix or name))
         return write
 
     return register

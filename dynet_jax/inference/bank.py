@@ -45,6 +45,8 @@ class Bank(NamedTuple):
         """
         if storage not in STORAGE:
             raise UserError(f"banks cannot be stored as {storage!r}; {suggest(storage, STORAGE)}")
+        if self.kernels.dtype == storage:
+            return self
         kernels = self.dequantized
         if storage == "bfloat16":
             return Bank(kernels.astype(ml_dtypes.bfloat16))

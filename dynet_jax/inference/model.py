@@ -1,6 +1,6 @@
 """A network that is ready to be used: images in, probabilities out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -42,6 +42,9 @@ class InferenceModel:
       class_names: of the outputs, or empty.
       runtime: 'native' or 'jax', what is used.
       engine: of the native runtime, or None.
+      storage: how banks, and with the native engine predictors and the classifier, are stored.
+      find_ranges: from a folder of images for calibration, or None for the run's own, to the ranges of int8 maps; None
+        where there is no run.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class InferenceModel:
         self._smallest = program.strides  # found once: it takes as long as a tenth of an image
         self.preprocessing, self.class_names = preprocessing, list(class_names)
         self.engine: Engine | None = None
+        self.storage = storage
+        self.find_ranges: Callable[[Path | None], Ranges] | None = None
         self._threads = threads or len(cores())
         if wants_engine(runtime):
             options: dict[str, Any] = {"storage": storage, "arithmetic": arithmetic, "ranges": ranges}
@@ -94,6 +99,7 @@ class InferenceModel:
         """A network that programs cannot express, run by JAX as it is."""
         own = cls.__new__(cls)
         own.program, own.engine, own.runtime, own._threads = None, None, "jax", len(cores())
+        own.storage, own.find_ranges = "float32", None
         own._smallest = (1, 1)
         own.preprocessing, own.class_names = preprocessing, list(class_names)
         own._logits = module_in_jax(model, variables, preprocessing)

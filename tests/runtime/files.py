@@ -1,0 +1,42 @@
+"""Files of small networks, as `dynet export --format=native` writes them."""
+
+import functools
+
+import numpy as np
+
+from dynet_jax.data.preprocessing import Preprocessing
+from dynet_jax.inference.int8 import find_ranges
+from dynet_jax.inference.native.file import Numbers, write_file
+from tests.inference.networks import NAMES, PIXELS, images, network
+
+PREPROCESSING = Preprocessing(48, 56, PIXELS["mean"], PIXELS["std"])
+NUMBERS = {  # of --storage and --arithmetic
+    "float32": ("float32", "float32"),
+    "bfloat16": ("bfloat16", "bfloat16"),
+    "int8": ("int8", "int8"),
+    "mixed": ("bfloat16", "int8"),
+}
+SHAPES = ((1, 64, 64), (5, 65, 97))
+
+
+@functools.cache
+def options_of(name: str, numbers: str) -> Numbers:
+    storage, arithmetic = NUMBERS[numbers]
+    program = network(name)[2]
+    ranges = find_ranges(program, PREPROCESSING, [images(2)]) if arithmetic == "int8" else None
+    return Numbers(storage, arithmetic, ranges)
+
+
+@functools.cache
+def content(name: str, numbers: str = "float32") -> bytes:
+    """Returns the file of a network whose classes have names if there are five."""
+    program = network(name)[2]
+    outputs = program.values[program.result].channels
+    names = NAMES if outputs == len(NAMES) else ()
+    return write_file(program, options_of(name, numbers), PREPROCESSING, name=name, class_names=names)[0]
+
+
+def difference(logits: np.ndarray, wanted: np.ndarray) -> float:
+    """Returns the largest difference, relative to the largest magnitude."""
+    assert logits.shape == wanted.shape
+    return float(np.abs(logits - wanted).max() / np.abs(wanted).max())

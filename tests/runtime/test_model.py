@@ -1,0 +1,88 @@
+"""Models in a process: wrong input, threads, many models, and a process without JAX."""
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dynet_runtime
+from dynet_runtime.library import levels
+from tests.inference.networks import images
+from tests.inference.test_programs import needs_compiler
+from tests.runtime.files import content
+
+pytestmark = needs_compiler
+ROOT = Path(__file__).parents[2]
+
+
+def test_wrong_input(tmp_path):
+    model = dynet_runtime.load(content("dy_mobile"))
+    for given, message in (
+        (np.zeros((8, 8), np.uint8), r"a picture must be \[height, width, 3\] uint8, not \(8, 8\) uint8"),
+        (np.zeros((8, 8, 3), np.float32), r"must be \[height, width, 3\] uint8, not \(8, 8, 3\) float32"),
+        (np.zeros((0, 8, 3), np.uint8), "must be"),
+    ):
+        with pytest.raises(dynet_runtime.Error, match=message):
+            model(given)
+    with pytest.raises(dynet_runtime.Error, match=r"images must be \[batch, height, width, 3\], not \(8, 8, 3\)"):
+        model.logits(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(dynet_runtime.Error, match="images of 0x9 are too small for this network"):
+        model.logits(np.zeros((1, 0, 9, 3), np.uint8))
+    with pytest.raises(dynet_runtime.Error, match="sides of images must be at most 32768"):
+        model.logits(np.zeros((1, 1, 40000, 3), np.uint8))
+    for threads in (-1, 5000):
+        with pytest.raises(dynet_runtime.Error, match="threads must be from 0 to 1024"):
+            dynet_runtime.load(content("dy_mobile"), threads=threads)
+    with pytest.raises(dynet_runtime.Error, match="none.dynet cannot be read: No such file or directory"):
+        dynet_runtime.load(tmp_path / "none.dynet")
+    with pytest.raises(dynet_runtime.Error, match="cannot be read: Is a directory"):
+        dynet_runtime.load(tmp_path)
+    assert model.logits(np.zeros((0, 64, 64, 3), np.uint8)).shape == (0, 5)
+
+
+def test_threads_with_one_model_and_many_models():
+    models = [dynet_runtime.load(content(name), threads=2) for name in ("dy_mobile", "dy_shuffle", "dy_mobile")]
+    wanted = [model.logits(images(1)) for model in models]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        results = [(i % 3, pool.submit(models[i % 3].logits, images(1))) for i in range(60)]
+    for which, result in results:
+        np.testing.assert_array_equal(result.result(), wanted[which])
+
+
+def test_a_model_outlives_the_bytes_that_it_was_made_of_and_its_file(tmp_path):
+    (tmp_path / "x.dynet").write_bytes(content("dy_mobile"))
+    mapped, copied = dynet_runtime.load(tmp_path / "x.dynet"), dynet_runtime.load(bytearray(content("dy_mobile")))
+    (tmp_path / "x.dynet").unlink()
+    np.testing.assert_array_equal(mapped.logits(images(1)), copied.logits(images(1)))
+
+
+@pytest.mark.slow
+def test_a_process_without_jax(tmp_path):
+    """Only NumPy is imported; a fork can use the model that it was given."""
+    (tmp_path / "x.dynet").write_bytes(content("dy_mobile"))
+    script = """
+import os, sys
+import numpy as np
+import dynet_runtime
+assert not {"jax", "flax", "dynet_jax"} & set(sys.modules), sys.modules
+model, pixels = dynet_runtime.load(sys.argv[1], 2), np.full((1, 64, 64, 3), 77, np.uint8)
+wanted = model.logits(pixels)
+child = os.fork()
+if child == 0:
+    os._exit(int(not np.array_equal(model.logits(pixels), wanted)))
+assert os.waitpid(child, 0)[1] == 0
+print(np.isfinite(wanted).all())
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "x.dynet")]
+    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
+
+
+def test_a_level_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("DYNET_LEVEL", "avx1024")
+    with pytest.raises(dynet_runtime.Error, match=f"DYNET_LEVEL=avx1024 is none of .*: {', '.join(levels())}"):
+        dynet_runtime.load(content("dy_mobile"))
