@@ -55,9 +55,8 @@ inline void widen(const uint8_t* __restrict bytes, int count, float* __restrict 
 // To the nearest bytes, to the even one of two. The numbers are means of bytes.
 inline void round_to_bytes(const float* __restrict numbers, int count, uint8_t* __restrict bytes) {
   const uint32_t zero = std::bit_cast<uint32_t>(0x1p23f);
-  for (int i = 0; i < count; i++) {
+  for (int i = 0; i < count; i++)
     bytes[i] = static_cast<uint8_t>(std::bit_cast<uint32_t>(numbers[i] + 0x1p23f) - zero);
-  }
 }
 
 // Averages along rows first, then along columns; sums are in the order of the pixels.
