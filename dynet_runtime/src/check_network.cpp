@@ -124,6 +124,9 @@ class Checks {
   void quad_convolution(Node& node) {
     common(node, 4);
     require(node.residual < 0 || map(node.residual).packed == 4, "a residual of other elements");
+    constexpr int64_t MOST_WEIGHTS = INT32_MAX / (255 * 127);  // of an output, whose sum is of 32 bits
+    const int64_t weights = static_cast<int64_t>(node.geometry.c_in / node.geometry.groups) * node.geometry.taps();
+    require(weights <= MOST_WEIGHTS, "sums that are too large for 32 bits");
     const Rows rows = rows_of(node);
     require(rows.row < 1 << 28, "rows that are too long");
     size(node.weights, rows.weights * (node.group_size ? bytes_of(node.storage) : 1));

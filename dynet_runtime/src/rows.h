@@ -22,12 +22,20 @@ inline float largest_lane(Vec v) {
 }
 
 inline int32_t sum_of_lanes(Int v) {
+  // Numbers that are not finite may leave any integers, whose sums wrap around.
+#if defined(__AVX2__)
 #if defined(__AVX512F__)
-  return _mm512_reduce_add_epi32(__m512i(v));
+  __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(__m512i(v)), _mm512_extracti64x4_epi64(__m512i(v), 1));
 #else
-  int32_t sum = 0;
-  for (int i = 0; i < LANES; i++) sum += v[i];
-  return sum;
+  __m256i eight = __m256i(v);
+#endif
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+#else
+  uint32_t sum = 0;
+  for (int i = 0; i < LANES; i++) sum += static_cast<uint32_t>(v[i]);
+  return static_cast<int32_t>(sum);
 #endif
 }
 
@@ -80,13 +88,13 @@ inline Fused fuse_row<INT8>(const int8_t* bank, const float* eta, int group_size
 // Rounds a row to integers from -127 to 127, so that the largest magnitude becomes 127; returns their sum.
 inline float round_row(const float* fused, float largest, int size, char* row) {
   const float inverse = largest > 0 ? 127 / largest : 0;
-  Int sums = {};
+  Word sums = {};
   for (int i = 0; i < size; i += LANES, row += LANES * QUAD_WORDS) {
-    Int number = nearest(load(fused + i) * inverse) - 0x4b400000;
+    const Word number = Word(nearest(load(fused + i) * inverse)) - 0x4b400000u;
     sums += number;
-    store_weights(row, number);
+    store_weights(row, Int(number));
   }
-  return sum_of_lanes(sums);
+  return sum_of_lanes(Int(sums));
 }
 
 }  // namespace DYNET_LEVEL

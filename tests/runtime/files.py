@@ -5,9 +5,12 @@ import functools
 import numpy as np
 
 from dynet_jax.data.preprocessing import Preprocessing
+from dynet_jax.inference import program_of
 from dynet_jax.inference.int8 import find_ranges
 from dynet_jax.inference.native.file import Numbers, write_file
-from tests.inference.networks import NAMES, PIXELS, images, network
+from dynet_jax.inference.program import Program
+from tests.inference.networks import NAMES, PIXELS, SIZE, images, network
+from tests.models.smallest import random_variables, shallow, smallest
 
 PREPROCESSING = Preprocessing(48, 56, PIXELS["mean"], PIXELS["std"])
 NUMBERS = {  # of --storage and --arithmetic
@@ -20,9 +23,18 @@ SHAPES = ((1, 64, 64), (5, 65, 97))
 
 
 @functools.cache
+def program_named(name: str) -> Program:
+    """Returns the program of a small network of any task."""
+    if not name.startswith("fcn_"):
+        return network(name)[2]
+    model = shallow(smallest(name))
+    return program_of(model, random_variables(model, SIZE), SIZE)
+
+
+@functools.cache
 def options_of(name: str, numbers: str) -> Numbers:
     storage, arithmetic = NUMBERS[numbers]
-    program = network(name)[2]
+    program = program_named(name)
     ranges = find_ranges(program, PREPROCESSING, [images(2)]) if arithmetic == "int8" else None
     return Numbers(storage, arithmetic, ranges)
 
@@ -30,7 +42,7 @@ def options_of(name: str, numbers: str) -> Numbers:
 @functools.cache
 def content(name: str, numbers: str = "float32") -> bytes:
     """Returns the file of a network whose classes have names if there are five."""
-    program = network(name)[2]
+    program = program_named(name)
     outputs = program.values[program.result].channels
     names = NAMES if outputs == len(NAMES) else ()
     return write_file(program, options_of(name, numbers), PREPROCESSING, name=name, class_names=names)[0]

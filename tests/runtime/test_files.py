@@ -13,7 +13,7 @@ from dynet_jax.inference.native.file import write_file
 from dynet_jax.models.registry import list_models
 from tests.inference.networks import NAMES, PIXELS, expected, images, network
 from tests.inference.test_programs import needs_compiler
-from tests.runtime.files import NUMBERS, PREPROCESSING, SHAPES, content, options_of
+from tests.runtime.files import NUMBERS, PREPROCESSING, SHAPES, content, options_of, program_named
 
 pytestmark = needs_compiler
 
@@ -24,11 +24,11 @@ pytestmark = needs_compiler
 def test_every_network(name, numbers):
     """Bit for bit what the engine of `dynet predict` computes, and in float32 what the network itself does."""
     options = options_of(name, numbers)
-    engine = Engine(network(name)[2], **PIXELS, threads=2, **options._asdict())
+    engine = Engine(program_named(name), **PIXELS, threads=2, **options._asdict())
     model = dynet_runtime.load(content(name, numbers), threads=2)
     for shape in SHAPES:
         np.testing.assert_array_equal(model.logits(images(*shape)), engine(images(*shape)))
-    if numbers == "float32":
+    if numbers == "float32" and not name.startswith("fcn_"):
         wanted = expected(name, *SHAPES[0])
         assert np.abs(model.logits(images(*SHAPES[0])) - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
