@@ -8,12 +8,15 @@ import pytest
 
 import dynet_runtime
 from dynet_jax.errors import UserError
+from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.native.engine import Engine
 from dynet_jax.inference.native.file import write_file
+from dynet_jax.inference.program import Convolution, Predictor
 from dynet_jax.models.registry import list_models
 from tests.inference.networks import NAMES, PIXELS, expected, images, network
 from tests.inference.test_programs import needs_compiler
 from tests.runtime.files import NUMBERS, PREPROCESSING, SHAPES, content, options_of, program_named
+from tests.runtime.reading import kernels_of_bytes, kernels_of_floats, read
 
 pytestmark = needs_compiler
 
@@ -72,6 +75,52 @@ def test_the_layout_that_is_documented(numbers):
     (length,) = struct.unpack_from("<I", file, 64)
     assert file[68 : 68 + length] == b"dy_mobile"
     assert 64 + 4 * words < size
+
+
+@pytest.mark.parametrize("name", ["dy_mobile", "dy_resnet18", "dy_shuffle", "mobilenet_v3_small"])
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_weights_by_the_description_of_the_format(name, numbers):
+    """A reader that was written from docs/native_format.md finds the kernels of the program."""
+    options = options_of(name, numbers)
+    lowered = write_file(program_named(name), options, PREPROCESSING)[1]
+    about, operations = read(content(name, numbers))
+    assert (about["name"], about["result"]) == (name, lowered.result)
+    assert [op["name"] for op in operations] == [op.name for op in lowered.operations]
+    for found, op in zip(operations, lowered.operations):
+        if isinstance(op, Convolution):
+            check_kernels(found, op, options.storage)
+        elif isinstance(op, Predictor):
+            assert (found["ys"], found["features"]) == (op.ys, op.features)
+            check_layer(found["output"], *op.output, options.storage)
+
+
+def check_kernels(found, op, storage):
+    if isinstance(op.kernel, Bank):
+        wanted = op.kernel.stored_as(storage).dequantized
+    else:
+        wanted = op.kernel[None]
+    if found["kind"] == 1:
+        kernels, tolerance = kernels_of_floats(found), 2**-8 if found["mode"] == 1 and not found["group_size"] else 0
+        np.testing.assert_array_equal(found["bias"], op.bias)
+    elif found["group_size"]:
+        kernels, tolerance = kernels_of_bytes(found), 0
+    else:  # integers, the largest of each output 127; those that read pixels are divided by their deviation before
+        kernels, tolerance = kernels_of_bytes(found), 0.5 / 127
+        wanted = wanted / np.reshape(PIXELS["std"], (3, 1)) if op.x == 0 else wanted
+        wanted = wanted * (127 / np.maximum(np.abs(wanted).max((0, 1, 2, 3)), 1e-30))
+        tolerance *= 1.001
+    np.testing.assert_allclose(kernels, wanted, rtol=1e-6, atol=tolerance * np.abs(wanted).max())
+
+
+def check_layer(found, kernel, bias, storage):
+    inputs, outputs, weights, scales, biases = found
+    assert (inputs, outputs) == kernel.shape
+    whole = weights.astype(np.float32).reshape(-1, inputs, 64).transpose(1, 0, 2).reshape(inputs, -1)
+    whole = whole * scales if len(scales) else whole
+    wanted = Bank(kernel[None]).stored_as(storage).dequantized[0]
+    np.testing.assert_allclose(whole[:, :outputs], wanted, rtol=1e-6)
+    assert not weights.astype(np.float32).reshape(-1, inputs, 64).transpose(1, 0, 2).reshape(inputs, -1)[:, outputs:].any()
+    np.testing.assert_array_equal(biases[:outputs], bias)
 
 
 def test_what_the_engine_has_not():
