@@ -13,9 +13,10 @@ import pytest
 
 from dynet_jax import bucket
 from dynet_jax.errors import UserError
+from dynet_jax.export import files as exported
 from dynet_jax.workdir import lease as leases
 from dynet_jax.workdir.checkpoint import Checkpoints
-from dynet_jax.workdir.files import write_whole
+from dynet_jax.workdir.files import read_class_names, write_whole
 from dynet_jax.workdir.holding import hold, lock_workdir
 from dynet_jax.workdir.lease import Lease
 from tests.bucket_server import FAULTS, bucket_server
@@ -40,6 +41,14 @@ def impatient(monkeypatch):
     monkeypatch.setattr(bucket, "SECONDS", 0.3)
     monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.6)
     monkeypatch.setattr(leases, "POLL_SECONDS", 0.1)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """What has failed is tried again at once."""
+    patience = bucket.patience()
+    patience["retry"] = patience["retry"].with_delay(initial=0.01, maximum=0.01)
+    monkeypatch.setattr(bucket, "patience", lambda: patience)
 
 
 def save(workdir, *steps, **options):
@@ -121,13 +130,87 @@ def test_an_answer_that_is_lost_does_not_lose_the_lease(server, workdir, fault):
     assert not server.names(f"{bucket.key(workdir)}/.lease")
 
 
+def small(path, content):
+    write_whole(path, content.decode().removesuffix("\n"))
+
+
+def text(path, content):
+    with path.open("w") as file:
+        file.write(content.decode())
+
+
+def picture(path, content):
+    path.write_bytes(content)
+
+
+def in_a_session(path, content):
+    exported.write_whole(path, content * (5 << 20))
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_small_files_are_written_whatever_answer_fails(server, workdir, fault):
+@pytest.mark.parametrize("write", [small, text, picture, pytest.param(in_a_session, marks=pytest.mark.slow)])
+def test_files_are_written_whatever_answer_fails(server, workdir, hasty, write, fault):
     for number in range(3):  # of the requests, if there are so many
         server.coming = [*[""] * number, fault]
-        write_whole(workdir / "labels.json", '["a", "b"]')
+        write(workdir / "file", b"%d\n" % number)
         server.coming = []
-        assert (workdir / "labels.json").read_text() == '["a", "b"]\n'
+        assert set(server.read(f"{bucket.key(workdir)}/file").split()) == {b"%d" % number}
+
+
+def test_a_file_whose_writing_breaks_off_is_not_there(server, workdir):
+    def break_off():
+        with (workdir / "file.png").open("wb") as file:
+            file.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
+    assert not server.names(f"{bucket.key(workdir)}/file.png")
+
+
+def test_a_small_file_that_may_not_be_read_is_not_called_missing(server, workdir):
+    write_whole(workdir / "labels.json", '["a", "b"]')
+    server.refusal = (403, "denied")
+    with pytest.raises(UserError, match="permission is missing"):
+        read_class_names(workdir)
+
+
+def test_no_session_of_a_file_that_is_not_there_is_taken_for_it(server, workdir):
+    """The bucket is gone, or another run has written meanwhile."""
+    from google.api_core.exceptions import NotFound
+
+    (workdir / "file").write_bytes(b"another")
+    server.before = lambda request: server.storage.resumable.clear() if request.command == "PUT" else None
+    with pytest.raises(NotFound):
+        bucket.write(workdir / "file", bytes(9 << 20))
+
+
+@pytest.mark.parametrize("remove", ["move", "remove", "rmtree", "rmtree in a batch", "unlink"])
+def test_files_are_removed_whatever_answer_is_lost(server, workdir, hasty, monkeypatch, remove):
+    """Repeated, such a request finds nothing."""
+    if "batch" in remove:  # as gcsfs does it at Google, in one request
+        monkeypatch.setattr("gcsfs.core.GCSFileSystem.on_google", True)
+    names = ["one"] if remove == "unlink" else ["one", "folder/two", "folder/three"]
+    for name in names:
+        server.replace(f"{bucket.key(workdir)}/a/{name}", name.encode())
+    asked = set()
+
+    def lose(request):
+        if (request.command == "DELETE" or "/batch" in request.path) and request.path not in asked:
+            asked.add(request.path)
+            return "lost"
+
+    server.before = lose
+    if remove == "move":
+        bucket.move(workdir / "a", workdir / "b")
+        for name in names:
+            assert server.read(f"{bucket.key(workdir)}/b/{name}") == name.encode()
+    elif remove == "remove":
+        bucket.remove(workdir / "a")
+    else:
+        getattr(workdir / "a" / ("one" if remove == "unlink" else ""), remove.split()[0])()
+    assert asked
+    assert not server.names(f"{bucket.key(workdir)}/a")
 
 
 def test_a_lost_lease_ends_the_run_and_commits_and_pushes_nothing(server, workdir):
@@ -318,5 +401,6 @@ def test_a_bucket_that_is_not_there(server):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.delitem(sys.modules, "dynet_jax.bucket_files", raising=False)
     with pytest.raises(UserError, match="needs more packages: pip install gcsfs google-cloud-storage"):
         bucket.place("gs://bucket/run")
