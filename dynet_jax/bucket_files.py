@@ -1,6 +1,6 @@
-"""How Orbax, TFDS and this package reach files of a bucket: gcsfs, whose writing alone is another one.
+"""How Orbax, TFDS and this package reach files of a bucket: by gcsfs, but for what fails there when answers are lost.
 
-gcsfs opens a session for every file that it writes. Where the answer to the last request of it is lost on its way, the
+It opens a session for every file that it writes. Where the answer to the last request of it is lost on its way, the
 session is gone when that request is repeated, and the file, which is there, counts as not written.
 """
 
@@ -17,7 +17,7 @@ SCHEMES = ("gs", "gcs")
 
 
 class FileSystem(gcsfs.GCSFileSystem):  # pyrefly: ignore[invalid-inheritance]  (the environment says which one it is)
-    """gcsfs, but what is written goes through a function that `reach_by` is given."""
+    """gcsfs, that writes through the function which `reach_by` is given."""
 
     write_object: Callable[[str, bytes], None]
 
@@ -25,6 +25,13 @@ class FileSystem(gcsfs.GCSFileSystem):  # pyrefly: ignore[invalid-inheritance]  
         if "r" in mode:
             return super()._open(path, mode, **options)
         return _WholeFile(f"gs://{path}", FileSystem.write_object)
+
+    async def _isdir(self, path):
+        """Takes no failure for an answer, as gcsfs does: a run would begin anew beside its own checkpoints."""
+        try:
+            return (await self._info(path))["type"] == "directory"
+        except FileNotFoundError:
+            return False
 
     def rm(self, path, **options):
         """What is not there may have been removed by a request whose answer was lost, so that it is no error."""

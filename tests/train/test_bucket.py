@@ -61,8 +61,9 @@ def save(workdir, *steps, **options):
 @pytest.fixture(scope="module")
 def saved():
     """The objects of a work directory with checkpoints of steps 1 and 2: copying them is quicker than saving."""
+    server = bucket_server()
     save(bucket.place("gs://bucket/saved"), 1, 2)
-    return {name.removeprefix("saved"): bucket_server().read(name) for name in bucket_server().names("saved/")}
+    return {name.removeprefix("saved"): server.read(name) for name in server.names("saved/")}
 
 
 @pytest.fixture
@@ -332,6 +333,25 @@ def test_what_cannot_be_reached_is_not_called_damaged(server, with_two, impatien
     server.reset()
     assert not server.names(f"{bucket.key(workdir)}/damaged/")
     assert int(Checkpoints(workdir).restore(template()).step) == 2
+
+
+def test_no_failure_is_taken_for_an_empty_folder(server, with_two):
+    """A run would begin anew. The bucket refuses the first request, the third, the fifth, ... and all after it."""
+    refused = 0
+    for number in range(0, 40, 2):
+        asked = itertools.count()
+
+        def refuse(request, number=number, asked=asked):
+            server.refusal = (403, "denied") if next(asked) >= number else None
+
+        server.before = refuse
+        try:
+            with bucket.told(with_two):
+                assert Checkpoints(with_two).steps == [1, 2]
+        except UserError as error:
+            refused += "permission is missing" in str(error)
+        server.reset()
+    assert refused > 10
 
 
 def test_what_a_killed_save_left_is_removed_by_the_next_run(server, with_two):
