@@ -2,16 +2,18 @@
 
 import itertools
 import os
+import subprocess
 import sys
 import threading
 import time
 
 import chex
+import fsspec
 import jax
 import numpy as np
 import pytest
 
-from dynet_jax import bucket
+from dynet_jax import bucket, bucket_files
 from dynet_jax.errors import UserError
 from dynet_jax.export import files as exported
 from dynet_jax.workdir import lease as leases
@@ -156,6 +158,45 @@ def test_files_are_written_whatever_answer_fails(server, workdir, hasty, write, 
         write(workdir / "file", b"%d\n" % number)
         server.coming = []
         assert set(server.read(f"{bucket.key(workdir)}/file").split()) == {b"%d" % number}
+
+
+@pytest.mark.slow
+def test_a_request_without_an_answer_is_made_again(server, workdir):
+    """By gcsfs, which has no end of its own for what nobody answers."""
+    (workdir / "file").write_bytes(b"content")
+    try:
+        bucket_files.reach_by(bucket.write, 0.3)
+        server.coming = ["silent"]
+        assert fsspec.filesystem("gs").cat_file(str(workdir / "file")) == b"content"
+    finally:
+        bucket_files.reach_by(bucket.write, bucket.REQUEST_SECONDS)
+
+
+@pytest.mark.slow
+def test_a_request_of_tensorstore_without_an_answer_is_made_again(server):
+    server.replace("silent/file", b"content")
+    server.coming = ["silent"]
+    script = "from dynet_jax import bucket; import tensorstore as ts; "
+    script += "print(ts.KvStore.open('gs://bucket/silent/').result().read('file').result().value)"
+    waiting = {"TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **waiting}, capture_output=True, text=True, timeout=120
+    )
+    assert "content" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_saved_though_every_third_answer_to_a_change_is_lost(server, with_two):
+    changes = itertools.count()
+    checkpoints = Checkpoints(with_two, keep=2, tidy=True, warn=pytest.fail)
+    server.before = lambda request: "lost" if request.command != "GET" and next(changes) % 3 == 0 else None
+    checkpoints.save(make_state(3), wait=True)
+    server.reset()
+    assert next(changes) > 40
+    checkpoints = Checkpoints(with_two)
+    assert checkpoints.steps == [2, 3]
+    chex.assert_trees_all_equal(checkpoints.restore(template()), make_state(3))
+    assert not objects(server, with_two, 1)
 
 
 def test_a_file_whose_writing_breaks_off_is_not_there(server, workdir):
