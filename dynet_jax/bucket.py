@@ -4,8 +4,11 @@ Orbax, TFDS and this package reach objects through `etils.epath` and gcsfs; what
 is pushed) goes through google-cloud-storage. Another kind of store would have its scheme, its path and its errors here.
 """
 
+import base64
 import contextlib
 import functools
+import hashlib
+import mimetypes
 import os
 import re
 import shutil
@@ -29,6 +32,10 @@ TENSORSTORE = (*REFUSED, "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")  # the s
 
 # Before etils is asked for its first path: with TensorFlow it would reach buckets in another way.
 os.environ.setdefault("EPATH_USE_TF", "false")
+# Before TensorStore makes its first request: it would wait for an answer without an end.
+os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", f"{REQUEST_SECONDS:.0f}")
+os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
+os.environ.setdefault("TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS", f"{REQUEST_SECONDS:.0f}")
 
 
 def is_bucket(path: Path | str) -> bool:
@@ -51,15 +58,13 @@ def place(path: Path | str) -> Path:
     if ".." in text.split("/") or any(sign in text for sign in FORBIDDEN):
         raise UserError(f"{text}: an address has no '..' and none of {' '.join(FORBIDDEN)}; use another name")
     try:
-        import fsspec.config
-        import gcsfs  # noqa: F401  (it is what fsspec looks for)
         from etils import epath
         from google.cloud import storage  # noqa: F401
+
+        from dynet_jax.bucket_files import reach_by
     except ImportError as error:
         raise UserError(f"{text} needs more packages: pip install gcsfs google-cloud-storage") from error
-    # A listing that is kept hides what other hosts write, for as long as the process lives.
-    own = fsspec.config.conf.setdefault("gcs", {})
-    own["use_listings_cache"], own["requests_timeout"] = False, REQUEST_SECONDS
+    reach_by(write, REQUEST_SECONDS)
     address: Any = epath.Path(text.rstrip("/"))  # not one of `pathlib.Path` by its type, but by its methods
     return address
 
@@ -114,12 +119,22 @@ def is_folder(path: Path) -> bool:
     return any(True for _ in handle(path).list_blobs(prefix=f"{key(path)}/", max_results=1, **patience()))
 
 
-def write(path: Path, content: bytes) -> None:
-    """Writes an object by one request, which can be repeated.
+def write(path: Path | str, content: bytes) -> None:
+    """Writes an object, by one request that can be repeated, or by a session where it is large (more than 8 MiB)."""
+    from google.api_core.exceptions import NotFound
 
-    gcsfs opens a session for it instead, and fails where that is gone because the last answer has been lost.
-    """
-    blob(path).upload_from_string(content, **patience())
+    target, kind = blob(path), mimetypes.guess_type(str(path))[0] or "application/octet-stream"
+    try:
+        target.upload_from_string(content, kind, **patience())
+    except NotFound:  # the session is gone where the answer to its last request has been lost
+        if not _holds(target, content):
+            raise
+
+
+def _holds(target: Any, content: bytes) -> bool:
+    """Whether an object is there with that content."""
+    found, digest = target.bucket.get_blob(target.name, **patience()), hashlib.md5(content, usedforsecurity=False)
+    return found is not None and base64.b64decode(found.md5_hash) == digest.digest()
 
 
 def move(folder: Path, target: Path) -> None:
@@ -133,7 +148,7 @@ def move(folder: Path, target: Path) -> None:
     for blob in blobs:
         bucket.copy_blob(blob, bucket, f"{key(target)}/{blob.name.removeprefix(f'{key(folder)}/')}", **patience())
     for blob in sorted(blobs, key=lambda blob: blob.name.count("/")):
-        blob.delete(**patience())
+        _delete(blob)
 
 
 def remove(folder: Path) -> None:
@@ -143,7 +158,15 @@ def remove(folder: Path) -> None:
         return
     with contextlib.suppress(Exception):
         for blob in handle(folder).list_blobs(prefix=f"{key(folder)}/", **patience()):
-            blob.delete(**patience())
+            _delete(blob)
+
+
+def _delete(blob: Any) -> None:
+    """An object that is not there has been deleted by a request whose answer was lost."""
+    from google.api_core.exceptions import NotFound
+
+    with contextlib.suppress(NotFound):
+        blob.delete(**patience())
 
 
 def is_failure(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from http import server
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
@@ -32,6 +33,9 @@ class _Storage(Storage):
     """Objects in memory; `expected` is the generation that the request under way asks for, 0 for none."""
 
     expected: str | None = None
+
+    def _write_config_to_file(self):
+        """Of all objects, at every change; nobody reads it."""
 
     def generation(self, bucket: str, name: str) -> str:
         return self.objects.get(bucket, {}).get(name, {"generation": "0"})["generation"]
@@ -62,16 +66,18 @@ class _Handler(server.BaseHTTPRequestHandler):
     def _answer(self):
         owner = self.server
         owner.count(self.command, self.path, int(self.headers.get("Content-Length") or 0))
-        owner.before(self)
+        fault = owner.before(self)
         time.sleep(owner.seconds)
         if owner.refusal is not None:
             return self._error(*owner.refusal)
-        fault = owner.fault()
+        fault = fault or owner.fault()
         if fault == "unavailable":
             return self._error(503, "try again")
         if fault == "cut":  # in the middle of an upload, where it is one
             self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
             return self._hang_up()
+        if fault == "silent":
+            return self.rfile.read()  # until the other side has hung up
         if fault == "late":
             time.sleep(1)
         if fault == "lost":  # it is done, and the answer does not arrive
@@ -118,10 +124,10 @@ class BucketServer(server.ThreadingHTTPServer):
 
     Attributes:
       seconds: that every request takes at least.
-      share: of the requests that meet one of FAULTS.
+      share: of the requests that meet one of FAULTS. `coming` and `before` know "silent" too, which is no answer.
       refusal: (status, message) that all requests get instead of an answer.
       coming: the faults that the next requests meet.
-      before: is called with each request before it is answered.
+      before: is called with each request before it is answered, and may give the fault that it meets.
       requests: how many there were, by method and kind of object.
       received: bytes.
     """
@@ -142,7 +148,7 @@ class BucketServer(server.ThreadingHTTPServer):
         """Behaves well from now on, and counts from 0. What it holds stays."""
         self.seconds, self.share, self.refusal = 0.0, 0.0, None
         self.coming: list[str] = []
-        self.before = lambda request: None
+        self.before: Callable[[_Handler], str | None] = lambda request: None
         self.requests: collections.Counter = collections.Counter()
         self.received = self.faults = 0
 

@@ -9,7 +9,7 @@ def report_failures_once() -> None:
 
     For programs, which own their standard error; what went wrong is reported by `Checkpoints`.
     """
-    for name in ("absl", "asyncio", "gcsfs"):
+    for name in ("absl", "asyncio", "gcsfs", "fsspec"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     hook = sys.excepthook  # called, too, for what fails in a thread of TensorStore's
 

@@ -136,7 +136,10 @@ def read_class_names(workdir: Path) -> list[str]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        with bucket.told(path):
+            return json.loads(path.read_text())
+    except UserError:
+        raise  # of the bucket, not of the file
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); train.py writes it when it starts") from error
 

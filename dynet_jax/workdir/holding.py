@@ -81,7 +81,7 @@ class _Remote:
         from google.api_core.exceptions import NotFound
 
         with contextlib.suppress(NotFound):
-            content = self._blob(METRICS_FILE).download_as_bytes(**bucket.patience())
+            content = bucket.blob(self._workdir / METRICS_FILE).download_as_bytes(**bucket.patience())
             (self.files / METRICS_FILE).write_bytes(content)
             self._pushed[self.files / METRICS_FILE] = _state(self.files / METRICS_FILE)
 
@@ -99,8 +99,7 @@ class _Remote:
         with self._pushing:
             for file in sorted(self.files.rglob("*")):
                 if file.is_file() and self._pushed.get(file) != (state := _state(file)):
-                    name = file.relative_to(self.files).as_posix()
-                    self._blob(name).upload_from_filename(str(file), **bucket.patience())
+                    bucket.write(self._workdir / file.relative_to(self.files).as_posix(), file.read_bytes())
                     self._pushed[file] = state
 
     def close(self) -> bool:
@@ -121,9 +120,6 @@ class _Remote:
                 self._lease.close()
         shutil.rmtree(self.files, ignore_errors=True)
         return sent
-
-    def _blob(self, name: str):
-        return bucket.blob(self._workdir / name)
 
 
 def _state(file: Path) -> tuple[int, int]:
