@@ -78,6 +78,8 @@ struct Operation {
   virtual ~Operation() = default;
   virtual void shape(std::vector<Value>& values) const = 0;  // of the outputs; may throw Failure
   virtual void run(Context& context) const = 0;
+  // Returns how many elements before and behind its maps it may read, for images of which all values have their shapes.
+  virtual int64_t reads_around(const std::vector<Value>&) const { return 0; }
 };
 
 // A convolution whose kernel a predictor may fuse, in so many tasks.

@@ -21,6 +21,12 @@ struct Convolution : Fusing {
     if (residual >= 0) values[y].check_size(values[residual]);
   }
 
+  // Without masked loads, taps outside of a map are read before they are dropped.
+  int64_t reads_around(const std::vector<Value>& values) const override {
+    const Value& in = values[x];
+    return g.keeps(in.height, in.width) ? static_cast<int64_t>(g.reach(0)) * in.width + g.reach(1) : 0;
+  }
+
   int fusions() const override { return blocks.size(); }
   int64_t kernel_floats() const override { return panels; }
 

@@ -23,7 +23,6 @@ class Planner {
 
   // Throws Failure if the images are too small, or maps that an operation takes together have different sizes.
   Plan plan(int height, int width) {
-    plan_.floats = 4096;  // a tap may point before the first plane; masks drop what it finds there
     plan_.shapes.resize(values_);
     plan_.offsets.resize(values_);
     for (auto& value : plan_.shapes) value.packed = packed_;
@@ -35,15 +34,23 @@ class Planner {
       for (int output : operations_[i]->outputs) take(output);
       for (int value : ended[i]) free_.emplace(plan_.shapes[value].floats(), plan_.offsets[value]);
     }
-    // Kernels of bytes may be filled up by zeros for planes behind a map's last one, which are read for that.
-    int64_t behind = 0;
-    for (const Value& value : plan_.shapes)
-      if (value.in_quads()) behind = std::max(behind, value.planes() * value.plane);
-    plan_.floats += behind;
+    add_margins();
     return std::move(plan_);
   }
 
  private:
+  void add_margins() {
+    int64_t margin = 64, behind = 0;
+    for (auto& operation : operations_) margin = std::max(margin, operation->reads_around(plan_.shapes));
+    // Kernels of bytes may be filled up by zeros for planes behind a map's last one, which are read for that.
+    for (const Value& value : plan_.shapes)
+      if (value.in_quads()) behind = std::max(behind, value.planes() * value.plane);
+    margin = rounded_up(margin, 16);
+    for (int64_t& offset : plan_.offsets) offset += margin;
+    plan_.floats += margin + std::max(margin, behind);
+    if (plan_.floats > MOST) throw std::bad_alloc();
+  }
+
   // For each operation the values that none needs after it. The result is needed until the end; numbers may be of no
   // value.
   std::vector<std::vector<int>> ended_after() const {

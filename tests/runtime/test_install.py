@@ -15,7 +15,7 @@ import pytest
 
 import dynet_jax.inference
 from dynet_jax.cli import main
-from dynet_jax.data.source import open_source
+from dynet_jax.data.source import load_source
 from tests.inference.test_programs import needs_compiler
 from tests.inference.workdirs import make_workdir
 from tests.runtime.libraries import SOURCE, every_level, needs_cmake, run
@@ -47,8 +47,13 @@ def digit(number: int) -> tuple[np.ndarray, str]:
 
     grey = load_digits().images[5 * number + 4]
     picture = np.repeat(np.round(grey * (255 / 16)).astype(np.uint8)[..., None], 3, axis=2)
-    np.testing.assert_array_equal(picture, np.broadcast_to(open_source("digits", "test", None)[number].image, (8, 8, 3)))
+    np.testing.assert_array_equal(picture, _of_dataset(number))
     return picture, " ".join(str(int(value)) for value in grey.ravel())
+
+
+def _of_dataset(number: int) -> np.ndarray:
+    image = load_source("digits", "test")[number].image
+    return np.broadcast_to(image.reshape(8, 8, -1), (8, 8, 3))
 
 
 def check_program(program: Path, workdir: Path, environment=None):
