@@ -144,7 +144,7 @@ def test_a_module_that_is_not_installed():
 def test_a_base_that_is_no_network(tmp_path):
     (tmp_path / "nets_7.py").write_text(NETWORK.replace('base="mobilenet_v2"', 'base="mobilenet_v22"'))
     plugins.import_plugins([str(tmp_path / "nets_7.py")])
-    with pytest.raises(UserError, match="mine is registered with base='mobilenet_v22', which is none; did you mean"):
+    with pytest.raises(UserError, match="mine is registered with base='mobilenet_v22', not a network; did you mean"):
         model_info("mine")
 
 

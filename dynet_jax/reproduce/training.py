@@ -154,7 +154,7 @@ class _Crew:
         self.say(f"{job.workdir} failed: {reason}")
 
     def _leave(self) -> None:
-        self.say("stopping: every run saves its state; once more to stop at once")
+        self.say("stopping: every run saves its state; send the signal again to stop at once")
         with self.starting:
             for place, worker in self.workers.items():
                 if place in self.working:

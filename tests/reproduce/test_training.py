@@ -213,7 +213,7 @@ def test_a_signal_reaches_every_process(fake, tmp_path):
     with pytest.raises(Interrupted, match="run the same command to go on") as interrupted:
         train_plan(plan, Arrangement(2, 1), lines.append)
     assert interrupted.value.exit_code == 75
-    assert lines[-1] == "stopping: every run saves its state; once more to stop at once"
+    assert lines[-1] == "stopping: every run saves its state; send the signal again to stop at once"
     assert set((tmp_path / "saved").read_text().split()) == {"saved"}
     assert not any("failed" in line for line in lines)
     assert signal.getsignal(signal.SIGTERM) == before
