@@ -19,7 +19,7 @@ TOLERANCE = 1e-4  # of the largest logit, or of 1
 
 def leave(number, frame):
     """Before and after training, which has its own answer to signals and saves first."""
-    os.write(2, b"finetune_and_export.py: stopped; run the same command to go on\n")
+    os.write(2, b"finetune_and_export.py: stopped; run the same command to resume\n")
     os._exit(75)
 
 

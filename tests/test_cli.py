@@ -209,7 +209,7 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
         ([f"{CONFIG}:digits", "--config.batch_size=100"], ["batch_size=100 must be a multiple of 8"]),
         (
             [f"{CONFIG}:digits", "--config.batch_size=2048"],
-            ["digits has 1438 training images, less than batch_size=2048"],
+            ["digits has 1438 training images, fewer than batch_size=2048"],
         ),
         ([f"{CONFIG}:digits", "--config.model.num_classes=5"], ["digits has 10 classes but model.num_classes is 5"]),
         ([f"{CONFIG}:digits", "--config.model.name=dy_mobil"], ["unknown model 'dy_mobil'; did you mean dy_mobile"]),
@@ -237,7 +237,7 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
             [f"{CONFIG}:digits", "--config.data.name=folder:gs://bucket/x"],
             ["gs://bucket/x is an address, not a folder", "docs/tpu.md", "packed:DIR"],
         ),
-        ([CONFIG, "--config.data.data_dir=s3://bucket"], ["s3://bucket is no address that is known here; use gs://"]),
+        ([CONFIG, "--config.data.data_dir=s3://bucket"], ["s3://bucket is not a supported address; use gs://"]),
         ([CONFIG, "--init_from=gs://bucket"], ["gs://bucket is a whole bucket; name a place in it"]),
         ([CONFIG, "--resume"], ["cannot read '--resume'; set a key as --config.KEY=VALUE"]),
         ([CONFIG, "--work=runs/x"], ["cannot read '--work=runs/x'"]),
@@ -253,7 +253,7 @@ def test_mistakes_of_training(arguments, parts, workdir, capfd):
 @pytest.mark.parametrize(
     ("address", "part"),
     [
-        ("s3://bucket/run", "s3://bucket/run is no address that is known here; use gs://BUCKET/PATH"),
+        ("s3://bucket/run", "s3://bucket/run is not a supported address; use gs://BUCKET/PATH"),
         ("gs://bucket", "gs://bucket is a whole bucket; name a place in it, like gs://bucket/runs/digits"),
         ("gs:///run", "names no bucket"),
     ],

@@ -126,7 +126,7 @@ def test_finetuning_stops_at_a_signal_and_asks_to_be_started_again(photographs, 
             break
     output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 75, output + errors
-    assert "run the same command to go on" in output
+    assert "run the same command to resume" in output
 
 
 # Analysis -------------------------------------------------------------------------------------------------------------

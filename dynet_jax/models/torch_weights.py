@@ -71,7 +71,7 @@ def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, An
     ]
     if len(misshapen) > len(wanted) / 2:
         raise UserError(
-            f"{len(misshapen)} of {len(wanted)}shapes do not fit, such as: {misshapen[0]}: is the width right?"
+            f"{len(misshapen)} of {len(wanted)} shapes do not fit, such as: {misshapen[0]}: is the width right?"
         )
     problems = [("missing: ", missing), ("unexpected: ", unexpected), ("misshapen: ", misshapen)]
     if any(names for _, names in problems):

@@ -115,7 +115,7 @@ class _Crew:
         if self.stopping:
             self._leave()
             wait(pending)
-            raise Interrupted("stopped; run the same command to go on")
+            raise Interrupted("stopped; run the same command to resume")
         return self.failed
 
     def _train_at(self, place: int) -> None:

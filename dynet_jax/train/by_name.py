@@ -51,7 +51,7 @@ def attempt(kind: str, name: str, run: Callable[[], Any]) -> Any:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{kind} {name!r}cannot be used like this: {named(error)}") from error
+        raise UserError(f"{kind} {name!r} cannot be used like this: {named(error)}") from error
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:

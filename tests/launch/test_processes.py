@@ -134,7 +134,7 @@ def test_the_command_of_an_ssh_host_survives_its_connection(tmp_path):
     start = time.monotonic()
     assert taken_up.finish() == STOPPED, taken_up.output
     assert time.monotonic() - start < 30
-    assert "saved; run the same command to go on" in taken_up.output
+    assert "saved; run the same command to resume" in taken_up.output
 
 
 class InBackground(Run):

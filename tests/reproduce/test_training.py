@@ -102,7 +102,7 @@ def test_a_signal_saves_and_leaves_with_75(uninterrupted, tmp_path):
     wait_for(lambda: plan.job(ARM, 0).steps_done >= 4)
     os.kill(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert "Interrupted: stopped; run the same command to go on" in errors
+    assert "Interrupted: stopped; run the same command to resume" in errors
     assert any((plan.job(ARM, 0).workdir / "checkpoints").iterdir())
 
 
@@ -210,7 +210,7 @@ def test_a_signal_reaches_every_process(fake, tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     threading.Thread(target=tell).start()
-    with pytest.raises(Interrupted, match="run the same command to go on") as interrupted:
+    with pytest.raises(Interrupted, match="run the same command to resume") as interrupted:
         train_plan(plan, Arrangement(2, 1), lines.append)
     assert interrupted.value.exit_code == 75
     assert lines[-1] == "stopping: every run saves its state; send the signal again to stop at once"

@@ -101,7 +101,7 @@ def test_a_silent_run_elsewhere_is_followed_after_a_while_and_one_that_is_heard_
     start = time.monotonic()
     held = Lease(workdir, "busy")
     assert time.monotonic() - start > leases.EXPIRY_SECONDS
-    assert "looking for 1 s whether it is alive" in capfd.readouterr().err
+    assert "checking for 1 s whether it is alive" in capfd.readouterr().err
     held.close()
     put_lease(workdir)
     heard = threading.Timer(0.3, put_lease, [workdir])
@@ -268,7 +268,7 @@ def test_a_save_outlives_a_bucket_that_is_away_and_training_does_not_wait(server
     checkpoints.save(make_state(1))
     checkpoints.save(make_state(2))
     assert time.monotonic() - start < 1
-    assert lines == ["the checkpoint of step 2 is left out, as the one before is still on its way"]
+    assert lines == ["the checkpoint of step 2 is skipped, as the previous one is still being saved"]
     time.sleep(0.2)
     server.reset()
     checkpoints.save(make_state(3), wait=True)
@@ -297,7 +297,7 @@ def test_a_save_that_is_refused_is_tried_again_and_the_last_one_is_an_error(serv
     [
         ((401, "Invalid Credentials"), ".*credentials have expired .*gcloud auth application-default login"),
         ((403, "denied"), r"permission is missing .*storage\.objectUser .*storage\.buckets\.get"),
-        ((429, "too many"), "a quota of the bucket or the project is used up"),
+        ((429, "too many"), "a quota of the bucket or the project is exhausted"),
         ((503, "away"), "the bucket cannot be reached .* run the same command again"),
     ],
 )
@@ -311,7 +311,7 @@ def test_what_is_wrong_is_one_line(server, workdir, impatient, refusal, said):
 
 def test_a_bucket_that_is_not_there(server):
     with pytest.raises(
-        UserError, match="there is no bucket other; make it by `gcloud storage buckets create gs://other`"
+        UserError, match="there is no bucket other; create it by `gcloud storage buckets create gs://other`"
     ):
         bucket.check_access("gs://other/run")
 

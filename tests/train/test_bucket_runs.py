@@ -119,7 +119,7 @@ def test_a_run_that_is_taken_over_stops(server):
     time.sleep(1)  # a commit that had already begun
     committed = Checkpoints(bucket.place("gs://bucket/taken")).steps
     assert run.finish() == 2, run.output
-    assert "another run has taken gs://bucket/taken over" in run.output
+    assert "another run has taken over gs://bucket/taken" in run.output
     assert Checkpoints(bucket.place("gs://bucket/taken")).steps == committed
 
 

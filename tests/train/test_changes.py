@@ -41,8 +41,8 @@ def test_another_batch_is_refused_as_steps_are_counted_in_it(tiny_config, stoppe
         start_up(changed(tiny_config, batch_size=batch_size), stopped, allow_config_change=allowed)
     assert str(caught.value) == (
         f"{stopped} was trained with batch_size=64, not {batch_size}. Use another --workdir, which "
-        f"--init_from={stopped} gives these parameters, or the configuration it began with; batch_size=64 has to stay: "
-        "steps are counted in it"
+        f"--init_from={stopped} gives these parameters, or the configuration it was started with; batch_size=64 has to "
+        "stay: steps are counted in it"
     )
     assert {p.name: p.read_bytes() for p in stopped.iterdir() if p.is_file() and p.name != ".lock"} == before
 

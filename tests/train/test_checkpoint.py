@@ -218,7 +218,7 @@ def test_nothing_whole_is_an_error_and_left_alone(tmp_path):
     save(tmp_path, 1, 2)
     for step in (1, 2):
         damage_by_deleting(tmp_path / f"checkpoints/{step}")
-    with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(step 2: .*; step 1: .*\); move that folder"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is intact \(step 2: .*; step 1: .*\); move that folder"):
         Checkpoints(tmp_path, warn=lambda line: None).restore(template(), set_aside=True)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
 

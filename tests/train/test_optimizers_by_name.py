@@ -70,7 +70,7 @@ def test_an_optimiser_is_optaxs(name):
 
 @pytest.mark.parametrize("name", NOT_OURS)
 def test_an_optimiser_that_needs_something_else(name):
-    with pytest.raises(UserError, match=f"^optimizer '{name}'cannot be used like this: "):
+    with pytest.raises(UserError, match=f"^optimizer '{name}' cannot be used like this: "):
         make_optimizer(make_schedule(0.1, 0, 10), name, weight_decay=0.0, decay_parameters="all")
 
 
@@ -187,7 +187,10 @@ def run_of(*changes):
             ["optimizer=adamw", "optimizer_arguments.nesterov=1"],
             "optimizer_arguments.nesterov must be bool, like False",
         ),
-        (["optimizer=adamw", "optimizer_arguments.mu_dtype=x"], "optimizer 'adamw'cannot be used like this: TypeError"),
+        (
+            ["optimizer=adamw", "optimizer_arguments.mu_dtype=x"],
+            "optimizer 'adamw' cannot be used like this: TypeError",
+        ),
         (
             ["optimizer=adamw", "optimizer_arguments.weight_decay=0.1"],
             "optimizer_arguments.weight_decay is set by weight",

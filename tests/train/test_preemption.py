@@ -23,7 +23,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, every):
     run.process.send_signal(number)
     assert run.finish() == INTERRUPTED, run.output
     step = Checkpoints(tmp_path).latest_step
-    assert f"stopped at step {step}, saved; run the same command to go on" in run.output
+    assert f"stopped at step {step}, saved; run the same command to resume" in run.output
     again = Run(tmp_path, often)
     assert again.finish() == 0, again.output
     assert f"continuing at step {step}" in again.output

@@ -45,7 +45,7 @@ def test_no_folder_for_them(monkeypatch, tmp_path, capsys, variable):
     monkeypatch.setenv(variable, str(tmp_path / "file"))
     use_compilation_cache()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("WARNING: compiled programs cannot be kept, and are compiled again at the next start (")
+    assert line.startswith("WARNING: compiled programs cannot be cached and are compiled again at the next start (")
     assert str(tmp_path / "file") in line
     assert not jax.config.jax_enable_compilation_cache
 
@@ -121,5 +121,5 @@ def test_a_damaged_entry_is_written_anew(tmp_path, kept):
     second, third = start(), start()
     assert first.stdout == second.stdout == third.stdout
     (line,) = second.stderr.splitlines()
-    assert "it is compiled anew" in line
+    assert "it is compiled again" in line
     assert third.stderr == ""

@@ -72,7 +72,7 @@ def test_mistakes(tiny_config):
     with pytest.raises(UserError, match="temperature_from must be positive"):
         check_config(tiny_config)
     tiny_config.temperature_from = 1.0
-    with pytest.raises(UserError, match="temperature_from=1 is where the temperature of tiny ends, too"):
+    with pytest.raises(UserError, match="temperature_from=1 is also the final temperature of tiny"):
         make_run(tiny_config, 1438, make_layout(64, 8))
     from configs import common
 
