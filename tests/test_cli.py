@@ -238,7 +238,7 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
             ["gs://bucket/x is an address, not a folder", "docs/tpu.md", "packed:DIR"],
         ),
         ([CONFIG, "--config.data.data_dir=s3://bucket"], ["s3://bucket is not a supported address; use gs://"]),
-        ([CONFIG, "--init_from=gs://bucket"], ["gs://bucket is a whole bucket; name a place in it"]),
+        ([CONFIG, "--init_from=gs://bucket"], ["gs://bucket is a whole bucket; name a path in it"]),
         ([CONFIG, "--resume"], ["cannot read '--resume'; set a key as --config.KEY=VALUE"]),
         ([CONFIG, "--work=runs/x"], ["cannot read '--work=runs/x'"]),
         ([], ["required: --config"]),
@@ -254,7 +254,7 @@ def test_mistakes_of_training(arguments, parts, workdir, capfd):
     ("address", "part"),
     [
         ("s3://bucket/run", "s3://bucket/run is not a supported address; use gs://BUCKET/PATH"),
-        ("gs://bucket", "gs://bucket is a whole bucket; name a place in it, like gs://bucket/runs/digits"),
+        ("gs://bucket", "gs://bucket is a whole bucket; name a path in it, like gs://bucket/runs/digits"),
         ("gs:///run", "names no bucket"),
     ],
 )

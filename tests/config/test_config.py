@@ -292,7 +292,7 @@ def test_override_refuses(assignment, message):
         *((f"{key}=-1", f"{key} must be positive, not -1") for key in ("data.image_size", "data.resize_to")),
         *((f"{key}=0", f"{key} must be positive, not 0") for key in ("log_every_steps", "checkpoint_every_steps")),
         *((f"{key}=0", f"{key} must be positive, not 0") for key in ("keep_checkpoints", "eval_every_epochs")),
-        ("data.threads=0", "data.threads must be positive, or None for as many as there are cores, not 0"),
+        ("data.threads=0", "data.threads must be positive, or None for the number of cores, not 0"),
         *((f"{key}=-0.5", f"{key} must be 0 or more, not -0.5") for key in ("learning_rate", "weight_decay")),
         ("warmup_epochs=-1", "warmup_epochs must be 0 or more, not -1"),
         ("seed=-1", "seed must be from 0 to 2^32 - 1, not -1"),

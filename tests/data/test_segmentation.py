@@ -55,7 +55,9 @@ def test_unknown_classes_end_the_run(tmp_path, workers):
     source = load_source(f"maps:{tmp_path}", "train", task="segmentation")
     transform = make_training_transform((4, 4), (1.0, 1.0), flip=False, distortion=False)
     batches = training_batches(source, transform, batch_size=3, seed=0, start_step=0, workers=workers)
-    with pytest.raises(UserError, match=r"trainannot/001\.png has pixels of 7, 9, which is no class of the 3 that"):
+    with pytest.raises(
+        UserError, match=r"trainannot/001\.png has pixels of 7, 9, which are neither one of the 3 classes"
+    ):
         next(batches)
 
 

@@ -136,9 +136,9 @@ def test_a_lost_lease_ends_the_run_and_commits_and_pushes_nothing(server, workdi
     checkpoints.save(make_state(1), wait=True)
     taken = put_lease(workdir)
     (holding.files / "metrics.jsonl").write_text("late\n")
-    with pytest.raises(UserError, match=r"another run has taken .* over"):
+    with pytest.raises(UserError, match="another run has taken over"):
         checkpoints.save(make_state(2), wait=True)
-    with pytest.raises(UserError, match=r"another run has taken .* over"):
+    with pytest.raises(UserError, match="another run has taken over"):
         holding.check()
     holding.close()
     assert Checkpoints(workdir).steps == [1]

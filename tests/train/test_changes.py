@@ -42,7 +42,7 @@ def test_another_batch_is_refused_as_steps_are_counted_in_it(tiny_config, stoppe
     assert str(caught.value) == (
         f"{stopped} was trained with batch_size=64, not {batch_size}. Use another --workdir, which "
         f"--init_from={stopped} gives these parameters, or the configuration it was started with; batch_size=64 has to "
-        "stay: steps are counted in it"
+        "stay: it is the unit of steps"
     )
     assert {p.name: p.read_bytes() for p in stopped.iterdir() if p.is_file() and p.name != ".lock"} == before
 

@@ -132,10 +132,10 @@ def test_arguments_in_a_file_of_ones_own():
     [
         (
             ["optimizer=adamw", "momentum=0.5"],
-            "momentum=0.5 is of optimizer='sgd', and 'adamw' has arguments of its own",
+            "momentum=0.5 is only for optimizer='sgd'; 'adamw' has its own arguments",
         ),
         (["optimizer_arguments.momentum=0.5"], "optimizer_arguments.momentum is set by momentum"),
-        (["temperature_epochs=5"], "temperature_epochs=5 is how long a temperature changes, and none does; set temp"),
+        (["temperature_epochs=5"], "temperature_epochs=5 has no effect without temperature_from; set temp"),
         (["optimizer_arguments.b2=NaN"], "optimizer_arguments.b2 must be finite, not nan"),
     ],
     ids=str,

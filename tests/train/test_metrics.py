@@ -116,7 +116,7 @@ def test_broken_lines_are_passed_over_and_removed_when_a_run_goes_on(tmp_path, c
     assert capsys.readouterr().err == f"WARNING: {path} contains lines that are not metrics (1); they are skipped\n"
     MetricWriter(tmp_path).close()
     assert path.read_text() == f"{row(1)}\n{row(2)}\n"
-    assert "had broken lines, cut by a crash or a full disk; removed: 2" in capsys.readouterr().err
+    assert "had broken lines, truncated by a crash or a full disk; removed: 2" in capsys.readouterr().err
 
 
 def test_a_broken_end_is_removed_on_a_disk_that_is_still_full(tmp_path, monkeypatch):

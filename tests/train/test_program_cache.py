@@ -55,7 +55,7 @@ def test_a_user_without_a_home(monkeypatch, capsys):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     use_compilation_cache()
-    assert "there is no home folder for what is compiled" in capsys.readouterr().err
+    assert "there is no home folder for compiled programs" in capsys.readouterr().err
 
 
 def test_damaged_entries_go(tmp_path, capsys):
@@ -73,7 +73,7 @@ def test_damaged_entries_go(tmp_path, capsys):
     program_cache._answer(tmp_path, shown.append, UserWarning(warning), UserWarning, "file.py", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["jit_step-3-cache", "jit_steps-4-cache"]
     expected = f"WARNING: jit_step in {tmp_path} cannot be read (error: Error -5 while decompressing); it is compiled"
-    assert capsys.readouterr().err == f"{expected} anew\n"
+    assert capsys.readouterr().err == f"{expected} again\n"
     assert shown == []
 
 
