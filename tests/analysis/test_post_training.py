@@ -41,7 +41,7 @@ def test_images_for_calibration(tmp_path):
         post_training.check_calibration(str(tmp_path / "damaged"))
     noise = post_training.calibration_images(cell(size=24, batch=3))
     assert all(batch.shape == (3, 24, 24, 3) and batch.std() > 60 for batch in noise)
-    for folder, wrong in ((tmp_path / "none", "is no folder"), (tmp_path / "0/a.png", "is no folder")):
+    for folder, wrong in ((tmp_path / "none", "is not a folder"), (tmp_path / "0/a.png", "is not a folder")):
         with pytest.raises(UserError, match=wrong):
             post_training.check_calibration(str(folder))
 

@@ -72,7 +72,7 @@ def test_finished_runs_of_another_recipe_are_not_mixed_in(tmp_path):
 
 def test_a_folder_belongs_to_one_command_at_a_time(tmp_path):
     plan = Plan("digits", "small", tmp_path / "out")
-    with plan.claim(), pytest.raises(UserError, match="another dynet reproduce is at work in"):
+    with plan.claim(), pytest.raises(UserError, match="another dynet reproduce is running in"):
         Plan("digits", "small", tmp_path / "out").claim()
     plan.claim().close()
 
