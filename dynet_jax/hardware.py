@@ -16,7 +16,7 @@ from dynet_jax.machine import ROOT, cores, cores_of_system
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 FAILS = "Unable to initialize backend"  # part of JAX's errors
-ON_THE_CPU = "set JAX_PLATFORMS=cpu to go on on the CPU"
+ON_THE_CPU = "set JAX_PLATFORMS=cpu to continue on the CPU"
 
 
 class Accelerator(NamedTuple):
@@ -55,13 +55,13 @@ def devices(*, or_cpu: bool = False) -> list[jax.Device]:
             raise UserError(_absent(str(error))) from error
         found = jax.devices()  # the CPU: JAX initialised it before the failure, and fails only once
         hidden = any(_hides(kind) for kind in ACCELERATORS if f"'{kind.platform}'" in str(error))
-        problem = "" if hidden else f"JAX cannot start ({_reason_in(str(error))}); mend what it names"
+        problem = "" if hidden else f"JAX cannot start ({_reason_in(str(error))}); fix what it names"
     else:
         problem = _not_meant() if found[0].platform == "cpu" else ""
     if problem and (_asked() or not or_cpu):
         raise UserError(f"{problem}, or {ON_THE_CPU}")
     if problem:
-        _warn_once(f"{problem}; the CPU is used. JAX_PLATFORMS=cpu says that this is meant")
+        _warn_once(f"{problem}; the CPU is used. JAX_PLATFORMS=cpu states that this is intended")
     return found
 
 
@@ -117,7 +117,7 @@ def _asked_for(asked: list[str], reason: str = "") -> str:
     """Returns the message that the platform in JAX_PLATFORMS is not available."""
     name = ",".join(asked)
     return (
-        f"JAX_PLATFORMS={name} asks for what JAX cannot use here{f' ({reason})' if reason else ''}; see that the "
+        f"JAX_PLATFORMS={name} asks for what JAX cannot use here{f' ({reason})' if reason else ''}; check that the "
         "machine has it, that no other process holds it, and that JAX is installed for it (docs/gpu.md, docs/tpu.md)"
     )
 

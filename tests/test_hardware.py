@@ -67,12 +67,12 @@ def test_an_accelerator_that_another_process_holds(computer, capsys, there, name
     assert line.startswith(f"this machine has {name}, but JAX cannot use it (Backend '")
     assert line.endswith(
         "failed to initialize: it is in use by process 12); end the process that holds it, if there is one, or set "
-        "JAX_PLATFORMS=cpu to go on on the CPU"
+        "JAX_PLATFORMS=cpu to continue on the CPU"
     )
     assert [hardware.devices(or_cpu=True), hardware.devices(or_cpu=True)] == [[CPU], [CPU]]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"WARNING: this machine has {name}, but")
-    assert line.endswith("the CPU is used. JAX_PLATFORMS=cpu says that this is meant")
+    assert line.endswith("the CPU is used. JAX_PLATFORMS=cpu states that this is intended")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_jax_falls_back_and_training_does_not(tmp_path, asked):
 def test_training_asks_first(computer, tmp_path):
     """Before anything is written, or any host is waited for."""
     computer(**TPU)
-    with pytest.raises(UserError, match="JAX_PLATFORMS=cpu to go on on the CPU"):
+    with pytest.raises(UserError, match="JAX_PLATFORMS=cpu to continue on the CPU"):
         startup.start_up(ml_collections.ConfigDict(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

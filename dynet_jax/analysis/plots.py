@@ -76,7 +76,7 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file
         axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(class_names)), class_names)
-    axes.set(title=title, xlabel="taken for (% of the row)", ylabel="label")
+    axes.set(title=title, xlabel="prediction (% of the row)", ylabel="label")
     with image_file.open("wb") as file:  # it may be in a bucket
         figure.savefig(file, dpi=120)
     pyplot.close(figure)

@@ -43,8 +43,8 @@ class Arrangement(NamedTuple):
 def arrange(workers: int | None, device: str, threads: int | None) -> Arrangement:
     """Returns the arrangement; on a CPU each core trains one network, as small ones leave a second core half idle.
 
-    device: 'cpu' or an accelerator's name. workers: the requested number. threads: that of the plan's earlier runs,
-    because sums depend on it in the last digits, so that all runs of a plan must have the same number.
+    device: 'cpu' or an accelerator's name. workers: the requested number. threads: that of the plan's earlier runs;
+    sums depend on it in the last digits, so all runs of a plan must have the same number.
     Raises UserError for several workers on an accelerator.
     """
     if device != "cpu":

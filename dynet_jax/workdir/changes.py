@@ -47,7 +47,7 @@ def check_changes(workdir: Path, before: Mapping[str, Any], now: Mapping[str, An
     if asked and not allowed:
         raise UserError(
             f"{workdir} was trained with {texts}. Use another --workdir, or the configuration it was started with, or "
-            "--allow_config_change to go on with this one"
+            "--allow_config_change to continue with this one"
         )
     for key in changed:
         print(f"the configuration has changed: {key} was {before.get(key)!r} and is {now.get(key)!r}", flush=True)
@@ -64,7 +64,7 @@ def check_progress(workdir: Path, step: int, steps_per_epoch: int, total_steps: 
         cause = f" with the changed {', '.join(changed)}" if changed else ""
         raise UserError(
             f"nothing would be trained{cause}: {workdir} is at step {step}, and the run has {total_steps}. Use "
-            f"--config.epochs={step // steps_per_epoch + 1} or more and --allow_config_change to go on, or another "
+            f"--config.epochs={step // steps_per_epoch + 1} or more and --allow_config_change to resume, or another "
             f"--workdir, which --init_from={workdir} gives these parameters"
         )
     if changed:

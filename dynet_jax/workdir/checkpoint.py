@@ -210,7 +210,7 @@ class Checkpoints:
             away = self._background is not None and bucket.is_away(error)
             kind = bucket.Unreachable if away else UserError
             raise kind(f"{line}. {cure} run the same command to resume from there") from error
-        self._warn(f"{line}. Training goes on and will try again at the next save")
+        self._warn(f"{line}. Training continues and will try again at the next save")
 
     def _let_go(self) -> None:
         if self._manager is not None:

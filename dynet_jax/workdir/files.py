@@ -27,7 +27,6 @@ def lock(workdir: Path, busy: str | None = None) -> IO:
 
     Raises UserError if another run is using it (with the message `busy`), or if it cannot be created. On a file system
     without locks, it does not exclude others.
-    no locks, it keeps nobody out.
     """
     with _writing(workdir):
         file = (workdir / LOCK_FILE).open("w")

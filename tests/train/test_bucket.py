@@ -284,7 +284,7 @@ def test_a_save_that_is_refused_is_tried_again_and_the_last_one_is_an_error(serv
     deadline = time.monotonic() + 30
     while not lines and time.monotonic() < deadline:
         checkpoints.check()
-    assert "the newest is of step 1. Training goes on and will try again at the next save" in lines[0]
+    assert "the newest is of step 1. Training continues and will try again at the next save" in lines[0]
     with pytest.raises(UserError, match=r"the newest is of step 1\. When the bucket can be written to, run"):
         checkpoints.save(make_state(3), wait=True)
     server.reset()

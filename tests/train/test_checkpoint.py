@@ -279,7 +279,7 @@ def test_a_full_disk_is_survived(tmp_path, monkeypatch):
         patch.setattr(ocp.CheckpointManager, "save", fail)
         checkpoints.save(make_state(2))
         assert len(lines) == 1
-        assert "No space left on device); the newest is of step 1. Training goes on" in lines[0]
+        assert "No space left on device); the newest is of step 1. Training continues" in lines[0]
         with pytest.raises(UserError, match=r"the newest is of step 1\. Make room, then run the same command"):
             checkpoints.save(make_state(2), wait=True)
     checkpoints.save(make_state(3), wait=True)
@@ -313,7 +313,7 @@ def test_an_error_in_the_background_is_reported_and_survived(tmp_path, monkeypat
         while not lines and time.monotonic() < deadline:
             checkpoints.check()
     assert len(lines) == 1
-    assert "No space left on device); the newest is of step 1. Training goes on" in lines[0]
+    assert "No space left on device); the newest is of step 1. Training continues" in lines[0]
     checkpoints.save(make_state(2), wait=True)
     checkpoints.close()
     assert len(lines) == 1
