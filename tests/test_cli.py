@@ -40,13 +40,13 @@ def assert_one_line(result, *parts):
 
 
 def cells(table):
-    """Of every line of a Markdown table."""
+    """Returns the cells of every line of a Markdown table."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
 
 
 @pytest.fixture
 def workdir(tmp_path):
-    """Where no run has been."""
+    """A work directory without any run."""
     return tmp_path / "run"
 
 
@@ -119,7 +119,7 @@ def test_summary_of_another_size(capfd):
 
 @pytest.mark.slow
 def test_summary_of_any_argument(capfd):
-    """As train.py takes them. Without its hidden layer, a predictor of 32 channels has 32 rows."""
+    """Arguments are those of train.py. Without its hidden layer, a predictor of 32 channels has 32 rows."""
     arguments = [
         "summary",
         "dy_resnet18",

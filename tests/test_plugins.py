@@ -1,4 +1,4 @@
-"""--import, DYNET_JAX_IMPORT and entry points: what is imported, and what is said where that fails."""
+"""--import, DYNET_JAX_IMPORT and entry points: what is imported, and the messages if that fails."""
 
 import importlib.metadata
 import os
@@ -26,7 +26,7 @@ def mine(num_classes: int = 10, width: float = 0.1):
 
 @pytest.fixture(autouse=True)
 def undone(monkeypatch, tmp_path):
-    """What is imported and registered here is gone afterwards; the root's conftest.py restores the networks."""
+    """Removes imports and registrations afterwards; the root's conftest.py restores the networks."""
     monkeypatch.setattr(plugins, "_imported", [])
     monkeypatch.setattr(plugins, "_missing", {})
     monkeypatch.setattr(source, "_DATASETS", copy(source._DATASETS))

@@ -1,4 +1,4 @@
-"""Configurations: reading files, changing single keys, and the values that are refused before anything is computed."""
+"""Configurations: reading files, changing single keys, and values that are rejected before anything is computed."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_a_recipe_of_any_network(file, network):
 
 
 def test_a_network_without_a_width(monkeypatch):
-    """What a recipe sets and a network has not is left out of its configuration."""
+    """A setting of the recipe that a network does not have is omitted from its configuration."""
 
     def plain(num_classes: int = 10):
         return create_model("dy_mobile", num_classes=num_classes, width=0.1)

@@ -1,4 +1,4 @@
-"""Numbers as people write them, and configurations of one's own in which keys are None or missing."""
+"""Numbers as people write them, and a user's own configurations in which keys are None or missing."""
 
 import ml_collections
 import pytest

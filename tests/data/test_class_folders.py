@@ -1,4 +1,4 @@
-"""A folder of class folders that is not what its owner believes: said at the start, or refused."""
+"""A folder of class folders that differs from what its owner believes: it is reported at the start, or rejected."""
 
 import os
 import re

@@ -69,7 +69,7 @@ def test_the_next_image_takes_the_place_of_one_that_cannot_be_used(damage):
 
 
 def test_the_replacement_is_augmented_by_the_same_draws():
-    """As if the file of the corrupt image were a copy of the next one."""
+    """The result is as if the file of the corrupt image were a copy of the next one."""
     damaged, mended = Files(20, junk={7}), Files(20)
     mended.images[7] = mended.images[8]
     for batch, expected in zip(train(damaged, transform=AUGMENT), train(mended, transform=AUGMENT)):
@@ -143,7 +143,7 @@ def _iterate(run, source, corrupt, threads):
 
 
 def _first_seen(run, source, limit):
-    """By hand: go through the batches of whole files until there are more than `limit`."""
+    """Goes through the batches of undamaged files until there are more than `limit`, as an independent count."""
     whole = Files(len(source))
     met = []
     for number, batch in enumerate(run(whole)):

@@ -1,4 +1,4 @@
-"""Labels that mean something else than they say are found before a run."""
+"""Labels that mean something else than intended are found before a run."""
 
 import numpy as np
 import pytest

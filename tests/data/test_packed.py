@@ -1,4 +1,4 @@
-"""Packed class folders: the folder's records and batches, whole or not there, and never a damaged record in silence."""
+"""Packed class folders: the folder's records and batches, complete or absent, and no damage without a message."""
 
 import json
 import os
@@ -174,7 +174,7 @@ def test_killed_and_begun_again(folder, tmp_path):
 
 @pytest.mark.slow
 def test_damaged_records_are_replaced_and_named(folder, tmp_path, capsys):
-    """One flipped bit in each of many places of a shard: noticed by its checksums, wherever it matters."""
+    """One bit is flipped in each of many places of a shard; the checksums detect it wherever it matters."""
     packed = tmp_path / "packed"
     pack_folder(folder, packed)
     (shard,) = packed.glob("train-*")
@@ -238,7 +238,7 @@ def test_a_strange_description_is_refused(folder, tmp_path, change):
 
 
 def test_time_to_open_does_not_grow_with_the_shards_that_are_read(folder, tmp_path):
-    """Shards are opened when they are first read: one that nobody reads may be anything."""
+    """Shards are opened when they are first read; the content of an unread one does not matter."""
     packed = tmp_path / "packed"
     pack_folder(folder, packed, shard_bytes=10_000)
     last = sorted(packed.glob("train-*"))[-1]

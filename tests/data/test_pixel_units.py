@@ -1,4 +1,4 @@
-"""Means and deviations of pixels in another unit or order are refused, with what is right."""
+"""Means and deviations of pixels in another unit or order are rejected, with the right values."""
 
 import math
 import re
@@ -70,5 +70,5 @@ def test_undivided_pixels_are_a_warning(mean):
 
 
 def test_a_std_that_no_pixels_have_is_a_warning():
-    """A mean far below it is not one that was exchanged with it."""
+    """A mean far below the std was not exchanged with it."""
     assert "no pixels deviate as much from such a mean" in str(check_units((3, 3, 3), (128, 127, 126)))

@@ -1,4 +1,4 @@
-"""Images with maps of classes: where they come from, and that both are changed together."""
+"""Images with class maps: their sources, and their joint augmentation."""
 
 import io
 
@@ -203,7 +203,7 @@ def test_the_same_rng_gives_the_same_example():
 
 
 def test_parts_with_one_class_are_avoided():
-    """Where three quarters are one class, another part is tried; of an image with one class, any is taken."""
+    """If one class covers three quarters, another region is tried; an image of one class accepts any region."""
     label = np.zeros((64, 256), np.uint8)
     label[:, 224:] = np.arange(32) % 2 + 1
     image = np.zeros((64, 256, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Every dataset that needs no preparation: what it holds, and what a user reads when it is not there."""
+"""Every dataset that needs no preparation: its content, and the message if it is missing."""
 
 import gzip
 import pickle

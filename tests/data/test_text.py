@@ -1,4 +1,4 @@
-"""Names of classes from files of all editors."""
+"""Class names from files of all editors."""
 
 import pytest
 

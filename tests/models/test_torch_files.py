@@ -1,4 +1,4 @@
-"""Files of weights are read by their content, without PyTorch, and without running what is in them."""
+"""Weight files are read by their content, without PyTorch, and without executing code in them."""
 
 import os
 import pickle

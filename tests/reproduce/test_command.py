@@ -1,4 +1,4 @@
-"""`dynet reproduce` asked for what cannot be: one line, and nothing is written."""
+"""`dynet reproduce` with an impossible request: one line, and nothing is written."""
 
 import pytest
 

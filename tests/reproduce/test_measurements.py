@@ -1,4 +1,4 @@
-"""Measurements on untrained tiny networks: what files they leave, when they are made again, what the report says."""
+"""Measurements of untrained tiny networks: their files, when they are made again, and the report about them."""
 
 import json
 import os

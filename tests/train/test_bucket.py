@@ -1,4 +1,4 @@
-"""A work directory in a bucket: its lease, its checkpoints and small files, and what is said when the bucket fails."""
+"""A work directory in a bucket: its lease, its checkpoints and small files, and the messages if the bucket fails."""
 
 import itertools
 import os
@@ -64,7 +64,7 @@ def with_two(server, workdir, saved):
 
 
 def put_lease(workdir, **said):
-    """As another run would leave it. Returns its generation."""
+    """Stores a lease as another run would leave it. Returns its generation."""
     blob = bucket.handle(workdir).blob(f"{bucket.key(workdir)}/.lease")
     blob.metadata = {"run": "another", "machine": "elsewhere", "process": "1 1"} | said
     blob.upload_from_string(b"")

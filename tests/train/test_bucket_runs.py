@@ -21,7 +21,7 @@ KILLS = 25
 
 
 def train(workdir: str) -> None:
-    """In a process that has been forked from one with JAX imported, and not yet used."""
+    """Trains in a process that has been forked from one that has imported, but not used, JAX."""
     os.environ["XLA_FLAGS"] = flags(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
@@ -53,7 +53,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def straight(started):
-    """What a run without a stop ends with."""
+    """The results of an uninterrupted run."""
     process = started("gs://bucket/straight")
     process.join()
     assert process.exitcode == 0

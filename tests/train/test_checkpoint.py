@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, and that a damaged one is never taken for a whole one."""
+"""Checkpoints: what is kept, and that a damaged one is never used as a valid one."""
 
 import collections
 import dataclasses
@@ -61,7 +61,7 @@ def test_a_state_comes_back_on_any_number_of_devices(tmp_path, devices):
 
 @flax.struct.dataclass
 class OldState:
-    """What was saved before coefficients were measured: the state itself, without a place for them."""
+    """The state before coefficients were measured, without a field for them."""
 
     step: jax.Array
     params: dict
@@ -224,7 +224,7 @@ def test_nothing_whole_is_an_error_and_left_alone(tmp_path):
 
 
 def corrupted(content: bytes, rng) -> tuple[bytes, str]:
-    """With a flipped bit, cut short, with zeros in it, or with more behind it; and which of these."""
+    """Yields files with a flipped bit, truncated, with zeros, or with appended bytes, and which of these."""
     content = bytearray(content)
     kind = rng.choice(["flip", "flip", "flip", "cut", "zeros", "add"])
     place = int(rng.integers(max(1, len(content))))

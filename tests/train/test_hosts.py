@@ -68,7 +68,7 @@ def test_what_one_began_two_finish(straight, tmp_path):
 
 @pytest.mark.parametrize("moment", ["compiling", "  test at"])
 def test_a_signal_to_one_of_two_at_another_moment(tmp_path, moment):
-    """During compilation, and after the first of two evaluations, when the next step's vote is on its way."""
+    """It comes during compilation, and after the first of two evaluations, when the next vote is on its way."""
     first, second = two_hosts(tmp_path)
     first.read_until(moment)
     second.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Which outputs of a classifier are taken over for other classes, and what is said of it."""
+"""The outputs of a classifier that are kept for other classes, and the message about it."""
 
 import time
 

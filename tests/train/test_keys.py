@@ -1,4 +1,4 @@
-"""What is declared of keys holds: for every file in configs/, in the documents, on the command line, and in checks."""
+"""Declared keys hold for every file in configs/, in the documentation, on the command line, and in checks."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_help_lists_every_key():
 
 
 def test_what_may_change():
-    """As it always was: runs and scripts rely on it."""
+    """The list must not change, because runs and scripts rely on it."""
     in_evaluation = {"inference", *(f"data.{key}" for key in ("eval_size", "label_size", "data_dir", "threads"))}
     in_evaluation |= {"data.workers", "data.cache", "data.max_corrupt"}
     assert in_evaluation == FREE_IN_EVALUATION

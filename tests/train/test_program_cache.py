@@ -1,4 +1,4 @@
-"""Compiled programs that are kept: where, and what happens to those that cannot be read or written."""
+"""The cache of compiled programs: its place, and the treatment of entries that cannot be read or written."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from dynet_jax.train.program_cache import use_compilation_cache
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-    """What a test sets for the whole process."""
+    """Restores the settings that a test changes for the whole process."""
     names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
     before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)

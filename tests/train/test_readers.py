@@ -1,4 +1,4 @@
-"""Checkpoints that are read while a run replaces them, or that cannot be read for a reason of their own."""
+"""Checkpoints that are read while a run replaces them, or that cannot be read for another reason."""
 
 import errno
 import threading
@@ -155,7 +155,7 @@ def test_the_best_may_be_replaced_by_a_better_one(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_reading_while_a_run_saves_without_pause(tmp_path):
-    """From another thread, with keep_checkpoints=1: every read gives a whole network, later ones a newer one."""
+    """Another thread reads, with keep_checkpoints=1: every read gives a valid network, and later ones a newer one."""
     save(tmp_path, 1, keep=1)
     stop = threading.Event()
 
