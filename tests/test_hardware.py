@@ -125,8 +125,8 @@ def test_a_cpu_that_fails(computer):
 @pytest.mark.parametrize(
     ("asked", "answer", "message"),
     [
-        ("cuda", AssertionError(), "JAX_PLATFORMS=cuda asks for what JAX cannot use here; see that"),
-        ("cuda,cpu", [CPU], "JAX_PLATFORMS=cuda,cpu asks for what JAX cannot use here; see that"),
+        ("cuda", AssertionError(), "JAX_PLATFORMS=cuda asks for what JAX cannot use here; check that"),
+        ("cuda,cpu", [CPU], "JAX_PLATFORMS=cuda,cpu asks for what JAX cannot use here; check that"),
         ("tpu", RuntimeError(FAILED.format("tpu")), r"here \(Unable to initialize backend 'tpu': .* process 12\); see"),
         ("tpuu", RuntimeError("Backend 'tpuu' is not in the list"), "JAX_PLATFORMS has no 'tpuu'; did you mean tpu"),
         ("CPU", RuntimeError("Backend 'CPU' is not in the list"), "JAX_PLATFORMS has no 'CPU'; did you mean cpu"),

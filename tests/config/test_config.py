@@ -319,7 +319,7 @@ def test_override_refuses(assignment, message):
         ('weight_decays=[["a", NaN]]', "weight_decays must have numbers from 0 up, not nan for 'a'"),
         (
             "temperature_from=0",
-            "temperature_from must be positive, or None for the network's own from the beginning, not 0",
+            "temperature_from must be positive, or None for the network's own from the start, not 0",
         ),
         ("temperature_epochs=-1", "temperature_epochs must be 0 or more, not -1"),
     ],

@@ -40,7 +40,7 @@ def test_the_size_that_all_labels_fit_into(root):
         (lambda label: np.where(label == 1, 255, 0), r"one class only, earth, and others .* written with 0 and 1"),
         (lambda label: np.full_like(label, 255), "have no pixel of a class"),
         (lambda label: np.where(label == 1, 128, 0), "has pixels of 128, which are neither one of the 3 classes"),
-        (lambda label: np.where(label == 255, 255, label + 1), "has pixels of 3, which is no class"),
+        (lambda label: np.where(label == 255, 255, label + 1), "has pixels of 3, which are neither one of the"),
     ],
     ids=["0 and 255", "nothing", "0 and 128", "from 1 on"],
 )
@@ -129,7 +129,7 @@ def test_other_images_of_the_folder_show_what_labels_are_of(unclear):
     turn(unclear / "train/002.png", 6, (30, 20))
     assert inspect(unclear).contents.notes == ()
     turn(unclear / "train/002.png", 6, (20, 30))
-    with pytest.raises(UserError, match=r"2 of 3 images are turned .*: 001\.png, 002\.png of .*/train"):
+    with pytest.raises(UserError, match=r"2 of 3 images are rotated .*: 001\.png, 002\.png of .*/train"):
         inspect(unclear)
 
 
