@@ -63,7 +63,7 @@ def test_what_is_no_number_is_refused_by_one_line(assignment, message):
 def test_more_steps_than_can_be_counted():
     config = load_config("dy_mobile:digits").unlock()
     config.epochs = 1e300
-    with pytest.raises(UserError, match=r"^epochs=1e\+300 are more than 2\^31 steps, of 15 an epoch; use fewer$"):
+    with pytest.raises(UserError, match=r"^epochs=1e\+300 are more than 2\^31 steps at 15 an epoch; use fewer$"):
         count_steps(config, 1000)
 
 
