@@ -66,7 +66,7 @@ def test_finished_runs_of_another_recipe_are_not_mixed_in(tmp_path):
     finish(plan, lambda arm, seed: 10.0)
     plan.check_runs()
     plan.common.epochs = 7.0
-    with pytest.raises(UserError, match=r"was trained with epochs=3.0, which is 7.0 by this version"):
+    with pytest.raises(UserError, match=r"was trained with epochs=3.0, which is 7.0 in this version"):
         plan.check_runs()
 
 
