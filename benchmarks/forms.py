@@ -41,7 +41,7 @@ def im2col(x, kernels, *, feature_group_count=1, precision=None, **options):
 
 
 def taps(x, kernels, *, feature_group_count=1, precision=None, **options):
-    """Returns a sum of one batched product per position of the kernel; x is read once for each, without stored patches."""
+    """Returns a sum of one batched product per kernel position; x is read once for each, and no patches are stored."""
     views = _views(x, kernels, **options)
     matrices = jnp.split(_by_group(kernels, feature_group_count), len(views), axis=2)
     y = sum(_product(_grouped(view, feature_group_count), m, precision) for view, m in zip(views, matrices))
