@@ -127,7 +127,11 @@ def test_a_cpu_that_fails(computer):
     [
         ("cuda", AssertionError(), "JAX_PLATFORMS=cuda asks for what JAX cannot use here; check that"),
         ("cuda,cpu", [CPU], "JAX_PLATFORMS=cuda,cpu asks for what JAX cannot use here; check that"),
-        ("tpu", RuntimeError(FAILED.format("tpu")), r"here \(Unable to initialize backend 'tpu': .* process 12\); check"),
+        (
+            "tpu",
+            RuntimeError(FAILED.format("tpu")),
+            r"here \(Unable to initialize backend 'tpu': .* process 12\); check",
+        ),
         ("tpuu", RuntimeError("Backend 'tpuu' is not in the list"), "JAX_PLATFORMS has no 'tpuu'; did you mean tpu"),
         ("CPU", RuntimeError("Backend 'CPU' is not in the list"), "JAX_PLATFORMS has no 'CPU'; did you mean cpu"),
         (" cpu", RuntimeError("Backend ' cpu' is not in the list"), "JAX_PLATFORMS has no ' cpu'; did you mean cpu"),

@@ -42,7 +42,7 @@ def load_config(argument: str, network: str | None = None) -> ml_collections.Con
     path, _, variant = argument.partition(":")
     file, variant = Path(path), [variant] if variant else []
     if not path:
-        raise UserError("--config names no file; one is configs/dy_mobile.py:digits")
+        raise UserError("--config names no file; an example is configs/dy_mobile.py:digits")
     if file.is_file():
         return _execute(file, variant, network)
     is_name = path == file.stem or (file.parent.name, file.suffix) == ("configs", ".py")
@@ -112,7 +112,7 @@ def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[st
     if section == "model" and key not in values:
         values = _settable(values.get("model.name")) | values
         if last in PREDICTOR_OPTIONS and "model.temperature" not in values:
-            raise UserError(f"{key} is of coefficient predictors, and {values['model.name']} is static")
+            raise UserError(f"{key} is for coefficient predictors, and {values['model.name']} is static")
     elif section in SECTIONS:
         _check_sections(config, section)
         values.setdefault(key, None)
@@ -121,7 +121,7 @@ def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[st
         raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
     if only is not None and key not in only:
         can = ", ".join(sorted(only & known.keys()))
-        raise UserError(f"{key} cannot be changed in an evaluation; what can is {can}")
+        raise UserError(f"{key} cannot be changed in an evaluation; keys that can are {can}")
     value = _key(key, known[key]).parse(text, known[key])
     place = config[section] if section else config
     with place.unlocked(), place.ignore_type():  # a file may have 3 where 2.5 is set now; the key has the right type
@@ -183,7 +183,7 @@ def _arguments(flat: dict[str, Any]) -> dict[str, Any]:
 def _check_sections(config: ml_collections.ConfigDict, *sections: str) -> None:
     for section in sections:
         if not isinstance(value := config.get(section), ml_collections.ConfigDict):
-            raise UserError(f"{section} must be a section of keys, not {value!r}; begin from configs/common.py")
+            raise UserError(f"{section} must be a section of keys, not {value!r}; start from configs/common.py")
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -198,13 +198,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     recipe = flatten(RECIPES[task](""))
     missing = [key for key in recipe if key not in flat and (not key.startswith("model.") or key in REQUIRED)]
     if missing:
-        raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")
+        raise UserError(f"the configuration lacks {', '.join(missing)}; start from configs/common.py")
     arguments = _arguments(flat) if isinstance(flat["model.name"], str) else {}
     for name, value in flat.items():
         argument = name.removeprefix("model.")
         if argument != name and argument in DECIDED:
-            raise UserError(f"the configuration has a key {name!r}, which is decided by {DECIDED[argument]}")
+            raise UserError(f"the configuration has a key {name!r}, which is set by {DECIDED[argument]}")
         if name not in (*recipe, *SECTIONS) and not name.startswith(("model.", *WITHIN)):
-            raise UserError(f"the configuration has a key {name!r} that means nothing; {suggest(name, recipe)}")
+            raise UserError(f"the configuration has an unknown key {name!r}; {suggest(name, recipe)}")
         _key(name, arguments.get(argument)).check(value)
     check_relations(config)

@@ -141,6 +141,6 @@ class Pairs(Key):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise UserError(f"{self.name} has {pattern!r}, which is no regular expression: {error}") from error
+                raise UserError(f"{self.name} has {pattern!r}, which is not a regular expression: {error}") from error
             if type(number) not in (int, float) or not 0 <= number <= LARGEST:
                 raise UserError(f"{self.name} must have numbers from 0 up, not {number!r} for {pattern!r}")

@@ -19,7 +19,7 @@ from dynet_jax.errors import UserError, named
 
 LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch.save before PyTorch 1.6
 PICKLED = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-EXPECTED = "expected are .safetensors, .npz, and what torch.save writes"
+EXPECTED = "expected are .safetensors, .npz, and files of torch.save"
 KNOWN_OTHERS = {  # first bytes of other files that users take for weights
     b"version https://git-lfs": "is a pointer of Git LFS; `git lfs pull` fetches the file itself",
     b"<": "is a web page or XML, not the file itself; download it again",

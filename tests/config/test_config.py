@@ -312,7 +312,7 @@ def test_override_refuses(assignment, message):
         ('data.std=[1, "2", 3]', "data.std must be three positive numbers, of red, green and blue, not (1, '2', 3)"),
         ("data.std=[1, 0, 1]", "data.std must be three positive numbers, of red, green and blue, not (1, 0, 1)"),
         ('learning_rate_factors=["predictor", 100]', "learning_rate_factors must be pairs of a pattern and a number"),
-        ('learning_rate_factors=[["(", 100]]', "learning_rate_factors has '(', which is no regular expression"),
+        ('learning_rate_factors=[["(", 100]]', "learning_rate_factors has '(', which is not a regular expression"),
         ('learning_rate_factors=[["a", "b"]]', "learning_rate_factors must have numbers from 0 up, not 'b' for 'a'"),
         ('learning_rate_factors=[["a", true]]', "learning_rate_factors must have numbers from 0 up, not True for 'a'"),
         ('weight_decays=[["a", -1]]', "weight_decays must have numbers from 0 up, not -1 for 'a'"),
@@ -387,6 +387,6 @@ def changed_resnet(assignment):
 
 def test_an_option_of_predictors_for_a_static_network():
     with pytest.raises(
-        UserError, match=r"model\.hidden_divisor is of coefficient predictors, and fix_mobile is static"
+        UserError, match=r"model\.hidden_divisor is for coefficient predictors, and fix_mobile is static"
     ):
         override(common.recipe("fix_mobile"), ["--config.model.hidden_divisor=8"])

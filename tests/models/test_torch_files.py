@@ -84,7 +84,7 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_not_read(tmp_path):
     ("content", "message"),
     [
         (b"PK\x03\x04", "cannot be read as weights .*; is it complete"),
-        (b"hello", "holds no weights: expected are .safetensors, .npz, and what torch.save writes"),
+        (b"hello", "holds no weights: expected are .safetensors, .npz, and files of torch.save"),
         (b"", "holds no weights"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS; `git lfs pull` fetches"),
         (b"\n<!DOCTYPE html><html>", "is a web page or XML"),

@@ -157,7 +157,7 @@ def test_keys_that_do_not_go_together(changes, message):
         ("normalize_pooled", "yes", "model.normalize_pooled must be bool, not 'yes'"),
         ("temperature", "hot", "model.temperature must be float, like 1.0, not 'hot'"),
         ("zero_init_residual", 1, "model.zero_init_residual must be bool, not 1"),
-        ("dtype", "bfloat16", "the configuration has a key 'model.dtype', which is decided by dtype"),
+        ("dtype", "bfloat16", "the configuration has a key 'model.dtype', which is set by dtype"),
     ],
 )
 def test_arguments_of_networks_are_checked(key, value, message):
