@@ -100,9 +100,9 @@ def test_a_key_may_be_anything_in_a_file_before_it_is_set(tmp_path, default):
         ),
         ("config.batch_size = None", "batch_size must be int, like 2048, not None"),
         ("config.model = None", "model.name must be str, like 'dy_mobile', not None; set --config.model.name=NETWORK"),
-        ("config.data = None", "data must be a section of keys, not None; begin from"),
-        ("config.optimizer_arguments = None", "optimizer_arguments must be a section of keys, not None; begin from"),
-        ("del config.schedule_arguments", "schedule_arguments must be a section of keys, not None; begin from"),
+        ("config.data = None", "data must be a section of keys, not None; start from"),
+        ("config.optimizer_arguments = None", "optimizer_arguments must be a section of keys, not None; start from"),
+        ("del config.schedule_arguments", "schedule_arguments must be a section of keys, not None; start from"),
         (
             "del config.model.name; config.model.name = None",
             "model.name must be str, like 'dy_mobile', not None; set --config.model.name=",
