@@ -20,7 +20,7 @@ shape_checks.install("dynet_jax.ops", "dynet_jax.layers", "dynet_jax.tasks.losse
 
 @pytest.fixture(autouse=True)
 def no_model_stays():
-    """One that a test registers is gone after it: others ask for all models."""
+    """Removes models that a test registers, because other tests list all models."""
     from dynet_jax.models import registry  # JAX reads the settings above when it is imported
 
     with mock.patch.dict(registry._MODELS):
@@ -29,5 +29,5 @@ def no_model_stays():
 
 @pytest.fixture
 def without_shape_checks(monkeypatch):
-    """For tests of what a user is told: there are no checks of annotated shapes before it then."""
+    """Disables the checks of annotated shapes, for tests of messages to users."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

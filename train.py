@@ -6,8 +6,8 @@ import sys
 
 
 def leave(number, frame):
-    """Until training has its own answer to signals. An exception would be lost in some callback of a library."""
-    os.write(2, b"train.py: stopped; run the same command to go on\n")
+    """Answers signals until training does. An exception would be lost in some callback of a library."""
+    os.write(2, b"train.py: stopped; run the same command to resume\n")
     os._exit(75)
 
 

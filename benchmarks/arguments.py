@@ -1,4 +1,4 @@
-"""The arguments of all benchmarks: read and checked before anything long begins, a mistake answered by one line."""
+"""The arguments of all benchmarks, checked before anything long starts; a mistake is answered by one line."""
 
 import argparse
 import contextlib
@@ -20,7 +20,7 @@ def make_parser(module: str, description: str, epilog: str | None = None) -> Par
 
 
 def names(choices: Collection[str]) -> Callable[[str], list[str]]:
-    """'a,b' or 'all' -> the names, each once."""
+    """Returns the names in 'a,b' or 'all', each once."""
 
     def parse(text: str) -> list[str]:
         if text == "all":
@@ -44,12 +44,12 @@ def positive(number: type) -> Callable[[str], float]:
 
 
 def batches(text: str) -> list[int]:
-    """'64,256' -> the numbers, each once."""
+    """Returns the numbers in '64,256', each once."""
     return list(dict.fromkeys(positive(int)(word) for word in text.split(",")))
 
 
 def topology(text: str) -> Slice:
-    """'v5e:2x2' -> a slice."""
+    """Returns the slice named by 'v5e:2x2'."""
     try:
         return parse_topology(text)
     except UserError as error:
@@ -61,7 +61,7 @@ def topologies(text: str) -> list[Slice]:
 
 
 def output_file(text: str) -> Path:
-    """One that can be written: hours later would be late to learn that it cannot."""
+    """Returns a path after a check that it can be written, since hours later would be too late to find out."""
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no directory {path.parent}")

@@ -1,9 +1,9 @@
-"""What saving to a bucket costs: time, requests and bytes of a save, and what a step of training notes of it.
+"""The cost of saving to a bucket: time, requests and bytes of a save, and the delay of a training step.
 
     python -m benchmarks.bucket_saves --config=configs/dy_mobile.py --seconds=0 2
 
-The bucket is an emulator on this machine, whose requests take that many seconds each at least. The steps are stand-ins
-of a fixed length on the CPU: what is told is how much longer than that the longest one took while a save was under way.
+The bucket is an emulator on this machine, whose requests take at least that many seconds each. The steps are stand-ins
+of a fixed length on the CPU; the result is the excess of the longest one while a save was running.
 """
 
 import argparse
@@ -28,7 +28,7 @@ STEP_SECONDS = 0.05
 
 
 def longest_step(until) -> float:
-    """Steps until something is true. Returns how long the longest took beyond what it should."""
+    """Makes steps until something is true. Returns how much longer than intended the longest one took."""
     longest = 0.0
     while not until():
         start = time.perf_counter()
@@ -38,12 +38,12 @@ def longest_step(until) -> float:
 
 
 def noise(leaf: jax.Array) -> jax.Array:
-    """What a trained array is to a compressor: a fresh one is zeros, in part."""
+    """Returns noise, which compresses like a trained array; a fresh one is partly zeros."""
     return jax.random.normal(jax.random.key(leaf.size), leaf.shape, leaf.dtype) if leaf.dtype == jnp.float32 else leaf
 
 
 def measure(state, seconds: float) -> None:
-    """Saves twice, and prints what the second one took."""
+    """Saves twice, and prints the cost of the second save."""
     server, workdir = bucket_server(), bucket.place(f"gs://bucket/{seconds:g}")
     holding = hold(workdir, lock_workdir(workdir))
     server.seconds = seconds

@@ -1,9 +1,9 @@
-"""Networks side by side after equal training: mean and spread over seeds, paired, and their curves.
+"""Comparison of networks after equal training: mean and spread over seeds, paired, and their curves.
 
     python -m benchmarks.compare_runs runs/proof dy_mobile fix_mobile --png curves.png
 
 reads the work directories runs/proof/NETWORK-SEED of train.py, and compares each network with the last one named, by
-the top-1 error on the test set at the end. A seed counts if every network has finished it.
+the final top-1 error on the test set. A seed counts if every network has finished it.
 """
 
 import statistics
@@ -32,12 +32,12 @@ class Runs(NamedTuple):
         return sorted(set.intersection(*(set(runs) for runs in self.rows.values())))
 
     def errors(self, network: str) -> list[float]:
-        """Top-1 error in percent at the end, by seed."""
+        """Returns the final top-1 errors in percent, by seed."""
         return [100 * (1 - self.rows[network][seed][-1]["top1"]) for seed in self.seeds]
 
 
 def read_runs(folder: Path, networks: list[str]) -> Runs:
-    """Raises ValueError if no seed is finished by all, or runs were not trained alike but for network and seed."""
+    """Returns the runs. Raises ValueError if no seed is finished by all, or if they were not trained alike."""
     found, recipe = {}, None
     for network in networks:
         found[network] = {}
@@ -62,7 +62,7 @@ def _last_step(workdir: Path) -> int:
 
 
 def comparison_table(runs: Runs) -> Table:
-    """One line per network: error by seed, mean and standard deviation; and of the paired differences to the last."""
+    """Returns a table with errors by seed, mean and standard deviation, and paired differences to the last network."""
     *_, baseline = runs.rows
     header = ("network", *(f"seed {seed}" for seed in runs.seeds), "mean", "spread", "difference", "its spread")
     rows = []

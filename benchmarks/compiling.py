@@ -1,4 +1,4 @@
-"""Many programs compiled at once: a GPU's compiler takes seconds for each, and one core."""
+"""Parallel compilation of many programs; a GPU's compiler takes seconds for each, on one core."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ JOBS = min(8, len(cores()))
 def compile_all(
     lowerings: dict[str, Callable[[], jax.stages.Lowered]], jobs: int = JOBS, **options
 ) -> dict[str, jax.stages.Compiled | Exception]:
-    """Every program, or what stopped it. `options` are the compiler's; tracing is done here, one after another."""
+    """Returns every program, or its failure. `options` are the compiler's; programs are traced here, one by one."""
     with ThreadPoolExecutor(jobs) as pool:
         futures = {}
         for name, lower in lowerings.items():
@@ -32,6 +32,6 @@ def _result(future):
 
 
 def split_failures(results: dict) -> tuple[dict, dict[str, Exception]]:
-    """(what worked, what did not)"""
+    """Returns (results, failures)."""
     failed = {name: value for name, value in results.items() if isinstance(value, Exception)}
     return {name: value for name, value in results.items() if name not in failed}, failed

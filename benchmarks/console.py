@@ -1,4 +1,4 @@
-"""What the benchmarks show: numbers, and lines of Markdown."""
+"""The output of the benchmarks: numbers, and lines of Markdown."""
 
 import math
 from collections.abc import Iterator

@@ -3,14 +3,14 @@
     python -m benchmarks.correctness --limit 540 --jsonl correctness.jsonl
 
 Forms: output and all gradients of a dense, grouped, depthwise and pointwise layer with strides 1 and 2. The reference
-is XLA's own convolution, image by image, on the CPU, of the same (rounded) inputs. Networks: logits of a training step
-and the gradients of all parameters, at small width and size. The accelerator multiplies float32 at the highest
+is XLA's own convolution, image by image, on the CPU, with the same (rounded) inputs. Networks: logits of a training
+step and the gradients of all parameters, at small width and size. The accelerator multiplies float32 at the highest
 precision.
 
-An error is the largest of any entry relative to the largest entry of its array, for forms; for networks, the length of
-the difference relative to the array's, of the logits and of all gradients as one; in bfloat16, where rounding grows
-through a random network, the tolerance is twice what the CPU's bfloat16 differs from its float32. The exit status is 1
-if any error exceeds its tolerance, or a case failed; 3 if the limit of seconds left cases out.
+An error of a form is the largest of any entry relative to the largest entry of its array. An error of a network is the
+length of the difference relative to the array's, for the logits and for all gradients together. In bfloat16, where
+rounding grows through a random network, the tolerance is twice the difference of the CPU's bfloat16 from its float32.
+The exit status is 1 if any error exceeds its tolerance or a case failed, and 3 if the time limit left cases out.
 
 On a machine without an accelerator, CPU programs are compared with CPU programs: it shows that the command works.
 """
@@ -62,7 +62,9 @@ def cpu_device() -> jax.Device:
 
 
 def every_case(options: argparse.Namespace) -> list[list[FormCase] | list[NetworkCase]]:
-    """In groups to be compiled together. Forms first: they are quick, and a network that fails is explained by them."""
+    """Yields groups of cases to be compiled together. Forms come first: they are quick, and can explain a failed
+    network.
+    """
     forms = [] if options.only == "networks" else form_cases(options.size)
     networks = [] if options.only == "forms" else network_cases(options.networks, options.width)
     groups = [list(layer) for _, layer in itertools.groupby(forms, key=str)]
@@ -70,7 +72,7 @@ def every_case(options: argparse.Namespace) -> list[list[FormCase] | list[Networ
 
 
 def summary(rows: list[dict]) -> Table:
-    """A line per subject and type: its largest errors, and where they are."""
+    """Returns a line per subject and type, with its largest errors and their places."""
     lines = {}
     for row in rows:
         lines.setdefault((row["subject"], row["dtype"]), []).append(row)

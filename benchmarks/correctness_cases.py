@@ -1,4 +1,4 @@
-"""What `benchmarks.correctness` compares: a program for the accelerator, and what it must give, by a CPU."""
+"""The cases of `benchmarks.correctness`: a program for the accelerator, and its expected result from a CPU."""
 
 import functools
 import math
@@ -28,7 +28,7 @@ BATCH, IMAGE_SIZE = 8, 32
 
 
 class FormCase(NamedTuple):
-    """One form of one layer; what depends on the kind alone is computed once for all forms."""
+    """One form of one layer; values that depend only on the kind are computed once for all forms."""
 
     form: str
     kind: str
@@ -43,11 +43,11 @@ class FormCase(NamedTuple):
 
     @property
     def reference(self) -> "FormCase":
-        """XLA's convolution, of each image by itself where the kernels differ; none of the library's own forms."""
+        """Returns XLA's convolution, image by image if the kernels differ; it uses none of the library's own forms."""
         return self._replace(form="static_xla" if self.form in STATIC else "vmapped_conv")
 
     def operands(self) -> tuple:
-        """And the output's cotangent; float32 that holds the rounded values."""
+        """Returns the operands and the output's cotangent, in float32 with the rounded values."""
         layer = self.layer
         inputs = layer_inputs(layer, BATCH, self.dtype)
         size = -(-layer.size // layer.strides)
@@ -57,7 +57,7 @@ class FormCase(NamedTuple):
         return tuple(np.asarray(array.astype(jnp.float32)) for array in arrays)
 
     def program(self, dtype: str) -> Callable:
-        """operands -> (output, gradients in all of them)"""
+        """Returns a function operands -> (output, gradients in all of them)."""
 
         def forwards_and_backwards(*arrays):
             *operands, cotangent = (array.astype(dtype) for array in arrays)
@@ -88,7 +88,7 @@ class NetworkCase(NamedTuple):
 
     @property
     def reference(self) -> "NetworkCase":
-        """The same on the CPU: the tests compare that with plain formulas, and with PyTorch."""
+        """Returns the same on the CPU, which the tests compare with plain formulas and with PyTorch."""
         return self._replace(dtype="float32")
 
     def model(self, dtype: str):
@@ -101,7 +101,7 @@ class NetworkCase(NamedTuple):
         return variables, images * np.linspace(0.5, 2, BATCH, dtype=np.float32)[:, None, None, None]
 
     def program(self, dtype: str) -> Callable:
-        """(variables, images) -> (logits, gradients of all parameters)"""
+        """Returns a function (variables, images) -> (logits, gradients of all parameters)."""
         model = self.model(dtype)
 
         def logits_and_gradients(variables, images):
@@ -123,7 +123,7 @@ Case = FormCase | NetworkCase
 
 
 def form_cases(size: int) -> list[FormCase]:
-    """Every form that is one of its own for a layer, in both types."""
+    """Returns every distinct form of a layer, in both types."""
     cases = []
     for kind, (kernel_size, c_in, c_out, groups) in KINDS.items():
         for strides in (1, 2):
@@ -133,13 +133,13 @@ def form_cases(size: int) -> list[FormCase]:
 
 
 def network_cases(pattern: str, width: float) -> list[NetworkCase]:
-    """Narrower than half, the shuffling networks cannot be split in two."""
+    """Returns the networks; below half the width, the shuffling networks cannot be split in two."""
     widths = {name: max(width, 0.5) if "shuffle" in name else width for name in list_models(pattern)}
     return [NetworkCase(name, width, dtype) for name, width in widths.items() for dtype in DTYPES]
 
 
 def check_together(cases: list[Case], device, cpu, jobs: int) -> Iterator[dict]:
-    """A row per case. The programs of all are compiled at once, and what several must give is computed once."""
+    """Returns a row per case. All programs are compiled in parallel, and shared results are computed once."""
     references = {case.reference: (case.reference, "float32") for case in cases}
     # A CPU's programs run once: compiling is all that takes time. (Networks ignore the inputs' type.)
     expected = _run_all(references, cpu, jobs, quick=True)
@@ -164,7 +164,7 @@ def check_together(cases: list[Case], device, cpu, jobs: int) -> Iterator[dict]:
 
 
 def _run_all(programs: dict, device, jobs: int, quick: bool) -> dict:
-    """{key: (case, dtype)} -> {key: its result as NumPy arrays, or the exception}"""
+    """Returns {key: NumPy results, or the exception} for {key: (case, dtype)}."""
     options = {"xla_backend_optimization_level": 0} if quick else {}
     backend = "cpu" if device.platform == "cpu" else jax.default_backend()
     operands = {key: jax.device_put(case.operands(), device) for key, (case, _) in programs.items()}

@@ -1,9 +1,9 @@
-"""Kill a training run again and again, and see that it ends bit by bit like one that was left alone.
+"""Kills a training run repeatedly, and checks that its result is bit-identical to that of an uninterrupted run.
 
     python -m benchmarks.crash_test --kills=25
 
 A run of 40 steps, with augmentation, BatchNorm and averages of parameters, is killed (SIGKILL) at random steps and
-started again, until it ends; then its last checkpoint is compared with that of a run without a stop, array by array.
+restarted until it ends. Then its last checkpoint is compared with that of an uninterrupted run, array by array.
 """
 
 import random
@@ -31,7 +31,7 @@ def command(workdir: Path, config: str, extra: list[str]) -> list[str]:
 
 
 def run_until(arguments: list[str], steps: int | None, delay: float = 0.0) -> bool:
-    """Run; kill `delay` seconds after that many steps have been reported. Returns whether it ended by itself."""
+    """Runs, and kills `delay` seconds after that many reported steps. Returns whether the run ended by itself."""
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines, reported = [], 0
     with process:
@@ -48,7 +48,7 @@ def run_until(arguments: list[str], steps: int | None, delay: float = 0.0) -> bo
 
 
 def killed_run(arguments: list[str], most_kills: int, most_steps: int, rng: random.Random) -> int:
-    """Train to the end through kills. Returns how many there were."""
+    """Trains to the end through kills. Returns their number."""
     for kills in range(most_kills):
         if run_until(arguments, rng.randint(1, most_steps), rng.uniform(0, 0.5)):
             return kills
@@ -57,7 +57,7 @@ def killed_run(arguments: list[str], most_kills: int, most_steps: int, rng: rand
 
 
 def saved(workdir: Path) -> tuple[int | None, dict]:
-    """The last checkpoint's step, and the digest of every array."""
+    """Returns the last checkpoint's step, and the digest of every array."""
     checkpoints = Checkpoints(workdir)
     return checkpoints.latest_step, checkpoints.manifest()["arrays"]
 
@@ -65,7 +65,7 @@ def saved(workdir: Path) -> tuple[int | None, dict]:
 def crash_test(
     folder: Path, kills: int, *, config: str = CONFIG, extra: list[str] = SMALL, seed: int = 0, most_steps: int = 12
 ) -> list[tuple[int, bool]]:
-    """(kills, whether it ended in the same state) of each run, until there were `kills` kills."""
+    """Yields (kills, whether it ended in the same state) of each run, until there were `kills` kills."""
     run_until(command(folder / "straight", config, extra), None)
     wanted, rng = saved(folder / "straight"), random.Random(seed)
     if wanted[0] != STEPS:

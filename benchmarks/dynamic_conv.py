@@ -6,27 +6,27 @@ The forms, by the names of `--forms`:
   vmapped_conv  kernels fused, then `vmap` of `lax.conv_general_dilated` over images and kernels
   feature       `dynamic_conv(fusion="feature")`: one convolution per kernel of the bank, feature maps fused (Eq. 2)
   kernel        `dynamic_conv(fusion="kernel")`: kernels fused, then one convolution per image (Eq. 1)
-  auto          `dynamic_conv(fusion="auto")`: on TPUs a Pallas kernel where there is one, else as `choose_fusion` says
-and, for GPUs, by `benchmarks.forms` alone:
+  auto          `dynamic_conv(fusion="auto")`: on TPUs a Pallas kernel if there is one, otherwise by `choose_fusion`
+and, for GPUs, only from `benchmarks.forms`:
   im2col          kernels fused, then the views side by side in one product, batched over images and groups
   taps            the same with a batched product per position of the kernel, summed
   block_diagonal  im2col with the groups as one dense kernel, nearly all zeros
-  feature_conv    Eq. 2 by one convolution with g_t x C_out channels out
+  feature_conv    Eq. 2 by one convolution with g_t x C_out output channels
 
-Every form's results are first compared with those of one form in float32: one that differs is "failed". Layers are
-timed by another process: a form that ends it is "died", with the signal or exit status, one that takes too long "over"
-so many seconds, and the others go on. With --jsonl=FILE, times are kept, and not measured again on the same device by
-the same version of jax; a form that is timed later than others of its layer has not taken turns with them. A line with
-an error is kept, too: delete it to have the form tried again. Layers that several networks share are timed once.
+Every form's results are first compared with those of one form in float32: a form that differs is "failed". Another
+process times the layers. A form that ends it is "died", with the signal or exit status, and one that takes too long is
+"over" so many seconds; the others continue. With --jsonl=FILE, times are stored, and not measured again on the same
+device with the same version of jax; a form that is timed later than others of its layer has not alternated with them. A
+line with an error is stored, too: delete it to try the form again. Layers that several networks share are timed once.
 
 A cell is the median time of a call in milliseconds and, in brackets, its ratio to the first form. Compilation is
-excluded. The forms of a layer take turns (A B C, C B A, ...), so that a drift of the machine's speed meets all of them.
-"~" marks the only run of a form that exceeds --once-above; "failed", a form that did not compile or run; "-", one that
-is the same as another for that layer. The gradient is that of the sum of squares of the output, in all inputs of the
-form. The first line says how long a call of an empty program takes: layers that come near it are not measured.
+excluded. The forms of a layer alternate (A B C, C B A, ...), so that a drift of the machine's speed affects all of
+them. "~" marks the only run of a form that exceeds --once-above; "failed" a form that did not compile or run; "-" one
+that is the same as another for that layer. The gradient is that of the sum of squares of the output, in all inputs of
+the form. The first line says how long a call of an empty program takes; times close to it do not measure the layer.
 
-With --step: whole training steps of Dy-mobile instead (SGD with momentum), every dynamic convolution in one form;
-`static` is Fix-mobile then, and `static_xla` is left out.
+With --step it times whole training steps of Dy-mobile instead (SGD with momentum), with every dynamic convolution in
+one form; `static` is then Fix-mobile, and `static_xla` is left out.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def whole_steps(arguments: argparse.Namespace) -> Iterator[str]:
-    """Lines of Markdown."""
+    """Returns lines of Markdown."""
     forms = [form for form in arguments.forms if form != "static_xla"]
     return itertools.chain([heading(describe(), arguments), ""], step_table(forms, arguments))
 

@@ -1,7 +1,7 @@
 """The forms of a dynamic convolution that are compared, by the names of `--forms`.
 
-Those that are not the library's are here because a GPU may take to them: it has a library of convolutions, fast matrix
-products, and no use for a CPU's order of axes.
+Forms that are not the library's are included because they may suit a GPU, which has a library of convolutions and fast
+matrix products, and does not need a CPU's order of axes.
 """
 
 import functools
@@ -28,12 +28,12 @@ def xla_conv(x, kernel, *, strides=1, padding="SAME", kernel_dilation=1, **optio
 
 
 def vmapped_conv(x, kernels, **options):
-    """The form that the library avoids; JAX makes of it one wide convolution with a group (or more) for each image."""
+    """Returns the form that the library avoids; JAX turns it into one wide convolution with a group per image."""
     return jax.vmap(lambda image, kernel: xla_conv(image[None], kernel, **options)[0])(x, kernels)
 
 
 def im2col(x, kernels, *, feature_group_count=1, precision=None, **options):
-    """The views side by side, and one matrix product per image and group, in one batched product."""
+    """Returns one batched matrix product of the shifted views, with one product per image and group."""
     views = jnp.stack([_grouped(view, feature_group_count) for view in _views(x, kernels, **options)], axis=4)
     patches = views.reshape(*views.shape[:4], -1)
     y = _product(patches, _by_group(kernels, feature_group_count), precision)
@@ -41,7 +41,7 @@ def im2col(x, kernels, *, feature_group_count=1, precision=None, **options):
 
 
 def taps(x, kernels, *, feature_group_count=1, precision=None, **options):
-    """A batched product per position of the kernel, summed: no patches are kept, and x is read once for each."""
+    """Returns a sum of one batched product per kernel position; x is read once for each, and no patches are stored."""
     views = _views(x, kernels, **options)
     matrices = jnp.split(_by_group(kernels, feature_group_count), len(views), axis=2)
     y = sum(_product(_grouped(view, feature_group_count), m, precision) for view, m in zip(views, matrices))
@@ -49,7 +49,7 @@ def taps(x, kernels, *, feature_group_count=1, precision=None, **options):
 
 
 def block_diagonal(x, kernels, *, feature_group_count=1, **options):
-    """Groups as one dense kernel, nearly all zeros: more arithmetic, but in products that fill a matrix unit."""
+    """Returns groups as one dense kernel, nearly all zeros: more arithmetic, but products that fill a matrix unit."""
     batch, *size, inputs, c_out = kernels.shape
     blocks = kernels.reshape(batch, *size, inputs, feature_group_count, -1)
     dense = jnp.einsum("byxigo,hg->byxhigo", blocks, jnp.eye(feature_group_count, dtype=kernels.dtype))
@@ -57,7 +57,7 @@ def block_diagonal(x, kernels, *, feature_group_count=1, **options):
 
 
 def _views(x, kernels, strides=1, padding="SAME", kernel_dilation=1) -> list[jax.Array]:
-    """What each position of the kernel sees: [batch, height, width, C_in] each."""
+    """Returns the shifted view for each position of the kernel, [batch, height, width, C_in] each."""
     x, window = pad_explicitly(x, make_window(x.shape, kernels.shape[1:3], strides, padding, kernel_dilation))
     height, width = window.output_shape(x.shape[1:3])
     x = jnp.pad(x, [(0, 0), *window.padding, (0, 0)])
@@ -71,7 +71,7 @@ def _grouped(x, groups):
 
 
 def _by_group(kernels, groups):
-    """[batch, height, width, inputs, C_out] -> a matrix per image and group: [batch, groups, inputs of it, -1]."""
+    """Returns a matrix per image and group, [batch, groups, inputs, -1], for [batch, height, width, inputs, C_out]."""
     batch, height, width, inputs, _ = kernels.shape
     matrices = kernels.reshape(batch, height * width * inputs, groups, -1)
     return jnp.swapaxes(matrices, 1, 2)
@@ -88,7 +88,7 @@ def _product(x, matrices, precision):
 
 
 def feature_conv(x, kernels, coefficients, *, feature_group_count=1, **options):
-    """Eq. 2 by one plain convolution with g_t x C_out channels out, and a contraction of its maps."""
+    """Returns Eq. 2 by one plain convolution with g_t x C_out output channels, and a contraction of its maps."""
     group_size, *size, inputs, c_out = kernels.shape
     # A group's channels lie together: within a group, first the kernels of the bank, then the outputs.
     wide = jnp.moveaxis(kernels.reshape(group_size, *size, inputs, feature_group_count, -1), 0, -2)
@@ -107,7 +107,7 @@ USUAL_FORMS = (*STATIC, "vmapped_conv", *LIBRARY)
 
 
 def form_function(form: str) -> Callable:
-    """(x, kernel, **options) -> y for the static forms, (x, kernels, coefficients, **options) -> y for the others."""
+    """Returns (x, kernel, **options) -> y for static forms, (x, kernels, coefficients, **options) -> y for others."""
     if form in STATIC:
         return conv if form == "static" else xla_conv
     if form == "feature_conv":
@@ -122,7 +122,7 @@ def _by_fused_kernels(per_image, x, kernels, coefficients, **options):
 
 
 def is_distinct(form: str, kernel_size: int, groups: int, c_in: int) -> bool:
-    """Whether the form is another one than those before it for such a layer."""
+    """Returns whether the form differs from the previous ones for such a layer."""
     if form == "taps":
         return kernel_size > 1  # one position: the product of im2col
     if form == "block_diagonal":

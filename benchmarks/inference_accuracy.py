@@ -1,4 +1,4 @@
-"""What smaller banks and arithmetic in bfloat16 or int8 change: accuracy on the test images, and agreement.
+"""The effect of smaller banks and of bfloat16 or int8 arithmetic: accuracy on the test images, and agreement.
 
 python -m benchmarks.inference_accuracy WORKDIR
 """
@@ -32,7 +32,7 @@ VARIANTS = (  # runtime, storage of the banks, arithmetic; the first is what the
 
 
 def logits_of(workdir: Path, images: np.ndarray, runtime: str, storage: str, arithmetic: str) -> np.ndarray:
-    """[images, classes]"""
+    """Returns logits, [images, classes]."""
     model = load(workdir, runtime=runtime, storage=storage, arithmetic=arithmetic)
     return np.concatenate([model.logits(images[i : i + 64]) for i in range(0, len(images), 64)])
 

@@ -1,7 +1,7 @@
 """The loaders that `benchmarks.input_pipeline` compares: files -> batches of cropped images, without end.
 
-As a program (started by the benchmark, pinned to one core) it is asked for a number of {"batches": N}, and answers
-with two numbers: the seconds that passed, and those of the processor that this process used.
+As a program, which the benchmark starts pinned to one core, it is asked for {"batches": N} and answers with two numbers
+of seconds: the elapsed time, and the processor time of this process.
 """
 
 import itertools
@@ -21,7 +21,7 @@ AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 def decode_only(files: list[Path], batch: int, size: int) -> Iterator:
-    """Read and decoded by `dynet_jax.data.decode`, in their own sizes."""
+    """Yields images read and decoded by `dynet_jax.data.decode`, in their own sizes."""
     from dynet_jax.data.decode import decode
 
     images = (decode(path.read_bytes()) for path in itertools.cycle(files))
@@ -32,7 +32,7 @@ def decode_only(files: list[Path], batch: int, size: int) -> Iterator:
 
 
 def decode_and_crop(files: list[Path], batch: int, size: int) -> Iterator:
-    """The same, cropped and mirrored by the training transform, in a plain loop."""
+    """Yields images that the training transform crops and mirrors, in a plain loop."""
     from dynet_jax.data.augment import make_training_transform
     from dynet_jax.data.decode import decode
     from dynet_jax.data.record import Record
@@ -46,9 +46,9 @@ def decode_and_crop(files: list[Path], batch: int, size: int) -> Iterator:
 
 
 class _Source:
-    """As many records as ImageNet has (Grain's shuffle is slow where there are only hundreds).
+    """A source with as many records as ImageNet (Grain's shuffle is slow for only hundreds).
 
-    Whichever is asked for, the files come in turns, as to the other loaders: some are much larger than others.
+    The files come in rotation for any index, as for the other loaders, because some are much larger than others.
     """
 
     class_names = ("image",)
@@ -69,7 +69,7 @@ class _Source:
 
 
 def pipeline(files: list[Path], batch: int, size: int) -> Iterator:
-    """`training_batches`, all of it: shuffled, read ahead by threads, in batches."""
+    """Yields `training_batches`, complete: shuffled, read ahead by threads, in batches."""
     from dynet_jax.data import training_batches
     from dynet_jax.data.augment import make_training_transform
 
@@ -80,7 +80,7 @@ def pipeline(files: list[Path], batch: int, size: int) -> Iterator:
 
 
 def tf_data(files: list[Path], batch: int, size: int, method: str = "bilinear") -> Iterator:
-    """tf.data: shuffled, `decode_and_crop_jpeg` (which decodes the crop alone), resized bilinearly, in batches.
+    """Yields batches of tf.data: shuffled, `decode_and_crop_jpeg` (which decodes only the crop), resized bilinearly.
 
     TensorFlow's bilinear resize takes four pixels of the original for each of the result, however much it shrinks.
     """
@@ -101,7 +101,7 @@ def tf_data(files: list[Path], batch: int, size: int, method: str = "bilinear") 
 
 
 def _tf_box(tf, shape):
-    """Top, left, height and width of the crop that all loaders draw. TensorFlow's own draws smaller ones."""
+    """Returns top, left, height and width of the crop that all loaders draw; TensorFlow's own draws smaller ones."""
     size = tf.cast(shape[:2], tf.float32)
     area = tf.random.uniform([10, 1], *AREA) * tf.reduce_prod(size)
     ratio = tf.exp(tf.random.uniform([10], *np.log(RATIO)))
@@ -113,12 +113,12 @@ def _tf_box(tf, shape):
 
 
 def tf_data_area(files: list[Path], batch: int, size: int) -> Iterator:
-    """The same with area averaging, as `dynet_jax.data.augment.resize` does where an image shrinks."""
+    """Yields the same with area averaging, as `dynet_jax.data.augment.resize` shrinks images."""
     return tf_data(files, batch, size, "area")
 
 
 def pil(files: list[Path], batch: int, size: int) -> Iterator:
-    """Pillow in a plain loop: decoded, cropped and resized (bilinear, antialiased) at once, mirrored, in batches."""
+    """Yields batches of Pillow in a plain loop: decoded, cropped and resized (bilinear, antialiased), mirrored."""
     from PIL import Image
 
     draw, endless = random.Random(0), itertools.cycle(files)
@@ -136,7 +136,7 @@ def pil(files: list[Path], batch: int, size: int) -> Iterator:
 
 
 def _box(draw: random.Random, width: int, height: int) -> tuple[int, int, int, int]:
-    """The random resized crop of the others: left, top, right, bottom."""
+    """Returns the random resized crop of the others: left, top, right, bottom."""
     for _ in range(10):
         area = draw.uniform(*AREA) * width * height
         ratio = np.exp(draw.uniform(*np.log(RATIO)))

@@ -1,10 +1,10 @@
-"""Images per second and core of this project's input pipeline, beside tf.data and Pillow, on the same files.
+"""Images per second and core of this project's input pipeline, tf.data and Pillow, on the same files.
 
-Every loader has a process of its own, pinned to one and the same core before it imports anything, so that its threads
-share that core and the figure is one per core. The loaders take turns (A B C, C B A, ...) and wait while another one
-works, so that a drift of the machine's speed meets all of them. A run reads `--images` images; what it reads ahead is
-the same before and after. Files come from the page cache. The table has medians of `--repeats` runs: by the clock, and
-by the processor time that the loader's process used, which other programs on the machine disturb less.
+Every loader has its own process, pinned to the same core before it imports anything, so that its threads share that
+core and the figure is per core. The loaders alternate (A B C, C B A, ...) and wait while another one works, so that a
+drift of the machine's speed affects all of them. A run reads `--images` images; the number read ahead is the same
+before and after. Files come from the page cache. The table has medians of `--repeats` runs, by elapsed time and by the
+processor time of the loader's process, which other programs on the machine disturb less.
 """
 
 import argparse
@@ -62,14 +62,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 class Rates(NamedTuple):
-    """Images per second in each run: of the clock's seconds, and of the processor's that the loader used."""
+    """Images per second in each run, by elapsed time and by processor time."""
 
     passed: list[float]
     used: list[float]
 
 
 def measure(options: argparse.Namespace) -> dict[str, Rates]:
-    """Returns the rates by loader; one that does not work here has no runs."""
+    """Returns the rates by loader; a loader that does not work here has no runs."""
     batches = math.ceil(options.images / options.batch)
     images, used = batches * options.batch, {name: [] for name in options.loaders}
 
@@ -93,7 +93,7 @@ def _start(name: str, options: argparse.Namespace) -> Worker:
 
 
 def table(options: argparse.Namespace, rates: dict[str, Rates]) -> Iterator[str]:
-    """Lines of Markdown; a row per loader."""
+    """Returns lines of Markdown with a row per loader."""
     packages = ("grain", "opencv-python-headless", "pillow", "tensorflow-cpu")
     yield ", ".join(f"{name} {_version(name)}" for name in packages)
     files = len(list_images(options.folder))

@@ -1,11 +1,10 @@
-"""The numbers of finished runs, kept small, so that they outlive the machine that made them.
+"""The numbers of finished runs in a compact form, so that they outlive the machine that made them.
 
     python -m benchmarks.kept_runs runs/a runs/b --variant=cifar10 --out=docs/measured/cifar10
 
-writes OUT/NAME.json for every work directory that has been trained to its end: what its configuration changes in the
-variant, the rows of its metrics, and its test error with the coefficients that it predicts and with those of `dynet
-evaluate --coefficients`. A file that is there is not made again. `benchmarks.kept_tables` makes tables and figures of
-such files.
+writes OUT/NAME.json for every finished work directory: the changes of its configuration relative to the variant, the
+rows of its metrics, and its test error with the predicted coefficients and with those of `dynet evaluate
+--coefficients`. An existing file is not made again. `benchmarks.kept_tables` makes tables and figures of such files.
 """
 
 import json
@@ -37,11 +36,11 @@ class KeptRun(NamedTuple):
     """A finished run.
 
     Attributes:
-      name: of its work directory.
+      name: the name of its work directory.
       config: the network and the variant, like 'dy_resnet18:cifar10', or the file and the variant.
-      changes: of keys of that configuration, as --config.KEY=VALUE without the prefix.
+      changes: changed keys of that configuration, as --config.KEY=VALUE without the prefix.
       train, test: rows of its metrics, each with 'step', 'loss', 'top1'.
-      held: {'own', 'frozen', 'shuffled', 'half': {'top1', 'loss'}}; of a static network 'own' alone.
+      held: {'own', 'frozen', 'shuffled', 'half': {'top1', 'loss'}}; only 'own' for a static network.
     """
 
     name: str
@@ -56,12 +55,12 @@ class KeptRun(NamedTuple):
         return Path(self.config.partition(":")[0]).stem
 
     def option(self, key: str) -> str | None:
-        """The value of a key that the run changes."""
+        """Returns the value of a changed key."""
         found = dict(change.split("=", 1) for change in self.changes)
         return found.get(key)
 
     def error(self, how: str = "own") -> float | None:
-        """Test error in percent."""
+        """Returns the test error in percent."""
         return 100 * (1 - self.held[how]["top1"]) if how in self.held else None
 
     @property
@@ -71,7 +70,7 @@ class KeptRun(NamedTuple):
 
 
 def read_kept(paths: list[Path]) -> list[KeptRun]:
-    """Raises UserError for a file that is none."""
+    """Returns the run in a file. Raises UserError for any other file."""
     runs = []
     for path in paths:
         try:
@@ -82,7 +81,7 @@ def read_kept(paths: list[Path]) -> list[KeptRun]:
 
 
 def keep(workdir: Path, variant: str) -> KeptRun:
-    """Raises UserError for a run that has not come to its end, or whose network is not registered."""
+    """Returns the run of a work directory. Raises UserError if it is not finished, or its network is unknown."""
     rows = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "test")}
     config = read_config(workdir)
     if not rows["train"] or not rows["test"] or rows["test"][-1]["step"] < _last_step(workdir, config):
@@ -104,7 +103,7 @@ def _last_step(workdir: Path, config) -> int:
 
 
 def _difference(config, variant: str) -> tuple[str, list[str]]:
-    """The network's configuration by its name, and what this one changes in it."""
+    """Returns the network's configuration by its name, and the changes of this one."""
     name = f"{config.model.name}:{variant}"
     before, now = flatten_whole(load_config(name)), flatten_whole(config)
     changed = [key for key in changed_keys(before, now) if key not in NOT_KEPT and key in now]

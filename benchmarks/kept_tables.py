@@ -1,11 +1,11 @@
-"""Tables and figures of the runs that `benchmarks.kept_runs` has kept.
+"""Tables and figures of the runs that `benchmarks.kept_runs` has stored.
 
     python -m benchmarks.kept_tables docs/measured/cifar10/*.json --png=docs/scouting.png
 
 prints what all runs have in common, and then a row for each: the rest of its configuration, the training loss of its
-last report, the test error, that with coefficients which do not depend on the image (frozen, shuffled, half), and how
-far coefficients deviate between images at the end, in the stage where they deviate most. With --png it draws that
-deviation over steps, and over the distance that predictors can have gone: the sum of their learning rates.
+last report, the test error, the test error with coefficients that do not depend on the image (frozen, shuffled, half),
+and the final deviation of coefficients between images, in the stage where it is largest. With --png it draws that
+deviation over steps, and over the sum of the predictors' learning rates, which limits how far predictors can move.
 """
 
 import json
@@ -27,12 +27,12 @@ HEADER = ("network", "changed", "training loss", "test error %", *HELD, "deviati
 
 
 def in_common(runs: list[KeptRun]) -> list[str]:
-    """The changes that all runs make."""
+    """Returns the changes that all runs make."""
     return [change for change in runs[0].changes if all(change in run.changes for run in runs)]
 
 
 def scouting_table(runs: list[KeptRun]) -> Table:
-    """A row for each run, as the module's docstring describes it."""
+    """Returns a table with a row for each run, as the module's docstring describes it."""
     common, rows = set(in_common(runs)), []
     for run in runs:
         changed = ", ".join(change for change in run.changes if change not in common)
@@ -47,7 +47,7 @@ def deviation(row: dict) -> float | None:
 
 
 def _end(run: KeptRun) -> str | None:
-    """The deviation at the run's last report; None for a static network."""
+    """Returns the deviation at the run's last report; None for a static network."""
     last = deviation(run.train[-1])
     return None if last is None else f"{last:.3f}"
 
@@ -60,7 +60,7 @@ def predictor_factor(run: KeptRun) -> float:
 
 
 def plot_movement(runs: list[KeptRun], file: Path) -> None:
-    """The deviation of coefficients over steps, and over the sum of the predictors' learning rates."""
+    """Plots the deviation of coefficients over steps, and over the sum of the predictors' learning rates."""
     runs = [run for run in runs if deviation(run.train[-1]) is not None]
     if not runs:
         raise UserError("none of the runs is of a dynamic network, so there is nothing to draw")

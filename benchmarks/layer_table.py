@@ -1,4 +1,4 @@
-"""The table of layers: a process times them one by one; what is known already is not timed again."""
+"""The table of layers: a process times them one by one; known results are not timed again."""
 
 import argparse
 import itertools
@@ -22,7 +22,7 @@ ANSWERING = 10.0  # seconds that the process has to tell what it has found until
 
 
 def layer_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]:
-    """Lines of Markdown, the table when all is done; two rows per distinct layer and batch: forward and gradient."""
+    """Returns lines of Markdown, with two rows per distinct layer and batch: forward and gradient."""
     jax.config.update("jax_platforms", "cpu")  # for the shapes of networks; the device is the other process's
     deadline = Deadline(arguments.limit)
     workers = Workers(limit=arguments.case_limit, deadline=deadline)
@@ -45,7 +45,7 @@ def layer_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str
 
 
 class Layers:
-    """What is measured, and how it is found again."""
+    """The layers to measure, and their stored results."""
 
     def __init__(self, arguments: argparse.Namespace, workers: Workers, deadline: Deadline):
         self.arguments, self._workers, self._deadline = arguments, workers, deadline
@@ -70,7 +70,9 @@ class Layers:
                 break
 
     def _time(self, layer: Layer, batch: int, forms: list[str]) -> None:
-        """All forms in turns; if the process ends of it, one form after another, to see of which. Raises OutOfTime."""
+        """Times all forms in alternation, or one by one after the process has ended, to find the cause. Raises
+        OutOfTime.
+        """
         names = ("dtype", "repeats", "once_above")
         left = self._deadline.left - min(ANSWERING, self._deadline.left / 10)
         question = {"do": "time", "layer": layer, "batch": batch, "forms": forms, "left": left}
@@ -129,7 +131,7 @@ def _is_known_mark(error: str) -> bool:
 
 
 def heading(machine: dict, arguments: argparse.Namespace) -> str:
-    """What was measured where."""
+    """Returns a line about what was measured where."""
     return (
         f"jax {machine['jax']}, backend {machine['backend']}, device {machine['device']}, {machine['cpus']} CPUs; "
         f"batch {', '.join(map(str, arguments.batch))}, width {arguments.width}, images "

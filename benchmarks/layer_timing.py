@@ -1,4 +1,4 @@
-"""The process of `benchmarks.layer_table`: forms of a layer, compiled, compared with a reference, timed in turns."""
+"""The process of `benchmarks.layer_table`: it compiles, checks and times the forms of a layer."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
 
 
 def describe() -> dict:
-    """What is timed here; seconds of an empty program: a layer that comes near it is not measured."""
+    """Returns the subject, and the seconds of an empty program; a layer close to that is not measured."""
     device, zero = jax.devices()[0], jnp.zeros(())
     empty = jax.jit(lambda x: x + 1).lower(zero).compile()
     seconds = time_in_turns({"empty": lambda: empty(zero)}, 5, 1.0)["empty"].seconds
@@ -31,7 +31,7 @@ def describe() -> dict:
 def time_layer(
     layer: Layer, batch: int, forms: list[str], dtype: str, repeats: int, once_above: float, deadline: Deadline
 ) -> Iterator[dict]:
-    """A row per pass and form; none for what the time did not suffice for."""
+    """Returns a row per pass and form; none for those that exceeded the time limit."""
     inputs = layer_inputs(layer, batch, dtype)
     programs, failed = _compiled(layer, forms, inputs)
     expected = references(layer, inputs, {form in STATIC for form in forms})
@@ -57,7 +57,7 @@ def time_layer(
 
 
 def _compiled(layer: Layer, forms: list[str], inputs) -> tuple[dict, dict]:
-    """{(pass, form): program}, and {(pass, form): why there is none}."""
+    """Returns {(pass, form): program}, and {(pass, form): failure}."""
 
     def lowering(which: str, form: str) -> Callable:
         return lambda: jax.jit(layer_function(form, layer, which)).lower(*operands_of(form, inputs))
@@ -66,7 +66,7 @@ def _compiled(layer: Layer, forms: list[str], inputs) -> tuple[dict, dict]:
 
 
 def references(layer: Layer, inputs, kinds: set[bool]) -> dict[tuple[str, bool], jax.Array]:
-    """{(pass, whether static): what every such form must give}, by one form, in float32 at the highest precision.
+    """Returns {(pass, whether static): expected result}, from one form in float32 at the highest precision.
 
     `benchmarks.correctness` compares that form, too, with a CPU's.
     """
@@ -80,14 +80,14 @@ def references(layer: Layer, inputs, kinds: set[bool]) -> dict[tuple[str, bool],
 
 
 def check(call: Callable, expected, dtype: str) -> None:
-    """Raises ValueError for a form that computes something else."""
+    """Raises ValueError for a form with a wrong result."""
     error = float(largest_error(call(), expected))
     if not error <= TOLERANCE[dtype]:
         raise ValueError(f"wrong: largest relative error {error:.2g}")
 
 
 def answer(question: dict) -> dict | list[dict]:
-    """{"do": "describe"} or {"do": "time", ...}, the arguments of `time_layer` with the seconds that are left."""
+    """Answers {"do": "describe"} or {"do": "time", ...} with the arguments of `time_layer` and the seconds left."""
     if question.pop("do") == "describe":
         return describe()
     layer, deadline = Layer(*question.pop("layer")), Deadline(question.pop("left"))

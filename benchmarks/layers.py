@@ -1,4 +1,4 @@
-"""The layers that are timed: every dynamic convolution of a network, its inputs, and what it must give."""
+"""The layers to be timed: every dynamic convolution of a network, its inputs, and its expected result."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ NETWORKS = [name for name in list_models("dy_*") if not name.startswith("dy_cnn"
 
 
 class Layer(NamedTuple):
-    """A convolution of square images; networks that have the same share it."""
+    """A convolution of square images; networks with the same one share it."""
 
     size: int
     kernel_size: int
@@ -35,12 +35,12 @@ class Layer(NamedTuple):
         return text + (f", stride {self.strides}" if self.strides > 1 else "")
 
     def has(self, form: str) -> bool:
-        """Whether the form is one of its own here."""
+        """Returns whether the form is distinct for this layer."""
         return is_distinct(form, self.kernel_size, self.groups, self.c_in)
 
 
 def dynamic_layers(network: str, width: float, image_size: int) -> list[Layer]:
-    """The dynamic convolutions of a model, recorded while its shapes are worked out; nothing is computed."""
+    """Returns the dynamic convolutions of a model, recorded from its shapes without computing anything."""
     layers = []
 
     def record(next_call, args, kwargs, context):
@@ -58,27 +58,27 @@ def dynamic_layers(network: str, width: float, image_size: int) -> list[Layer]:
 
 
 def layers_of(networks: Sequence[str], width: float, image_size: int) -> dict[Layer, list[str]]:
-    """The distinct ones with the networks that have them, networks taking turns: a limit of time cuts all alike."""
+    """Returns distinct layers and their networks; networks alternate, so that a time limit cuts all equally."""
     found = {network: dict.fromkeys(dynamic_layers(network, width, image_size)) for network in networks}
     in_turns = [layer for layers in itertools.zip_longest(*found.values()) for layer in layers if layer is not None]
     return {layer: [name for name in networks if layer in found[name]] for layer in in_turns}
 
 
 def layer_inputs(layer: Layer, batch: int, dtype=jnp.float32) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x, the bank of kernels and the coefficients."""
+    """Returns x, the bank of kernels and the coefficients."""
     shape = (layer.kernel_size, layer.kernel_size, layer.c_in // layer.groups, layer.c_out)
     shapes = (batch, layer.size, layer.size, layer.c_in), (GROUP_SIZE, *shape), (batch, GROUP_SIZE, layer.c_out)
     return tuple(random_array(shape).astype(dtype) for shape in shapes)
 
 
 def operands_of(form: str, inputs: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-    """What the form is called with: a static one has the first kernel of the bank, and no coefficients."""
+    """Returns the form's arguments: a static one has the first kernel of the bank, and no coefficients."""
     x, kernels, coefficients = inputs
     return (x, kernels[0]) if form in STATIC else (x, kernels, coefficients)
 
 
 def layer_function(form: str, layer: Layer, which: str) -> Callable:
-    """The form as a function of its operands, or the gradient of the sum of its squares in all of them."""
+    """Returns the form as a function of its operands, or the gradient of its squares' sum in all of them."""
 
     def forward(*operands):
         return form_function(form)(*operands, strides=layer.strides, feature_group_count=layer.groups)

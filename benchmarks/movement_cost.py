@@ -1,9 +1,9 @@
-"""What it costs to measure the movement of coefficients in every training step.
+"""The cost of measuring the movement of coefficients in every training step.
 
     python -m benchmarks.movement_cost configs/dy_mobile.py:cifar10 --config.model.width=0.5
 
-times the training step of a configuration as it is, and without that measurement, in turns on the first device and with
-blank images, and prints the median of the ratios of neighbouring turns.
+times the training step of a configuration with and without that measurement, in alternation, on the first device and
+with blank images, and prints the median of the ratios of neighbouring calls.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from dynet_jax.train.setup import Run, make_run
 
 
 def compiled_step(run: Run, *, measured: bool) -> Callable:
-    """A training step on blank images that carries its state from call to call."""
+    """Returns a training step on blank images that carries its state from call to call."""
     state = run.fresh_state()
     watching = contextlib.nullcontext()
     if not measured:
@@ -48,7 +48,7 @@ def compiled_step(run: Run, *, measured: bool) -> Callable:
 
 
 def ratios(run: Run, rounds: int) -> list[float]:
-    """Seconds of the measured step over those of the other, of neighbouring turns."""
+    """Returns ratios of seconds of the measured step and the other, of neighbouring calls."""
     calls = {name: compiled_step(run, measured=name == "measured") for name in ("plain", "measured")}
     samples = {name: functools.partial(timed, call, 3) for name, call in calls.items()}
     for sample in samples.values():

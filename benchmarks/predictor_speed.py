@@ -1,12 +1,12 @@
-"""By which factor the learning rate of predictors has to be larger for coefficients to move as fast as kernels.
+"""The learning-rate factor of predictors with which coefficients move as fast as kernels.
 
     python -m benchmarks.predictor_speed configs/dy_resnet18.py:cifar10 --config.data.name=packed:DIR
 
-follows the gradient of the first training batch from a fresh network, and compares, by stage, how fast the two factors
-of a fused kernel change relative to their size: fixed kernels, |dw| / |w|, and coefficients, |dc| / |c|. The change of
-coefficients is split into what all images share and what differs between images. A row holds the factors with which
-either would be as fast as the kernels. Residual branches do not begin at zero here, because nothing inside them would
-have a gradient.
+follows the gradient of the first training batch from a new network, and compares, by stage, how fast the two factors of
+a fused kernel change relative to their size: fixed kernels, |dw| / |w|, and coefficients, |dc| / |c|. The change of
+coefficients is split into the part shared by all images and the part that differs between images. A row holds the
+factors with which either would be as fast as the kernels. Residual branches do not start at zero here, because nothing
+inside them would have a gradient.
 """
 
 import sys
@@ -33,7 +33,7 @@ HEADER = ("stage", "factor for what images share", "factor for what differs betw
 
 
 def relative_speeds(run: Run, images: jax.Array, labels: jax.Array) -> dict[str, tuple[float, float, float]]:
-    """{stage: relative speeds of kernels, of the images' mean coefficients, of their differences from the mean}.
+    """Returns {stage: relative speeds of kernels, of mean coefficients, and of their differences from the mean}.
 
     All are root mean squares over a stage, per unit of learning rate. Raises UserError for a static network.
     """
@@ -72,7 +72,7 @@ def relative_speeds(run: Run, images: jax.Array, labels: jax.Array) -> dict[str,
 
 
 def table(run: Run, images, labels) -> Table:
-    """The factors, a row for each stage."""
+    """Returns a table of the factors with a row for each stage."""
     rows = []
     for stage, (kernels, shared, differing) in relative_speeds(run, images, labels).items():
         rows.append((stage, f"{kernels / shared:.1f}", f"{kernels / differing:.0f}"))

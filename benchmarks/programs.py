@@ -1,7 +1,7 @@
-"""What a process of `benchmarks.throughput` does: it is told what to compile and to time.
+"""The work of a process of `benchmarks.throughput`: it compiles and times what it is asked to.
 
-JAX and PyTorch do not share a process well (each has its own pool of memory and its own libraries of CUDA), and a
-program that crashes ends its process alone. The other side is `benchmarks.throughput_rounds`.
+JAX and PyTorch do not share a process well (each has its own pool of memory and its own CUDA libraries), and a crash of
+a program should only end its own process. The other side is `benchmarks.throughput_rounds`.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,12 +15,12 @@ WARM_UP = 3  # steps: what is allocated, tuned, compiled or recorded at the firs
 
 
 class Programs:
-    """Answers questions about programs: `prepare` compiles those it is given, or says what is wrong with them.
+    """The answers to questions about programs: `prepare` compiles the given ones, or says what is wrong with them.
 
-    {"do": "describe"}: what the framework is and runs on.
-    {"do": "forget"}: all programs there are.
-    {"do": "prepare", "cells": [...]}: compile these, too; {name: what is wrong, or None}.
-    {"do": "time", "name": ..., "seconds": ...}: so long, at least one step; seconds per step.
+    {"do": "describe"}: the framework and its device.
+    {"do": "forget"}: drops all programs.
+    {"do": "prepare", "cells": [...]}: compiles these, too; answers {name: what is wrong, or None}.
+    {"do": "time", "name": ..., "seconds": ...}: runs that long, at least one step; answers seconds per step.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
-"""How training would scale, on paper: every configuration compiled for every slice, without a TPU.
+"""Estimates of how training would scale: every configuration compiled for every slice, without a TPU.
 
     .venv-tpu/bin/python -m benchmarks.scaling --configs dy_mobile,mobilenet_v2 --topologies v5e:2x4,v5e:16x16
 
-With --jsonl=FILE, every program is written there as soon as it is compiled, and those that are there already, from the
-same source and versions of jax and libtpu, are not compiled again. Arguments like --config.model.remat=true go to every
-configuration. A "?" marks what leaves out Pallas kernels, because it is not known how long they take. The exit status
-is 1 if a program does not fit, or exchanges anything but sums.
+With --jsonl=FILE, every program is written there as soon as it is compiled, and programs from the same source and
+versions of jax and libtpu that are already there are not compiled again. Arguments like --config.model.remat=true apply
+to every configuration. A "?" marks a time that leaves out Pallas kernels, because their duration is unknown. The exit
+status is 1 if a program does not fit, or exchanges anything but sums.
 """
 
 import argparse
@@ -39,12 +39,12 @@ UNKNOWN = "?: how long its Pallas kernels take is not known; what is marked leav
 
 
 def key_of(facts: dict) -> tuple:
-    """What a program is found again by: also by what has compiled it."""
+    """Returns the key of a stored program, which includes the compiler."""
     return (facts["config"], facts["topology"], *facts["changes"], *(facts.get(name) for name in tpu_versions()))
 
 
 def compiled(config: str, topology: str, changes: list[str]) -> dict:
-    """What the table needs of a training step, or why there is none."""
+    """Returns the facts of a training step for the table, or why there are none."""
     slice = parse_topology(topology)
     facts = {"config": config, "topology": topology, "changes": changes, **tpu_versions()}
     try:
@@ -105,13 +105,13 @@ def leaves_out_kernels(facts: dict) -> bool:
 
 
 def is_sound(facts: dict) -> bool:
-    """Whether it fits, and all that devices exchange are sums: of gradients, statistics, metrics and votes."""
+    """Returns whether it fits, and devices only exchange sums: of gradients, statistics, metrics and votes."""
     kinds = {*facts.get("exchanges_by_kind", {}), *facts.get("evaluation_exchanges_by_kind", {})}
     return "error" not in facts and kinds <= {"all-reduce"} and facts["undue_exchanges"] <= METRICS_BYTES
 
 
 def all_facts(options: argparse.Namespace, changes: list[str]) -> Iterator[dict]:
-    """Yields the facts of every configuration on every slice, found again or compiled.
+    """Yields the facts of every configuration on every slice, stored or compiled.
 
     Raises UserError before anything is compiled.
     """
@@ -134,7 +134,7 @@ def all_facts(options: argparse.Namespace, changes: list[str]) -> Iterator[dict]
 
 
 def _check(cases: list[tuple[str, Slice]], changes: list[str]) -> None:
-    """Raises UserError for a configuration or slice that cannot be: better now than after the others."""
+    """Raises UserError for an invalid configuration or slice, before the others are compiled."""
     for config in dict.fromkeys(config for config, _ in cases):
         check_config(configuration(config, changes))
     for slice in dict.fromkeys(slice for _, slice in cases):
@@ -142,7 +142,7 @@ def _check(cases: list[tuple[str, Slice]], changes: list[str]) -> None:
 
 
 def _configs(text: str) -> list[str]:
-    """'a,b' or 'all' -> the names, each once."""
+    """Returns the names in 'a,b' or 'all', each once."""
     found = list_models() if text == "all" else list(dict.fromkeys(text.split(",")))
     for name in found:
         if config_of_network(name) is None:

@@ -1,4 +1,4 @@
-"""Images per second of training and inference, beside the static twins and beside PyTorch, in turns in one run.
+"""Images per second of training and inference, compared with the static twins and with PyTorch in one run.
 
     python -m benchmarks.throughput --families mobile --batch 64,256 --limit 570 --jsonl throughput.jsonl
     python -m benchmarks.throughput --small
@@ -8,12 +8,12 @@ step of `dynet predict`. PyTorch: the same batch and size, channels last, bfloat
 smoothing, fused SGD with momentum; timm's networks, and Dy-mobile's frame around timm's CondConv layers
 (condconv_mobile) or plain ones. Images are uint8 on the device in both; no input pipeline, one device.
 
-Each framework has a process. Both compile one pass of one family at one batch, then take turns: every network in
-one process, every network in the other, --rounds times. A rate is the median of the rounds; a ratio the median of the
+Each framework has a process. Both compile one pass of one family at one batch, then alternate: every network in one
+process, every network in the other, --rounds times. A rate is the median of the rounds; a ratio is the median of the
 rounds' ratios: to the static twin and to the base network in the same framework, and to PyTorch's base network.
-A program that fails, ends its process or takes longer than --cell-limit is a row that says so; the others go on. If
-the frameworks do not see the same kind of device, nothing is timed. --small is a check that the command works, on any
-machine: its numbers mean nothing.
+A program that fails, ends its process or takes longer than --cell-limit is a row that says so; the others continue. If
+the frameworks do not see the same kind of device, nothing is timed. --small only checks that the command works, on any
+machine; its numbers are meaningless.
 """
 
 import argparse
@@ -37,7 +37,7 @@ COMPILE = ("none", "default", "reduce-overhead", "max-autotune", "max-autotune-n
 
 
 def table(rows: list[dict]) -> list[str]:
-    """Lines of Markdown."""
+    """Returns lines of Markdown."""
     numbers = ["images/s", "lowest to highest", "of its static twin", "of the base network", "of PyTorch's base"]
     lines = list(table_head("network", "framework", "batch", "pass", numbers=numbers))
     for row in rows:

@@ -1,4 +1,4 @@
-"""What `benchmarks.throughput` compares with what."""
+"""The comparisons of `benchmarks.throughput`."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ PASSES = ("training", "inference")
 
 
 class Subject(NamedTuple):
-    """A network of one framework, and those of the same framework that it is compared with."""
+    """A network of one framework, and those of the same framework to compare it with."""
 
     framework: str
     network: str
@@ -23,7 +23,7 @@ class Subject(NamedTuple):
 
 
 def _ours(*names: str) -> list[Subject]:
-    """Networks of this package, with the bases and twins that they are registered with."""
+    """Returns networks of this package, with their registered bases and twins."""
     return [Subject("jax", info.name, info.base or info.name, info.twin) for info in map(model_info, names)]
 
 
@@ -52,19 +52,19 @@ class Cell(NamedTuple):
         return f"{self.subject}, {self.which}, batch {self.batch}"
 
     def beside(self, network: str | None, framework: str | None = None) -> "Cell":
-        """The cell of another network under the same conditions."""
+        """Returns the cell of another network under the same conditions."""
         found = [s for f in FAMILIES.values() for s in f if s.network == network]
         wanted = framework or self.subject.framework
         return self._replace(subject=next((s for s in found if s.framework == wanted), None))
 
 
 def timm_name(network: str) -> str | None:
-    """timm's name of a network of this package; None for the others, which have the names that timm gives them."""
+    """Returns timm's name of a network of this package; None for the others, which have timm's names."""
     return model_info(network).timm if network in list_models() else None
 
 
 def frame(width: float) -> dict:
-    """Dy-mobile's convolutions as plain numbers, for a process without JAX."""
+    """Returns Dy-mobile's convolutions as plain numbers, for a process without JAX."""
     model = create_model("dy_mobile", width=width)
     blocks = [_convolutions(spec) for stage in model.planned_stages for spec in stage]
     return {"stem": model.planned_stem[0]._asdict(), "blocks": blocks, "head": model.head._asdict()}

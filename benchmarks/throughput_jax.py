@@ -28,7 +28,7 @@ def describe() -> dict[str, str]:
 
 
 def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
-    """All cells are compiled at once: a GPU's compiler takes one core for each."""
+    """Compiles all cells in parallel, because a GPU's compiler takes one core for each."""
     runs = {cell["name"]: make_cell_run(cell) for cell in cells}
     states = {name: random_state(run) for name, run in runs.items()}
     training = {cell["name"]: cell["pass"] == "training" for cell in cells}
@@ -47,7 +47,7 @@ def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
 
 
 def make_cell_run(cell: dict) -> Run:
-    """The configuration's run on one device."""
+    """Returns the configuration's run on one device."""
     config = load_config(cell["network"]).unlock()
     config.batch_size = cell["batch"]
     config.data.image_size = config.data.resize_to = cell["image_size"]
@@ -58,7 +58,7 @@ def make_cell_run(cell: dict) -> Run:
 
 
 def random_state(run: Run) -> TrainState:
-    """Like a fresh one, whose program would take longer to compile than the step."""
+    """Returns a state like a new one, whose program would take longer to compile than the step."""
     template = run.state_template()
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
     variables = random_variables(run.model, run.config.data.image_size)
@@ -80,7 +80,7 @@ def _step(run: Run, state: TrainState, training: bool):
 
 
 def make_predict_step(model: nn.Module, *, mean, std) -> Callable[[dict, jax.Array], jax.Array]:
-    """(variables, uint8 images) -> probabilities [batch, classes]."""
+    """Returns a function (variables, uint8 images) -> probabilities [batch, classes]."""
     return jax.jit(
         lambda variables, images: nn.softmax(model.apply(variables, normalize(images, mean, std), train=False))
     )

@@ -1,4 +1,4 @@
-"""The rounds of `benchmarks.throughput`: every network of both frameworks, one after another, again and again."""
+"""The rounds of `benchmarks.throughput`: all networks of both frameworks in alternation."""
 
 import argparse
 import functools
@@ -16,7 +16,7 @@ STARTING = 120.0  # seconds for a framework to be loaded
 
 
 class Rounds:
-    """The processes, and what they have measured: seconds per step in every round, or what went wrong."""
+    """The processes and their measurements: seconds per step in every round, or the failure."""
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.deadline, self.records = options, Deadline(options.limit), Records(options.jsonl)
@@ -26,7 +26,7 @@ class Rounds:
         self._workers = Workers(limit=options.cell_limit, deadline=self.deadline)
 
     def start(self) -> dict[str, str]:
-        """What each framework is; one that does not start (a broken installation) is left out.
+        """Returns a description of each framework; one that does not start (a broken installation) is left out.
 
         Raises ValueError if they run on different kinds of devices.
         """
@@ -50,7 +50,7 @@ class Rounds:
         self._workers.close()
 
     def measure(self, cells: list[Cell]) -> None:
-        """One pass of one family at one batch."""
+        """Measures one pass of one family at one batch."""
         try:
             for framework in self._frameworks:
                 self._prepare_together(framework, [cell for cell in cells if cell.subject.framework == framework])
@@ -65,7 +65,7 @@ class Rounds:
             self.records.add(**self.row(cell))
 
     def _prepare_together(self, framework: str, cells: list[Cell]) -> None:
-        """If the process ends of it, which of them did it is found out one by one, when they are timed."""
+        """Prepares cells together; if the process ends, timing them one by one finds the cause."""
         after = self.options.limit - self.deadline.left
         say(f"compiling {len(cells)} programs of {framework}, after {after:.0f} s")
         self._ready -= {cell for cell in self._ready if cell.subject.framework == framework}
@@ -77,14 +77,14 @@ class Rounds:
             say(f"  together they ended the process ({error}): one by one then")
 
     def _prepare(self, framework: str, cells: list[Cell]) -> dict[Cell, str]:
-        """Compile cells. Returns what is wrong with those that cannot be."""
+        """Compiles cells. Returns the failures of those that cannot be compiled."""
         question = {"do": "prepare", "cells": [self._question(cell) for cell in cells]}
         answer = self._ask(framework, question, self.options.cell_limit * len(cells))
         self._ready |= {cell for cell in cells if answer[str(cell)] is None}
         return {cell: answer[str(cell)] for cell in cells if cell not in self._ready}
 
     def _time(self, cell: Cell) -> float:
-        """Seconds per step."""
+        """Returns the seconds per step."""
         framework = cell.subject.framework
         if cell not in self._ready:
             for error in self._prepare(framework, [cell]).values():

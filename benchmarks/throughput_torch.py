@@ -27,7 +27,7 @@ def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
 
 
 def forget() -> None:
-    """Before a group of programs, never between them: what is compiled would be compiled again when it is timed.
+    """Drops compiled programs before a group, never between its programs, which would be compiled again when timed.
 
     PyTorch compiles one function, as `_cell` makes them, a few times only, and then runs it as it is written.
     """

@@ -1,4 +1,4 @@
-"""What a table shows of calls that are timed in turns."""
+"""The entries of a table of alternating calls."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Timing(NamedTuple):
     error: str = ""
 
     def cells(self, baseline: "Timing") -> tuple[str, str]:
-        """Milliseconds, and the ratio to the baseline."""
+        """Returns milliseconds, and the ratio to the baseline."""
         if math.isnan(self.seconds):
             return "-" if self.absent else "failed", "-"
         ratio = self.seconds / baseline.seconds
@@ -34,9 +34,9 @@ class Timing(NamedTuple):
 def time_in_turns(
     calls: dict[str, Callable], repeats: int, limit: float, deadline: Deadline | None = None
 ) -> dict[str, Timing]:
-    """The median over `repeats` rounds for each of the calls of JAX's; a single run for those above `limit` seconds.
+    """Returns the median over `repeats` rounds for each of JAX's calls; a single run for those above `limit` seconds.
 
-    After the deadline no further call is made: there is no timing of a call that had no turn.
+    After the deadline no call is made, so a call that had no turn has no timing.
     """
     found = turns.time_in_turns(calls, repeats, limit, deadline, wait=jax.block_until_ready, say=say)
     names = [name for name in calls if name in found.errors or found.times(name)]
@@ -44,5 +44,5 @@ def time_in_turns(
 
 
 def random_array(shape: tuple[int, ...]) -> jax.Array:
-    """Returns normal numbers, drawn by NumPy: there is nothing to compile for each new shape."""
+    """Returns normal numbers, drawn by NumPy, which needs no compilation for each new shape."""
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))

@@ -9,16 +9,16 @@ OF_FRAME = {"condconv_mobile": 6, "fix_mobile": None}  # the experts of each lay
 
 
 def create(name: str, frame: dict, timm_name: str | None = None, num_classes: int = 1000) -> nn.Module:
-    """timm_name: of a network that is called otherwise there."""
+    """Returns a network. timm_name: its name in timm, if that differs."""
     if name in OF_FRAME:
         return FrameNetwork(frame, OF_FRAME[name], num_classes)
     return timm.create_model(timm_name or name, num_classes=num_classes)
 
 
 class FrameNetwork(nn.Module):
-    """Dy-mobile's convolutions by their numbers; `experts` kernels of timm's CondConv for each, or plain ones.
+    """Dy-mobile's convolutions, given as numbers, each with `experts` kernels of timm's CondConv, or plain ones.
 
-    As in Dy-mobile, the block's input decides for all its convolutions. Unlike there, output channels share their
+    As in Dy-mobile, the block's input determines all its convolutions. Unlike there, output channels share their
     coefficients, which makes the fusion cheaper.
     """
 

@@ -1,13 +1,13 @@
-"""Every dynamic layer of a network on a TPU, in several forms, by the count of its compiler, on a machine without one.
+"""Every dynamic layer of a network on a TPU, in several forms, as compiler estimates, on a machine without a TPU.
 
     .venv-tpu/bin/python -m benchmarks.tpu_forms --networks dy_resnet18 --batch 64 --jsonl forms.jsonl
 
-A cell is a forward pass with all gradients: the MB it moves, how long it takes at best, in microseconds (the compiler's
-estimate for its own instructions, and the bundles of Pallas kernels), its GFLOP, and the MB of temporaries it needs.
-The bytes and operations of Pallas kernels are what the kernels declare. "?" is a time that is not known; "does not fit"
-is said of the device's memory or of a core's fast memory. Layers that several networks share are compiled once. With
---jsonl=FILE, every cell is written there as soon as it is known, and those that are there already, from the same
-versions of jax and libtpu, are not compiled again.
+A cell is a forward pass with all gradients: the MB it moves, a lower bound of its time in microseconds (the compiler's
+estimate for its own instructions, plus the bundles of Pallas kernels), its GFLOP, and the MB of temporaries it needs.
+The bytes and operations of Pallas kernels are those that the kernels declare. "?" is an unknown time; "does not fit"
+refers to the device's memory or to a core's VMEM. Layers that several networks share are compiled once. With
+--jsonl=FILE, every cell is written there as soon as it is known, and cells from the same versions of jax and libtpu
+that are already there are not compiled again.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def cell(row: dict) -> str:
 
 
 def find(layer: Layer, batch: int, form: str, slice: Slice, records: Records) -> dict:
-    """The row of a cell, compiled if no such row is kept."""
+    """Returns the row of a cell, compiled if no such row is stored."""
     row = {"layer": str(layer), "batch": batch, "form": form, "chip": slice.name, **tpu_versions()}
     if records.find(key_of(row)) is None:
         records.add(**row, **measured(form, layer, batch, slice))

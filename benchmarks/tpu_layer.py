@@ -1,4 +1,4 @@
-"""One layer in one form, compiled for a TPU: what the compiler says of it."""
+"""One layer in one form, compiled for a TPU, with the compiler's estimates."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ BY_XLA = "kernel_by_xla"  # `kernel` with DYNET_JAX_PALLAS=0
 
 
 def measured(form: str, layer: Layer, batch: int, slice: Slice) -> dict:
-    """A row's numbers, or its error: one layer that does not compile must not end the others."""
+    """Returns a row's numbers, or its error; one layer that does not compile must not end the others."""
     try:
         program = compiled(form, layer, batch, slice)
     except Exception as error:
@@ -37,7 +37,7 @@ def measured(form: str, layer: Layer, batch: int, slice: Slice) -> dict:
 
 
 def why_not(error: Exception) -> str:
-    """What a cell says up to the colon, and the compiler's words."""
+    """Returns the text of a cell up to the colon, and the compiler's words."""
     text = what_failed(error)
     if "RESOURCE_EXHAUSTED" not in str(error):
         return f"fails: {text}"
@@ -45,7 +45,7 @@ def why_not(error: Exception) -> str:
 
 
 def compiled(form: str, layer: Layer, batch: int, slice: Slice) -> CompiledProgram:
-    """A forward pass and all gradients of a layer in bfloat16."""
+    """Returns a compiled forward pass with all gradients of a layer in bfloat16."""
     device = slice_devices(slice)[0]
     arrays = _shapes(form, layer, batch, jax.sharding.SingleDeviceSharding(device))
     function = form_function("kernel" if form == BY_XLA else form)

@@ -21,7 +21,7 @@ from dynet_jax.ops import xla
 
 
 def step_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]:
-    """Lines of Markdown; a row per form."""
+    """Returns lines of Markdown with a row per form."""
     compile_seconds, calls, failures = {}, {}, {}
     for form in forms:
         say(f"compiling the training step with {form}")
@@ -39,7 +39,7 @@ def step_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]
 
 
 def compiled_step(form: str, arguments: argparse.Namespace) -> tuple[Callable, float]:
-    """A training step that carries its state from call to call, and the seconds that it took to compile."""
+    """Returns a training step that carries its state from call to call, and its compilation time in seconds."""
     size = arguments.image_size
     model = create_model(
         "fix_mobile" if form == "static" else "dy_mobile",
@@ -82,10 +82,10 @@ def compiled_step(form: str, arguments: argparse.Namespace) -> tuple[Callable, f
 
 
 def every_dynamic_conv_by(form: str) -> contextlib.AbstractContextManager:
-    """In a function traced for the first time inside, every `dynamic_conv` with fusion='auto' takes this form.
+    """A context in which newly traced functions use this form for every `dynamic_conv` with fusion='auto'.
 
-    Networks leave the choice to `choose_fusion`, so that is what is replaced; for a form that is none of the library's,
-    `conv_per_example` or the fusion of feature maps as well.
+    Networks leave the choice to `choose_fusion`, so that is replaced; for a form that is not the library's,
+    `conv_per_example` or the fusion of feature maps is replaced as well.
     """
     if form in ("static", "auto"):
         return contextlib.nullcontext()

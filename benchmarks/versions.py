@@ -1,4 +1,4 @@
-"""Which source and compiler a number comes from: numbers of different ones are not to be mixed in a table."""
+"""The source and compiler of a number; numbers of different ones must not be mixed in a table."""
 
 import functools
 from importlib import metadata
@@ -12,7 +12,7 @@ OF_PROGRAMS = tuple(f"dynet_jax/{folder}" for folder in ("config", "layers", "mo
 
 @functools.cache
 def tpu_versions() -> dict[str, str | None]:
-    """{'jax': ..., 'libtpu': ..., 'source': a digest}; None for a package that is not installed."""
+    """Returns {'jax': ..., 'libtpu': ..., 'source': a digest}; None for a package that is not installed."""
     packages = {package: _version(package) for package in ("jax", "libtpu")}
     return {**packages, "source": source_digest(*(ROOT / folder for folder in OF_PROGRAMS))}
 

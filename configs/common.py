@@ -1,4 +1,4 @@
-"""What configurations in files of one's own begin from: the recipe of a network's task, and a variant of it.
+"""The starting point of a user's configuration file: the recipe of a network's task, and a variant of it.
 
 from configs import common
 

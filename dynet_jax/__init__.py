@@ -20,7 +20,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """JAX is imported for what needs it, not for --help, or for a process of another framework."""
+    """Imports JAX only when it is needed, and not for --help or in a process of another framework."""
     if name in ("layers", "models", "ops"):
         return importlib.import_module(f"{__name__}.{name}")
     if name not in __all__:

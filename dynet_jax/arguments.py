@@ -1,4 +1,4 @@
-"""What the commands share: how arguments are read, and how mistakes are answered, by one line and an exit code."""
+"""The argument types of all commands, and the answer to a mistake: one line and an exit code."""
 
 import argparse
 import io
@@ -11,24 +11,24 @@ from dynet_jax.bucket import key, place
 from dynet_jax.errors import UserError
 from dynet_jax.memory import OutOfMemory, explained, is_out_of_memory, memory_cause
 
-FAILED, INTERRUPTED = 2, 130  # 128 + SIGINT, as a shell would say it
+FAILED, INTERRUPTED = 2, 130  # 130 is 128 + SIGINT, as in a shell
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers a mistake with one line: usage is for --help."""
+    """A parser that answers a mistake with one line instead of the usage."""
 
     def error(self, message: str):
         self.exit(FAILED, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def report_mistakes(program: str, run: Callable[[], int | None], less_memory: Callable[[], str] = str) -> int:
-    """The exit code of what `run` does. A mistake is one line; a bug keeps its traceback.
+    """Returns the exit code of `run`. A mistake becomes one line; a bug keeps its traceback.
 
-    less_memory: says what to do where memory is not enough, for a command that can be told to take less.
+    less_memory: returns advice for a command that can use less memory.
     """
     code = FAILED
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: a file's name need not be a text
+        sys.stdout.reconfigure(errors="backslashreplace")  # as for stderr: file names need not be valid text
     try:
         return run() or 0
     except UserError as error:
@@ -48,7 +48,7 @@ def report_mistakes(program: str, run: Callable[[], int | None], less_memory: Ca
 
 
 def add_imports(parser: argparse.ArgumentParser) -> None:
-    """--import, which every command has."""
+    """Adds --import, which every command has."""
     parser.add_argument(
         "--import",
         dest="imports",
@@ -61,16 +61,16 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
 
 
 def path_argument(text: str) -> Path:
-    """Returns a path. Refuses an empty one, which an unset shell variable leaves: it would mean the current folder."""
+    """Returns a path. Rejects an empty one, from an unset shell variable, which would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("an empty path")
-    if "://" in text:  # a Path makes a local folder called gs: of it, which goes with the machine
-        raise argparse.ArgumentTypeError(f"{text} is an address, not a folder; mount it, as docs/tpu.md says")
+    if "://" in text:  # a Path would make it a local folder called gs:, which is lost with the machine
+        raise argparse.ArgumentTypeError(f"{text} is an address, not a folder; mount it as docs/tpu.md describes")
     return Path(text)
 
 
 def workdir_argument(text: str) -> Path:
-    """A work directory: a folder, or a place in a bucket."""
+    """Returns a work directory: a folder, or a path in a bucket."""
     if "://" not in text and not text.startswith("gs:/"):
         return path_argument(text)
     try:
@@ -79,12 +79,12 @@ def workdir_argument(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
     if not key(path):
         example = f"{text.rstrip('/')}/runs/digits"
-        raise argparse.ArgumentTypeError(f"{text} is a whole bucket; name a place in it, like {example}")
+        raise argparse.ArgumentTypeError(f"{text} is a whole bucket; name a path in it, like {example}")
     return path
 
 
 def overrides(rest: list[str]) -> list[str]:
-    """The arguments that no parser knows, if all of them set keys of the configuration. Raises UserError if not."""
+    """Returns the arguments that no parser knows. Raises UserError unless all set keys of the configuration."""
     for argument in rest:
         if not argument.startswith("--config.") or "=" not in argument:
             raise UserError(f"cannot read {argument!r}; set a key as --config.KEY=VALUE, or see --help")
@@ -92,7 +92,7 @@ def overrides(rest: list[str]) -> list[str]:
 
 
 def list_argument(text: str, read: Callable[[str], Any] = str, example: str = "A,B") -> list:
-    """'a,b' -> [read('a'), read('b')]; each once."""
+    """Returns [read('a'), read('b')] for 'a,b'. Raises an error for repetitions."""
     found = [read(word.strip()) for word in text.split(",")]
     if not all(found) or len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list like {example}, with each once")
@@ -100,7 +100,7 @@ def list_argument(text: str, read: Callable[[str], Any] = str, example: str = "A
 
 
 def positive_argument(text: str) -> int:
-    """A number from 1 up."""
+    """Returns a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)

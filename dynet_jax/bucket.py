@@ -1,7 +1,8 @@
-"""What a bucket is: an address like gs://BUCKET/PATH, which is a path for everything else.
+"""Buckets: addresses like gs://BUCKET/PATH, which are paths for the rest of the package.
 
-Orbax, TFDS and this package reach objects through `etils.epath` and gcsfs; what has to be exact (leases, listings, what
-is pushed) goes through google-cloud-storage. Another kind of store would have its scheme, its path and its errors here.
+Orbax, TFDS and this package access objects through `etils.epath` and gcsfs. Operations that have to be exact (leases,
+listings, pushed files) use google-cloud-storage. Another kind of store would add its scheme, its path and its errors
+here.
 """
 
 import base64
@@ -21,16 +22,16 @@ from dynet_jax.memory import causes
 
 SCHEME = "gs://"
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-CODE = re.compile(r'"code": ?([0-9]{3})\b')  # in the answer of a bucket, where a library hands it on as a text
-FORBIDDEN = "*?[]#"  # which gcsfs takes for patterns and generations
-SECONDS, REQUEST_SECONDS = 120.0, 30.0  # for all tries of a request, and for one
-# Whose exceptions are the network's or the bucket's; gcsfs raises ValueError and OSError of Python's own, too.
+CODE = re.compile(r'"code": ?([0-9]{3})\b')  # the status in a bucket's response, where a library passes it on as text
+FORBIDDEN = "*?[]#"  # gcsfs interprets them as patterns and generations
+SECONDS, REQUEST_SECONDS = 120.0, 30.0  # limits for all attempts of a request, and for one
+# Libraries whose exceptions come from the network or the bucket; gcsfs also raises Python's ValueError and OSError.
 LIBRARIES = ("google.", "gcsfs.", "aiohttp.", "requests.", "urllib3.")
 REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED")
-STORAGE_CPP = ("Permanent error", "Retry policy exhausted")  # how the errors of array_record's client begin
-TENSORSTORE = (*REFUSED, "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")  # the statuses of its errors
+STORAGE_CPP = ("Permanent error", "Retry policy exhausted")  # prefixes of the errors of array_record's client
+TENSORSTORE = (*REFUSED, "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")  # the statuses in its errors
 
-# Before etils is asked for its first path: with TensorFlow it would reach buckets in another way.
+# Set before the first etils path: with TensorFlow, etils would access buckets in another way.
 os.environ.setdefault("EPATH_USE_TF", "false")
 # Before TensorStore makes its first request: it would wait for an answer without an end.
 os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", f"{REQUEST_SECONDS:.0f}")
@@ -39,22 +40,22 @@ os.environ.setdefault("TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS", f"{REQUEST_SEC
 
 
 def is_bucket(path: Path | str) -> bool:
-    """Whether a path lies in a bucket."""
+    """Returns whether a path is in a bucket."""
     return str(path).startswith(SCHEME)
 
 
 def place(path: Path | str) -> Path:
-    """A path, local or in a bucket, with the methods of `pathlib.Path`. Raises UserError for any other address."""
+    """Returns a local or bucket path with the methods of `pathlib.Path`. Raises UserError for another address."""
     text = str(path)
     if "://" not in text:
-        if text.startswith("gs:/"):  # what `pathlib.Path` makes of an address
-            raise UserError(f"{text} is no address; write {SCHEME}BUCKET/PATH, as a text and not as a pathlib.Path")
+        if text.startswith("gs:/"):  # the form that `pathlib.Path` makes from an address
+            raise UserError(f"{text} is not an address; write {SCHEME}BUCKET/PATH, as a text and not as a pathlib.Path")
         return Path(path)
     if not is_bucket(text):
-        raise UserError(f"{text} is no address that is known here; use {SCHEME}BUCKET/PATH, or mount it as a folder")
+        raise UserError(f"{text} is not a supported address; use {SCHEME}BUCKET/PATH, or mount it as a folder")
     name = text.removeprefix(SCHEME).partition("/")[0]
     if not BUCKET_NAME.fullmatch(name):
-        raise UserError(f"{text} names no bucket; it has to be like {SCHEME}my-bucket/runs/digits")
+        raise UserError(f"{text} names no bucket; an address looks like {SCHEME}my-bucket/runs/digits")
     if ".." in text.split("/") or any(sign in text for sign in FORBIDDEN):
         raise UserError(f"{text}: an address has no '..' and none of {' '.join(FORBIDDEN)}; use another name")
     try:
@@ -65,24 +66,24 @@ def place(path: Path | str) -> Path:
     except ImportError as error:
         raise UserError(f"{text} needs more packages: pip install gcsfs google-cloud-storage") from error
     reach_by(write, REQUEST_SECONDS)
-    address: Any = epath.Path(text.rstrip("/"))  # not one of `pathlib.Path` by its type, but by its methods
+    address: Any = epath.Path(text.rstrip("/"))  # not a `pathlib.Path` by type, but with its methods
     return address
 
 
 def absolute(path: Path | str) -> Path:
-    """An address is absolute as it is."""
+    """Returns an absolute path; an address is always absolute."""
     path = place(path)
     return path if is_bucket(path) else path.absolute()
 
 
 def key(path: Path | str) -> str:
-    """The name of an object within its bucket; '' for the bucket itself."""
+    """Returns the name of an object within its bucket; '' for the bucket itself."""
     return str(path).removeprefix(SCHEME).partition("/")[2]
 
 
 def size_of(path: Path) -> int:
     """Returns the size of a file in bytes; 0 if there is none."""
-    if is_bucket(path):  # whose `is_file` takes a failure for an answer
+    if is_bucket(path):  # a failed request would make `is_file` return False
         found = handle(path).get_blob(key(path), **patience())
         return found.size if found else 0
     return path.stat().st_size if path.is_file() else 0
@@ -96,24 +97,24 @@ def _client() -> Any:
 
 
 def handle(path: Path | str) -> Any:
-    """The bucket that a path lies in, as google-cloud-storage has it."""
+    """Returns google-cloud-storage's object for the bucket of a path."""
     return _client().bucket(str(path).removeprefix(SCHEME).partition("/")[0])
 
 
 def blob(path: Path | str) -> Any:
-    """Returns the object that a path names, as google-cloud-storage has it, whether it is there or not."""
+    """Returns google-cloud-storage's object for a path, whether it exists or not."""
     return handle(path).blob(key(path))
 
 
 def patience() -> dict[str, Any]:
-    """Arguments of every request: how often it is made again, and for how long an answer is waited for."""
+    """Returns the arguments of every request: its timeout, and how often and how long it is retried."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     return {"timeout": REQUEST_SECONDS, "retry": DEFAULT_RETRY.with_timeout(SECONDS).with_delay(maximum=5)}
 
 
 def is_folder(path: Path) -> bool:
-    """Whether anything lies there. Unlike `path.is_dir()` of a bucket it takes no failure for an answer."""
+    """Returns whether anything exists there. Unlike a bucket's `path.is_dir()`, it raises if the request fails."""
     if not is_bucket(path):
         return path.is_dir()
     return any(True for _ in handle(path).list_blobs(prefix=f"{key(path)}/", max_results=1, **patience()))
@@ -138,8 +139,11 @@ def _holds(target: Any, content: bytes) -> bool:
 
 
 def move(folder: Path, target: Path) -> None:
-    """Moves a folder. In a bucket, where objects are copied and removed, the last ones to be copied go first: Orbax's
-    `commit_success.txt` is among a checkpoint's top ones, and without it nobody reads the rest."""
+    """Moves a folder.
+
+    In a bucket, objects are copied, and then removed starting with the top ones: Orbax's `commit_success.txt` is one of
+    them, and without it a checkpoint is not read.
+    """
     if not is_bucket(folder):
         folder.rename(target)
         return
@@ -152,7 +156,7 @@ def move(folder: Path, target: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder with all that is in it, as far as that is possible."""
+    """Removes a folder with its content, as far as possible."""
     if not is_bucket(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -170,10 +174,10 @@ def _delete(blob: Any) -> None:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an error is the network's or the bucket's, so that it says nothing of what is stored there."""
+    """Returns whether an error is the network's or the bucket's, and so says nothing about the stored data."""
     return any(
         type(cause).__module__.startswith(LIBRARIES)
-        or isinstance(cause, (ConnectionError, TimeoutError))  # of Python's own, where a request has taken too long
+        or isinstance(cause, (ConnectionError, TimeoutError))  # Python's own, after a request timed out
         or (isinstance(cause, OSError) and str(cause).startswith("Forbidden"))
         or any(f"{word}:" in str(cause) for word in TENSORSTORE)
         or str(cause).startswith(STORAGE_CPP)
@@ -182,17 +186,17 @@ def is_failure(error: BaseException) -> bool:
 
 
 class Refused(UserError):
-    """What is in the bucket is neither wrong nor damaged: the bucket does not give it, or take it."""
+    """An error: the bucket denies access, so nothing is known to be wrong with its content."""
 
 
 class Unreachable(Refused):
-    """The network or the bucket is away; nothing is wrong with what the user asked for, so: start me again."""
+    """An error: the network or the bucket is unreachable; nothing is wrong with the request, so it can be repeated."""
 
     exit_code = 75
 
 
 def unless_failed(error: Exception, path: Path | str) -> OSError:
-    """The error of a record that cannot be read. Raises UserError where that is not the record's fault."""
+    """Returns the error of an unreadable record. Raises UserError if the record is not the cause."""
     if is_bucket(path) and is_failure(error):
         raise explained(error, path) from error
     return OSError(one_line(error, limit=300))
@@ -200,7 +204,7 @@ def unless_failed(error: Exception, path: Path | str) -> OSError:
 
 @contextlib.contextmanager
 def told(path: Path | str) -> Iterator[None]:
-    """What goes wrong with the bucket of a path becomes a line that says what a person can do."""
+    """A context that turns a failure of a path's bucket into a one-line message that says what to do."""
     try:
         yield
     except UserError:
@@ -212,19 +216,19 @@ def told(path: Path | str) -> Iterator[None]:
 
 
 def check_access(path: Path | str) -> None:
-    """Asks for the bucket itself, as Orbax does. Raises UserError if it is not there, or may not be used."""
+    """Requests the bucket itself, as Orbax does. Raises UserError if it does not exist or access is denied."""
     if is_bucket(path):
         with told(path):
             handle(path).reload(**patience())
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether a failure is one that passes by itself."""
+    """Returns whether a failure is temporary."""
     return is_failure(error) and _cure(error, SCHEME) is None
 
 
 def explained(error: BaseException, path: Path | str) -> UserError:
-    """A failure, and what a person can do about it, if it is not to wait."""
+    """Returns the error for a failure, with advice unless the user can only wait."""
     cure = _cure(error, path)
     if cure is not None:
         return Refused(f"{path}: {cure}")
@@ -232,7 +236,7 @@ def explained(error: BaseException, path: Path | str) -> UserError:
 
 
 def _is_refused_login(error: BaseException) -> bool:
-    """Unlike an error of transport, or one to try again: those say that the server of credentials is away."""
+    """Returns whether a login was rejected, not an error of transport or one that asks for a retry."""
     if not type(error).__module__.startswith("google.auth"):
         return False
     return type(error).__name__ != "TransportError" and not getattr(error, "retryable", False)
@@ -252,7 +256,7 @@ def _cure(error: BaseException, path: Path | str) -> str | None:
             f"storage.buckets.get, roles/storage.legacyBucketReader on the bucket {name}"
         )
     if 404 in codes:
-        return f"there is no bucket {name}; make it by `gcloud storage buckets create {SCHEME}{name}`"
+        return f"there is no bucket {name}; create it by `gcloud storage buckets create {SCHEME}{name}`"
     if 429 in codes or "RESOURCE_EXHAUSTED" in text or "quota" in text.lower():
-        return f"a quota of the bucket or the project is used up ({named(error)}); raise it, or make room"
+        return f"a quota of the bucket or the project is exhausted ({named(error)}); raise it, or make room"
     return None

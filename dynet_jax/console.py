@@ -1,4 +1,4 @@
-"""What commands say to people."""
+"""Output of commands for users."""
 
 import contextlib
 import json
@@ -9,18 +9,18 @@ from typing import Any
 
 
 def say(line: str) -> None:
-    """Progress, on stderr. A log on a full disk, a pipe that nobody reads, are no reason to stop."""
+    """Prints a line of progress on stderr. A full disk or a closed pipe is ignored."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def warn(line: str) -> None:
-    """A loud line: on stderr, at once."""
+    """Prints a prominent line on stderr at once."""
     say(f"WARNING: {line}")
 
 
 def finite(value: Any) -> Any:
-    """Returns what JSON can say: numbers that are not finite are None.
+    """Returns a value that JSON can represent: numbers that are not finite become None.
 
     >>> finite({"loss": float("nan"), "iou": [0.5, float("inf")]})
     {'loss': None, 'iou': [0.5, None]}
@@ -33,12 +33,13 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, **how: Any) -> str:
-    """Returns JSON, in which numbers that are not finite are null."""
+    """Returns JSON in which numbers that are not finite are null."""
     return json.dumps(finite(value), allow_nan=False, **how)
 
 
 def duration(seconds: float) -> str:
-    """
+    """Returns a duration in words.
+
     >>> duration(65), duration(7384), duration(4.2)
     ('1m05s', '2h03m', '4s')
     """
@@ -48,7 +49,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Returns a number of bytes in the unit that fits it.
+    """Returns a number of bytes in a suitable unit.
 
     >>> size(0), size(999), size(1_536), size(2.5e9), size(999_999)
     ('0 bytes', '999 bytes', '1.54 kB', '2.5 GB', '1 MB')

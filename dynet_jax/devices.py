@@ -1,4 +1,4 @@
-"""Devices: the mesh, how a batch lies on it, and where BatchNorm's groups fall."""
+"""Devices: the mesh, the sharding of a batch, and the placement of BatchNorm's groups."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class Layout(NamedTuple):
 
     mesh: Mesh
     micro_batch: int  # examples per device and forward pass
-    bn_axis_name: str | None  # the axis that a BatchNorm group is spread over, if one device holds less than a group
+    bn_axis_name: str | None  # the axis over which a BatchNorm group is sharded if a device holds less than one
 
     @property
     def batch_sharding(self) -> NamedSharding:
@@ -30,10 +30,10 @@ class Layout(NamedTuple):
 
 
 def make_layout(batch_size: int, bn_batch_size: int | None, accumulation_steps: int = 1, devices=None) -> Layout:
-    """Lay a global batch out so that BatchNorm's groups are the same examples on any number of devices.
+    """Returns a layout in which BatchNorm's groups are the same examples on any number of devices.
 
     The first axis of the mesh is plain data parallelism. The second is longer than 1 only if a device holds less than
-    a group: the group's statistics are then averaged over that axis.
+    one group; the group's statistics are then averaged over that axis.
 
     Raises UserError if the batch, the devices, the accumulation and the groups do not divide one another.
     """
@@ -66,5 +66,5 @@ def make_layout(batch_size: int, bn_batch_size: int | None, accumulation_steps: 
 
 
 def to_devices(batch: dict[str, np.ndarray], layout: Layout) -> dict[str, jax.Array]:
-    """This host's part of a batch -> global arrays, split over all devices of all hosts."""
+    """Returns global arrays from this host's part of a batch, sharded over all devices of all hosts."""
     return {key: jax.make_array_from_process_local_data(layout.batch_sharding, value) for key, value in batch.items()}

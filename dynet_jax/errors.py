@@ -1,6 +1,6 @@
 """Mistakes of the user: one class, so that every command can answer them with one line instead of a traceback.
 
-And what such a line is made of: suggestions, and the errors of libraries.
+The file also has the parts of such a line: suggestions, and errors of libraries.
 """
 
 import difflib
@@ -8,19 +8,19 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user asked for cannot be done; the message says what is wrong and what would be right."""
+    """An error: a request cannot be fulfilled; the message says what is wrong and what would be right."""
 
     exit_code = 2
 
 
 class HostLost(UserError):
-    """Another host of the run has gone; nothing is wrong with what the user asked for, so: start me again."""
+    """An error: another host of the run is lost; the request was right, so the run can be started again."""
 
     exit_code = 75
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:
-    """The part of a message that says what would have been right.
+    """Returns the part of a message that says what would have been right.
 
     >>> suggest("dy_mobil", ["dy_mobile", "resnet18"])
     'did you mean dy_mobile?'
@@ -31,7 +31,7 @@ def suggest(word: str, choices: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException | str, limit: int | None = None) -> str:
-    """The text of an error, which libraries spread over pages, on one line and cut after `limit` characters.
+    """Returns the text of an error, which may span pages, on one line of at most `limit` characters.
 
     >>> one_line(OSError("the disk\\n  is full"), limit=11)
     'the disk is'
@@ -40,10 +40,10 @@ def one_line(error: BaseException | str, limit: int | None = None) -> str:
 
 
 def named(error: BaseException) -> str:
-    """The kind and the beginning of the text of an error, on one line.
+    """Returns the kind of an error and the start of its text, on one line.
 
     >>> named(OSError("the disk\\n  is full"))
     'OSError: the disk is full'
     """
-    text = one_line(error).split(" See full TensorStore details")[0]  # what follows is long and about TensorStore
+    text = one_line(error).split(" See full TensorStore details")[0]  # the rest is long and only about TensorStore
     return f"{type(error).__name__}: {text[:200]}"

@@ -1,4 +1,4 @@
-"""What JAX computes on: asked here first, so that one line says where it is not what was meant."""
+"""The hardware that JAX uses. It is determined here, so that one line reports a platform that was not intended."""
 
 import contextlib
 import functools
@@ -15,12 +15,12 @@ from dynet_jax.errors import UserError, one_line, suggest
 from dynet_jax.machine import ROOT, cores, cores_of_system
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-FAILS = "Unable to initialize backend"  # in JAX's errors
-ON_THE_CPU = "set JAX_PLATFORMS=cpu to go on on the CPU"
+FAILS = "Unable to initialize backend"  # part of JAX's errors
+ON_THE_CPU = "set JAX_PLATFORMS=cpu to continue on the CPU"
 
 
 class Accelerator(NamedTuple):
-    """A kind of accelerator: how the system shows it, what JAX drives it with, and what hides it from a process."""
+    """A kind of accelerator: its device files, JAX's drivers for it, and the variable that hides it from a process."""
 
     name: str
     platform: str
@@ -40,12 +40,12 @@ ACCELERATORS = (
 
 
 def devices(*, or_cpu: bool = False) -> list[jax.Device]:
-    """All devices that JAX computes on.
+    """Returns all devices that JAX uses.
 
-    or_cpu: a CPU will do, where an accelerator cannot be had that nobody has named; one line says so.
-    Raises UserError where JAX has none of those that were asked for, or takes the CPU beside an accelerator of this
-    machine that it has the driver of: another process holds it, most likely. A machine whose JAX is for CPUs alone
-    computes on the CPU, and JAX says that there is more.
+    or_cpu: whether a CPU is acceptable if an accelerator that was not requested is unavailable; one line reports it.
+    Raises UserError if JAX has no device of the requested platform, or if it uses the CPU although this machine has an
+    accelerator and JAX its driver; most likely another process holds it. A JAX installation for CPUs only uses the CPU,
+    and JAX itself reports other hardware.
     """
     try:
         with _threads_for_cores():
@@ -53,20 +53,20 @@ def devices(*, or_cpu: bool = False) -> list[jax.Device]:
     except (AssertionError, RuntimeError) as error:
         if _asked() or "'cpu'" in str(error):
             raise UserError(_absent(str(error))) from error
-        found = jax.devices()  # the CPU: JAX had it before it failed, and fails once
+        found = jax.devices()  # the CPU: JAX initialised it before the failure, and fails only once
         hidden = any(_hides(kind) for kind in ACCELERATORS if f"'{kind.platform}'" in str(error))
-        problem = "" if hidden else f"JAX cannot start ({_reason_in(str(error))}); mend what it names"
+        problem = "" if hidden else f"JAX cannot start ({_reason_in(str(error))}); fix what it names"
     else:
         problem = _not_meant() if found[0].platform == "cpu" else ""
     if problem and (_asked() or not or_cpu):
         raise UserError(f"{problem}, or {ON_THE_CPU}")
     if problem:
-        _warn_once(f"{problem}; the CPU is used. JAX_PLATFORMS=cpu says that this is meant")
+        _warn_once(f"{problem}; the CPU is used. JAX_PLATFORMS=cpu states that this is intended")
     return found
 
 
 def explain(error: AssertionError | RuntimeError) -> None:
-    """Raises UserError if it is that JAX does not start, for whoever has asked for devices elsewhere."""
+    """Raises UserError if the error is a failed start of JAX, for code that requested devices elsewhere."""
     if FAILS in str(error):
         raise UserError(_absent(str(error))) from error
     if isinstance(error, AssertionError) and not str(error):
@@ -74,7 +74,7 @@ def explain(error: AssertionError | RuntimeError) -> None:
 
 
 def drivable() -> list[Accelerator]:
-    """The accelerators of this machine that JAX has a driver for and that are not hidden from this process."""
+    """Returns the accelerators of this machine that JAX has a driver for and that are not hidden from this process."""
     return [
         accelerator
         for accelerator in ACCELERATORS
@@ -85,14 +85,14 @@ def drivable() -> list[Accelerator]:
 
 
 def description() -> str:
-    """JAX's version and its platform here, as far as that is known before JAX has asked the other hosts; two lines."""
+    """Returns JAX's version and platform, as far as known before JAX contacts the other hosts, in two lines."""
     platforms = _asked() or [accelerator.platform for accelerator in drivable()] or ["cpu"]
     return f"JAX {jax.__version__}\n{platforms[0]}"
 
 
 def _asked() -> list[str]:
-    """The names in JAX_PLATFORMS, in their order; none where JAX may choose."""
-    platforms = jax.config.jax_platforms  # pyrefly: ignore[missing-attribute]  (JAX makes it where it is imported)
+    """Returns the names in JAX_PLATFORMS, in order; none if JAX may choose."""
+    platforms = jax.config.jax_platforms  # pyrefly: ignore[missing-attribute]  (JAX defines it on import)
     return [name for name in (platforms or "").split(",") if name]
 
 
@@ -101,11 +101,11 @@ def _hides(accelerator: Accelerator) -> bool:
 
 
 def _absent(error: str) -> str:
-    """Why JAX does not start."""
+    """Returns the reason why JAX does not start."""
     asked = _asked()
     if not asked:
         return f"JAX cannot start: {_reason_in(error)}"
-    if "gpu" in asked:  # it starts cuda, rocm and oneapi, and fails unless it has them all
+    if "gpu" in asked:  # JAX starts cuda, rocm and oneapi, and fails unless it has all of them
         return "JAX_PLATFORMS=gpu is for JAX every kind of GPU at once; name yours, as JAX_PLATFORMS=cuda"
     for name in asked:
         if name not in PLATFORMS and f"'{name}' is not in" in error:
@@ -114,22 +114,22 @@ def _absent(error: str) -> str:
 
 
 def _asked_for(asked: list[str], reason: str = "") -> str:
-    """That the accelerator which JAX_PLATFORMS names is not there."""
+    """Returns the message that the platform in JAX_PLATFORMS is not available."""
     name = ",".join(asked)
     return (
-        f"JAX_PLATFORMS={name} asks for what JAX cannot use here{f' ({reason})' if reason else ''}; see that the "
+        f"JAX_PLATFORMS={name} asks for what JAX cannot use here{f' ({reason})' if reason else ''}; check that the "
         "machine has it, that no other process holds it, and that JAX is installed for it (docs/gpu.md, docs/tpu.md)"
     )
 
 
 def _reason_in(error: str) -> str:
-    """What JAX says, without its own advice."""
+    """Returns the reason in JAX's error, without its own advice."""
     advice = r"\.? (\(set JAX_PLATFORMS|\(you may need to|Available backends are).*"
     return one_line(re.sub(advice, "", error, flags=re.DOTALL), limit=300)
 
 
 def _not_meant() -> str:
-    """Why computing on the CPU is not what was meant; nothing if it may be."""
+    """Returns why the CPU was not intended; '' if it may be."""
     if asked := _asked():
         return "" if asked[0] == "cpu" else _asked_for(asked)
     for accelerator in drivable():
@@ -155,9 +155,9 @@ def _warn_once(line: str) -> None:
 
 @contextlib.contextmanager
 def _threads_for_cores() -> Iterator[None]:
-    """XLA starts a thread for every core that the system has for it, in a container with the time of fewer, too.
+    """A context in which XLA starts as many threads as there are cores for this process, which a container may limit.
 
-    Its variable is set for the moment in which it starts alone: processes that this one starts may have other cores.
+    The variable is only set while XLA starts, because child processes may have other cores.
     """
     number = len(cores())
     if number == len(cores_of_system()) or {"PJRT_NPROC", "NPROC"} & os.environ.keys():

@@ -1,4 +1,4 @@
-"""Several processes as one: joining, and agreeing before they act. With one process all of it is trivial."""
+"""Several processes as one: joining, and agreeing before they act. With one process everything here is trivial."""
 
 import signal
 from collections import Counter
@@ -24,14 +24,14 @@ def join(
     process: int | None = None,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
 ) -> None:
-    """Join this process to the others of the run; call it before anything else of JAX.
+    """Joins this process to the others of the run; call it before anything else of JAX.
 
-    Without an address, JAX finds the others by itself on Cloud TPU pods, under SLURM, Open MPI and Kubernetes.
+    Without an address, JAX itself finds the others on Cloud TPU pods and under SLURM, Open MPI and Kubernetes.
     Raises UserError if they cannot be found.
     """
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with ThreadPoolExecutor(1) as pool:  # the main thread answers signals meanwhile
+        with ThreadPoolExecutor(1) as pool:  # keeps the main thread free to answer signals
             pool.submit(
                 jax.distributed.initialize,
                 *(coordinator, processes, process),
@@ -41,17 +41,17 @@ def join(
         reason = one_line(error, limit=300)
         raise UserError(f"this process cannot join the others ({reason}); see docs/training.md") from error
     finally:
-        signal.signal(signal.SIGTERM, handler)  # JAX has taken it
+        signal.signal(signal.SIGTERM, handler)  # JAX has replaced it
 
 
 def leave() -> None:
-    """Leave together: the first one waits for the others, which depend on it."""
+    """Ends together with the others: the first host waits for them, because they depend on it."""
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
 
 def gather(text: str) -> list[str]:
-    """The texts of all hosts, by their index."""
+    """Returns the texts of all hosts, by their index."""
     if jax.process_count() == 1:
         return [text]
     content = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
@@ -63,14 +63,14 @@ def gather(text: str) -> list[str]:
 
 
 def all_hosts(true: bool) -> bool:
-    """Whether it is true on every host. Also a barrier."""
+    """Returns whether a condition is true on every host. It is also a barrier."""
     return "" not in gather("yes" if true else "")
 
 
 def together(check: Callable[[], T]) -> T:
-    """The result of a check that every host makes; a UserError on one is a UserError on all of them.
+    """Returns the result of a check that every host makes; a UserError on one is raised on all of them.
 
-    Otherwise the host that fails would leave, and the others wait for it.
+    Otherwise the host that fails would exit, and the others would wait for it.
     """
     result: Any = None
     message = ""
@@ -86,7 +86,7 @@ def together(check: Callable[[], T]) -> T:
 
 
 def same_before_start(what: str, text: str) -> None:
-    """As `same_everywhere`, before JAX looks for devices: where they differ, it would wait for what never comes."""
+    """Works like `same_everywhere`, but before JAX looks for devices, where a difference would make it wait forever."""
     if not jax.distributed.is_initialized():
         return
     store, key = distributed.global_state, f"dynet_jax/{what}"
@@ -102,7 +102,7 @@ def same_before_start(what: str, text: str) -> None:
 
 
 def same_devices(devices: Sequence[jax.Device]) -> None:
-    """Raises UserError, on all hosts, unless each has as many devices of the same kind; all of them are told of all."""
+    """Raises UserError, on all hosts, unless each has the same number and kind of devices."""
     kinds = [Counter[str]() for _ in range(jax.process_count())]
     for device in devices:
         kinds[device.process_index][f"of {device.platform}, {device.device_kind}"] += 1
@@ -111,7 +111,7 @@ def same_devices(devices: Sequence[jax.Device]) -> None:
 
 
 def same_everywhere(what: str, text: str) -> None:
-    """Raises UserError, on all hosts, if the hosts do not all have the same text."""
+    """Raises UserError, on all hosts, unless all hosts have the same text."""
     _compare(what, gather(text))
 
 

@@ -40,18 +40,19 @@ def import_torch(
     data: Mapping[str, Any] | None = None,
     **arguments,
 ) -> list[str]:
-    """Write the weights of `file` as a checkpoint of `model` at step 0. Returns what was done, in lines.
+    """Writes the weights of `file` as a checkpoint of `model` at step 0. Returns lines that describe what was done.
 
     Args:
       model: a static network of `list_models()`.
       file: see `read_checkpoint`.
       workdir: a new or empty directory.
-      labels: a text file with the name of a class per line. None is ImageNet's 1000, in their usual order.
-      state_dict: of a file with several weights of the network, the name of those to take.
+      labels: a text file with one class name per line. None is ImageNet's 1000 classes, in their usual order.
+      state_dict: the name of the weights to use, if a file has several for this network.
       data: keys of `config.data` that differ from `torch_preprocessing`.
-      **arguments: of the network, such as width; see `torch_arguments`.
+      **arguments: arguments of the network, such as width; see `torch_arguments`.
     Raises:
-      UserError: if the weights are not of that network, the labels not as many as its outputs, or files in the way.
+      UserError: if the weights are not of that network, if the number of labels is not that of the outputs, or if the
+        directory is not empty.
     """
     bucket.check_access(workdir)
     if (
@@ -66,7 +67,7 @@ def import_torch(
         state, taken = weights_in(model, content, state_dict, **arguments)
         said += filter(None, [taken])
         arguments = torch_arguments(model, state, **arguments)
-        network: Any = create_model(model, **arguments)  # `torch_arguments` refuses all but classifiers
+        network: Any = create_model(model, **arguments)  # `torch_arguments` rejects everything but classifiers
         variables = load_torch_weights(network, state)
     except UserError as error:
         raise UserError(" ".join([f"{file}: {error}", *(f"({line})" for line in said)])) from error
@@ -85,7 +86,7 @@ def import_torch(
         checkpoints.save(train_state, wait=True)
         checkpoints.close()
     except BaseException:
-        bucket.remove(workdir)  # half a work directory would only be in the way
+        bucket.remove(workdir)  # an incomplete work directory would block the next attempt
         raise
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     seen = f"images: shorter side {config.data.resize_to} px, central {config.data.image_size} px, "
@@ -95,7 +96,7 @@ def import_torch(
 
 
 def _tf_hint(file: Path, network: Any, state: Mapping[str, Any]) -> list[str]:
-    """timm's own weights and its ports of TensorFlow's have the same names and shapes, and compute differently."""
+    """Returns a warning about timm's ports from TensorFlow, which share names and shapes with timm's own weights."""
     if "tf_" not in str(file) or not is_timm_mobilenet(state) or network.padding == "SAME":
         return []
     return [f"WARNING: {file} seems to be of timm's tf_ variants, which need --padding=SAME: import it again with that"]

@@ -1,4 +1,4 @@
-"""Files of JSON lines that one process adds to while others read: a full disk or a crash leaves no broken line."""
+"""JSON-lines files that one process appends to while others read; a full disk or a crash leaves no broken line."""
 
 import contextlib
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def append(file: Path, *rows: Mapping) -> None:
-    """Adds rows, all of them or none. Raises OSError if they cannot be written."""
+    """Appends rows, all of them or none. Raises OSError if they cannot be written."""
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    with file.open("ab+", buffering=0) as stream:  # without a buffer, which would be written once more at the end
+    with file.open("ab+", buffering=0) as stream:  # unbuffered: a failed buffer would be written again at the end
         end = stream.seek(0, os.SEEK_END)
         if end and os.pread(stream.fileno(), 1, end - 1) != b"\n":
-            text = b"\n" + text  # what a crash has cut off stays a line of its own
+            text = b"\n" + text  # keeps a line that a crash has truncated separate
         try:
-            while text:  # a disk that is nearly full takes some bytes first
+            while text:  # a nearly full disk first accepts some bytes
                 text = text[stream.write(text) :]
         except OSError:
             with contextlib.suppress(OSError):
@@ -25,9 +25,9 @@ def append(file: Path, *rows: Mapping) -> None:
 
 
 def read(file: Path) -> tuple[list[dict], int]:
-    """Returns the rows of a file, none if it is not there, and the number of its broken lines.
+    """Returns the rows of a file, none if it does not exist, and the number of its broken lines.
 
-    What stands behind the last end of a line is not counted: it may be in the middle of being written.
+    An unfinished last line is not counted, because it may be in the course of being written.
     """
     lines = file.read_bytes().split(b"\n") if file.exists() else [b""]
     rows = [row for line in lines if (row := _row(line)) is not None]
@@ -44,7 +44,7 @@ def repair(file: Path) -> int:
     if not broken:
         return 0
     if lines.index(broken[0]) == len(lines) - 1:
-        os.truncate(file, len(content) - len(broken[0]))  # needs no room, where a full disk was the cause
+        os.truncate(file, len(content) - len(broken[0]))  # needs no space, in case a full disk was the cause
     else:
         temporary = file.with_name(f"{file.name}.tmp")
         temporary.write_bytes(b"".join(line for line in lines if line not in broken))
@@ -55,6 +55,6 @@ def repair(file: Path) -> int:
 def _row(line: bytes) -> dict | None:
     try:
         row = json.loads(line)
-    except ValueError:  # no JSON, or no text
+    except ValueError:  # not JSON, or not text
         return None
     return row if isinstance(row, dict) else None

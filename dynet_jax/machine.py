@@ -1,4 +1,4 @@
-"""What this machine is: its processor, and the cores that a process may use."""
+"""Properties of this machine: its processor, and the cores that a process may use."""
 
 import hashlib
 import math
@@ -16,9 +16,9 @@ ROOT = Path("/")
 
 
 def cache_folder() -> Path:
-    """Returns ~/.cache/dynet_jax/PROCESSOR, where compiled programs are kept.
+    """Returns the folder of compiled programs, ~/.cache/dynet_jax/PROCESSOR; they may only run on that processor.
 
-    Raises UserError for a user without a home, as containers have them.
+    Raises UserError for a user without a home folder, as in some containers.
     """
     try:
         return cache.cache_folder()
@@ -27,13 +27,13 @@ def cache_folder() -> Path:
 
 
 def processor_model() -> str:
-    """Its name for people, as the system knows it."""
+    """Returns the processor's model name, as the system reports it."""
     model = cache.cpuinfo("model name").partition(":")[2].strip()
     return model or platform.processor() or platform.machine()
 
 
 def source_digest(*folders: Path) -> str:
-    """Of the Python files in some folders, or in this package: the same for the same code, whatever its version."""
+    """Returns a digest of the Python files in some folders, or in this package, independent of its version."""
     digest = hashlib.blake2b(digest_size=4)
     for folder in folders or [Path(__file__).parent]:
         for file in sorted(folder.rglob("*.py")):
@@ -42,19 +42,19 @@ def source_digest(*folders: Path) -> str:
 
 
 def machine() -> str:
-    """The processor and how many of its cores this process may use, for people."""
+    """Returns the processor and the number of its cores that this process may use, for reports."""
     return f"{len(cores())} cores of {processor_model()}"
 
 
 def share_of_others(seconds: float = 1.0) -> float | None:
-    """How much of all processors others used while this process slept, 0 to 1; None where the system does not say."""
+    """Returns the share of all processors that others used while this process slept; None if it is unknown."""
     file = Path("/proc/stat")
     if not file.is_file():
         return None
 
     def busy_and_all() -> tuple[int, int]:
         times = list(map(int, file.read_text().splitlines()[0].split()[1:9]))
-        return sum(times) - times[3] - times[4], sum(times)  # all but idle and waiting for disks
+        return sum(times) - times[3] - times[4], sum(times)  # without idle and waiting for disks
 
     before = busy_and_all()
     time.sleep(seconds)
@@ -63,10 +63,10 @@ def share_of_others(seconds: float = 1.0) -> float | None:
 
 
 def cores(root: Path = ROOT) -> list[int]:
-    """The cores that this process may use at once, each once before any twice: threads of one core are not two cores.
+    """Returns the cores that this process may use at once, physical cores before their second hyperthreads.
 
-    A container may have the time of fewer than it sees. A system that cannot pin processes has its cores numbered.
-    root: of the file system.
+    A container may have the time of fewer cores than it sees. If a system cannot pin processes, cores are numbered.
+    root: the root of the file system.
     """
     order = cores_of_system(root)
     limit = quota(root)
@@ -74,7 +74,7 @@ def cores(root: Path = ROOT) -> list[int]:
 
 
 def cores_of_system(root: Path = ROOT) -> list[int]:
-    """Those that the system lets this process run on, in that order."""
+    """Returns the cores on which the system lets this process run, in that order."""
     if not hasattr(os, "sched_getaffinity"):
         return list(range(os.cpu_count() or 1))
     allowed, seen = sorted(os.sched_getaffinity(0)), {}
@@ -88,31 +88,31 @@ def cores_of_system(root: Path = ROOT) -> list[int]:
 
 
 def quota(root: Path = ROOT) -> float | None:
-    """The time, in cores, that control groups leave to this process: the least of its group and of those around it.
+    """Returns the CPU quota of this process, in cores: the minimum over its control group and the enclosing ones.
 
-    None where there is no such limit. A container may read names of groups that it does not see, as the host has them:
-    what is mounted for it is its own group then, which counts with all between the two.
+    None means no limit. A container may read group names of the host that it does not see. Its own group is then the
+    one mounted for it, which counts together with those in between.
     """
     limits = []
     for controllers, group in re.findall(r"^\d+:([^:]*):(.*)$", _text(root / "proc/self/cgroup"), re.MULTILINE):
         if controllers and "cpu" not in controllers.split(","):
             continue
         parts = [part for part in group.split("/") if part not in ("", "..")]
-        for mounted in {controllers, "cpu" if controllers else ""}:  # version 2 has all controllers in one place
+        for mounted in {controllers, "cpu" if controllers else ""}:  # version 2 has one hierarchy for all controllers
             folder = root / "sys/fs/cgroup" / mounted
             limits += [_quota_of(folder.joinpath(*parts[:depth])) for depth in range(len(parts) + 1)]
     return min((limit for limit in limits if limit), default=None)
 
 
 def _quota_of(group: Path) -> float | None:
-    """Of one control group, of version 2 or 1: 'max' and -1 are none."""
+    """Returns the quota of one control group, of version 2 or 1; 'max' and -1 mean none."""
     words = _text(group / "cpu.max") or _text(group / "cpu.cfs_quota_us") + _text(group / "cpu.cfs_period_us")
     found = re.fullmatch(r"(\d+)\s+([1-9]\d*)\s*", words)
     return int(found[1]) / int(found[2]) if found else None
 
 
 def _text(file: Path) -> str:
-    """Of a file; none of one that is not there, or not for this process."""
+    """Returns the text of a file, or '' if it does not exist or cannot be read."""
     try:
         return file.read_text()
     except OSError:

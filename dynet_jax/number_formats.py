@@ -1,6 +1,6 @@
-"""The numbers that inference may use, by the names that `dynet benchmark` has for them."""
+"""The number formats of inference, by the names that `dynet benchmark` uses."""
 
-# How weights that are read once per image (banks, predictors, classifier) are stored, and what is computed with.
+# (storage of weights that are read once per image: banks, predictors, classifier; type of the arithmetic)
 NUMBERS = {
     "float32": ("float32", "float32"),
     "bfloat16-banks": ("bfloat16", "float32"),

@@ -1,8 +1,8 @@
-"""What a user adds: modules that register networks, datasets, export formats or runtimes when they are imported.
+"""Plug-ins: modules that register networks, datasets, export formats or runtimes when they are imported.
 
-A module is named by `--import=FILE`, by the environment variable DYNET_JAX_IMPORT (which processes inherit, so that
-workers have the same networks as the command that starts them), or by an installed package, as an entry point of the
-group "dynet_jax.plugins".
+A module is named by `--import=FILE`, by the environment variable DYNET_JAX_IMPORT (which child processes inherit, so
+that workers have the same networks as the command that starts them), or by an installed package, as an entry point of
+the group "dynet_jax.plugins".
 """
 
 import importlib
@@ -18,16 +18,16 @@ from dynet_jax.errors import UserError, named, suggest
 
 GROUP, VARIABLE = "dynet_jax.plugins", "DYNET_JAX_IMPORT"
 
-_imported: list[str] = []  # what --import and the variable name: absolute paths of files, and names of modules
-_missing: dict[Path, list[str]] = {}  # {work directory: what it was made with that is not imported here}
+_imported: list[str] = []  # named by --import and the variable: absolute paths of files, and names of modules
+_missing: dict[Path, list[str]] = {}  # {work directory: modules that it was made with and that are not imported here}
 _loaded = False
 
 
 def import_plugins(names: Iterable[str]) -> None:
-    """Import files or modules, here and in all processes that are started from here on.
+    """Imports files or modules, here and in all processes that are started later.
 
     names: 'my_networks.py', or 'my_package.networks' for a module that Python finds.
-    Raises UserError for one that is not there, cannot be imported, or has the name of another module.
+    Raises UserError for one that does not exist, cannot be imported, or has the name of another module.
     """
     load_plugins()
     for name in names:
@@ -40,11 +40,11 @@ def import_plugins(names: Iterable[str]) -> None:
 
 
 def load_plugins() -> None:
-    """Import what installed packages and the environment variable name, once in a process. Raises UserError."""
+    """Imports the modules of installed packages and of the environment variable, once per process. Raises UserError."""
     global _loaded
     if _loaded:
         return
-    _loaded = True  # first: a module that is imported here may ask for a network
+    _loaded = True  # set first, because an imported module may itself look up a network
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:
             entry.load()
@@ -55,22 +55,22 @@ def load_plugins() -> None:
 
 
 def imported_plugins() -> list[str]:
-    """Files, by their absolute paths, and modules, in the order of their import."""
+    """Returns absolute paths of files, and names of modules, in the order of their import."""
     return list(_imported)
 
 
 def expect_plugins(workdir: Path, names: Sequence[str]) -> None:
-    """Note which modules a work directory was made with, for the message about a network or dataset that is unknown.
+    """Records the modules that a work directory was made with, for the message about an unknown network or dataset.
 
-    They are not imported here: which code runs is for the user to say, not for a file that may come from elsewhere. A
-    file may lie in another place than it did.
+    They are not imported here: the user decides which code runs, not a file that may come from elsewhere. A file may
+    have been moved.
     """
     known = {Path(name).stem for name in _imported}
     _missing[workdir] = [f"--import={name}" for name in names if Path(name).stem not in known]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not registered: which --import is missing, or else the close names."""
+    """Returns the error for an unregistered name, with the missing --import or else with similar names."""
     hints = [f"{workdir} was made with {' '.join(names)}; add it" for workdir, names in _missing.items() if names]
     return UserError(f"unknown {what}; {'; '.join(hints) or suggest(name, known)}")
 
@@ -81,7 +81,7 @@ def _import(name: str) -> None:
         raise UserError(f"--import: there is no Python file {name}")
     module = name if file is None else file.stem
     if file is not None and str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # stays: worker processes find there what a source of records is made of
+        sys.path.append(str(file.parent))  # permanent, because worker processes need it to unpickle a source of records
     try:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -92,12 +92,12 @@ def _import(name: str) -> None:
         raise UserError(f"--import: there is no module {module!r}; name a file as my_networks.py")
     try:
         importlib.import_module(module)
-    except Exception as error:  # whatever a user's file does wrong
+    except Exception as error:  # a user's file may raise anything
         raise UserError(f"--import: {name} cannot be imported: {_where(error, found.origin)}{named(error)}") from error
 
 
 def _where(error: Exception, file: str | None) -> str:
-    """'line 7: ', of the file if the error passed through it."""
+    """Returns 'line 7: ', the line of the file, if the error passed through it."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     lines += [error.lineno] if isinstance(error, SyntaxError) and error.filename == file else []
     return f"line {lines[-1]}: " if lines else ""

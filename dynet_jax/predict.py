@@ -1,4 +1,4 @@
-"""Use of a trained work directory: evaluate it again, or classify images."""
+"""Use of a trained work directory: evaluating it again, and classifying images."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -42,19 +42,19 @@ def evaluate_workdir(
     arithmetic: str | None = None,
     calibrate: Path | None = None,
 ) -> dict:
-    """The task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
+    """Returns the task's metrics, 'examples' and 'step', on the run's own test set or on another dataset.
 
-    held_out: on the test folder of a dataset that has a val folder too.
-    coefficients: other ones than the network predicts, a key of `dynet_jax.evaluation.held_coefficients.HELD`.
-    batch: how many images are worked on at once; by default what a device of any size has memory for. The metrics are
-      the same with any.
-    arithmetic, calibrate: of the native engine, which is evaluated instead of the network in JAX if the first is given;
-      see `dynet_jax.inference.load`.
-    changes: of the configuration, like '--config.inference=slide'; only of `FREE_IN_EVALUATION`.
+    held_out: whether to use the test folder of a dataset that has a val folder too.
+    coefficients: replacement of the predicted ones, a key of `dynet_jax.evaluation.held_coefficients.HELD`.
+    batch: number of images processed at once; the default fits the memory of any device. It does not change the
+      metrics.
+    arithmetic, calibrate: options of the native engine, which is evaluated instead of the network in JAX if arithmetic
+      is given; see `dynet_jax.inference.load`.
+    changes: changes of the configuration, like '--config.inference=slide'; only keys of `FREE_IN_EVALUATION`.
     """
     if calibrate is not None and arithmetic is None:
         raise UserError("images for calibration are for int8 arithmetic; add --arithmetic=int8")
-    devices()  # a test set is too much for a CPU that nobody has asked for
+    devices()  # stops if the CPU was not intended: a test set would take too long on it
     trained = open_trained(workdir, step=step)
     config = trained.config.copy_and_resolve_references()
     override(config, list(changes), only=FREE_IN_EVALUATION)
@@ -79,12 +79,12 @@ def evaluate_workdir(
 
 
 def _of_engine(trained: TrainedNetwork, network: PlacedNetwork, arithmetic: str, calibrate: Path | None) -> Callable:
-    """Returns (variables, batch) -> sums over a batch, as of `make_eval_step`, of what the native engine gives."""
+    """Returns a function (variables, batch) -> sums, like `make_eval_step`, computed by the native engine."""
     if network.config.get("inference", "whole") != "whole":
         raise UserError(
             "the native engine is evaluated on whole images, not on sliding windows; leave out --arithmetic"
         )
-    # Of the network as it is here: its training images may have been moved.
+    # The network is already open; its training images may have been moved.
     model = model_of(trained, calibrate, runtime="native", storage="float32", arithmetic=arithmetic, threads=None)
 
     @jax.jit
@@ -96,7 +96,7 @@ def _of_engine(trained: TrainedNetwork, network: PlacedNetwork, arithmetic: str,
 
 
 def place(trained: TrainedNetwork, batch: int | None = None) -> PlacedNetwork:
-    """Returns a trained network on all devices, for its evaluation with so many images at once."""
+    """Returns a trained network on all devices, to be evaluated with this number of images at once."""
     found = devices()
     layout = make_layout(len(found), bn_batch_size=1, devices=found)  # evaluation has no BatchNorm groups
     corrupt = CorruptImages(trained.config.data.max_corrupt)
@@ -118,17 +118,17 @@ def predict_images(
     arithmetic: str = "float32",
     calibrate: Path | None = None,
 ) -> Iterator[Prediction]:
-    """What the network of a work directory says of each image, in order; a folder stands for the images in it.
+    """Yields the predictions for each image, in order; a folder stands for the images in it.
 
-    The `count` most probable classes of each; of a network for segmentation, the class of every pixel.
+    A prediction has the `count` most probable classes or, for a segmentation network, the class of every pixel.
     runtime, threads, arithmetic, calibrate: see `dynet_jax.inference.load`.
-    batch: how many images a classifier is given at once; as many as a device of any size has memory for if None.
+    batch: number of images that a classifier processes at once; None fits the memory of any device.
 
-    When the first prediction is asked for, UserError is raised if a path does not exist. An image that cannot be
-    decoded gives a Prediction with an error.
+    Raises UserError at the first prediction if a path does not exist. An image that cannot be decoded gives a
+    Prediction with an error.
     """
     pictures = list_pictures(images)
     preprocessing = make_task(read_config(workdir)).preprocessing()
-    with read_ahead(pictures, preprocessing, threads) as ready:  # they are decoded while the network is loaded
+    with read_ahead(pictures, preprocessing, threads) as ready:  # decodes while the network is loaded
         how = {"runtime": runtime, "threads": threads, "arithmetic": arithmetic, "calibrate": calibrate}
         yield from load(workdir, step=step, **how).predictions(ready, count, batch)

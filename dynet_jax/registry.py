@@ -1,4 +1,4 @@
-"""A registry: things by name. Networks, datasets, export formats and runtimes have one each; plug-ins add to them."""
+"""A registry of items by name. Networks, datasets, export formats and runtimes have one each; plug-ins add to them."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 
 
 class Registry(dict[str, Item], Generic[Item]):
-    """What is registered so far, by name; `everything` and `find` import first whatever registers more.
+    """A dictionary of registered items; `everything` and `find` first import the modules that register more.
 
     >>> shapes = Registry("shape")
     >>> shapes.add("square", 4)
@@ -21,12 +21,12 @@ class Registry(dict[str, Item], Generic[Item]):
     """
 
     def __init__(self, what: str, own: Callable[[], object] = lambda: None):
-        """what: 'model', for messages. own: imports those modules of this package that register something."""
+        """what: 'model', for messages. own: imports the modules of this package that register items."""
         super().__init__()
         self.what, self._own = what, own
 
     def add(self, name: str, item: Item) -> None:
-        """Raises ValueError for a name that is taken."""
+        """Adds an item. Raises ValueError if the name is taken."""
         if name in self:
             raise ValueError(
                 f"{'an' if self.what[0] in 'aeiou' else 'a'} {self.what} named {name!r} is registered already"
@@ -34,13 +34,13 @@ class Registry(dict[str, Item], Generic[Item]):
         self[name] = item
 
     def everything(self) -> dict[str, Item]:
-        """Returns all that is registered, by name. Raises UserError if a plug-in cannot be imported."""
+        """Returns all registered items, by name. Raises UserError if a plug-in cannot be imported."""
         self._own()
         load_plugins()
         return self
 
     def find(self, name: str) -> Item:
-        """Returns one. Raises UserError for an unknown name, with the close ones or the --import that is missing."""
+        """Returns an item. Raises UserError for an unknown name, with similar ones or the missing --import."""
         if name not in self.everything():
             raise unknown(f"{self.what} {name!r}", name, self)
         return self[name]

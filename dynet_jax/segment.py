@@ -1,4 +1,4 @@
-"""Use of a network for segmentation: maps of classes for images, and pictures of them."""
+"""Use of a segmentation network: class maps of images, and pictures of them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from dynet_jax.workdir.files import read_class_names
 
 
 class Segmented(NamedTuple):
-    """The files written for an image, and the shares of its classes, the largest first; or why there are none."""
+    """The files written for an image and the shares of its classes, in descending order, or an error."""
 
     path: Path
     labels: Path | None = None
@@ -32,12 +32,13 @@ def segment_images(
     out: Path,
     **how: Any,
 ) -> Iterator[Segmented]:
-    """Write OUT/NAME.labels.png (classes from 0) and OUT/NAME.overlay.png for each image; a folder stands for its own.
+    """Writes OUT/NAME.labels.png (classes from 0) and OUT/NAME.overlay.png for each image; yields what was written.
 
+    images: files, or folders of images.
     how: step, runtime, threads, arithmetic and calibrate of `dynet_jax.inference.load`.
 
-    When the first is asked for, UserError is raised if a path does not exist, two images have the same name, or OUT
-    cannot be written.
+    Raises UserError at the first image if a path does not exist, two images have the same name, or OUT cannot be
+    written.
     """
     files = list_pictures(images)
     twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]

@@ -1,4 +1,4 @@
-"""A trained network: all that a work directory says of it, opened without anything of training."""
+"""A trained network: the content of a work directory, opened without any training code."""
 
 import dataclasses
 import functools
@@ -26,15 +26,15 @@ from dynet_jax.workdir.newest_whole import still_there
 
 @dataclasses.dataclass(frozen=True)
 class TrainedNetwork:
-    """What evaluation, prediction, export and analysis begin with.
+    """A trained network, the start of evaluation, prediction, export and analysis.
 
     Attributes:
-      workdir: where it comes from.
-      config: what it was trained with.
+      workdir: its work directory.
+      config: the configuration of its training.
       model: the network, called as `model.apply(variables, images, train=False)`.
-      variables: of the model, NumPy's arrays: the moving averages where there are some.
-      class_names: in the order of its outputs.
-      step: of the checkpoint.
+      variables: variables of the model as NumPy arrays; the moving averages if there are any.
+      class_names: class names in the order of its outputs.
+      step: the step of the checkpoint.
     """
 
     workdir: Path
@@ -46,46 +46,46 @@ class TrainedNetwork:
 
     @property
     def name(self) -> str:
-        """Of the network, as `create_model` knows it."""
+        """Returns the network's name for `create_model`."""
         return self.config.model.name
 
     @property
     def output_names(self) -> list[str]:
-        """A name for every output: runs of earlier versions may have more of them than classes."""
+        """Returns a name for every output; runs of earlier versions may have more outputs than classes."""
         spare = (self.config.model.num_classes or 0) - len(self.class_names)
         return self.class_names + [f"(no class {number})" for number in range(1, spare + 1)]
 
     @functools.cached_property
     def task(self) -> Task:
-        """What it is for, and with its data."""
+        """Returns the task, with its data."""
         return make_task(self.config)
 
     @property
     def preprocessing(self):
-        """From a picture to what the network is given, as in evaluation (see `dynet_jax.data.preprocessing`)."""
+        """Returns the conversion of an image to the network's input in evaluation (`dynet_jax.data.preprocessing`)."""
         return self.task.preprocessing()
 
     def open_source(self, split: str = "test") -> Source:
-        """The records of a split with the network's classes, of which a dataset may have some in any order.
+        """Returns the records of a split with the network's classes; a dataset may have some of them in any order.
 
-        Raises UserError if it has others.
+        Raises UserError if it has other classes.
         """
         return matched(self.task.open_source(split), self.class_names, self.config.data.name, str(self.workdir))
 
     def with_data(self, name: str | None, data_dir: str | None) -> "TrainedNetwork":
-        """The same network for another dataset; what is None stays as it is."""
+        """Returns the same network for another dataset; None leaves a setting as it is."""
         config = self.config.copy_and_resolve_references()
         config.data.update({"name": name or config.data.name, "data_dir": data_dir or config.data.data_dir})
         return dataclasses.replace(self, config=config)
 
 
 def open_trained(workdir: Path | str, *, step: int | str | None = None) -> TrainedNetwork:
-    """The network of a work directory of `train.py` or `dynet import-torch`.
+    """Returns the network of a work directory of `train.py` or `dynet import-torch`.
 
     Args:
-      step: of the checkpoint, or 'best', by the task's score; the newest whole one if None.
+      step: the step of the checkpoint, or 'best', by the task's score; the newest valid one if None.
     Raises:
-      UserError: if there is no such work directory or checkpoint, or it is damaged, or of another network.
+      UserError: if there is no such work directory or checkpoint, or if it is damaged or of another network.
     """
     workdir = bucket.place(workdir)
     bucket.check_access(workdir)
@@ -117,7 +117,7 @@ def _best_step(checkpoints: Checkpoints, workdir: Path, score: str) -> int:
 
 
 def _shapes(model: nn.Module, size: int) -> dict[str, Any]:
-    """Of the network's parameters and statistics."""
+    """Returns the shapes of the network's parameters and statistics."""
     images = jnp.zeros((1, size, size, 3))
     with tracing_outlines():
         variables = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))

@@ -16,7 +16,7 @@ def cache_folder() -> Path:
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError as error:
-        raise Error("there is no home folder for what is compiled; name a folder as $XDG_CACHE_HOME") from error
+        raise Error("there is no home folder for compiled programs; set $XDG_CACHE_HOME to a folder") from error
     return base / "dynet_jax" / processor()
 
 

@@ -1,4 +1,4 @@
-"""Analyse a trained network: its cost by layer, its mistakes by class, its feature maps, coefficients and ranks.
+"""Analyses a trained network: its cost by layer, its mistakes by class, its feature maps, coefficients and ranks.
 
     python examples/analyse_checkpoint.py WORKDIR [--images=1000]
 
@@ -29,7 +29,7 @@ DRAWN_CLASSES = 50  # a matrix of more would be meters wide
 
 
 def show_cost(trained: Trained, out: Path) -> None:
-    """Multiply-adds: the costliest layers are printed, all of them written."""
+    """Prints the multiply-adds of the costliest layers, and writes those of all layers."""
     count = count_macs(trained.model, trained.image_shape)
     header = ("layer", "kind", "convolution", "fusion", "predictor", "total", "parameters")
     rows = [(r.name, r.kind, r.convolution, r.fusion, r.predictor, r.total, r.parameters) for r in count.rows]
@@ -40,7 +40,7 @@ def show_cost(trained: Trained, out: Path) -> None:
 
 
 def confusion_of(trained: Trained) -> np.ndarray:
-    """[label, prediction] -> a number of images."""
+    """Returns [label, prediction] -> number of images."""
     classes = len(trained.images.class_names)
 
     @jax.jit
@@ -56,7 +56,7 @@ def confusion_of(trained: Trained) -> np.ndarray:
 
 
 def show_mistakes(trained: Trained, out: Path) -> None:
-    """Top-1 by class, the worst classes first, and the two classes that are confused most often."""
+    """Prints top-1 by class, the worst classes first, and the two classes that are confused most often."""
     confusion, names = confusion_of(trained), trained.images.class_names
     images = confusion.sum(axis=1)
     rows = [(n, int(t), 100 * float(c) / t) for n, t, c in zip(names, images, np.diag(confusion)) if t]
@@ -75,7 +75,7 @@ def show_mistakes(trained: Trained, out: Path) -> None:
 
 
 def show_correlation(trained: Trained, out: Path) -> None:
-    """Between the feature maps of the stage before the last, as in the paper's Fig. 6."""
+    """Plots correlations between the feature maps of the second-last stage, as in the paper's Fig. 6."""
     for layer, found in correlate_trained(trained).items():
         if not found.pairs:
             print(f"the channels of {layer} are the same everywhere: they have no correlation")
@@ -88,7 +88,7 @@ def show_correlation(trained: Trained, out: Path) -> None:
 
 
 def show_coefficients(trained: Trained, out: Path) -> None:
-    """How far they depend on the image and its class, and what that makes of the kernels."""
+    """Shows how much coefficients depend on the image and its class, and the effect on the kernels."""
     convolutions = list_convolutions(trained.model, trained.variables, trained.image_shape)
     name, coefficients = trained.name, None
     if any(convolution.is_dynamic for convolution in convolutions):

@@ -1,4 +1,4 @@
-"""Fine-tune a network on a folder of photographs, export it to ONNX, and check the file against the network.
+"""Fine-tunes a network on a folder of photographs, exports it to ONNX, and compares the file with the network.
 
     python examples/finetune_and_export.py FOLDER --init_from=WORKDIR --workdir=DIR [--epochs=10]
 
@@ -18,13 +18,13 @@ TOLERANCE = 1e-4  # of the largest logit, or of 1
 
 
 def leave(number, frame):
-    """Before and after training, which has its own answer to signals and saves first."""
-    os.write(2, b"finetune_and_export.py: stopped; run the same command to go on\n")
+    """Answers signals before and after training, which has its own answer and saves first."""
+    os.write(2, b"finetune_and_export.py: stopped; run the same command to resume\n")
     os._exit(75)
 
 
 def configuration(folder: Path, init_from: Path | None, epochs: float):
-    """The paper's recipe at the size of a small data set. The network and its images are those of `init_from`."""
+    """Returns the paper's recipe for a small dataset, with the network and image sizes of `init_from`."""
     from dynet_jax.config.recipe import paper_recipe
     from dynet_jax.data import load_source
     from dynet_jax.workdir.files import read_config
@@ -47,7 +47,7 @@ def configuration(folder: Path, init_from: Path | None, epochs: float):
 
 
 def largest_difference(file: Path, workdir: Path) -> tuple[float, float]:
-    """Between the logits of the exported file and of the network, on some validation images; and the largest logit."""
+    """Returns the largest difference of the file's logits from the network's on some images, and the largest logit."""
     import jax
     import numpy as np
     import onnxruntime

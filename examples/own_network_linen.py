@@ -1,4 +1,4 @@
-"""Put DynamicConv into your own Linen network, and train it on the digits that come with scikit-learn.
+"""Puts DynamicConv into a Linen network of your own, and trains it on the digits that come with scikit-learn.
 
     python examples/own_network_linen.py [--epochs=20] [--seed=0]
 
@@ -25,7 +25,7 @@ BATCH = 64
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut. When dynamic, one predictor on the block's input serves both."""
+    """Two 3x3 convolutions with a shortcut. If dynamic, one predictor on the block's input serves both."""
 
     features: int
     dynamic: bool
@@ -60,13 +60,13 @@ class Network(nn.Module):
 
 
 def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, 8, 8, 1] from -1 to 1, and labels. Every fifth image is a test image."""
+    """Returns images [n, 8, 8, 1] from -1 to 1, and labels. Every fifth image is a test image."""
     source = load_source("digits", split)
     return source.images[..., None].astype(np.float32) / 127.5 - 1, source.labels
 
 
 def trained(model: nn.Module, images, labels, epochs: int, seed: int) -> dict:
-    """The variables of the network after so many epochs of Adam."""
+    """Returns the variables of the network after the given number of epochs of Adam."""
     variables = jax.jit(model.init)(jax.random.key(seed), images[:1])
     steps_per_epoch = len(images) // BATCH
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, epochs * steps_per_epoch))

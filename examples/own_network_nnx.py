@@ -1,4 +1,4 @@
-"""Put DynamicConv into your own NNX network by `nnx.bridge.ToNNX`, and train it on scikit-learn's digits.
+"""Puts DynamicConv into an NNX network of your own by `nnx.bridge.ToNNX`, and trains it on scikit-learn's digits.
 
     python examples/own_network_nnx.py [--epochs=20] [--seed=0]
 
@@ -25,7 +25,7 @@ BATCH = 64
 
 
 def convolution(c_in: int, c_out: int, dynamic: bool, rngs: nnx.Rngs) -> nnx.Module:
-    """A 3x3 convolution of one kind or the other."""
+    """Returns a 3x3 convolution of either kind."""
     if dynamic:
         return nnx.bridge.ToNNX(DynamicConv(c_out, (3, 3), group_size=6), rngs=rngs)
     return nnx.Conv(c_in, c_out, (3, 3), rngs=rngs)
@@ -49,7 +49,7 @@ class Network(nnx.Module):
 
 
 def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, 8, 8, 1] from -1 to 1, and labels. Every fifth image is a test image."""
+    """Returns images [n, 8, 8, 1] from -1 to 1, and labels. Every fifth image is a test image."""
     source = load_source("digits", split)
     return source.images[..., None].astype(np.float32) / 127.5 - 1, source.labels
 
@@ -63,7 +63,7 @@ def step(model: Network, optimizer: nnx.Optimizer, images, labels) -> None:
 
 
 def trained(dynamic: bool, images, labels, epochs: int, seed: int) -> Network:
-    """The network after so many epochs of Adam."""
+    """Returns the network after the given number of epochs of Adam."""
     model = Network(dynamic, rngs=nnx.Rngs(seed))
     nnx.bridge.lazy_init(model, images[:1])  # a Linen layer makes its parameters when it sees its input
     steps_per_epoch = len(images) // BATCH

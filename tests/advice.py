@@ -1,4 +1,4 @@
-"""What the package's messages advise, found in its source: keys of the configuration, commands, and options."""
+"""The advice in the package's messages, found in its source: keys of the configuration, commands, and options."""
 
 import ast
 import re
@@ -24,24 +24,24 @@ class Message(NamedTuple):
 
     @property
     def keys(self) -> list[tuple[str, str]]:
-        """Of the configuration, with what they are set to, like ('epochs', '=5'); '' where they are only named."""
+        """Returns keys of the configuration with their values, like ('epochs', '=5'); '' if they are only named."""
         return KEY.findall(self.text)
 
     @property
     def commands(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Commands of a shell, 'train.py' or a word after 'dynet', with the options that follow and their values."""
+        """Returns shell commands, 'train.py' or a word after 'dynet', with the options that follow and their values."""
         found = [(program, rest.split()) for program, rest in COMMAND.findall(self.text)]
         named = [(words[0] if p == "dynet" else p, " ".join(words)) for p, words in found if words]
         return [(name.strip(" ,."), OPTION.findall(rest)) for name, rest in named]
 
     @property
     def options(self) -> list[tuple[str, str]]:
-        """Of commands, without those of the configuration, with their values."""
+        """Returns options of commands with their values, without those of the configuration."""
         return OPTION.findall(self.text)
 
 
 def messages() -> Iterator[Message]:
-    """All that are not docstrings and name a key, a command or an option."""
+    """Returns all strings, except docstrings, that name a key, a command or an option."""
     for file in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(file.read_text())
         inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}

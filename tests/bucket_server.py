@@ -1,4 +1,4 @@
-"""A bucket on loopback: gcp-storage-emulator with preconditions, a count of what is asked, and faults on demand."""
+"""A bucket on loopback: gcp-storage-emulator with preconditions, a count of requests, and faults on demand."""
 
 import collections
 import contextlib
@@ -145,7 +145,7 @@ class BucketServer(server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def reset(self) -> None:
-        """Behaves well from now on, and counts from 0. What it holds stays."""
+        """Serves without faults from now on, and counts from 0. Stored objects stay."""
         self.seconds, self.share, self.refusal = 0.0, 0.0, None
         self.coming: list[str] = []
         self.before: Callable[[_Handler], str | None] = lambda request: None
@@ -154,7 +154,7 @@ class BucketServer(server.ThreadingHTTPServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """With which all libraries of a process ask this server."""
+        """Returns the environment with which all libraries of a process use this server."""
         address = f"http://127.0.0.1:{self.server_address[1]}"
         names = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL", "CLOUD_STORAGE_EMULATOR_ENDPOINT")
         return {**dict.fromkeys(names, address), "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
@@ -175,21 +175,21 @@ class BucketServer(server.ThreadingHTTPServer):
             return self._random.choice(FAULTS)
 
     def names(self, prefix: str = "") -> list[str]:
-        """Of the objects that are there."""
+        """Returns the names of the stored objects."""
         return sorted(name for name in self.storage.objects.get(BUCKET, {}) if name.startswith(prefix))
 
     def read(self, name: str) -> bytes:
         return self.storage.get_file(BUCKET, name)
 
     def replace(self, name: str, content: bytes) -> None:
-        """Behind the back of everyone: a new object, or another content of one."""
+        """Stores an object, or another content of one, without a request."""
         with self.lock:
             self.storage.expected = None
             described = _make_object_resource("http://localhost", BUCKET, name, "", str(len(content)))
             self.storage.create_file(BUCKET, name, content, _checksums(content, described))
 
     def put(self, folder: Path, name: str) -> None:
-        """A copy of a folder, with all that is in it."""
+        """Stores a copy of a folder with its content."""
         for file in filter(Path.is_file, folder.rglob("*")):
             self.replace(f"{name}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
@@ -204,7 +204,7 @@ class BucketServer(server.ThreadingHTTPServer):
 
 @functools.cache
 def bucket_server() -> BucketServer:
-    """The one of this process: libraries read once in a process where buckets are."""
+    """The server of this process; libraries read its address once in a process."""
     server = BucketServer()
     os.environ.update(server.environment)
     return server

@@ -1,4 +1,4 @@
-"""What `--config=configs/NAME.py` is documented for: the networks and the rows of the paper."""
+"""The names documented for `--config=configs/NAME.py`: the networks and the rows of the paper."""
 
 CLASSIFICATION = (
     *("condconv_mobilenet_v2", "condconv_resnet18", "dy_cnn_mobilenet_v2", "dy_cnn_resnet18"),

@@ -1,4 +1,4 @@
-"""What messages advise is accepted by the program that advises it."""
+"""Programs accept the advice in their own messages."""
 
 import re
 from unittest import mock
@@ -25,7 +25,7 @@ MESSAGES = list(messages())
 
 
 class Parsed(Exception):
-    """Instead of running a command."""
+    """An exception that replaces running a command."""
 
 
 def options_of(command, arguments):
@@ -145,7 +145,7 @@ def test_advice_is_accepted(name):
 
 
 def test_every_message_with_a_key_is_tried():
-    """A new one is to be given its place in TRIED, or the test where it is."""
+    """A new message must be added to TRIED, or to the test that covers it."""
     tried = {name.partition(",")[0] for name in TRIED} | TRIED_ELSEWHERE.keys()
     new = {m.file for m in MESSAGES if m.keys and any(text for key, text in m.keys)} - tried
     assert {file for file in new if not file.startswith("cli/")} == set()

@@ -40,13 +40,13 @@ def assert_one_line(result, *parts):
 
 
 def cells(table):
-    """Of every line of a Markdown table."""
+    """Returns the cells of every line of a Markdown table."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
 
 
 @pytest.fixture
 def workdir(tmp_path):
-    """Where no run has been."""
+    """A work directory without any run."""
     return tmp_path / "run"
 
 
@@ -119,7 +119,7 @@ def test_summary_of_another_size(capfd):
 
 @pytest.mark.slow
 def test_summary_of_any_argument(capfd):
-    """As train.py takes them. Without its hidden layer, a predictor of 32 channels has 32 rows."""
+    """Arguments are those of train.py. Without its hidden layer, a predictor of 32 channels has 32 rows."""
     arguments = [
         "summary",
         "dy_resnet18",
@@ -209,7 +209,7 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
         ([f"{CONFIG}:digits", "--config.batch_size=100"], ["batch_size=100 must be a multiple of 8"]),
         (
             [f"{CONFIG}:digits", "--config.batch_size=2048"],
-            ["digits has 1438 training images, less than batch_size=2048"],
+            ["digits has 1438 training images, fewer than batch_size=2048"],
         ),
         ([f"{CONFIG}:digits", "--config.model.num_classes=5"], ["digits has 10 classes but model.num_classes is 5"]),
         ([f"{CONFIG}:digits", "--config.model.name=dy_mobil"], ["unknown model 'dy_mobil'; did you mean dy_mobile"]),
@@ -237,8 +237,8 @@ def test_mistakes_of_benchmark(arguments, parts, tmp_path, monkeypatch, capfd):
             [f"{CONFIG}:digits", "--config.data.name=folder:gs://bucket/x"],
             ["gs://bucket/x is an address, not a folder", "docs/tpu.md", "packed:DIR"],
         ),
-        ([CONFIG, "--config.data.data_dir=s3://bucket"], ["s3://bucket is no address that is known here; use gs://"]),
-        ([CONFIG, "--init_from=gs://bucket"], ["gs://bucket is a whole bucket; name a place in it"]),
+        ([CONFIG, "--config.data.data_dir=s3://bucket"], ["s3://bucket is not a supported address; use gs://"]),
+        ([CONFIG, "--init_from=gs://bucket"], ["gs://bucket is a whole bucket; name a path in it"]),
         ([CONFIG, "--resume"], ["cannot read '--resume'; set a key as --config.KEY=VALUE"]),
         ([CONFIG, "--work=runs/x"], ["cannot read '--work=runs/x'"]),
         ([], ["required: --config"]),
@@ -253,8 +253,8 @@ def test_mistakes_of_training(arguments, parts, workdir, capfd):
 @pytest.mark.parametrize(
     ("address", "part"),
     [
-        ("s3://bucket/run", "s3://bucket/run is no address that is known here; use gs://BUCKET/PATH"),
-        ("gs://bucket", "gs://bucket is a whole bucket; name a place in it, like gs://bucket/runs/digits"),
+        ("s3://bucket/run", "s3://bucket/run is not a supported address; use gs://BUCKET/PATH"),
+        ("gs://bucket", "gs://bucket is a whole bucket; name a path in it, like gs://bucket/runs/digits"),
         ("gs:///run", "names no bucket"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Imports that break the contracts of pyproject.toml are found, wherever in a file they stand."""
+"""Imports that break the contracts of pyproject.toml are found anywhere in a file."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md: files of a contributor's own, outside of the package, in every command."""
+"""The recipes of CONTRIBUTING.md: a contributor's own files, outside the package, in every command."""
 
 import json
 import os

@@ -99,7 +99,7 @@ def test_finetune_and_export(photographs, pretrained, tmp_path):
 
 
 def check_that_the_check_can_fail(workdir):
-    """With the classifier's bias changed in the file, its logits are no longer the network's."""
+    """Changes the classifier's bias in the file, so that its logits differ from the network's."""
     import runpy
 
     import onnx
@@ -126,7 +126,7 @@ def test_finetuning_stops_at_a_signal_and_asks_to_be_started_again(photographs, 
             break
     output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 75, output + errors
-    assert "run the same command to go on" in output
+    assert "run the same command to resume" in output
 
 
 # Analysis -------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Which devices and cores a process has, and what is said where they are not those that were meant."""
+"""The devices and cores of a process, and the messages if they are not the intended ones."""
 
 import importlib.util
 import os
@@ -59,7 +59,7 @@ HELD = [
 
 @pytest.mark.parametrize(("there", "name"), HELD)
 def test_an_accelerator_that_another_process_holds(computer, capsys, there, name):
-    """What takes long is refused; what is short goes on on the CPU, and says so once."""
+    """Long commands refuse to run; short ones continue on the CPU, with one warning."""
     computer(**there, answers=[[CPU]] * 3)
     with pytest.raises(UserError) as refused:
         hardware.devices()
@@ -67,12 +67,12 @@ def test_an_accelerator_that_another_process_holds(computer, capsys, there, name
     assert line.startswith(f"this machine has {name}, but JAX cannot use it (Backend '")
     assert line.endswith(
         "failed to initialize: it is in use by process 12); end the process that holds it, if there is one, or set "
-        "JAX_PLATFORMS=cpu to go on on the CPU"
+        "JAX_PLATFORMS=cpu to continue on the CPU"
     )
     assert [hardware.devices(or_cpu=True), hardware.devices(or_cpu=True)] == [[CPU], [CPU]]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"WARNING: this machine has {name}, but")
-    assert line.endswith("the CPU is used. JAX_PLATFORMS=cpu says that this is meant")
+    assert line.endswith("the CPU is used. JAX_PLATFORMS=cpu states that this is intended")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_devices_that_are_meant(computer, capsys, there):
 
 @pytest.mark.parametrize("value", ["", "-1"])
 def test_an_accelerator_that_is_hidden(computer, monkeypatch, capsys, value):
-    """JAX fails loudly for it once, and has the CPU then."""
+    """JAX fails loudly for it once, and then has the CPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     error = RuntimeError(FAILED.format("cuda"))
     computer(["dev/nvidia0"], ["jax_cuda13_plugin"], [error, [CPU]])
@@ -125,9 +125,13 @@ def test_a_cpu_that_fails(computer):
 @pytest.mark.parametrize(
     ("asked", "answer", "message"),
     [
-        ("cuda", AssertionError(), "JAX_PLATFORMS=cuda asks for what JAX cannot use here; see that"),
-        ("cuda,cpu", [CPU], "JAX_PLATFORMS=cuda,cpu asks for what JAX cannot use here; see that"),
-        ("tpu", RuntimeError(FAILED.format("tpu")), r"here \(Unable to initialize backend 'tpu': .* process 12\); see"),
+        ("cuda", AssertionError(), "JAX_PLATFORMS=cuda asks for what JAX cannot use here; check that"),
+        ("cuda,cpu", [CPU], "JAX_PLATFORMS=cuda,cpu asks for what JAX cannot use here; check that"),
+        (
+            "tpu",
+            RuntimeError(FAILED.format("tpu")),
+            r"here \(Unable to initialize backend 'tpu': .* process 12\); check",
+        ),
         ("tpuu", RuntimeError("Backend 'tpuu' is not in the list"), "JAX_PLATFORMS has no 'tpuu'; did you mean tpu"),
         ("CPU", RuntimeError("Backend 'CPU' is not in the list"), "JAX_PLATFORMS has no 'CPU'; did you mean cpu"),
         (" cpu", RuntimeError("Backend ' cpu' is not in the list"), "JAX_PLATFORMS has no ' cpu'; did you mean cpu"),
@@ -135,7 +139,7 @@ def test_a_cpu_that_fails(computer):
     ],
 )
 def test_what_is_asked_for_and_not_there(computer, asked, answer, message):
-    """It is refused by every command: somebody has said what they want."""
+    """Every command rejects it, because the user has stated what they want."""
     computer(asked=asked, answers=[answer])
     with pytest.raises(UserError, match=message):
         hardware.devices(or_cpu=True)
@@ -173,7 +177,7 @@ sys.exit(train_main(sys.argv[2:]))
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", ["", "cpu"])
 def test_jax_falls_back_and_training_does_not(tmp_path, asked):
-    """With JAX itself, which finds a driver that cannot be opened."""
+    """The test uses JAX itself, which finds a driver that cannot be opened."""
     driver = "def configure_library_path(): pass\ndef get_library_path(): return '/nowhere/libtpu.so'\n"
     for path, text in (("libtpu/__init__.py", driver), ("root/dev/accel0", "")):
         (tmp_path / path).parent.mkdir(parents=True)
@@ -190,9 +194,9 @@ def test_jax_falls_back_and_training_does_not(tmp_path, asked):
 
 
 def test_training_asks_first(computer, tmp_path):
-    """Before anything is written, or any host is waited for."""
+    """It does so before anything is written, and before it waits for any host."""
     computer(**TPU)
-    with pytest.raises(UserError, match="JAX_PLATFORMS=cpu to go on on the CPU"):
+    with pytest.raises(UserError, match="JAX_PLATFORMS=cpu to continue on the CPU"):
         startup.start_up(ml_collections.ConfigDict(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""How many cores a process may use: those that the system gives it, and the time that its control groups leave it."""
+"""The number of cores that a process may use: the system's limits, and the quota of its control groups."""
 
 import os
 
@@ -66,7 +66,7 @@ def test_no_control_groups(tmp_path, text):
 
 @pytest.mark.parametrize(("quota", "count"), [(10_000, 1), (100_000, 1), (150_000, 2), (300_000, 3), (9_900_000, 6)])
 def test_cores_by_quota(tmp_path, monkeypatch, quota, count):
-    """As many as it has the time of, rounded up, and at least one; real cores first."""
+    """The number is the quota, rounded up, and at least one; physical cores come first."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3, 4, 7}, raising=False)
     siblings = {core: f"{core % 4},{core % 4 + 4}" for core in range(8)}
     folders = {f"sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list": text for n, text in siblings.items()}
@@ -84,7 +84,7 @@ def test_cores_of_a_system_that_cannot_pin(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("cores", "set_before", "seen"), [(3, {}, "3"), (8, {}, None), (3, {"PJRT_NPROC": "5"}, "5")])
 def test_xla_is_told_of_fewer_cores(monkeypatch, cores, set_before, seen):
-    """While it starts alone, and only if nobody has told it otherwise."""
+    """The variable is set only while XLA starts, and only if the user has not set it."""
     for name in ("PJRT_NPROC", "NPROC"):
         monkeypatch.delenv(name, raising=False)
     for name, value in set_before.items():

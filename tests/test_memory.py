@@ -1,4 +1,4 @@
-"""Memory that is not there: bounded batches, and one line that says what needs less, wherever it comes to an end."""
+"""Lack of memory: bounded batches, and one line that says how to need less, wherever it occurs."""
 
 import errno
 import shlex
@@ -92,7 +92,7 @@ def test_one_line_wherever_it_comes_from(error, capsys):
 
 
 def test_a_mistake_that_it_was_taken_for(capsys):
-    """A library's file that 'cannot be read' for want of memory is not a mistake of the user's."""
+    """A library's file that 'cannot be read' for lack of memory is not a mistake of the user."""
 
     def run():
         try:

@@ -1,4 +1,4 @@
-"""--import, DYNET_JAX_IMPORT and entry points: what is imported, and what is said where that fails."""
+"""--import, DYNET_JAX_IMPORT and entry points: what is imported, and the messages if that fails."""
 
 import importlib.metadata
 import os
@@ -26,7 +26,7 @@ def mine(num_classes: int = 10, width: float = 0.1):
 
 @pytest.fixture(autouse=True)
 def undone(monkeypatch, tmp_path):
-    """What is imported and registered here is gone afterwards; the root's conftest.py restores the networks."""
+    """Removes imports and registrations afterwards; the root's conftest.py restores the networks."""
     monkeypatch.setattr(plugins, "_imported", [])
     monkeypatch.setattr(plugins, "_missing", {})
     monkeypatch.setattr(source, "_DATASETS", copy(source._DATASETS))
@@ -144,7 +144,7 @@ def test_a_module_that_is_not_installed():
 def test_a_base_that_is_no_network(tmp_path):
     (tmp_path / "nets_7.py").write_text(NETWORK.replace('base="mobilenet_v2"', 'base="mobilenet_v22"'))
     plugins.import_plugins([str(tmp_path / "nets_7.py")])
-    with pytest.raises(UserError, match="mine is registered with base='mobilenet_v22', which is none; did you mean"):
+    with pytest.raises(UserError, match="mine is registered with base='mobilenet_v22', not a network; did you mean"):
         model_info("mine")
 
 

@@ -1,4 +1,4 @@
-"""Annotated shapes are checked in the tests, and there alone."""
+"""Annotated shapes are checked in the tests, and only there."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What is said about a slice of TPUs: the arithmetic against hand-made programs, and the compiler where it is."""
+"""The figures for a slice of TPUs: the arithmetic against hand-made programs, and the compiler if it is installed."""
 
 import functools
 import importlib.util
@@ -322,7 +322,7 @@ print(json.dumps([steps.undue_exchanges, steps.gradients, steps.training.collect
     [("v5e:2x2", 512, 1), ("v5e:16x16", 8, 64), ("v4:2x2x1", 512, 1), ("v6e:2x4", 256, 1)],
 )
 def test_the_real_steps_compile_and_exchange_sums_only(topology, images, hosts):
-    """In a process of its own: beside libtpu, JAX would look for a TPU."""
+    """It runs in a separate process, because with libtpu installed JAX would look for a TPU."""
     result = subprocess.run([sys.executable, "-c", COMPILE, topology], capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-2000:]
     kinds, facts, sums = map(json.loads, result.stdout.splitlines()[-3:])

@@ -1,4 +1,4 @@
-"""A work directory opened without anything of training: one network for every command and all kinds of pictures."""
+"""A work directory opened without any training code: one network for every command and all kinds of pictures."""
 
 import json
 import subprocess
@@ -57,7 +57,7 @@ class Clipped(nn.Module):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """Of 'tiny', with random statistics and weights; the moving averages are other ones."""
+    """A work directory of 'tiny', with random statistics and weights, and different moving averages."""
     return randomised(digits_workdir(tmp_path_factory.mktemp("runs") / "tiny", "tiny"))
 
 
@@ -291,7 +291,7 @@ def test_segmentation_is_loaded_like_a_classifier(maps_workdir, picture, runtime
 
 
 def test_segmentation_in_windows(maps_workdir, picture, tmp_path):
-    """As the task's own evaluation puts them together."""
+    """Logits are averaged as in the task's own evaluation."""
     config = json.loads((maps_workdir / "config.json").read_text()) | {"inference": "slide"}
     network = open_trained(maps_workdir)
     with network.config.unlocked():

@@ -1,4 +1,4 @@
-"""What a network costs."""
+"""The analysis of networks: cost, latency, coefficients, correlations and ranks."""
 
 from dynet_jax.analysis.macs import MacCount, count_macs
 

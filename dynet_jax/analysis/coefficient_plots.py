@@ -1,4 +1,4 @@
-"""What coefficients do, over a network's depth, as figures that can be read in print and by colour-blind people."""
+"""Figures of coefficients over a network's depth, readable in print and by colour-blind people."""
 
 from collections.abc import Mapping
 from itertools import cycle
@@ -11,17 +11,17 @@ from dynet_jax.analysis.coefficients import CoefficientSummary
 from dynet_jax.analysis.figures import COLORS, STYLES
 from dynet_jax.analysis.rank import Rank
 
-NAMED_LAYERS = 60  # along an axis
-FEW = 0.001  # of a layer's values: what is rarer does not widen the figure
+NAMED_LAYERS = 60  # maximal number of names along an axis
+FEW = 0.001  # share of a layer's values below which they do not widen the figure
 
 
 def plot_coefficients(summaries: Mapping[str, CoefficientSummary], file: Path, title: str) -> list[Path]:
-    """How the coefficients of every layer are distributed: a column for each layer, dark where many are.
+    """Plots the distribution of the coefficients of every layer: one column per layer, dark where many values are.
 
-    The part of [0, 1] is shown where there are some. A line joins the means.
+    Only the occupied part of [0, 1] is shown. A line connects the means.
 
-    summaries: of `summarize_coefficients`, in the order of the layers. file: as in `figures.save`, which gives what is
-    returned.
+    summaries: results of `summarize_coefficients`, in the order of the layers. file: as in `figures.save`, whose
+    result is returned.
     """
     layers = list(summaries)
     shares = np.asarray([np.divide(s.histogram, max(1, sum(s.histogram))) for s in summaries.values()])
@@ -29,7 +29,7 @@ def plot_coefficients(summaries: Mapping[str, CoefficientSummary], file: Path, t
     figure, axes = pyplot.subplots(figsize=(_width(layers), 4.6), layout="constrained")
     extent = (-0.5, len(layers) - 0.5, 0, 1)
     image = axes.imshow(100 * shares.T, cmap="Greys", origin="lower", aspect="auto", extent=extent)
-    image.set_norm(pyplot.matplotlib.colors.PowerNorm(0.4, vmin=0))  # what is rare is to be seen too
+    image.set_norm(pyplot.matplotlib.colors.PowerNorm(0.4, vmin=0))  # makes rare values visible
     means = [summary.mean for summary in summaries.values()]
     axes.plot(range(len(layers)), means, "o-", color=COLORS[1], markersize=3.5, linewidth=1.2, label="mean")
     figure.colorbar(image, ax=axes, label=f"share of values, % per {1 / shares.shape[1]:.3g}", pad=0.01)
@@ -42,10 +42,10 @@ def plot_coefficients(summaries: Mapping[str, CoefficientSummary], file: Path, t
 
 
 def plot_variation(networks: Mapping[str, Mapping[str, CoefficientSummary]], file: Path, title: str) -> list[Path]:
-    """How far coefficients depend on the image, over depth; and how much of that is between classes.
+    """Plots how much coefficients vary between images, over depth, and the share of this between classes.
 
-    networks: {name: what `summarize_coefficients` gives}. The dashed line is what random labels would give. file: as in
-    `figures.save`, which gives what is returned.
+    networks: {name: result of `summarize_coefficients`}. The dashed line is the expectation for random labels. file: as
+    in `figures.save`, whose result is returned.
     """
     longest = max(networks.values(), key=len)
     figure, (images, classes) = figures.pyplot().subplots(
@@ -70,11 +70,11 @@ def plot_variation(networks: Mapping[str, Mapping[str, CoefficientSummary]], fil
 
 
 def plot_ranks(networks: Mapping[str, Mapping[str, Rank]], file: Path, title: str) -> list[Path]:
-    """Effective ranks over depth: above, of one kernel in percent of the largest possible; below, over the images.
+    """Plots effective ranks over depth: of one kernel, in percent of the maximum (above); over the images (below).
 
-    networks: {name: what `ranks` gives}, dynamic and static ones. Depthwise convolutions, whose kernels have rank 1
-    always, are left out above; without a dynamic network there is nothing below. file: as in `figures.save`, which
-    gives what is returned.
+    networks: {name: result of `ranks`}, dynamic and static ones. Depthwise convolutions, whose kernels always have
+    rank 1, are left out above; without a dynamic network there is no lower panel. file: as in `figures.save`, whose
+    result is returned.
     """
     longest = max(networks.values(), key=len)
     dynamic = any(rank.is_dynamic for ranks in networks.values() for rank in ranks.values())
@@ -109,13 +109,13 @@ def _percent(share: float | None) -> float:
 
 
 def _same_layers(networks: Mapping[str, Mapping]) -> bool:
-    """Whether every network's layers are among those of the one that has most: then layers of a name stand together."""
+    """Returns whether the largest network contains all layer names, so that layers can be aligned by name."""
     longest = max(networks.values(), key=len)
     return all(set(layers) <= set(longest) for layers in networks.values())
 
 
 def _places(networks: Mapping[str, Mapping], layers: Mapping) -> np.ndarray:
-    """Where the layers stand along the axis: by name, or, of networks that are built differently, by depth."""
+    """Returns the layers' positions along the axis: by name, or by depth for networks of different structure."""
     longest = list(max(networks.values(), key=len))
     if _same_layers(networks):
         return np.asarray([longest.index(layer) for layer in layers])
@@ -123,7 +123,7 @@ def _places(networks: Mapping[str, Mapping], layers: Mapping) -> np.ndarray:
 
 
 def _name_layers(axes, layers: list[str] | None) -> None:
-    """Below the axis; of very many layers only some. None: networks that have no common names."""
+    """Names layers below the axis, only some if there are very many. None: networks without common names."""
     if layers is None:
         axes.set_xticks([])
         axes.set_xlabel("depth: the first layer is on the left, the last on the right")

@@ -1,4 +1,4 @@
-"""What the coefficients of a dynamic network do: how they are distributed, and how far they depend on the image."""
+"""Statistics of a dynamic network's coefficients: their distribution, and their dependence on the image."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from dynet_jax.ops.maps import Operand
 
 HISTOGRAM_BINS = 200
 EDGES = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-IMAGES = 1000  # of the large networks, coefficients take a tenth of a megabyte per image
+IMAGES = 1000  # the coefficients of the large networks take a tenth of a megabyte per image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Coefficients:
     Attributes:
       layers: {path of the convolution, like 'stage3_block1/spatial': [images, group_size, channels or 1] float32}, in
         the order in which they are computed.
-      labels: [images], the classes; None where images have no single class.
-      indices: [images], the place of each image among those that were looked at.
+      labels: [images], the classes; None if images have no single class.
+      indices: [images], the position of each image among those that were examined.
     """
 
     layers: dict[str, np.ndarray]
@@ -40,21 +40,21 @@ class Coefficients:
 
 @dataclasses.dataclass(frozen=True)
 class CoefficientSummary:
-    """The coefficients of one layer.
+    """Statistics of the coefficients of one layer.
 
     Attributes:
-      group_size, channels: of the layer; 1 channel where all share their coefficients.
-      images, classes: that these numbers are over; classes that some image has.
-      histogram: how many values lie in each of `HISTOGRAM_BINS` equal parts of [0, 1].
+      group_size, channels: of the layer; 1 channel if all channels share their coefficients.
+      images, classes: numbers of images, and of classes that some image has.
+      histogram: numbers of values in each of `HISTOGRAM_BINS` equal parts of [0, 1].
       mean, deviation: of all values.
       entropy: the mean entropy of the group_size coefficients of a channel, divided by their sum, relative to
-        log(group_size): 1 where all fixed kernels have the same share, 0 where a single one has all. None for a group
-        of one, and where coefficients are negative or sum to 0.
+        log(group_size): 1 if all fixed kernels have the same share, 0 if one has everything. None for a group of one,
+        and if coefficients are negative or sum to 0.
       deviation_of_images: the standard deviation of a coefficient between images, averaged over coefficients.
       between_classes: eta squared, the share of the variance between images that is between classes.
-      between_random_classes: what it is expected to be if labels are random, (classes - 1) / (images - 1).
+      between_random_classes: its expectation for random labels, (classes - 1) / (images - 1).
 
-    The last two are None without labels, and where nothing varies.
+    The last two are None without labels, and if nothing varies.
     """
 
     group_size: int
@@ -70,17 +70,17 @@ class CoefficientSummary:
     between_random_classes: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by the names of the attributes, for JSON."""
+        """Returns plain values by the names of the attributes, for JSON."""
         return dataclasses.asdict(self) | {"histogram": list(self.histogram)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "CoefficientSummary":
-        """The inverse of `to_dict`."""
+        """Returns the summary that `to_dict` converted."""
         return cls(**values | {"histogram": tuple(values["histogram"])})
 
 
 def make_coefficients(model: nn.Module) -> Callable[[dict, Operand], dict[str, jax.Array]]:
-    """A compiled function (variables, normalised images) -> {layer: [batch, group_size, channels or 1] float32}.
+    """Returns a compiled (variables, normalised images) -> {layer: [batch, group_size, channels or 1] float32}.
 
     Names and order are those of `named_coefficients`.
 
@@ -94,7 +94,7 @@ def make_coefficients(model: nn.Module) -> Callable[[dict, Operand], dict[str, j
 
     @jax.jit
     def coefficients(variables, images):
-        # A list keeps the order in which they are computed; JAX would sort a dictionary.
+        # A list keeps the order of computation; JAX would sort a dictionary.
         return [(_Name(name), value) for name, value in predicted_coefficients(model, variables, images).items()]
 
     return lambda variables, images: {name.text: value for name, value in coefficients(variables, images)}
@@ -103,13 +103,13 @@ def make_coefficients(model: nn.Module) -> Callable[[dict, Operand], dict[str, j
 def gather_coefficients(
     model: nn.Module, variables: dict, batches: Iterable[dict[str, np.ndarray]], name: str = "the network"
 ) -> Coefficients:
-    """The coefficients of all dynamic convolutions for the images of the batches.
+    """Returns the coefficients of all dynamic convolutions for the images of the batches.
 
     Args:
       model: called as `model.apply(variables, images, train=False)`.
-      batches: of 'image' [batch, height, width, 3], normalised; perhaps 'label' [batch], 'mask' [batch], 0 for what
-        does not count, and 'index' [batch].
-      name: of the network, for the message.
+      batches: dicts with 'image' [batch, height, width, 3], normalised; optionally 'label' [batch], 'mask' [batch],
+        0 for examples that do not count, and 'index' [batch].
+      name: name of the network, for the message.
     Raises:
       UserError: if the network is static, or there are no images.
     """
@@ -141,14 +141,17 @@ def coefficients_of_workdir(
     data_dir: str | None = None,
     say: Say | None = None,
 ) -> tuple[Trained, Coefficients]:
-    """What `open_trained` gives, whose arguments these are, and its coefficients. UserError for a static network."""
+    """Returns the result of `open_trained`, with the same arguments, and the network's coefficients.
+
+    Raises UserError for a static network.
+    """
     trained = open_trained(workdir, images=images, step=step, data=data, data_dir=data_dir)
     model = f"{trained.name} of {workdir}"
     return trained, gather_coefficients(trained.model, trained.variables, trained.batches(say), model)
 
 
 def summarize_coefficients(coefficients: Coefficients) -> dict[str, CoefficientSummary]:
-    """{layer: what its coefficients do}, in the order of the layers.
+    """Returns {layer: statistics of its coefficients}, in the order of the layers.
 
     >>> values = np.asarray([[[0.5], [0.5]], [[1.0], [0.0]]])  # two images, two fixed kernels, one channel
     >>> summary = summarize_coefficients(Coefficients({"conv": values}, np.asarray([0, 1]), np.arange(2)))["conv"]
@@ -159,14 +162,14 @@ def summarize_coefficients(coefficients: Coefficients) -> dict[str, CoefficientS
 
 
 def between_classes(values: np.ndarray, labels: np.ndarray) -> float | None:
-    """Eta squared: the share of the variance of values [images, ...] that is between classes; None without variance.
+    """Returns eta squared, the share of variance between classes, of values [images, ...]; None without variance.
 
     Sums of squares are added up over all values of an image.
     """
     flat = values.reshape(len(values), -1).astype(np.float64)
     flat = flat - flat.mean(axis=0)
     total = np.sum(flat**2)
-    if total <= 1e-14 * flat.size:  # rounding of values in [0, 1]
+    if total <= 1e-14 * flat.size:  # the rounding error of values in [0, 1]
         return None
     groups = (flat[labels == label] for label in np.unique(labels))
     return float(sum(len(group) * np.sum(group.mean(axis=0) ** 2) for group in groups) / total)
@@ -202,7 +205,7 @@ def _entropy(values: np.ndarray) -> float | None:
 
 
 class _Name:
-    """A text among a compiled function's results: structure, not a value."""
+    """A text among the results of a compiled function: part of the pytree's structure, not a value."""
 
     def __init__(self, text: str):
         self.text = text

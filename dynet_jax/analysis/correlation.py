@@ -12,26 +12,26 @@ from dynet_jax.analysis.feature_maps import check_layers, default_layer, list_la
 from dynet_jax.analysis.trained import Say, Trained, open_trained
 from dynet_jax.errors import UserError
 
-# The paper bins into strong, middle, weak and none without giving limits; these are Cohen's conventional ones (1988).
+# The paper has the classes strong, middle, weak and none, without limits; these are Cohen's conventional ones (1988).
 STRONG, MIDDLE, WEAK = 0.5, 0.3, 0.1
-FEW = (-0.1, 0.2)  # the interval in which the paper finds more of the dynamic network's values (Fig. 6)
+FEW = (-0.1, 0.2)  # the interval that, in the paper, holds more of the dynamic network's values (Fig. 6)
 HISTOGRAM_BINS = 100
 EDGES = np.linspace(-1, 1, HISTOGRAM_BINS + 1)
-VALUES_AT_ONCE = 1 << 22  # in float64: the maps of early layers are large
+VALUES_AT_ONCE = 1 << 22  # in float64, because the maps of early layers are large
 
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """How the pairs of a layer's channels are correlated. Shares are of the pairs, and None where there are none.
+    """Statistics of the correlations between a layer's channels. Shares are of the pairs, and None without pairs.
 
     Attributes:
-      channels: of the layer.
-      dead: of these, the ones that are the same everywhere: they have no correlation, and are in no pair.
-      images, positions: that the correlations are over; a position is one pixel of one image's map.
-      pairs: n (n - 1) / 2 of the n channels that are not dead.
-      histogram: how many pairs lie in each of `HISTOGRAM_BINS` equal parts of [-1, 1].
+      channels: number of channels of the layer.
+      dead: number of channels that are constant; they have no correlation, and belong to no pair.
+      images, positions: numbers that the correlations are over; a position is one pixel of one image's map.
+      pairs: n (n - 1) / 2 for the n channels that are not dead.
+      histogram: numbers of pairs in each of `HISTOGRAM_BINS` equal parts of [-1, 1].
       strong, middle, weak, none: shares of |r| from 0.5 up, from 0.3, from 0.1, and below (Cohen's limits; the paper
-        does not give its own).
+        does not state its own).
       mean_magnitude: the mean of |r|.
       within: the share of r in [-0.1, 0.2], the interval that the paper names for Fig. 6.
 
@@ -57,20 +57,20 @@ class Correlation:
     within: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by the names of the attributes, for JSON."""
+        """Returns plain values by the names of the attributes, for JSON."""
         return dataclasses.asdict(self) | {"histogram": list(self.histogram)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Correlation":
-        """The inverse of `to_dict`."""
+        """Returns the statistics that `to_dict` converted."""
         return cls(**values | {"histogram": tuple(values["histogram"])})
 
 
 class CorrelationStream:
-    """The correlation of a layer's channels, from batches, exact as if all maps were there at once.
+    """The correlation of a layer's channels from batches, exactly as if all maps were available at once.
 
-    Means and products of deviations are kept in float64, and those of two parts merged by Chan, Golub and LeVeque's
-    rule (1979): sums of squares would lose all digits where a mean is large beside its deviation.
+    Means and products of deviations are kept in float64, and those of two parts are merged by the rule of Chan, Golub
+    and LeVeque (1979), because sums of squares would lose all digits if a mean is large compared with its deviation.
     """
 
     def __init__(self):
@@ -78,7 +78,7 @@ class CorrelationStream:
         self._mean = self._products = self._low = self._high = np.zeros(0)
 
     def update(self, maps: np.ndarray) -> None:
-        """maps: [batch, height, width, channels]. Raises UserError for values that are not finite."""
+        """Adds maps, [batch, height, width, channels]. Raises UserError for values that are not finite."""
         values = maps.reshape(-1, maps.shape[-1])
         rows = max(1, VALUES_AT_ONCE // maps.shape[-1])
         for start in range(0, len(values), rows):
@@ -103,20 +103,20 @@ class CorrelationStream:
         self.positions += len(values)
 
     def matrix(self) -> np.ndarray:
-        """[channels, channels]; NaN in the rows and columns of dead channels. Raises UserError before any update."""
+        """Returns [channels, channels], NaN for dead channels. Raises UserError before the first update."""
         if not self.positions:
             raise UserError("there are no feature maps, since none of the images can be used")
         deviation = np.where(self._low == self._high, np.nan, np.sqrt(np.diag(self._products)))
         return np.clip(self._products / np.outer(deviation, deviation), -1, 1)
 
     def values(self) -> np.ndarray:
-        """[pairs]: r of every pair of channels that are not dead, each pair once."""
+        """Returns r of every pair of channels that are not dead, [pairs], each pair once."""
         matrix = self.matrix()
         values = matrix[np.triu_indices(len(matrix), 1)]
         return values[~np.isnan(values)]
 
     def summary(self) -> Correlation:
-        """What is drawn and told of the values."""
+        """Returns the statistics of the values."""
         values = self.values()
         size = np.abs(values)
 
@@ -142,11 +142,12 @@ class CorrelationStream:
 def correlate(
     model: nn.Module, variables: dict, batches: Iterable[dict[str, np.ndarray]], layers: Sequence[str]
 ) -> dict[str, CorrelationStream]:
-    """Fig. 6 of any network: the correlations of these layers over all images.
+    """Returns the correlations of these layers over all images, as in Fig. 6, for any network.
 
     Args:
       model: called as `model.apply(variables, images, train=False)`.
-      batches: of 'image' [batch, height, width, 3], normalised, and perhaps 'mask' [batch], 0 for what does not count.
+      batches: dicts with 'image' [batch, height, width, 3], normalised, and optionally 'mask' [batch], 0 for examples
+        that do not count.
       layers: names of `dynet_jax.analysis.feature_maps.list_layers`.
     """
     feature_maps, streams = make_feature_maps(model, layers), {layer: CorrelationStream() for layer in layers}
@@ -167,10 +168,10 @@ def correlate_workdir(
     data_dir: str | None = None,
     say: Say | None = None,
 ) -> dict[str, Correlation]:
-    """{layer: its correlations} of a trained network, on its test set or another dataset's.
+    """Returns {layer: its correlations} of a trained network, on its test set or another dataset's.
 
-    layers: names; None for the stage before the last (Fig. 6). The other arguments are those of `open_trained`; `say`
-    is told how far it is. Raises UserError for an unknown layer, and what `open_trained` raises.
+    layers: names; None for the second-last stage (Fig. 6). The other arguments are those of `open_trained`; `say` is
+    called with the progress. Raises UserError for an unknown layer, and as `open_trained` does.
     """
     trained = open_trained(workdir, images=images, step=step, data=data, data_dir=data_dir)
     return correlate_trained(trained, layers, say)
@@ -179,14 +180,14 @@ def correlate_workdir(
 def correlate_trained(
     trained: Trained, layers: Sequence[str] | None = None, say: Say | None = None
 ) -> dict[str, Correlation]:
-    """`correlate_workdir` of what `open_trained` gives."""
+    """Returns the result of `correlate_workdir` for an opened network."""
     layers = choose_layers(trained, layers)
     streams = correlate(trained.model, trained.variables, trained.batches(say), layers)
     return {layer: stream.summary() for layer, stream in streams.items()}
 
 
 def choose_layers(trained: Trained, layers: Sequence[str] | None) -> list[str]:
-    """These layers, or for None the stage before the last. Raises UserError for one that the network does not have."""
+    """Returns these layers, or the second-last stage for None. Raises UserError for an unknown layer."""
     known = list_layers(trained.model, trained.variables, trained.image_shape)
     layers = layers or [default_layer(trained.model, known)]
     check_layers(layers, known)

@@ -1,4 +1,4 @@
-"""Fig. 2 and Fig. 6 as a figure: how the correlations of several networks' feature maps are distributed."""
+"""Fig. 2 and Fig. 6: the distribution of the correlations between feature maps of several networks."""
 
 from collections.abc import Mapping
 from itertools import cycle
@@ -10,14 +10,14 @@ from dynet_jax.analysis import figures
 from dynet_jax.analysis.correlation import EDGES, FEW, MIDDLE, STRONG, WEAK, Correlation
 from dynet_jax.analysis.figures import COLORS, HATCHES, STYLES
 
-PER_POINT = 5  # bins of the histogram: the lines have 20 points
+PER_POINT = 5  # bins of the histogram per point, so that lines have 20 points
 
 
 def plot_correlations(summaries: Mapping[str, Correlation], file: Path, title: str) -> list[Path]:
-    """The distributions over each other, and beside them the shares of strong, middle, weak and no correlation.
+    """Plots the distributions in one panel, and the shares of strong, middle, weak and no correlation beside it.
 
-    summaries: {what is told in the legend: its correlations}; those without pairs are left out.
-    file: as in `figures.save`, which gives what is returned.
+    summaries: {entry of the legend: its correlations}; those without pairs are left out.
+    file: as in `figures.save`, whose result is returned.
     """
     summaries = {name: summary for name, summary in summaries.items() if summary.pairs}
     figure, (lines, bars) = figures.pyplot().subplots(

@@ -1,4 +1,4 @@
-"""The feature maps of a network's layers by name: its stages, and whatever module gives [batch, height, width, C]."""
+"""The feature maps of layers by name: a network's stages, and every module with a result [batch, height, width, C]."""
 
 import difflib
 import inspect
@@ -18,10 +18,10 @@ CALL = "__call__"
 
 
 def list_layers(model: nn.Module, variables: dict, image_shape: Sequence[int]) -> dict[str, tuple[int, int, int]]:
-    """The layers that have feature maps, and [height, width, channels] of these; nothing is computed.
+    """Returns the layers that have feature maps, {name: [height, width, channels]}, without computing anything.
 
-    First what `features_only` gives ('stem', 'stage1', ...), also of a model's `backbone`; then the modules by their
-    paths, like 'stage6_block1/project', in the order in which they are computed. A stage is what its last block gives.
+    First come the results of `features_only` ('stem', 'stage1', ...), also of a model's `backbone`. Then come modules
+    by their paths, like 'stage6_block1/project', in the order of computation. A stage is the result of its last block.
     A module that is called more than once is left out.
 
     image_shape: [height, width, 3] of one image.
@@ -40,7 +40,7 @@ def list_layers(model: nn.Module, variables: dict, image_shape: Sequence[int]) -
 
 
 def default_layer(model: nn.Module, layers: Collection[str]) -> str:
-    """The stage before the last, as in Fig. 6. Raises UserError for a network without stages.
+    """Returns the second-last stage, as in Fig. 6. Raises UserError for a network without stages.
 
     layers: the names of `list_layers`.
     """
@@ -51,7 +51,7 @@ def default_layer(model: nn.Module, layers: Collection[str]) -> str:
 
 
 def check_layers(wanted: Sequence[str], layers: Collection[str]) -> None:
-    """Raises UserError for a name that is not one of `list_layers`; there may be hundreds, so not all are told."""
+    """Raises UserError for a name that is not in `list_layers`; the message lists some, since there may be hundreds."""
     for name in wanted:
         if name not in layers:
             close = difflib.get_close_matches(name, layers, n=1, cutoff=0.5)
@@ -61,9 +61,9 @@ def check_layers(wanted: Sequence[str], layers: Collection[str]) -> None:
 
 
 def make_feature_maps(model: nn.Module, layers: Sequence[str]) -> Callable[[dict, Operand], dict[str, jax.Array]]:
-    """A compiled function (variables, normalised images) -> {layer: [batch, height, width, channels] float32}.
+    """Returns a compiled function (variables, normalised images) -> {layer: [batch, height, width, channels] float32}.
 
-    layers: names of `list_layers`. What no layer needs is not computed.
+    layers: names from `list_layers`. Only what these layers need is computed.
     """
 
     @jax.jit
@@ -75,7 +75,7 @@ def make_feature_maps(model: nn.Module, layers: Sequence[str]) -> Callable[[dict
 
 
 def _feature_maps(model: nn.Module, variables: dict, images: jax.Array, layers: Sequence[str] | None):
-    """Returns the maps of these layers at least, or of all for None; ordered, where JAX would sort a plain dict."""
+    """Returns at least the maps of these layers, or all for None, in an ordered dict, because JAX sorts plain ones."""
     maps: OrderedDict[str, jax.Array] = OrderedDict()
     method = _features_method(model)
     if method is not None and (layers is None or any("/" not in name for name in layers)):
@@ -96,7 +96,7 @@ def _feature_maps(model: nn.Module, variables: dict, images: jax.Array, layers: 
 
 
 def _features_method(model: nn.Module) -> Callable | None:
-    """Returns a method of the model or of its backbone: (bound model, images) -> {'stem': ..., 'stage1': ..., ...}."""
+    """Returns a method (bound model, images) -> {'stem': ..., 'stage1': ..., ...} of the model or its backbone."""
     if _has_features(model):
         return lambda bound, images: bound(images, train=False, features_only=True)
     if _has_features(getattr(model, "backbone", None)):

@@ -1,4 +1,4 @@
-"""How long networks take on this machine's processor, measured in turns: the data behind Table 2 and Fig. 7."""
+"""The latency of networks on this machine's processor, measured in alternation: the data of Table 2 and Fig. 7."""
 
 import dataclasses
 import functools
@@ -20,19 +20,19 @@ from dynet_jax.models.registry import is_dynamic, model_info
 
 OF_THE_PAPER = ("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle")
 
-# No cell takes longer than about this many seconds, but each has a few runs: a batch of 128 may take ten seconds.
+# The time of a cell is limited to about this many seconds, with a minimum of runs: a batch of 128 may take ten seconds.
 SECONDS_PER_CELL, FEWEST_RUNS = 20, 5
-# Rounding weights to int8 changes logits by a few percent of the largest; whoever computes something else, by more.
-# Maps in int8 change those of random networks by 10 to 20 %.
+# Rounding weights to int8 changes logits by a few percent of the largest; a wrong computation changes them by more.
+# Int8 maps change the logits of random networks by 10 to 20 %.
 LARGEST_DEVIATION, LARGEST_IN_INT8 = 0.1, 0.5
 SECONDS_BETWEEN_LINES = 5
 
 
 class Measurement(NamedTuple):
-    """Seconds for a batch, over `runs` runs; nan where it failed, with the reason in `error`.
+    """Seconds for a batch, over `runs` runs; nan if it failed, with the reason in `error`.
 
-    deviation: of the logits from those of the network's first cell, relative to the largest; None if they cannot be
-      compared, because the runtime has weights of its own.
+    deviation: the difference of the logits from those of the network's first cell, relative to the largest; None if
+      they cannot be compared, because the runtime has its own weights.
     """
 
     cell: Cell
@@ -50,7 +50,7 @@ class Measurement(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Seconds that the native engine spends on one image in each part of a dynamic network."""
+    """Seconds per image that the native engine spends in each part of a dynamic network."""
 
     cell: Cell
     predictors: float
@@ -61,11 +61,11 @@ class Parts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LatencyPlan:
-    """What is measured: every network and the base of those that have one, in every runtime, at all sizes and batches.
+    """The cells to measure: all networks and their bases, in all runtimes, at all sizes and batches.
 
-    runtimes: (runtime, numbers), in the order of the tables. runs: of each cell, after warming up.
+    runtimes: (runtime, numbers), in the order of the tables. runs: number of runs of each cell, after warming up.
     calibration: see `Cell`.
-    Raises UserError for a network that is unknown or cannot be built so, or an image that is too small.
+    Raises UserError for a network that is unknown or cannot be built, or an image that is too small.
     """
 
     networks: Sequence[str]
@@ -89,7 +89,7 @@ class LatencyPlan:
                     )
 
     def groups(self) -> list[list[Cell]]:
-        """Cells that take turns, because they are compared with one another: a network and its base at one size."""
+        """Returns groups of cells that alternate because they are compared: a network and its base at one size."""
         groups = [
             [
                 Cell(pair, network, runtime, numbers, threads, size, batch, self.width, self.calibration)
@@ -107,12 +107,12 @@ class LatencyPlan:
 
     @property
     def profiled_size(self) -> int:
-        """The size at which the parts of networks are looked at: the paper's, if it is among the sizes."""
+        """Returns the size at which parts of networks are profiled: the paper's, if it is among the sizes."""
         return 224 if 224 in self.image_sizes else self.image_sizes[0]
 
 
 def with_base(network: str) -> list[str]:
-    """The network, and the one that it is compared with, if it is registered with one.
+    """Returns the network and its registered base, if it has one.
 
     >>> with_base("dy_mobile"), with_base("mobilenet_v2")
     (['dy_mobile', 'mobilenet_v2'], ['mobilenet_v2'])
@@ -122,10 +122,10 @@ def with_base(network: str) -> list[str]:
 
 
 def measure(plan: LatencyPlan, say: Callable[[str], None]) -> Iterator[tuple[list[Measurement], list[Parts]]]:
-    """The measurements of one group after the other, with the parts of its networks in the native engine.
+    """Yields the measurements of each group, with the parts of its networks in the native engine.
 
-    say: is given lines about the progress.
-    Raises UserError if a process that measures has ended, as it does where memory runs out.
+    say: is called with lines about the progress.
+    Raises UserError if a measuring process has ended, for example for lack of memory.
     """
     groups = plan.groups()
     with LatencyWorkers() as workers:
@@ -139,7 +139,7 @@ def measure(plan: LatencyPlan, say: Callable[[str], None]) -> Iterator[tuple[lis
 
 
 def _work(cells: Sequence[Cell]) -> float:
-    """Pixels, and something for the preparation."""
+    """Returns the estimated work of a group: its pixels, and a constant for the preparation."""
     return cells[0].batch * cells[0].image_size ** 2 + 200**2
 
 
@@ -150,7 +150,7 @@ def _is_profiled(cell: Cell) -> bool:
 def measure_group(
     cells: Sequence[Cell], workers: LatencyWorkers, runs: int, progress: Callable[[str, float], None]
 ) -> list[Measurement]:
-    """Prepare all cells, then run each once in every round, so that what drifts on the machine drifts for all."""
+    """Prepares all cells, then runs each once per round, so that a drift of the machine affects all equally."""
     ready, failed = {}, {}
     for number, cell in enumerate(cells):
         progress("preparing", number / len(cells) / 4)
@@ -172,7 +172,7 @@ def measure_group(
 
 
 def runs_of(seconds: float, runs: int) -> int:
-    """How often a cell of so many seconds is run.
+    """Returns the number of runs of a cell whose run takes this many seconds.
 
     >>> runs_of(0.01, 50), runs_of(1, 50), runs_of(30, 50), runs_of(30, 2)
     (50, 20, 5, 2)
@@ -181,9 +181,9 @@ def runs_of(seconds: float, runs: int) -> int:
 
 
 def summary(cell: Cell, samples: Sequence[float], deviation: float | None) -> Measurement:
-    """The measurement of a cell whose runs took so many seconds. Failed if its logits are not the network's."""
+    """Returns the measurement of a cell from the seconds of its runs; failed if its logits are wrong."""
     if deviation is not None and not deviation < (LARGEST_IN_INT8 if cell.numbers == "int8" else LARGEST_DEVIATION):
-        return failure(cell, f"its logits differ by {deviation:.2g} of the largest: it computes something else")
+        return failure(cell, f"its logits differ by {deviation:.2g} of the largest: it computes a wrong result")
     lower, median, upper = quartiles(samples)
     return Measurement(cell, len(samples), median, min(samples), lower, upper, deviation)
 
@@ -201,9 +201,9 @@ def _deviation(cell: Cell, ready: dict[Cell, Ready]) -> float | None:
 
 
 class _Progress:
-    """`2/4 dy_resnet18, 224 px, batch 1 | round 7 of 50 | ETA 3m20s`, a line every few seconds.
+    """The progress line `2/4 dy_resnet18, 224 px, batch 1 | round 7 of 50 | ETA 3m20s`, every few seconds.
 
-    work: of every group, in any unit.
+    work: the work of every group, in any unit.
     """
 
     def __init__(self, work: Sequence[float], say: Callable[[str], None]):
@@ -214,7 +214,7 @@ class _Progress:
         self._group, self._name = group, name
 
     def __call__(self, what: str, share: float) -> None:
-        """share: of this group that is done."""
+        """Prints the line if it is due; share: the completed share of this group."""
         now = time.perf_counter()
         done = (sum(self._work[: self._group]) + share * self._work[self._group]) / sum(self._work)
         if now - self._last < SECONDS_BETWEEN_LINES:

@@ -1,4 +1,4 @@
-"""What measurements say about one another: ratios as in the paper's Table 2 and Fig. 7, and the CSV file."""
+"""Comparison of measurements: ratios as in the paper's Table 2 and Fig. 7, and the CSV file."""
 
 import csv
 import math
@@ -19,10 +19,10 @@ DERIVED += ("fastest_float32_base_over_this", "fastest_float32_base")
 
 
 class Comparison(NamedTuple):
-    """A dynamic network beside its base, each None if not measured there.
+    """A dynamic network and its base, each None if it was not measured there.
 
     base: in the same runtime and numbers.
-    fastest_base: in whichever runtime and numbers is fastest, at as many threads; fastest_float32: in float32.
+    fastest_base: in the fastest runtime and numbers, with the same number of threads; fastest_float32: in float32.
     """
 
     dynamic: Measurement | None
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
 
     @property
     def same_runtime(self) -> float | None:
-        """How many times as fast as the base; above 1 the dynamic network is faster."""
+        """Returns the speed relative to the base; above 1 the dynamic network is faster."""
         return ratio(self.base, self.dynamic)
 
     @property
@@ -45,25 +45,25 @@ class Comparison(NamedTuple):
 
     @property
     def like_for_like(self) -> float | None:
-        """What is in float32 to the fastest base in float32, what is rounded to the fastest of all."""
+        """Returns the speed relative to the fastest base, in float32 for float32 networks, otherwise in any format."""
         exact = self.dynamic is not None and self.dynamic.cell.numbers == "float32"
         return self.to_fastest_float32 if exact else self.to_fastest
 
 
 def ratio(slow: Measurement | None, fast: Measurement | None) -> float | None:
-    """How many times as long one takes as the other; None if one of them was not measured, or failed."""
+    """Returns the ratio of the medians; None if one was not measured or failed."""
     if slow is None or fast is None or slow.error or fast.error:
         return None
     return slow.median / fast.median
 
 
 def label(cell: Cell) -> str:
-    """'jax', 'native', 'native int8'"""
+    """Returns a label such as 'jax', 'native' or 'native int8'."""
     return cell.runtime if cell.numbers == "float32" else f"{cell.runtime} {cell.numbers}"
 
 
 def is_of_paper(cell: Cell) -> bool:
-    """Whether the paper has a number for networks of this size and width, on such images."""
+    """Returns whether the paper has numbers for this width, image size and batch."""
     return (cell.image_size, cell.batch, cell.width) == (224, 1, 1)
 
 
@@ -76,17 +76,17 @@ def fastest(measurements: Iterable[Measurement]) -> Measurement | None:
 
 
 def select(measurements: Iterable[Measurement], **fields) -> list[Measurement]:
-    """Those whose cells have these values; `is_dynamic` is a field too."""
+    """Returns the measurements whose cells have these values; `is_dynamic` is a field too."""
     return [m for m in measurements if all(getattr(m.cell, name) == value for name, value in fields.items())]
 
 
 def values(measurements: Iterable[Measurement], field: str) -> list:
-    """The different values of a field of the cells, in the order of their first appearance."""
+    """Returns the distinct values of a field of the cells, in the order of their first appearance."""
     return list(dict.fromkeys(getattr(m.cell, field) for m in measurements))
 
 
 def compare(measurements: Sequence[Measurement], cell: Cell) -> Comparison:
-    """The comparison of a cell's pair at its size, batch and threads, in its runtime and numbers."""
+    """Returns the comparison of a cell's pair at its size, batch and threads, in its runtime and numbers."""
     same = {name: getattr(cell, name) for name in ("pair", "threads", "image_size", "batch", "width")}
     around = select(measurements, **same)
     own = select(around, runtime=cell.runtime, numbers=cell.numbers)
@@ -102,9 +102,9 @@ def best(measurements: Sequence[Measurement]) -> Comparison:
 
 
 def reductions(measurements: Sequence[Measurement], threads: int, runtime: str | None) -> dict[str, dict[int, float]]:
-    """Fig. 7: {network: {image size: 1 - L_dynamic / L_base}} at batch 1.
+    """Returns the data of Fig. 7, {network: {image size: 1 - L_dynamic / L_base}}, at batch 1.
 
-    runtime: a `label` that both run in; None for the fastest of each.
+    runtime: a `label` for both networks; None for the fastest of each.
     """
     result: dict[str, dict[int, float]] = {}
     measurements = select(measurements, threads=threads, batch=1)
@@ -118,9 +118,9 @@ def reductions(measurements: Sequence[Measurement], threads: int, runtime: str |
 
 
 def figure7_rows(measurements: Sequence[Measurement]) -> list[tuple[str, list[Measurement], str | None]]:
-    """What Fig. 7 is drawn for: (name, measurements, runtime), the latter two as `reductions` takes them.
+    """Returns the panels of Fig. 7: (name, measurements, runtime), the last two as arguments of `reductions`.
 
-    The fastest of each network, in any numbers and in float32, and then both networks in each runtime.
+    The first ones have the fastest of each network, in any numbers and in float32, then both networks in each runtime.
     """
     exact = select(measurements, numbers="float32")
     rows: list[tuple[str, list[Measurement], str | None]]
@@ -131,11 +131,11 @@ def figure7_rows(measurements: Sequence[Measurement]) -> list[tuple[str, list[Me
 
 
 def csv_of(measurements: Sequence[Measurement]) -> str:
-    """A line for every measurement, in seconds for the whole batch, with what follows from it."""
+    """Returns CSV with a line per measurement, in seconds for the whole batch, and derived ratios."""
     header = (*Cell._fields, "runs", *(f"{name}_s" for name in NUMBERS), "deviation", "error", *DERIVED)
     rows = []
     for m in measurements:
-        found = compare(measurements, m.cell)._replace(dynamic=m)  # a base has ratios too
+        found = compare(measurements, m.cell)._replace(dynamic=m)  # bases have ratios too
         bases = [label(m.cell) if m else None for m in (found.fastest_base, found.fastest_float32)]
         numbers = [None if math.isnan(value) else value for value in (m[2:6])]
         rate = None if m.error else m.images_per_second
@@ -145,7 +145,7 @@ def csv_of(measurements: Sequence[Measurement]) -> str:
 
 
 def read_csv(file: Path) -> list[Measurement]:
-    """The measurements of a file that `csv_of` made, perhaps before cells had all the fields that they have now."""
+    """Returns the measurements in a file of `csv_of`; files of earlier versions may lack some fields of cells."""
     kinds = Cell.__annotations__
     with open(file, newline="") as lines:
         return [

@@ -1,4 +1,4 @@
-"""Networks to be timed: with random variables, on which their speed does not depend."""
+"""Networks to be timed, with random variables, since their speed does not depend on the values."""
 
 import functools
 
@@ -12,14 +12,16 @@ from dynet_jax.models import create_model
 
 
 def of_width(width: float) -> dict[str, float]:
-    """Arguments of networks; without one, a network has the width that it is registered with, or none."""
+    """Returns the arguments for a width; width 1 gives none, so that a network keeps its own."""
     return {} if width == 1 else {"width": width}
 
 
-@functools.lru_cache(maxsize=2)  # a network and its base take turns
+@functools.lru_cache(maxsize=2)  # for a network and its base, which alternate
 def random_program(network: str, width: float) -> Program:
-    """The program of a network with random variables, which compute numbers of ordinary size: nothing is denormal,
-    infinite or saturated."""
+    """Returns the program of a network with random variables.
+
+    They give numbers of ordinary size: nothing is denormal, infinite or saturated.
+    """
     model = create_model(network, **of_width(width))
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     random = np.random.default_rng(0)
@@ -33,10 +35,10 @@ def _array(random: np.random.Generator, path: tuple, shape: tuple[int, ...]) -> 
         return np.zeros(shape, np.float32)
     if name in ("scale", "var"):
         return np.ones(shape, np.float32)
-    # With 1 a layer and its ReLU would keep the variance, and the sums of residual blocks would double it every time.
+    # With a gain of 1, a layer and its ReLU would keep the variance, and residual sums would double it every time.
     gain = 0.7 * np.sqrt(2 / np.prod(shape[1:-1] if name == "kernels" else shape[:-1]))
     if name == "kernels":
-        gain *= 2 / np.sqrt(shape[0])  # the kernels of a bank are added, each times about a half
+        gain *= 2 / np.sqrt(shape[0])  # a fused kernel is the sum of the bank's kernels, each times about a half
     if "coefficients" in modules:
-        gain *= 0.05  # large ones would switch kernels on and off, and every rounding would change the network
+        gain *= 0.05  # larger ones would switch kernels on and off, and any rounding would change the network
     return np.float32(gain) * random.standard_normal(shape, np.float32)

@@ -1,4 +1,4 @@
-"""Fig. 7 and Table 2 as figures, which can be read in print and by colour-blind people."""
+"""Fig. 7 and Table 2 as figures, readable in print and by colour-blind people."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -21,10 +21,10 @@ from dynet_jax.analysis.latency_compare import (
 
 
 def plot_reductions(measurements: Sequence[Measurement], file: Path, title: str, *, fastest: bool = True) -> list[Path]:
-    """Fig. 7: 100 % - L_dynamic / L_base over the size of the image; returns the files, as of `figures.save`.
+    """Plots Fig. 7: 100 % - L_dynamic / L_base over the image size. Returns the files, as `figures.save` does.
 
-    A column for each number of threads; above, the fastest of both networks; at the bottom, both in the first runtime
-    that was measured, as the paper's were. Without `fastest`, that alone.
+    There is a column for each number of threads. The upper panels show the fastest of both networks, the bottom ones
+    both in the first measured runtime, as in the paper. Without `fastest` there are only the bottom panels.
     """
     threads = values(measurements, "threads")
     rows = figure7_rows(measurements)
@@ -50,9 +50,7 @@ def plot_reductions(measurements: Sequence[Measurement], file: Path, title: str,
     for axes in grid[:, 0]:
         axes.set_ylabel("latency saved, %")
     lowest = min(axes.get_ylim()[0] for axes in grid.flat)
-    grid[0, 0].set_ylim(
-        bottom=max(lowest, -100)
-    )  # what is slower still is in the tables; here it would flatten the rest
+    grid[0, 0].set_ylim(bottom=max(lowest, -100))  # larger losses are in the tables; here they would flatten the rest
     if grid[0, 0].lines[1:]:  # more than the line at 0
         grid[0, 0].legend(frameon=False)
     figure.suptitle(title)
@@ -60,9 +58,9 @@ def plot_reductions(measurements: Sequence[Measurement], file: Path, title: str,
 
 
 def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: str) -> None:
-    """Table 2: how many times as fast as the fastest base network each runtime is, like for like, as a PNG.
+    """Plots Table 2 as a PNG: the speed of each runtime relative to the fastest base network in like numbers.
 
-    measurements: of one size, at batch 1. A group of bars for each network, a panel for each number of threads.
+    measurements: of one size, at batch 1. There is a group of bars per network and a panel per number of threads.
     """
     threads, pairs = values(measurements, "threads"), values(measurements, "pair")
     labels = list(dict.fromkeys(label(m.cell) for m in select(measurements, is_dynamic=True)))

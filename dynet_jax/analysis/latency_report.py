@@ -1,4 +1,4 @@
-"""What was measured, as tables beside the paper's Table 2 and Fig. 7."""
+"""The measurements as tables beside the paper's Table 2 and Fig. 7."""
 
 import os
 import platform
@@ -23,9 +23,9 @@ from dynet_jax.machine import processor_model
 
 
 def summary_table(measurements: Sequence[Measurement], size: int, batch: int) -> Table:
-    """The fastest of each network, beside the paper's numbers if they are of this size and batch.
+    """Returns a table of the fastest form of each network, with the paper's numbers if they have this size and batch.
 
-    The first row is of what is in float32, the second of all, where that is another.
+    The first row is for float32, the second one for all formats, if it differs.
     """
     unit = "ms" if batch == 1 else "images/s"
     header = ("network", "threads", unit, "in", "base", f"base's {unit}", "in", "ratio")
@@ -47,7 +47,7 @@ def summary_table(measurements: Sequence[Measurement], size: int, batch: int) ->
 
 
 def runtime_table(measurements: Sequence[Measurement], size: int, batch: int, threads: int) -> Table:
-    """Every runtime: dynamic and base network, and the ratios to the base there and to the fastest base."""
+    """Returns a table of all runtimes: both networks, and the ratios to the base there and to the fastest base."""
     unit = "ms" if batch == 1 else "images/s"
     header = ("network", "runtime", unit, "quartiles", "best", f"base's {unit}", "quartiles", "best")
     rows = []
@@ -62,7 +62,7 @@ def runtime_table(measurements: Sequence[Measurement], size: int, batch: int, th
 
 
 def speed(m: Measurement, seconds: float | None = None) -> float:
-    """Milliseconds of one image, or images per second of a batch."""
+    """Returns milliseconds for one image, or images per second for a batch."""
     seconds = m.median if seconds is None else seconds
     return 1000 * seconds if m.cell.batch == 1 else m.cell.batch / seconds
 
@@ -75,7 +75,7 @@ def _numbers(m: Measurement | None) -> tuple:
 
 
 def reduction_table(measurements: Sequence[Measurement], runtime: str | None) -> Table:
-    """Fig. 7 in numbers, a row for each network and number of threads."""
+    """Returns Fig. 7 in numbers, with a row for each network and number of threads."""
     sizes, rows = sorted(values(measurements, "image_size")), []
     for threads in values(measurements, "threads"):
         for pair, of_size in reductions(measurements, threads, runtime).items():
@@ -85,7 +85,7 @@ def reduction_table(measurements: Sequence[Measurement], runtime: str | None) ->
 
 
 def parts_table(parts: Sequence[Parts]) -> Table:
-    """Where the native engine's time goes, in percent of the time that its operations take together."""
+    """Returns the parts of the native engine's time, in percent of the sum over its operations."""
     rows = []
     for part in parts:
         shares = [100 * seconds / sum(part[1:]) for seconds in part[1:]]
@@ -94,7 +94,7 @@ def parts_table(parts: Sequence[Parts]) -> Table:
 
 
 def document(measurements: Sequence[Measurement], parts: Sequence[Parts], notes: Sequence[str]) -> str:
-    """All tables as Markdown, with the notes above and what failed below."""
+    """Returns all tables as Markdown, with the notes first and the failures last."""
     sections = ["# Latency of dynamic networks and their bases", "\n".join(f"- {note}" for note in notes)]
     for batch in values(measurements, "batch"):
         for size in values(measurements, "image_size"):
@@ -119,7 +119,7 @@ def _section(title: str, table: Table) -> list[str]:
 
 
 def disturbance(measurements: Sequence[Measurement]) -> list[str]:
-    """A line if many measurements are uncertain, as they are where something else runs."""
+    """Returns a warning if many measurements are uncertain, as they are if something else was running."""
     working = [m for m in measurements if not m.error]
     wide = [m for m in working if m.upper_quartile > 1.5 * m.lower_quartile]
     if 10 * len(wide) <= len(working):
@@ -131,7 +131,7 @@ def disturbance(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def machine_lines(runtimes: Iterable[str], cores: int) -> list[str]:
-    """The processor, its cores, the system, and the versions of the runtimes."""
+    """Returns the processor, its cores, the system, and the versions of the runtimes."""
     versions = "; ".join(f"{name}: {RUNTIMES.find(name).versions()}" for name in runtimes)
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     return [f"Processor: {processor_model()}, {cores} of {os.cpu_count()} cores; {system}", f"Runtimes: {versions}"]

@@ -1,4 +1,4 @@
-"""The runtimes that `dynet benchmark` knows by itself: a function for each."""
+"""The runtimes that `dynet benchmark` includes: one function each."""
 
 import importlib.util
 from typing import Any
@@ -46,7 +46,7 @@ def xla(cell: Cell) -> Call:
     return inference_model(cell, "jax").logits
 
 
-# Spinning is about 0.03 s of each thread's time; without it each run would have to wake them.
+# Spinning takes about 0.03 s of each thread's time; without it each run would have to wake the threads.
 @register_runtime(
     "onnxruntime",
     packages=("onnx", "onnxruntime"),
@@ -85,7 +85,8 @@ def _has_bfloat16(core) -> bool:
 def openvino(cell: Cell) -> Call:
     """OpenVINO, from the same ONNX file; in int8 quantised by NNCF.
 
-    In bfloat16, its own choice where the processor has that, it also computes; and so it does with what int8 leaves.
+    It computes in bfloat16 if the processor supports that, unless float32 is asked for; this includes operations that
+    int8 leaves out.
     """
     import openvino
 
@@ -139,10 +140,10 @@ def torch(cell: Cell) -> Call:
 
 
 def native_parts(cell: Cell, runs: int) -> tuple[float, ...]:
-    """Median seconds of the native engine's predictors, fusion, convolutions and the rest, for one image."""
+    """Returns median seconds of the native engine's predictors, fusion, convolutions and the rest, for one image."""
     engine: Engine = inference_model(cell, "native").engine  # pyrefly: ignore[bad-assignment]  (of native, never None)
     image = random_images(cell)[:1]
-    engine.profile(image)  # allocates
+    engine.profile(image)  # allocates memory
     *times, fusion = np.median([engine.profile(image) for _ in range(runs)], axis=0)
     kinds = [type(operation) for operation in engine.program.operations]
     predictors, convolutions = (
@@ -153,7 +154,7 @@ def native_parts(cell: Cell, runs: int) -> tuple[float, ...]:
 
 
 def inference_model(cell: Cell, runtime: Runtime) -> InferenceModel:
-    """The network of a cell with random weights, by a runtime of `dynet_jax.inference`."""
+    """Returns the network of a cell with random weights, in a runtime of `dynet_jax.inference`."""
     program = random_program(cell.network, cell.width)
     preprocessing = Preprocessing(cell.image_size, cell.image_size, MEAN, STD)
     storage, arithmetic = NUMBERS[cell.numbers]
@@ -164,7 +165,7 @@ def inference_model(cell: Cell, runtime: Runtime) -> InferenceModel:
 
 
 def onnx_file(cell: Cell) -> bytes:
-    """The network of a cell with random weights, from bytes to logits."""
+    """Returns the ONNX file of a cell's network with random weights, from bytes to logits."""
 
     from dynet_jax.export.onnx import program_to_onnx
 

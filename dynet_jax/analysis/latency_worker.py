@@ -1,8 +1,8 @@
-"""Processes that measure, one for each number of threads, each pinned to as many cores.
+"""Measuring processes, one per number of threads, each pinned to as many cores.
 
 XLA takes its number of threads from the cores that the process may use when it starts, once for all networks. So every
-number of threads has a process of its own, in which all runtimes take turns; the processes take turns too, and one
-that waits for its turn does nothing. Pinned, the other runtimes have the same cores as XLA, whatever they are told.
+number of threads has its own process, in which all runtimes alternate; the processes alternate too, and a waiting one
+is idle. Through the pinning, the other runtimes use the same cores as XLA, whatever their settings are.
 """
 
 import gc
@@ -20,27 +20,27 @@ from dynet_jax.measure.serve import serve
 from dynet_jax.measure.turns import consecutive, timed
 from dynet_jax.measure.worker import Worker, Workers
 
-# A cell is run for so long before it is timed, at least once, as if one image came after the other: its weights are in
-# the caches then, as far as they fit, its threads are awake, and nothing of whose turn was before is still running.
-# What takes longer than SECONDS_OF_SLOW_CELLS is timed at once.
+# A cell is run for this long before it is timed, at least once, as if images came one after the other. Its weights are
+# then in the caches, as far as they fit, its threads are awake, and work of the previous cell has ended. A cell that
+# takes longer than SECONDS_OF_SLOW_CELLS is timed at once.
 SECONDS_OF_WARMING, SECONDS_OF_SLOW_CELLS = 0.05, 0.2
 
 
 class Ready(NamedTuple):
-    """A cell that can be timed: about how many seconds it takes, and its logits if they can be compared."""
+    """A prepared cell: the approximate seconds that it takes, and its logits if they can be compared."""
 
     seconds: float
     logits: np.ndarray | None
 
 
 class LatencyWorkers(Workers):
-    """A process for each number of threads."""
+    """The worker processes, one for each number of threads."""
 
     def __init__(self):
         super().__init__(_start)
 
     def prepare(self, cell: Cell) -> Ready | str:
-        """A cell that can be timed from now on, or why it cannot. All methods raise UserError if the process ends."""
+        """Returns a prepared cell, or why it failed. All methods raise UserError if the process ends."""
         answer = self._ask("prepare", cell)
         if isinstance(answer, str):
             return answer
@@ -48,11 +48,11 @@ class LatencyWorkers(Workers):
         return Ready(seconds, None if logits is None else np.array(logits, np.float32))
 
     def time(self, cell: Cell) -> float:
-        """The seconds of one run."""
+        """Returns the seconds of one run."""
         return self._ask("time", cell)
 
     def profile(self, cell: Cell, runs: int) -> list[float]:
-        """Seconds of the native engine's predictors, fusion, convolutions and the rest."""
+        """Returns seconds of the native engine's predictors, fusion, convolutions and the rest."""
         return self._ask("profile", cell, runs=runs)
 
     def _ask(self, what: str, cell: Cell, **more):
@@ -70,7 +70,7 @@ def _start(threads: int) -> Worker:
 
 
 class Measuring:
-    """What the process does: it keeps what is compiled for the cells of one group."""
+    """The state of a measuring process: the compiled programs of the cells of one group."""
 
     def __init__(self):
         self._ready: dict[Cell, tuple[Call, np.ndarray]] = {}
@@ -87,13 +87,13 @@ class Measuring:
             del self._ready[old]
         gc.enable()
         gc.collect()
-        gc.disable()  # not in the middle of a run
+        gc.disable()  # no collection in the middle of a run
         images = random_images(cell)
         try:
             call = RUNTIMES.find(cell.runtime).prepare(cell)
-            logits = call(images)  # what is allocated, tuned or compiled at the first run
+            logits = call(images)  # includes allocation, tuning or compilation
             seconds = min(timed(lambda: call(images)) for _ in range(2))
-        except Exception as error:  # one that fails, by whatever a runtime raises, does not end the others
+        except Exception as error:  # a runtime may raise anything; the others continue
             return named(error)
         self._ready[cell] = call, images
         return seconds, np.asarray(logits).tolist() if RUNTIMES.find(cell.runtime).shares_weights else None
@@ -102,7 +102,7 @@ class Measuring:
         call, images = self._ready[cell]
         first, *_ = consecutive(lambda: call(images), SECONDS_OF_WARMING)
         seconds = first if first > SECONDS_OF_SLOW_CELLS else timed(lambda: call(images))
-        time.sleep(RUNTIMES.find(cell.runtime).seconds_of_spinning)  # its threads have the cores that the next one gets
+        time.sleep(RUNTIMES.find(cell.runtime).seconds_of_spinning)  # until its threads release the next cell's cores
         return seconds
 
 

@@ -1,8 +1,8 @@
-"""Multiply-adds and parameters of a network, layer by layer, split as the paper's FLOPs have to be.
+"""Multiply-adds and parameters of a network, layer by layer, in the parts that the paper's FLOPs are made of.
 
 A dynamic network costs convolutions, the fusion of its kernels (g_t multiply-adds per weight of the dynamic kernel,
-once per image) and the coefficient predictors. The paper's first version counted the convolutions only, the later one
-everything but the classifier for Dy-mobile, so all four parts are kept apart.
+once per image) and the coefficient predictors. The paper's first version counted only convolutions, and the later one
+everything except the classifier for Dy-mobile, so all four parts are kept separate.
 """
 
 import math
@@ -34,7 +34,7 @@ class LayerMacs(NamedTuple):
 
 
 class MacCount(NamedTuple):
-    """The rows of a network's layers; its properties are the sums over them, in multiply-adds per image."""
+    """The rows of a network's layers; the properties are sums over them, in multiply-adds per image."""
 
     rows: tuple[LayerMacs, ...]
     parameters: int
@@ -61,12 +61,12 @@ class MacCount(NamedTuple):
 
 
 def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
-    """Count the multiply-adds of one image, without running or allocating anything.
+    """Returns the multiply-adds of one image, without running or allocating anything.
 
-    Counts convolutions, kernel fusion and fully connected layers; normalisation, activations, pooling and additions
-    are left out, as is customary. Any network may be counted in which the convolutions are `DynamicConv`, `Conv` or
-    `flax.linen.Conv` and the fully connected layers `flax.linen.Dense`. A `DynamicConv` counts as Eq. 1 (kernels
-    fused, then one convolution), whatever form it is computed in. A `Dense` outside a `CoefficientPredictor` counts as
+    Convolutions, kernel fusion and fully connected layers are counted; normalisation, activations, pooling and
+    additions are not, as is customary. The network may be any whose convolutions are `DynamicConv`, `Conv` or
+    `flax.linen.Conv` and whose fully connected layers are `flax.linen.Dense`. A `DynamicConv` counts as Eq. 1 (fused
+    kernels, then one convolution), whatever form computes it. A `Dense` outside a `CoefficientPredictor` counts as
     classifier.
 
     Args:

@@ -1,4 +1,4 @@
-"""Which images have the most similar coefficients, as pictures."""
+"""Pictures of images with the most similar coefficients."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ THUMBNAIL = 96  # pixels
 
 
 def thumbnails(trained: Trained, coefficients: Coefficients, positions: Sequence[int]) -> dict[int, np.ndarray]:
-    """{position in the coefficients: its image, cut to a square, [96, 96, 3] uint8}."""
+    """Returns {position in the coefficients: its image, cropped to a square, [96, 96, 3] uint8}."""
     found = {}
     for position in positions:
         record = trained.images[int(coefficients.indices[position])]
         picture = Image.fromarray(decode(record.image, record.name))
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        # Small digits and icons should show their pixels, photographs should not.
+        # The pixels of small digits and icons should be visible, those of photographs should not.
         method = Image.Resampling.NEAREST if side < THUMBNAIL else Image.Resampling.LANCZOS
         box = (left, top, left + side, top + side)
         found[int(position)] = np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), method, box=box))
@@ -39,12 +39,12 @@ def plot_nearest_images(
     file: Path,
     title: str | None = None,
 ) -> list[Path]:
-    """A row for each query: left the query, then its nearest images, with the distance and the class below.
+    """Plots a row for each query: the query at the left, then its nearest images with distance and class below.
 
-    A solid frame and a tick are the query's class, a dashed frame and a cross another one.
+    A solid frame and a tick mark the query's class, a dashed frame and a cross another one.
 
-    queries: positions in the coefficients, such as of `choose_queries`. title: None for one that says how often the
-    nearest image has the same class. file: as in `figures.save`, which gives what is returned.
+    queries: positions in the coefficients, for example from `choose_queries`. title: None for one that states how often
+    the nearest image has the same class. file: as in `figures.save`, whose result is returned.
     """
     order = neighbours.order[list(queries)]
     pictures = thumbnails(trained, coefficients, sorted({*queries, *order.ravel().tolist()}))

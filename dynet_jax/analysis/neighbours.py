@@ -1,4 +1,4 @@
-"""Which images a dynamic network takes for alike: the nearest ones by their coefficients."""
+"""The images that a dynamic network treats alike: nearest neighbours by their coefficients."""
 
 import dataclasses
 from typing import Any
@@ -17,10 +17,10 @@ class Neighbours:
 
     Attributes:
       order: [images, k], the nearest first; positions in the `Coefficients`.
-      distances: [images, k], Euclidean, of coefficients that are each standardised over the images; divided by the
-        root of their number, so that two unrelated images are about 1.4 apart.
-      same_class: in how many cases, from 0 to 1, the nearest image has the same class.
-      chance: how often another image, taken at random, has it. Both are None without labels.
+      distances: [images, k], Euclidean, of coefficients that are standardised over the images, divided by the root of
+        their number, so that two unrelated images are about 1.4 apart.
+      same_class: the share of images, from 0 to 1, whose nearest image has the same class.
+      chance: the same share for another image chosen at random. Both are None without labels.
     """
 
     order: np.ndarray
@@ -29,7 +29,7 @@ class Neighbours:
     chance: float | None
 
     def to_dict(self, queries: list[int] | None = None) -> dict[str, Any]:
-        """Plain values for JSON: 'same_class', 'chance', and of the queries (default: all) order and distances."""
+        """Returns values for JSON: 'same_class', 'chance', and order and distances of the queries (default: all)."""
         rows = list(range(len(self.order))) if queries is None else queries
         return {
             "same_class": self.same_class,
@@ -41,9 +41,9 @@ class Neighbours:
 
 
 def nearest_images(coefficients: Coefficients, k: int = 5) -> Neighbours:
-    """The k nearest of every image, itself left out. Raises UserError if there are not so many images.
+    """Returns the k nearest images of every image, without itself. Raises UserError if there are not enough images.
 
-    Coefficients that are the same for all images say nothing and are left out.
+    Coefficients that are the same for all images are left out.
 
     >>> values = np.asarray([0.1, 0.2, 0.8, 0.95], np.float32).reshape(4, 1, 1)
     >>> near = nearest_images(Coefficients({"conv": values}, np.asarray([0, 0, 1, 1]), np.arange(4)), k=1)
@@ -72,28 +72,28 @@ def nearest_images(coefficients: Coefficients, k: int = 5) -> Neighbours:
 
 
 def choose_queries(labels: np.ndarray | None, count: int) -> list[int]:
-    """Positions of `count` images to show, of as many classes as possible: the first of each class, then the second ...
+    """Returns positions of `count` images of as many classes as possible: the first of each class, then the second ...
 
-    Without labels (None) the first ones.
+    Without labels (None), these are the first images.
 
     >>> choose_queries(np.asarray([1, 1, 0, 2]), 3)
     [2, 0, 3]
     """
     if labels is None:
         return list(range(count))
-    turns = np.empty(len(labels), int)  # how many of its class come before
+    turns = np.empty(len(labels), int)  # the number of earlier images of the same class
     for label in np.unique(labels):
         turns[labels == label] = np.arange(np.sum(labels == label))
     return np.lexsort((labels, turns))[:count].tolist()
 
 
 def _standardized(coefficients: Coefficients) -> np.ndarray:
-    """[images, coefficients that vary], each of mean 0 and deviation 1."""
+    """Returns [images, coefficients that vary], each of mean 0 and deviation 1."""
     parts = []
     for values in coefficients.layers.values():
         flat = values.reshape(len(values), -1).astype(np.float64)
         flat = flat - flat.mean(axis=0)
         deviation = flat.std(axis=0)
-        varies = deviation > 1e-7  # rounding of values in [0, 1]
+        varies = deviation > 1e-7  # above the rounding of values in [0, 1]
         parts.append((flat[:, varies] / deviation[varies]).astype(np.float32))
     return np.concatenate(parts, axis=1)

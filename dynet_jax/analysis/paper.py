@@ -7,7 +7,7 @@ from dynet_jax.analysis.subject import Subject
 M, MI, GI = 10**6, 2**20, 2**30
 UNIT_NAMES = {M: "1e6", MI: "Mi", GI: "Gi"}
 
-# What a published number may count.
+# Conventions of a published number.
 COUNTED = {
     "convolutions": lambda count: count.convolution,
     "convolutions + classifier": lambda count: count.convolution + count.classifier,
@@ -21,12 +21,12 @@ class PaperRow(NamedTuple):
     """One published number of multiply-adds ("FLOPs" in the paper), with the convention that reproduces its kind.
 
     Attributes:
-      table: of the paper.
-      label: as the paper calls the network.
+      table: the table of the paper.
+      label: the paper's name of the network.
       subject: the network here.
-      published: in `unit`s.
-      counted: a key of `COUNTED`; the same for networks that the paper sets against one another in one version.
-      unit: 1e6, 2^20 or 2^30. The paper does not say, and mixes them.
+      published: the number, in `unit`.
+      counted: a key of `COUNTED`; the same for networks that one version of the paper compares with each other.
+      unit: 1e6, 2^20 or 2^30. The paper does not say which, and mixes them.
     """
 
     table: str
@@ -38,17 +38,17 @@ class PaperRow(NamedTuple):
 
     @property
     def ours(self) -> float:
-        """Our count by the row's convention, in its unit."""
+        """Returns our count by the row's convention, in its unit."""
         return COUNTED[self.counted](self.subject.count) / self.unit
 
     @property
     def difference(self) -> float:
-        """Returns the difference of our number from the published one, relative to it."""
+        """Returns the relative difference of our number from the published one."""
         return self.ours / self.published - 1
 
 
 def rows_of(subject: Subject) -> list[PaperRow]:
-    """What the paper says of exactly this network."""
+    """Returns the paper's numbers for exactly this network."""
     return [row for row in ROWS if row.subject == subject.normalized]
 
 
@@ -57,8 +57,8 @@ DY_RESNET18, DY_RESNET50 = Subject("dy_resnet18", {}), Subject("dy_resnet50", {}
 RESNET50_FCN = Subject("fcn_resnet50", {"stem": (64, 64, 128)}, 769)  # PSPNet's stem
 DY_RESNET50_FCN = Subject("fcn_dy_resnet50", {}, 769)
 
-# The numbers of the first public version (September 2019) and, as "later", those that the ICLR submission has for the
-# same networks. Table 1's other rows are of networks that this package does not have.
+# The numbers of the first public version (September 2019) and, as "later", those of the ICLR submission for the same
+# networks. Other rows of Table 1 are networks that this package does not have.
 ROWS = (
     PaperRow("1", "Dy-shuffle (1.0)", DY_SHUFFLE, 88, CONVOLUTIONS, MI),
     PaperRow("1 later", "Dy-shuffle (1.0)", DY_SHUFFLE, 92, WITHOUT_CLASSIFIER, MI),

@@ -1,4 +1,4 @@
-"""Figures."""
+"""Figures of training, evaluation and comparisons."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ import numpy as np
 from dynet_jax.analysis import figures
 from dynet_jax.tasks.task import Task
 
-COLORS = {"train": "#0072B2", "test": "#D55E00"}  # told apart by colour-blind readers and in grey
+COLORS = {"train": "#0072B2", "test": "#D55E00"}  # distinct for colour-blind readers and in grey
 
 
 def plot_training_curves(rows: dict[str, list[dict]], task: Task, image_file: Path, title: str) -> None:
-    """Loss, the task's score, learning rate and the movement of coefficients over steps, as a PNG.
+    """Plots loss, the task's score, learning rate and the movement of coefficients over steps, as a PNG.
 
-    rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', the score, and in training 'learning_rate' and,
-      for a dynamic network, 'coefficients/STAGE/deviation' and so on (see `dynet_jax.train.movement`).
+    rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', the score and, in training, 'learning_rate'
+      and, for a dynamic network, 'coefficients/STAGE/deviation' and so on (see `dynet_jax.train.movement`).
     """
     pyplot = figures.pyplot()
     stages = {name.split("/")[1] for row in rows["train"] for name in row if name.startswith("coefficients/")}
@@ -37,7 +37,7 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Task, image_file: Pa
     final = f" (test: {100 * rows['test'][-1][task.score]:.2f} %)" if rows["test"] else ""
     loss.set(title=task.loss_title, xlabel="step", ylabel="cross entropy", ylim=(0, None))
     accuracy.set(title=f"{task.score_title}{final}", xlabel="step", ylabel="%", ylim=(0, 100))
-    if rows["train"]:  # an early test loss, before the running statistics have settled, would flatten all the rest
+    if rows["train"]:  # an early test loss, before the running statistics have settled, would flatten the rest
         loss.set_ylim(0, 1.2 * max(row["loss"] for row in rows["train"]))
     rate.set(title="learning rate", xlabel="step")
     loss.legend(frameon=False, loc="upper right")
@@ -51,7 +51,7 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Task, image_file: Pa
 
 
 def _plot_movement(axes, rows: list[dict], stages: list[str]) -> None:
-    """How far coefficients deviate between images, and, dotted, from one half; stages from light to dark."""
+    """Plots the deviation of coefficients between images and, dotted, from one half; stages from light to dark."""
     shades = figures.pyplot().get_cmap("Greens")(np.linspace(0.4, 1.0, len(stages)))
     for stage, color in zip(stages, shades):
         for key, style in (("deviation", "-"), ("from_half", ":")):
@@ -65,7 +65,7 @@ def _plot_movement(axes, rows: list[dict], stages: list[str]) -> None:
 
 
 def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file: Path, title: str) -> None:
-    """A confusion matrix (rows: labels) in percent of each row, as a PNG."""
+    """Plots a confusion matrix (rows: labels) in percent of each row, as a PNG."""
     pyplot = figures.pyplot()
     shares = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     side = 2.2 + 0.42 * len(class_names)
@@ -76,14 +76,14 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file
         axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(class_names)), class_names)
-    axes.set(title=title, xlabel="taken for (% of the row)", ylabel="label")
+    axes.set(title=title, xlabel="prediction (% of the row)", ylabel="label")
     with image_file.open("wb") as file:  # it may be in a bucket
         figure.savefig(file, dpi=120)
     pyplot.close(figure)
 
 
 def plot_comparison(rows: dict[str, dict[int, list[dict]]], image_file: Path, title: str) -> None:
-    """Test errors over steps: a thin line per seed, a thick one for the mean of each network, as a PNG.
+    """Plots test errors over steps as a PNG: a thin line per seed, a thick one for the mean of each network.
 
     rows: {network: {seed: test rows by step, each with 'step' and 'top1'}}.
     """

@@ -1,4 +1,4 @@
-"""Static networks in int8, as a user of other runtimes gets them: quantised after training, on calibration images."""
+"""Post-training quantisation of static networks to int8 on calibration images, as users of other runtimes do it."""
 
 import logging
 import tempfile
@@ -12,14 +12,14 @@ from dynet_jax.data.preprocessing import Preprocessing
 from dynet_jax.errors import UserError
 from dynet_jax.inference.calibration import pictures_of
 
-IMAGES = 100  # for calibration; of noise, which says nothing about accuracy, a few are enough
-IMAGES_OF_NOISE = 8
+IMAGES = 100  # for calibration
+IMAGES_OF_NOISE = 8  # enough for a measurement of speed, which says nothing about accuracy
 
 
 def calibration_images(cell: Cell) -> list[np.ndarray]:
-    """Returns batches [batch, image_size, image_size, 3] uint8: of images of the cell's folder, or else of noise.
+    """Returns batches [batch, image_size, image_size, 3] uint8 of the images in the cell's folder, or else of noise.
 
-    Raises UserError for a folder that is not there or has no images that can be read.
+    Raises UserError for a folder that does not exist or has no readable images.
     """
     if not cell.calibration:
         shape = (-(-IMAGES_OF_NOISE // cell.batch), cell.batch, cell.image_size, cell.image_size, 3)
@@ -34,9 +34,9 @@ def calibration_images(cell: Cell) -> list[np.ndarray]:
 
 
 def check_calibration(folder: str) -> None:
-    """Raises UserError unless the folder has an image; asked before an hour of measuring begins."""
+    """Raises UserError unless the folder has an image; called before an hour of measurements."""
     if not Path(folder).is_dir():
-        raise UserError(f"--calibrate={folder} is no folder; it must hold images, in folders of classes or without")
+        raise UserError(f"--calibrate={folder} is not a folder; it must hold images, optionally in class folders")
     if next(pictures_of(Path(folder)), None) is None:
         raise UserError(f"none of the images in --calibrate={folder} can be decoded")
 
@@ -51,7 +51,7 @@ def by_nncf(network, cell: Cell):
 
 
 def by_onnx_runtime(network: bytes, cell: Cell) -> bytes:
-    """Returns an ONNX file with quantised weights and maps (QDQ), each output channel with a scale of its own."""
+    """Returns an ONNX file with quantised weights and maps (QDQ), with one scale per output channel."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 

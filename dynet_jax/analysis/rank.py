@@ -1,4 +1,4 @@
-"""Effective ranks: how many directions a layer's kernel uses, and how far the kernels of different images differ."""
+"""Effective ranks: how many directions a layer's kernel uses, and how much the kernels of different images differ."""
 
 import dataclasses
 import functools
@@ -19,10 +19,10 @@ IMAGES = 8
 
 
 class Convolution(NamedTuple):
-    """A convolution of a network: its path, its kernel or bank, and in how many groups it works."""
+    """A convolution of a network: its path, its kernel or bank, and its number of groups."""
 
     name: str
-    kernel: np.ndarray  # [*kernel_size, C_in / groups, C_out], with [group_size, ...] before it if it is dynamic
+    kernel: np.ndarray  # [*kernel_size, C_in / groups, C_out], with a leading [group_size] if it is dynamic
     groups: int
     is_dynamic: bool
 
@@ -33,14 +33,14 @@ class Rank:
 
     Attributes:
       is_dynamic: whether the kernel is fused for each image.
-      rank: the effective rank of the kernel as a matrix [k k C_in / groups, C_out / groups], the mean over groups and
+      rank: the effective rank of the kernel as a matrix [k k C_in / groups, C_out / groups], averaged over groups and
         images.
-      largest: the rank such a matrix can have at most; 1 for depthwise convolutions, which say nothing here.
+      largest: the maximal rank of such a matrix; 1 for depthwise convolutions, for which it is meaningless.
       relative: rank / largest.
-      images: that the kernels were fused for; 0 for a static convolution.
+      images: number of images for which kernels were fused; 0 for a static convolution.
       group_size: g_t, 0 for a static convolution.
-      over_images: the effective rank of the set of kernels that an output channel takes over the images, the mean over
-        channels: 1 if they are all alike (but for their size), group_size at most. None for a static convolution.
+      over_images: the effective rank of the set of kernels that an output channel has over the images, averaged over
+        channels: 1 if they are equal up to a factor, at most group_size. None for a static convolution.
     """
 
     is_dynamic: bool
@@ -52,17 +52,17 @@ class Rank:
     over_images: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by the names of the attributes, for JSON."""
+        """Returns plain values by the names of the attributes, for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Rank":
-        """The inverse of `to_dict`."""
+        """Returns the rank that `to_dict` converted."""
         return cls(**values)
 
 
 def effective_rank(matrices: np.ndarray) -> np.ndarray:
-    """[..., rows, columns] -> [...]: exp of the entropy of the singular values divided by their sum; 0 for zeros.
+    """Returns exp of the entropy of normalised singular values, [...] for [..., rows, columns]; 0 for zeros.
 
     >>> round(float(effective_rank(np.eye(4))), 6), round(float(effective_rank(np.ones((3, 5)))), 6)
     (4.0, 1.0)
@@ -75,19 +75,19 @@ def effective_rank(matrices: np.ndarray) -> np.ndarray:
 
 
 def rank_of_kernel(kernel: np.ndarray, groups: int = 1) -> tuple[float, int]:
-    """(the mean over groups of the effective ranks, the largest possible) of [*kernel_size, C_in / groups, C_out]."""
+    """Returns the effective rank (mean over groups) and the maximal rank of [*kernel_size, C_in / groups, C_out]."""
     inputs, outputs = int(np.prod(kernel.shape[:-1])), kernel.shape[-1] // groups
     matrices = np.moveaxis(kernel.reshape(inputs, groups, outputs), 1, 0)
     return float(effective_rank(matrices).mean()), min(inputs, outputs)
 
 
 def rank_over_images(bank: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """[C_out]: the effective rank of the kernels that every output channel takes over the images.
+    """Returns, [C_out], the effective rank of the kernels that every output channel has over the images.
 
     bank: [group_size, *kernel_size, C_in / groups, C_out]; coefficients: [images, group_size, C_out or 1].
 
-    The kernels of all images are a product, [images, group_size] by [group_size, weights]. It has the singular values
-    of a small matrix, that of the two parts' triangular factors, so that it is never made.
+    The kernels of all images are a product, [images, group_size] by [group_size, weights]. Its singular values are
+    those of a small matrix, the product of the two factors' triangular factors, so it is never formed.
     """
     group_size, features = len(bank), bank.shape[-1]
     weights = np.moveaxis(bank.reshape(group_size, -1, features).astype(np.float64), -1, 0)
@@ -98,7 +98,7 @@ def rank_over_images(bank: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
 
 
 def list_convolutions(model: nn.Module, variables: dict, image_shape: Sequence[int]) -> list[Convolution]:
-    """The convolutions of a network in the order in which they are computed, each once.
+    """Returns the convolutions of a network in the order of computation, each once.
 
     image_shape: [height, width, 3].
     """
@@ -124,13 +124,13 @@ def list_convolutions(model: nn.Module, variables: dict, image_shape: Sequence[i
 def ranks(
     convolutions: Sequence[Convolution], coefficients: Coefficients | None = None, images: int = IMAGES
 ) -> dict[str, Rank]:
-    """{convolution: its effective ranks}, in their order.
+    """Returns {convolution: its effective ranks}, in order.
 
     Args:
-      convolutions: of `list_convolutions`.
-      coefficients: of the same network; None for a static one.
-      images: for how many, spread evenly over those of the coefficients, kernels are fused and decomposed, which takes
-        long. `over_images` is over all.
+      convolutions: results of `list_convolutions`.
+      coefficients: those of the same network; None for a static one.
+      images: number of images, spread evenly over those of the coefficients, for which kernels are fused and
+        decomposed, which is slow. `over_images` uses all.
     Raises:
       UserError: if a convolution is dynamic and has no coefficients.
 
@@ -144,7 +144,7 @@ def ranks(
 def ranks_of_trained(
     trained: Trained, coefficients: Coefficients | None = None, images: int = IMAGES
 ) -> dict[str, Rank]:
-    """`ranks` of all convolutions of what `open_trained` or `coefficients_of_workdir` gives."""
+    """Returns `ranks` of all convolutions of a network from `open_trained` or `coefficients_of_workdir`."""
     return ranks(list_convolutions(trained.model, trained.variables, trained.image_shape), coefficients, images)
 
 
@@ -159,7 +159,7 @@ def _dynamic(convolution: Convolution, coefficients: Coefficients | None, images
     bank, eta = convolution.kernel, coefficients.layers[convolution.name]
     images = min(images, len(eta))
     some = eta[np.arange(images) * len(eta) // images]
-    # One image after another: large kernels of many images would not fit the memory.
+    # One image at a time, because the large kernels of many images would not fit in memory.
     found = [rank_of_kernel(np.einsum("g...o,go->...o", bank, _full(own, bank)), convolution.groups) for own in some]
     rank, largest = float(np.mean([rank for rank, _ in found])), found[0][1]
     over_images = float(rank_over_images(bank, eta).mean())

@@ -1,4 +1,4 @@
-"""What can run a network on this machine's processor, by name, for `dynet benchmark`; and what it is asked to run."""
+"""The registry of runtimes that `dynet benchmark` can run a network with, and the cells that they run."""
 
 import dataclasses
 import importlib.util
@@ -14,11 +14,11 @@ Call = Callable[[np.ndarray], np.ndarray]  # [batch, height, width, 3] uint8 -> 
 
 
 class Cell(NamedTuple):
-    """One thing that is timed.
+    """One item to time.
 
-    pair: the network of the comparison, a dynamic one as a rule; network: that one, or its base.
+    pair: the network of the comparison, usually a dynamic one; network: that one, or its base.
     numbers: a key of NUMBERS.
-    calibration: a folder of images by which the ranges of int8 maps are chosen; empty for images of noise.
+    calibration: a folder of images that determine the ranges of int8 maps; empty for images of noise.
     """
 
     pair: str
@@ -38,20 +38,20 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """A runtime. All get the same bytes and normalise them within the time that is measured.
+    """A runtime. All runtimes receive the same bytes and normalise them within the measured time.
 
     Attributes:
-      name: of --runtimes. about: what it is, on one line.
-      prepare: makes what runs a cell, with its numbers, on its threads. It raises whatever it likes if it cannot.
-      packages: what must be installed.
-      numbers: keys of NUMBERS that it has; or a function that finds them, called where the packages are installed.
-      static_numbers: those of them that it has for static networks alone.
-      threads: how many it takes. Every process is pinned to as many cores as the cell has threads, whatever it takes.
+      name: its name in --runtimes. about: a description on one line.
+      prepare: returns the function that runs a cell, with its numbers and threads. It may raise any exception.
+      packages: packages that must be installed.
+      numbers: supported keys of NUMBERS, or a function that finds them, called if the packages are installed.
+      static_numbers: those of them that are supported only for static networks.
+      threads: the number of threads. Every process is pinned to as many cores as the cell has threads in any case.
       has: whether it has a network of a width.
-      shares_weights: whether its networks are made of our programs, so that logits can be compared.
-      seconds_of_spinning: for which its threads wait for more work by looking, after a run. Within its turn that is to
-        its advantage, as it is to the native engine's, whose threads sleep after 0.2 ms.
-      problem: says what keeps it from working where the packages are installed, or None.
+      shares_weights: whether its networks are made from our programs, so that logits can be compared.
+      seconds_of_spinning: how long its threads spin after a run, waiting for more work. Within its turn this is an
+        advantage, as for the native engine, whose threads sleep after 0.2 ms.
+      problem: returns why it does not work although the packages are installed, or None.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Runtime:
         return self.numbers() if callable(self.numbers) else self.numbers
 
     def missing(self) -> str | None:
-        """What to do in order to have it; None if it is there."""
+        """Returns how to make the runtime available; None if it is."""
         if all(map(importlib.util.find_spec, self.packages)):
             return self.problem()
         return f"not installed; pip install {' '.join(self.packages)}"
@@ -88,9 +88,9 @@ RUNTIMES: Registry[Runtime] = Registry("runtime", own=_import_own)
 
 
 def register_runtime(name: str, **known) -> Callable[[Callable[[Cell], Call]], Callable[[Cell], Call]]:
-    """Decorator of a function that prepares cells; `known` are attributes of `Runtime`, `about` is its docstring.
+    """Registers a function that prepares cells; `known` are attributes of `Runtime`, `about` is its docstring.
 
-    Raises ValueError for a name that is taken.
+    Raises ValueError if the name is taken.
 
     >>> @register_runtime("zeros", shares_weights=False)
     ... def zeros(cell):
@@ -109,6 +109,6 @@ def register_runtime(name: str, **known) -> Callable[[Callable[[Cell], Call]], C
 
 
 def random_images(cell: Cell) -> np.ndarray:
-    """[batch, image_size, image_size, 3] uint8"""
+    """Returns noise, [batch, image_size, image_size, 3] uint8."""
     shape = (cell.batch, cell.image_size, cell.image_size, 3)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

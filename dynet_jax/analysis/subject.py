@@ -1,4 +1,4 @@
-"""A network to be counted, by its name and arguments."""
+"""A network to be counted, given by its name and arguments."""
 
 import functools
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ class Subject(NamedTuple):
 
     @property
     def normalized(self) -> "Subject":
-        """Without the arguments that are the network's defaults: equal for equal networks."""
+        """Returns the subject without arguments that are defaults, so that equal networks are equal."""
         defaults = default_arguments(self.name)
         unusual = {key: value for key, value in self.arguments.items() if defaults.get(key) != value}
         return self._replace(arguments=unusual)
 
     @property
     def label(self) -> str:
-        """'dy_mobile, width=0.5': the arguments that are not the defaults."""
+        """Returns 'dy_mobile, width=0.5', with the arguments that are not defaults."""
         arguments = [f"{key}={value}" for key, value in self.normalized.arguments.items()]
         return ", ".join([self.name, *arguments])
 

@@ -1,4 +1,4 @@
-"""The tables of `dynet summary`: what networks cost, layer by layer or side by side, and beside the paper's numbers."""
+"""The tables of `dynet summary`: the cost of networks, layer by layer or side by side, and the paper's numbers."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ PARTS = ("convolution", "fusion", "predictor", "classifier", "total")
 
 
 def all_subjects() -> list[Subject]:
-    """Every network at its defaults, then what else the paper's tables have."""
+    """Returns every network with its defaults, then the other networks of the paper's tables."""
     subjects = [Subject(name, {}) for name in list_models()]
     return subjects + [row.subject for row in ROWS if row.subject not in subjects]
 
 
 def layer_table(subject: Subject) -> Table:
-    """Multiply-adds and parameters of every layer, and their sums. Parameters of the sum are with BatchNorm's."""
+    """Returns multiply-adds and parameters of every layer, and their sums; the last include BatchNorm's parameters."""
     count = subject.count
     rows = []
     for row in count.rows:
@@ -28,19 +28,19 @@ def layer_table(subject: Subject) -> Table:
 
 
 def sums_table(subject: Subject) -> Table:
-    """The multiply-adds of one network, as different papers count them."""
+    """Returns the multiply-adds of one network, as different papers count them."""
     sums = [(name, counted(subject.count)) for name, counted in COUNTED.items()]
     return Table(("counted", "multiply-adds", "1e6", "Mi"), [(name, n, n / M, n / MI) for name, n in sums], zeros="")
 
 
 def cost_table(subjects: Sequence[Subject]) -> Table:
-    """One line per network: parameters, and multiply-adds in 1e6 and in Mi (2^20)."""
+    """Returns a table with a line per network: parameters, and multiply-adds in 1e6 and in Mi (2^20)."""
     header = ("network", "size", "parameters", *(f"{part} {unit}" for unit in ("1e6", "Mi") for part in PARTS))
     return Table(header, [_cost(subject) for subject in subjects], zeros="")
 
 
 def paper_table(rows: Sequence[PaperRow] = ROWS) -> Table:
-    """The paper's numbers beside ours."""
+    """Returns a table of the paper's numbers and ours."""
     header = ("table", "network", "size", "paper", "ours", "unit", "difference", "what is counted")
     return Table(
         header,
@@ -61,7 +61,7 @@ def paper_table(rows: Sequence[PaperRow] = ROWS) -> Table:
 
 
 def csv_table(subjects: Sequence[Subject]) -> Table:
-    """`cost_table` with the paper's numbers beside it, a line for each of them, all as plain numbers."""
+    """Returns `cost_table` with the paper's numbers, one per line, all as plain numbers."""
     cost = cost_table(subjects)
     header = tuple(title.replace(" ", "_") for title in cost.header)
     header += ("paper_table", "paper", "counted", "unit", "ours", "relative_difference")
@@ -76,7 +76,7 @@ def csv_table(subjects: Sequence[Subject]) -> Table:
 
 
 def summarize(subjects: Sequence[Subject], paper_rows: Sequence[PaperRow]) -> str:
-    """What `dynet summary` prints: of one network the layers and the sums, of several their costs; then the paper's."""
+    """Returns the text of `dynet summary`: layers of one network or costs of several, and the paper's numbers."""
     first = subjects[0]
     if len(subjects) == 1:
         title = f"{first.label}, {first.image_size}x{first.image_size}: multiply-adds for one image"

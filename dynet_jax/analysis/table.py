@@ -1,4 +1,4 @@
-"""A table of plain values, as Markdown for people and as CSV for programs."""
+"""A table of plain values, as Markdown for readers and as CSV for programs."""
 
 import csv
 import io
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Table(NamedTuple):
-    """Rows of strings, ints, floats and None. `zeros` says how a 0 is written: '' where it is an absence."""
+    """Rows of strings, ints, floats and None. `zeros` is the text for a 0: '' if it means an absence."""
 
     header: tuple[str, ...]
     rows: list[tuple]
     zeros: str | None = None
 
     def markdown(self) -> str:
-        """Aligned; ints with thousands separators, floats with two decimals, None blank, numbers to the right.
+        """Returns aligned Markdown: ints with thousands separators, floats with two decimals, None blank.
 
         >>> print(Table(("model", "parameters"), [("dy_mobile", 7617320), ("none", None)]).markdown())
         | model     | parameters |
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
     @property
     def texts(self) -> list[list[str]]:
-        """The header and the rows as people read them."""
+        """Returns the header and the rows as formatted texts."""
         return [list(self.header), *([self._text(cell) for cell in row] for row in self.rows)]
 
     @property
@@ -44,7 +44,7 @@ class Table(NamedTuple):
         return [any(isinstance(cell, int | float) for cell in cells) for cells in zip(*self.rows)]
 
     def csv(self) -> str:
-        """Returns the table as CSV with a header; values are as they are.
+        """Returns the table as CSV with a header; values are not formatted.
 
         >>> print(Table(("model", "parameters"), [("dy_mobile", 7617320)]).csv())
         model,parameters

@@ -1,4 +1,4 @@
-"""A trained network and images of its test set: what is looked at when a work directory is analysed."""
+"""A trained network and images of its test set, the subject of an analysis of a work directory."""
 
 import dataclasses
 import time
@@ -26,8 +26,8 @@ class Trained(TrainedNetwork):
     """A trained network whose configuration names the dataset of the images.
 
     Attributes:
-      images: the records that are looked at.
-      corrupt: those that could not be read so far.
+      images: the records to analyse.
+      corrupt: images that could not be read so far.
     """
 
     images: Subset
@@ -35,20 +35,20 @@ class Trained(TrainedNetwork):
 
     @property
     def dataset(self) -> str:
-        """The name of the dataset that the images are from."""
+        """Returns the name of the images' dataset."""
         return self.config.data.name
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """[height, width, 3] of what the network is given."""
+        """Returns [height, width, 3] of the network's input."""
         return self.task.blank(training=False)["image"].shape
 
     def batches(self, say: Say | None = None) -> Iterator[dict[str, np.ndarray]]:
-        """The images as the run's own evaluation sees them, each once.
+        """Yields the images as the run's own evaluation sees them, each once.
 
-        say: is told how far it is, every few seconds.
-        Yields 'image' [batch, height, width, 3] float32, normalised; 'label'; 'index' [batch], the place in `images`;
-        'mask' [batch], 0 for what only fills up the last batch and for images that cannot be decoded.
+        say: is called with the progress, every few seconds.
+        A batch has 'image' [batch, height, width, 3] float32, normalised; 'label'; 'index' [batch], the position in
+        `images`; 'mask' [batch], 0 for examples that only fill up the last batch and for undecodable images.
         """
         at_once, data = images_at_once(self.image_shape, min(IMAGES_AT_ONCE, len(self.images))), self.config.data
         batches = evaluation_batches(
@@ -80,14 +80,14 @@ def open_trained(
     """Opens a checkpoint of a work directory, with its variables on one device, and its test set.
 
     Args:
-      images: how many, spread evenly over the test set; None for all.
-      step: of the checkpoint, or 'best'; None for the newest.
-      data, data_dir: another dataset, and where it is prepared; the run's own if None.
+      images: number of images, spread evenly over the test set; None for all.
+      step: the step of the checkpoint, or 'best'; None for the newest.
+      data, data_dir: another dataset, and the folder where it is prepared; the run's own if None.
     Raises:
-      UserError: if there is no such checkpoint or dataset, or less than one image is asked for.
+      UserError: if there is no such checkpoint or dataset, or if fewer than one image is requested.
     """
     if images is not None and images < 1:
-        raise UserError(f"at least one image has to be looked at, not {images}")
+        raise UserError(f"at least one image is required, not {images}")
     network = open_network(workdir, step=step).with_data(data, data_dir)
     known = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
     known["variables"] = jax.device_put(network.variables)

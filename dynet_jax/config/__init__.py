@@ -1,1 +1,1 @@
-"""What a run needs to know: keys and their rules, recipes, variants."""
+"""The configuration of a run: keys and their rules, recipes, variants."""

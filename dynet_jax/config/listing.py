@@ -1,6 +1,6 @@
-"""The keys of the configuration for people: in `train.py --help`, and as the tables of docs/configuration.md.
+"""The documentation of configuration keys: `train.py --help`, and the tables of docs/configuration.md.
 
-`python -m dynet_jax.config.listing docs/configuration.md` writes the tables into the document.
+`python -m dynet_jax.config.listing docs/configuration.md` updates the tables in the document.
 """
 
 import json
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- keys: begin -->\n", "<!-- keys: end -->\n"
 
 
 def help_text() -> str:
-    """All keys by groups, with default, range and one line of help each."""
+    """Returns a list of all keys by group, with default, range and a line of help each."""
     lines = ["--config.KEY=VALUE sets a key of the configuration. All keys, with the defaults of the recipes:"]
     for group, keys in GROUPS.items():
         lines += ["", f"{group}:"]
@@ -28,7 +28,7 @@ def help_text() -> str:
 
 
 def tables() -> str:
-    """The same as tables in Markdown, and who may change a key when."""
+    """Returns the keys as Markdown tables, with the conditions under which a key may change."""
     head = "| key | default | allowed | what |\n|---|---|---|---|"
     parts = []
     for group, keys in GROUPS.items():
@@ -38,7 +38,7 @@ def tables() -> str:
 
 
 def _defaults(key: Key, quote: str = "") -> str:
-    """Returns the defaults as they are written on the command line, for each task where they differ."""
+    """Returns the defaults as written on the command line, for each task if they differ."""
     texts = {task: f"{quote}{_written(value)}{quote}" for task, value in key.defaults.items() if value != ""}
     unit = f" {key.unit}" if key.unit else ""
     if not texts:
@@ -55,13 +55,13 @@ def _written(value: Any) -> str:
 
 
 def _notes(key: Key) -> str:
-    free = f" Free to change {key.free}." if key.free else " It stays when a run goes on." if key.fixed else ""
+    free = f" May change {key.free}." if key.free else " It cannot change on resuming." if key.fixed else ""
     arms = " `dynet reproduce` sets it." if key.set_by == ARMS else ""
     return free + (arms or (f" `dynet reproduce` takes it from `{key.set_by}`." if key.set_by else ""))
 
 
 def replaced(text: str) -> str:
-    """A document with its tables as they are now."""
+    """Returns a document with updated tables."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}{tables()}{END}{rest.split(END)[1]}"
 

@@ -1,4 +1,4 @@
-"""Values as people write them on a command line: as JSON, as Python, or as plain words."""
+"""Values as users write them on a command line: as JSON, as Python, or as plain words."""
 
 import ast
 import json
@@ -16,7 +16,7 @@ def read_literal(text: str) -> Any:
     """
     if text.strip().lower() in WORDS:
         return WORDS[text.strip().lower()]
-    for read in (json.loads, ast.literal_eval, float):  # the last for what Python writes as a name: nan, inf
+    for read in (json.loads, ast.literal_eval, float):  # float is for nan and inf, which Python writes as names
         try:
             value = read(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

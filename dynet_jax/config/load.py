@@ -1,4 +1,4 @@
-"""Configurations: what a run needs to know, checked before anything is compiled."""
+"""Loading, overriding and checking configurations, before anything is compiled."""
 
 import importlib.util
 import inspect
@@ -18,22 +18,22 @@ from dynet_jax.errors import UserError, one_line, suggest
 from dynet_jax.models.registry import PREDICTOR_OPTIONS, default_arguments, list_models
 from dynet_jax.plugins import unknown
 
-SECTIONS = tuple(key.name for key in KEYS.values() if key.type is dict)  # of arguments, which their function knows
+SECTIONS = tuple(key.name for key in KEYS.values() if key.type is dict)  # sections of arguments of a chosen function
 WITHIN = tuple(f"{section}." for section in SECTIONS)
-NAMES = tuple(section.removesuffix("_arguments") for section in SECTIONS)  # of those functions
-REQUIRED = ("model.name", "model.num_classes")  # of a network's arguments
-# Arguments of networks that other keys, or the devices, decide.
+NAMES = tuple(section.removesuffix("_arguments") for section in SECTIONS)  # the keys that choose those functions
+REQUIRED = ("model.name", "model.num_classes")  # required arguments of a network
+# Arguments of networks that are set by other keys or by the devices.
 DECIDED = {"dtype": "dtype", "bn_batch_size": "bn_batch_size", "bn_axis_name": "the devices"}
 
 
 def load_config(argument: str, network: str | None = None) -> ml_collections.ConfigDict:
-    """The configuration of a file, or of a network by its name.
+    """Returns the configuration of a file, or of a network by its name.
 
     Args:
       argument: 'FILE.py' or 'FILE.py:VARIANT' is get_config() or get_config('VARIANT') of that file. 'NETWORK' or
-        'NETWORK:VARIANT' is a registered network by its task's recipe (`dynet_jax.config.named`), and so is
-        'configs/NETWORK.py' where there is no such file.
-      network: for a file whose get_config has an argument of this name; the file's own choice if None.
+        'NETWORK:VARIANT' is a registered network with its task's recipe (`dynet_jax.config.named`), and so is
+        'configs/NETWORK.py' if no such file exists.
+      network: passed to a file whose get_config has an argument of this name; the file's own choice if None.
     Raises UserError if there is no such file or network, or it has no such variant.
 
     >>> load_config("fix_mobile:digits").model.name
@@ -42,7 +42,7 @@ def load_config(argument: str, network: str | None = None) -> ml_collections.Con
     path, _, variant = argument.partition(":")
     file, variant = Path(path), [variant] if variant else []
     if not path:
-        raise UserError("--config names no file; one is configs/dy_mobile.py:digits")
+        raise UserError("--config names no file; an example is configs/dy_mobile.py:digits")
     if file.is_file():
         return _execute(file, variant, network)
     is_name = path == file.stem or (file.parent.name, file.suffix) == ("configs", ".py")
@@ -60,14 +60,14 @@ def _execute(file: Path, variant: list[str], network: str | None) -> ml_collecti
     if spec is None or spec.loader is None:
         raise UserError(f"{file} is not a Python file; a configuration is one, like configs/dy_mobile.py")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.resolve().parent.parent))  # so that `from configs import common` works from anywhere
+    sys.path.insert(0, str(file.resolve().parent.parent))  # makes `from configs import common` work from anywhere
     try:
         spec.loader.exec_module(module)
         takes_network = network is not None and "network" in inspect.signature(module.get_config).parameters
         config = module.get_config(*variant, **({"network": network} if takes_network else {}))
     except UserError:
         raise
-    except Exception as error:  # whatever a user's file does wrong
+    except Exception as error:  # a user's file may raise anything
         reason = one_line(error)
         raise UserError(f"{file} cannot be used as a configuration: {type(error).__name__}: {reason}") from error
     finally:
@@ -78,13 +78,12 @@ def _execute(file: Path, variant: list[str], network: str | None) -> ml_collecti
 
 
 def override(config: ml_collections.ConfigDict, assignments: list[str], *, only: Set[str] | None = None) -> None:
-    """Apply '--config.data.image_size=64' to the config, in place.
+    """Applies '--config.data.image_size=64' to the config, in place.
 
-    The names of the network, the optimiser and the schedule are applied first: what else can be set depends on them.
-    Another optimiser or schedule begins without the arguments of the one before.
+    The names of the network, the optimiser and the schedule are applied first, because the other keys depend on them.
+    Another optimiser or schedule starts without the arguments of the previous one.
 
-    Raises UserError for an unknown key, with the close ones, a value of another type, or a key that is not among
-    `only`.
+    Raises UserError for an unknown key, with similar ones, a value of another type, or a key that is not in `only`.
     """
     pairs = []
     for assignment in assignments:
@@ -97,7 +96,7 @@ def override(config: ml_collections.ConfigDict, assignments: list[str], *, only:
 
 
 def with_open_classes(assignments: list[str]) -> list[str]:
-    """The assignments, and one that leaves the number of classes to the dataset where they name another dataset alone.
+    """Returns the assignments, and leaves the number of classes to the dataset if only another dataset is named.
 
     >>> with_open_classes(["--config.data.name=folder:photos"])
     ['--config.data.name=folder:photos', '--config.model.num_classes=None']
@@ -113,7 +112,7 @@ def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[st
     if section == "model" and key not in values:
         values = _settable(values.get("model.name")) | values
         if last in PREDICTOR_OPTIONS and "model.temperature" not in values:
-            raise UserError(f"{key} is of coefficient predictors, and {values['model.name']} is static")
+            raise UserError(f"{key} is for coefficient predictors, and {values['model.name']} is static")
     elif section in SECTIONS:
         _check_sections(config, section)
         values.setdefault(key, None)
@@ -122,17 +121,17 @@ def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[st
         raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
     if only is not None and key not in only:
         can = ", ".join(sorted(only & known.keys()))
-        raise UserError(f"{key} cannot be changed in an evaluation; what can is {can}")
+        raise UserError(f"{key} cannot be changed in an evaluation; keys that can are {can}")
     value = _key(key, known[key]).parse(text, known[key])
     place = config[section] if section else config
-    with place.unlocked(), place.ignore_type():  # a file may have 3 where 2.5 is set now; the key knows the type
+    with place.unlocked(), place.ignore_type():  # a file may have 3 where 2.5 is set now; the key has the right type
         if key in NAMES and value != config[key]:
             config[f"{key}_arguments"] = {}
         place[last] = value
 
 
 def _settable(network: Any) -> dict[str, Any]:
-    """The keys of a network's arguments, and what they are where they are not set. Raises UserError for no network."""
+    """Returns the keys of a network's arguments with their defaults. Raises UserError for an unknown network."""
     if not isinstance(network, str):
         raise UserError(f"model.name must be str, like 'dy_mobile', not {network!r}; set --config.model.name=NETWORK")
     arguments = default_arguments(network).items()
@@ -140,13 +139,13 @@ def _settable(network: Any) -> dict[str, Any]:
 
 
 def _key(name: str, default: Any) -> Key:
-    """A key as it is declared. An argument of a user's own network has the type of its default, or is None."""
+    """Returns a declared key, or a key for an argument of a user's network, with the type of its default."""
     kind = type(default) if type(default) in (int, float, bool, str, tuple) and not name.startswith(WITHIN) else None
     return KEYS.get(name) or Key(name, kind, {}, "", none="none", example=default)
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """{'data.image_size': 224, ...}"""
+    """Returns {'data.image_size': 224, ...}."""
     flat = {}
     for key in config:
         value = _value(config, key)
@@ -160,15 +159,15 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def _value(config: ml_collections.ConfigDict, key: str) -> Any:
     try:
         return config[key]
-    except ml_collections.config_dict.RequiredValueError:  # a placeholder that nobody has filled in
+    except ml_collections.config_dict.RequiredValueError:  # an unset placeholder
         return None
 
 
 def flatten_whole(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """`flatten`, and the arguments that its network has where it is not told: what a configuration means.
+    """Returns the flat configuration with all arguments of its network, including the defaults.
 
-    Without them an argument that is set to None would look like one that is not set. A network that is not registered
-    here has none.
+    Without them, an argument that is set to None would look like one that is not set. A network that is not registered
+    here has no defaults.
     """
     flat = flatten(config)
     return {f"model.{key}": value for key, value in _arguments(flat).items() if key != "dtype"} | flat
@@ -184,13 +183,13 @@ def _arguments(flat: dict[str, Any]) -> dict[str, Any]:
 def _check_sections(config: ml_collections.ConfigDict, *sections: str) -> None:
     for section in sections:
         if not isinstance(value := config.get(section), ml_collections.ConfigDict):
-            raise UserError(f"{section} must be a section of keys, not {value!r}; begin from configs/common.py")
+            raise UserError(f"{section} must be a section of keys, not {value!r}; start from configs/common.py")
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for a key that is missing or means nothing, and a value of another type or out of its range.
+    """Raises UserError for a missing or unknown key, and for a value of another type or out of range.
 
-    Optimisers, schedules and networks check their arguments when they are made.
+    Optimisers, schedules and networks check their arguments when they are created.
     """
     _check_sections(config, "model", "data", *SECTIONS)
     flat = flatten(config)
@@ -199,13 +198,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     recipe = flatten(RECIPES[task](""))
     missing = [key for key in recipe if key not in flat and (not key.startswith("model.") or key in REQUIRED)]
     if missing:
-        raise UserError(f"the configuration lacks {', '.join(missing)}; begin from configs/common.py")
+        raise UserError(f"the configuration lacks {', '.join(missing)}; start from configs/common.py")
     arguments = _arguments(flat) if isinstance(flat["model.name"], str) else {}
     for name, value in flat.items():
         argument = name.removeprefix("model.")
         if argument != name and argument in DECIDED:
-            raise UserError(f"the configuration has a key {name!r}, which is decided by {DECIDED[argument]}")
+            raise UserError(f"the configuration has a key {name!r}, which is set by {DECIDED[argument]}")
         if name not in (*recipe, *SECTIONS) and not name.startswith(("model.", *WITHIN)):
-            raise UserError(f"the configuration has a key {name!r} that means nothing; {suggest(name, recipe)}")
+            raise UserError(f"the configuration has an unknown key {name!r}; {suggest(name, recipe)}")
         _key(name, arguments.get(argument)).check(value)
     check_relations(config)

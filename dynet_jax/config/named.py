@@ -1,4 +1,4 @@
-"""Configurations of registered networks by their names: the recipe of the network's task, and a variant of it."""
+"""Configurations of registered networks by name: the recipe of the network's task, and its variants."""
 
 import re
 
@@ -9,25 +9,25 @@ from dynet_jax.config.variants import SEGMENTATION_VARIANTS, VARIANTS
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.models.registry import default_arguments, list_models, model_info
 
-# What a name may say beside the network: dy_mobile_g2 has group_size=2, mobilenet_v2_0_75 has width=0.75.
+# Suffixes of a network's name: dy_mobile_g2 has group_size=2, mobilenet_v2_0_75 has width=0.75.
 WITH_ARGUMENT = re.compile(r"(?P<network>.+)_(?:g(?P<group_size>\d+)|(?P<width>\d+_\d+))")
 
 
 def recipe(model: str, variant: str = "imagenet2012", **model_arguments) -> ml_collections.ConfigDict:
-    """The paper's recipe of one network, at the size of one of VARIANTS. Raises UserError for another variant."""
+    """Returns the paper's recipe for a network, in one of VARIANTS. Raises UserError for another variant."""
     return _make(paper_recipe, VARIANTS, model, variant, model_arguments)
 
 
 def segmentation(model: str, variant: str = "cityscapes", **model_arguments) -> ml_collections.ConfigDict:
-    """The recipe for segmentation of one network, on one of SEGMENTATION_VARIANTS. Raises UserError for another."""
+    """Returns the recipe for segmentation, in one of SEGMENTATION_VARIANTS. Raises UserError for another variant."""
     return _make(segmentation_recipe, SEGMENTATION_VARIANTS, model, variant, model_arguments)
 
 
 def config_of_network(name: str, *variant: str) -> ml_collections.ConfigDict | None:
-    """The configuration of a network, by the recipe of its task; None if no network has this name.
+    """Returns the configuration of a network with the recipe of its task; None if no network has this name.
 
     Args:
-      name: of `list_models()`; with a suffix for another group_size or width; or seg_NAME, which is fcn_NAME.
+      name: one of `list_models()`, optionally with a suffix for group_size or width; seg_NAME means fcn_NAME.
       variant: one of the variants of the recipe, or none for the recipe itself.
     Raises UserError for an unknown variant.
 
@@ -53,5 +53,5 @@ def _make(begin, variants, model, variant, arguments):
     variants[variant](config)
     known = default_arguments(model)
     for key in [key for key in config.model if key not in ("name", "num_classes", *arguments, *known)]:
-        del config.model[key]  # a recipe's, such as width, of which this network has none
+        del config.model[key]  # an argument of the recipe, such as width, that this network does not have
     return config.lock()

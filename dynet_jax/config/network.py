@@ -10,9 +10,9 @@ from dynet_jax.models.registry import default_arguments, model_info
 
 
 def build_model(config: ml_collections.ConfigDict, bn_axis_name: str | None = None) -> nn.Module:
-    """The network of `config.model`.
+    """Returns the network of `config.model`.
 
-    bn_axis_name: the axis of devices that a BatchNorm group is spread over in training, if it is (see
+    bn_axis_name: the mesh axis over which a BatchNorm group is sharded in training, if any (see
       `dynet_jax.devices.Layout`).
     Raises UserError for an unknown network or argument, or one for another task.
     """

@@ -1,6 +1,6 @@
-"""The paper's ImageNet recipe, and one for segmentation. Files in configs/ begin from them.
+"""The paper's ImageNet recipe, and one for segmentation, on which the files in configs/ are based.
 
-Their numbers are the defaults of `keys.py`.
+The numbers are the defaults of `keys.py`.
 """
 
 import ml_collections
@@ -9,7 +9,7 @@ from dynet_jax.config.keys import KEYS, C, S
 
 
 def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
-    """A configuration of `create_model(model, **model_arguments)`, open to changes.
+    """Returns an unlocked configuration of `create_model(model, **model_arguments)` with the paper's recipe.
 
     Stated in the paper (section 4.1): SGD with momentum 0.9, batch 2048, learning rate 0.8, cosine decay, weight decay
     5e-5, label smoothing 0.1, random crop and flip, central crop for testing.
@@ -21,13 +21,13 @@ def paper_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
 
 
 def segmentation_recipe(model: str, **model_arguments) -> ml_collections.ConfigDict:
-    """A configuration of `create_model(model, **model_arguments)` on Cityscapes, open to changes.
+    """Returns an unlocked configuration of `create_model(model, **model_arguments)` on Cityscapes.
 
-    The paper (section 4.3) says of its recipe nothing but the data set. This is mmsegmentation's for a dilated FCN: SGD
-    with momentum 0.9, batch 8, learning rate 0.01, 40,000 steps with poly decay, weight decay 5e-4 of all parameters,
-    crops of 512x1024 at scales of 0.5 to 2, flips, distorted colours, and BatchNorm over the whole batch. It has also
-    an auxiliary head (`model.auxiliary`), which the paper's MACs leave out, and dropout of the head, which is left out
-    here.
+    The paper (section 4.3) states only the dataset. This is mmsegmentation's recipe for a dilated FCN: SGD with
+    momentum 0.9, batch 8, learning rate 0.01, 40,000 steps with poly decay, weight decay 5e-4 of all parameters, crops
+    of 512x1024 at scales of 0.5 to 2, flips, distorted colours, and BatchNorm over the whole batch. mmsegmentation also
+    has an auxiliary head (`model.auxiliary`), which the paper's MACs do not include, and dropout in the head, which is
+    omitted here.
     """
     return _recipe(S, model, model_arguments)
 

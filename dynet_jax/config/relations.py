@@ -1,4 +1,4 @@
-"""Rules on several keys of a configuration at once. Those on single keys are in `keys.py`."""
+"""Rules that concern several keys of a configuration. Rules for single keys are in `keys.py`."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ import ml_collections
 from dynet_jax.config.keys import KEYS, C
 from dynet_jax.errors import UserError
 
-MAX_CLASSES = 254  # of segmentation: a label is a byte, and 255 does not count
+MAX_CLASSES = 254  # for segmentation: a label is a byte, and 255 is ignored
 
 
 def check_relations(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for values that do not go together."""
+    """Raises UserError for values that do not fit together."""
     if config.warmup_epochs >= config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must be less than epochs={config.epochs}")
     if config.temperature_from is None and not _is_default(config, "temperature_epochs"):
         raise UserError(
-            f"temperature_epochs={config.temperature_epochs:g} is how long a temperature changes, and none does; set "
+            f"temperature_epochs={config.temperature_epochs:g} has no effect without temperature_from; set "
             "temperature_from too, like 30"
         )
     if config.optimizer != "sgd" and not _is_default(config, "momentum"):
         raise UserError(
-            f"momentum={config.momentum:g} is of optimizer='sgd', and {config.optimizer!r} has arguments of its own, "
+            f"momentum={config.momentum:g} is only for optimizer='sgd'; {config.optimizer!r} has its own arguments, "
             "like --config.optimizer_arguments.b1=0.9"
         )
     if config.optimizer == "sgd" and "momentum" in config.optimizer_arguments:
@@ -30,7 +30,7 @@ def check_relations(config: ml_collections.ConfigDict) -> None:
 
 
 def chosen_optimizer_arguments(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns what the optimiser is given beside its learning rate: 'sgd' has its momentum from a key of its own."""
+    """Returns the optimiser's arguments besides its learning rate; the momentum of 'sgd' has its own key."""
     momentum = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
     return momentum | config.optimizer_arguments.to_dict()
 

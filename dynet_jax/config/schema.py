@@ -1,4 +1,4 @@
-"""What a key of the configuration is: its type, range and defaults, and who may change it. `keys.py` declares them."""
+"""The definition of a configuration key: type, range, defaults, and when it may change. `keys.py` declares the keys."""
 
 import json
 import re
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from dynet_jax.config.literals import read_literal
 from dynet_jax.errors import UserError
 
-LARGEST = sys.float_info.max  # what is larger, or nan, is not a number that anything could be computed with
+LARGEST = sys.float_info.max  # larger values, and nan, are rejected
 TASKS = ("classification", "segmentation")
-RESUME, EVALUATION = "when a run goes on", "when a run goes on, and in an evaluation"
-ARMS = "the arms"  # of `dynet reproduce`: what its networks and seeds differ in
+RESUME, EVALUATION = "on resuming", "on resuming and in an evaluation"
+ARMS = "the arms"  # keys in which the networks and seeds of `dynet reproduce` differ
 
 
 class Rule(NamedTuple):
-    """Which values of the right type are allowed: "must be {text}"."""
+    """The allowed values of the right type: "must be {text}"."""
 
     text: str
     allows: Callable[[Any], bool]
@@ -28,17 +28,17 @@ FRACTION = Rule("in [0, 1)", lambda value: 0 <= value < 1)
 
 
 def one_of(*choices: Any) -> Rule:
-    """Returns the rule that allows these values alone."""
+    """Returns the rule that allows only these values."""
     return Rule(f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}", choices.__contains__)
 
 
 def numbers(text: str, count: int, kinds: tuple[type, ...] = (int, float), above: float = 0.0) -> Rule:
-    """Returns the rule that allows so many finite numbers above a limit."""
+    """Returns the rule that allows `count` finite numbers above a limit."""
     return Rule(text, lambda v: len(v) == count and all(type(n) in kinds and above < n <= LARGEST for n in v))
 
 
 def is_range(value: tuple, low: float, high: float) -> bool:
-    """Returns whether the value is two numbers of that range, in rising order."""
+    """Returns whether the value is two numbers within limits, in ascending order."""
     return len(value) == 2 and all(type(n) in (int, float) for n in value) and low <= value[0] <= value[1] <= high
 
 
@@ -47,15 +47,15 @@ class Key(NamedTuple):
 
     Attributes:
       name: 'data.image_size' is `image_size` in the section `data`.
-      type: int, float, str, bool, tuple (or a list), or dict: a section of arguments that a function of the user's
-        choice takes, 'optimizer_arguments.b2'. None is any type.
-      default: of both tasks, or {task: default} of those that have the key in their recipe. {} is none: each network
-        has its own.
-      help: one line. rule: which values are allowed. unit: of a number, such as 'px'. none: what None means, where it
-        is allowed. example: of a value, where the default is none.
-      free: when it may change without being asked, as it does not change what is trained: `RESUME`, or `EVALUATION`,
-        where `dynet evaluate` may change it as well. "" is never.
-      fixed: why it may not change when a run goes on, where that cannot be asked for either.
+      type: int, float, str, bool, tuple (or a list), or dict. A dict is a section of arguments of a function that the
+        user chooses, 'optimizer_arguments.b2'. None is any type.
+      default: the default of both tasks, or {task: default} for tasks with the key in their recipe. {} means that each
+        network has its own.
+      help: one line. rule: the allowed values. unit: the unit of a number, such as 'px'. none: the meaning of None, if
+        it is allowed. example: an example value, if there is no default.
+      free: when the key may change without a flag, because it does not change what is trained: `RESUME`, or
+        `EVALUATION` if `dynet evaluate` may change it as well. "" is never.
+      fixed: the reason why it can never change on resuming, not even with a flag.
       set_by: what sets it in `dynet reproduce`, where the user may not: an option, or `ARMS`.
     """
 
@@ -78,14 +78,14 @@ class Key(NamedTuple):
 
     @property
     def range(self) -> str:
-        """Which values are allowed, in words."""
+        """Returns the allowed values, in words."""
         if self.type is bool:
             return "True or False"
         allowed = self.rule.text if self.rule else ""
         return f"{allowed}, or None for {self.none}" if self.none else allowed
 
     def parse(self, text: str, present: Any = None) -> Any:
-        """A value of the command line, as the key's type. Raises UserError if it is of another.
+        """Returns a value of the command line in the key's type. Raises UserError for another type.
 
         >>> Key("epochs", float, 300.0, "of training").parse("5")
         5.0
@@ -98,7 +98,7 @@ class Key(NamedTuple):
         if self.type is int and type(value) is float and value.is_integer():
             value = int(value)
         if self.type is float and type(value) is int:
-            value = float(str(value))  # inf where the number is too large to be a float, which `check` refuses
+            value = float(str(value))  # inf if the number is too large for a float, which `check` rejects
         if self.type in (tuple, None) and type(value) is list:
             value = tuple(value)
         self._check_type(value, text, present)
@@ -126,7 +126,7 @@ class Key(NamedTuple):
 
 
 class Pairs(Key):
-    """A key whose value is pairs of a regular expression on the names of parameters, and a number from 0 up."""
+    """A key whose value is pairs of a regular expression on parameter names and a number of at least 0."""
 
     @property
     def range(self) -> str:
@@ -141,6 +141,6 @@ class Pairs(Key):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise UserError(f"{self.name} has {pattern!r}, which is no regular expression: {error}") from error
+                raise UserError(f"{self.name} has {pattern!r}, which is not a regular expression: {error}") from error
             if type(number) not in (int, float) or not 0 <= number <= LARGEST:
                 raise UserError(f"{self.name} must have numbers from 0 up, not {number!r} for {pattern!r}")

@@ -1,18 +1,18 @@
-"""The recipes at the size of other datasets: what the variants of a configuration change.
+"""The variants of a configuration: changes of the recipes for other datasets.
 
-Learning rates are the paper's by batch size, or found by trying.
+Learning rates are the paper's, scaled by batch size, or found by experiment.
 """
 
 import ml_collections
 
 from dynet_jax.models.registry import model_info
 
-PREDICTORS = "predictor"  # the pattern of all coefficient predictors of this package's networks
+PREDICTORS = "predictor"  # a pattern that matches all coefficient predictors of this package's networks
 
-# Of the learning rate of predictors that are registered as slow: by the paper's recipe their coefficients change more
-# slowly between images than kernels change, 5 to 25 times at widths of 1.0 to 0.125 (`benchmarks.predictor_speed`).
-# With it, and without the hidden layer, which has two units at width 0.125, Dy-ResNets beat their fixed twins
-# (docs/results.md). Other predictors are faster.
+# The learning-rate factor of predictors that are registered as slow. With the paper's recipe, their coefficients change
+# more slowly between images than kernels change, by 5 to 25 times at widths of 1.0 to 0.125
+# (`benchmarks.predictor_speed`). With the factor, and without the hidden layer (two units at width 0.125), Dy-ResNets
+# beat their fixed twins (docs/results.md). Other predictors are faster.
 FACTOR_OF_SLOW_PREDICTORS = 10.0
 
 
@@ -21,7 +21,7 @@ def _imagenet2012(config: ml_collections.ConfigDict) -> None:
 
 
 def _digits(config: ml_collections.ConfigDict) -> None:
-    """A narrow network (width 0.5, whatever the file's) on enlarged digits; a laptop's CPU trains it in minutes."""
+    """Sets a narrow network (width 0.5) on enlarged digits; a laptop's CPU trains it in minutes."""
     _small_images(config, "digits", flip=False)
     config.model.width = 0.5
     config.model.small_input = True
@@ -46,7 +46,7 @@ def _cifar10(config: ml_collections.ConfigDict) -> None:
 
 
 def _cifar100(config: ml_collections.ConfigDict) -> None:
-    """Class folders of 32 px images: give the folder as --config.data.name=folder:PATH."""
+    """Sets CIFAR-100 as class folders of 32 px images, given as --config.data.name=folder:PATH."""
     _cifar(config, "folder:cifar100", num_classes=100)
 
 
@@ -61,7 +61,7 @@ def _cifar(config, dataset, num_classes):
 
 
 def _imagenette(config: ml_collections.ConfigDict) -> None:
-    """Ten classes of ImageNet at 128 px: give the folder as --config.data.name=folder:PATH."""
+    """Sets ten classes of ImageNet at 128 px, given as --config.data.name=folder:PATH."""
     config.model.num_classes = 10
     config.data.name = "folder:imagenette128"
     config.data.image_size = 128
@@ -91,7 +91,7 @@ def _small_images(config: ml_collections.ConfigDict, dataset: str, flip: bool) -
     config.log_every_steps = 50
 
 
-# Each changes a configuration of `paper_recipe`, in place.
+# Each function changes a configuration of `paper_recipe` in place.
 VARIANTS = {
     "imagenet2012": _imagenet2012,
     "digits": _digits,
@@ -103,7 +103,7 @@ VARIANTS = {
 
 
 def _camvid(config: ml_collections.ConfigDict) -> None:
-    """Street scenes at 480x360: give the folder as --config.data.name=camvid:PATH."""
+    """Sets street scenes at 480x360, given as --config.data.name=camvid:PATH."""
     config.model.num_classes = 11
     config.data.name = "camvid:camvid"
     config.data.crop_size = (360, 360)
@@ -117,5 +117,5 @@ def _camvid(config: ml_collections.ConfigDict) -> None:
     config.checkpoint_every_steps = 100
 
 
-# Each changes a configuration of `segmentation_recipe`, in place.
+# Each function changes a configuration of `segmentation_recipe` in place.
 SEGMENTATION_VARIANTS = {"cityscapes": lambda config: None, "camvid": _camvid}

@@ -1,4 +1,4 @@
-"""Images in: sources of records, augmentation, and batches that are a pure function of (seed, step).
+"""The input pipeline: sources of records, augmentation, and batches that are a pure function of (seed, step).
 
 Every module here is imported, and may register datasets.
 """

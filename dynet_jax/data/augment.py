@@ -1,4 +1,4 @@
-"""From a picture to the square uint8 image the network sees, by OpenCV. Training and testing share `resize`."""
+"""From an image to the square uint8 image that the network sees, by OpenCV. Training and testing share `resize`."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ from dynet_jax.errors import UserError, suggest
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Area averaging where the image shrinks, bilinear where it grows: no aliasing, no overshoot."""
+    """Returns the image in another size: area averaging to shrink, bilinear to enlarge, so no aliasing or overshoot."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
@@ -20,7 +20,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def center_crop(image: np.ndarray, size: int, resize_to: int) -> np.ndarray:
-    """Resize the shorter side to `resize_to`, then take the central size x size pixels: ImageNet's test crop."""
+    """Returns ImageNet's test crop: the shorter side resized to `resize_to`, the central size x size pixels."""
     image = _without_far_ends(image)
     height, width = image.shape[:2]
     scale = resize_to / min(height, width)
@@ -30,7 +30,7 @@ def center_crop(image: np.ndarray, size: int, resize_to: int) -> np.ndarray:
 
 
 def _without_far_ends(image: np.ndarray, shape: int = 8) -> np.ndarray:
-    """At most `shape` times as long as wide. A line of 1 x 60,000 pixels would be resized to gigabytes."""
+    """Returns an image at most `shape` times as long as wide: 1 x 60,000 pixels would be resized to gigabytes."""
     height, width = image.shape[:2]
     h, w = min(height, shape * width), min(width, shape * height)
     top, left = (height - h) // 2, (width - w) // 2
@@ -38,7 +38,7 @@ def _without_far_ends(image: np.ndarray, shape: int = 8) -> np.ndarray:
 
 
 def random_resized_crop(image: np.ndarray, rng: np.random.Generator, size: int, min_area: float = 0.08) -> np.ndarray:
-    """A part of `min_area` to 1 of the image with a shape of 3:4 to 4:3, resized to size x size."""
+    """Returns a random region of `min_area` to 1 of the area, aspect ratio 3:4 to 4:3, resized to size x size."""
     height, width = image.shape[:2]
     for _ in range(10):
         area = rng.uniform(min_area, 1.0) * height * width
@@ -51,7 +51,7 @@ def random_resized_crop(image: np.ndarray, rng: np.random.Generator, size: int, 
 
 
 def random_shift(image: np.ndarray, rng: np.random.Generator, size: int, reach: float = 0.125) -> np.ndarray:
-    """Resize to size x size, then move by up to `reach` of it, filling with black: CIFAR's pad-and-crop."""
+    """Returns the image, resized to size x size and shifted by up to `reach` with black fill: CIFAR's pad-and-crop."""
     pad = round(size * reach)
     image = cv2.copyMakeBorder(resize(image, size, size), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     top, left = rng.integers(0, 2 * pad + 1, 2)
@@ -66,21 +66,24 @@ CROPS: dict[str, Callable] = {
 
 
 def make_training_transform(size: int, crop: str, flip: bool) -> Callable:
-    """(record, rng) -> {'image': [size, size, 3] uint8, 'label': int32}. Raises UserError for an unknown crop."""
+    """Returns a function (record, rng) -> {'image': [size, size, 3] uint8, 'label': int32}.
+
+    Raises UserError for an unknown crop.
+    """
     if crop not in CROPS:
         raise UserError(f"unknown crop {crop!r}; {suggest(crop, CROPS)}")
 
     def transform(record, rng):
         image = CROPS[crop](decode(record.image, record.name), rng, size)
         if flip and rng.random() < 0.5:
-            image = cv2.flip(image, 1)  # twenty times as fast as a copy of the reversed view
+            image = cv2.flip(image, 1)  # twenty times as fast as copying the reversed view
         return {"image": np.ascontiguousarray(image), "label": np.int32(record.label)}
 
     return transform
 
 
 def make_test_transform(size: int, resize_to: int) -> Callable:
-    """record -> {'image', 'label'}, without chance."""
+    """Returns a function record -> {'image', 'label'}, without randomness."""
     crop = functools.partial(center_crop, size=size, resize_to=resize_to)
 
     def transform(record):

@@ -1,14 +1,14 @@
-"""Encoded images kept in memory once they have been read."""
+"""A cache of encoded images in memory."""
 
 from dynet_jax.data.contents import contents_of
 from dynet_jax.data.record import Record, Source
 
 
 class CachedSource:
-    """A source that reads each record once. What is in memory anyway (arrays) is not kept a second time.
+    """A source that reads each record once. Images that are arrays in memory anyway are not stored a second time.
 
-    Threads may share it: two that ask for the same record at the same time may both read it, and get equal records.
-    It grows by what this process has read; worker processes have caches of their own.
+    Threads may share it: two that request the same record at the same time may both read it, and get equal records.
+    It grows with the records that this process has read; worker processes have their own caches.
 
     >>> from dynet_jax.data import load_source
     >>> digits = load_source("digits", "train")

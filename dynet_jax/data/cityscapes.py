@@ -1,4 +1,4 @@
-"""Cityscapes, as TFDS prepares it."""
+"""Cityscapes, as prepared by TFDS."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from dynet_jax.data.source import register_dataset
 from dynet_jax.data.tfds_source import open_tfds, read_tfds
 from dynet_jax.errors import UserError
 
-# Cityscapes' ids of the 19 classes that are trained and evaluated, in their order; the others are ignored.
+# Cityscapes' ids of the 19 classes that are trained and evaluated, in their order; all others are ignored.
 CITYSCAPES = {
     **{7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light"},
     **{20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car"},
@@ -30,7 +30,7 @@ class CityscapesSource:
         self._classes = np.full(256, UNKNOWN, np.uint8)
         self._classes[:CITYSCAPES_IDS] = IGNORED
         self._classes[list(CITYSCAPES)] = np.arange(len(CITYSCAPES))
-        self._classes[IGNORED] = IGNORED  # the licence plate's -1
+        self._classes[IGNORED] = IGNORED  # the licence plate, whose id is -1
 
     def __len__(self) -> int:
         return len(self._records)

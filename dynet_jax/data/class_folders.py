@@ -1,4 +1,4 @@
-"""A folder of class folders, read once: the images of each class, what was left out, and what cannot be meant."""
+"""Reading class folders: the images of each class, skipped files, and layouts that cannot be intended."""
 
 import os
 from collections import Counter
@@ -11,7 +11,7 @@ from dynet_jax.data.contents import listed, same_name
 from dynet_jax.data.files import IMAGE_SUFFIXES, Skipped, is_hidden, list_images
 from dynet_jax.errors import UserError
 
-# Of folders that divide a dataset in other ways than by class.
+# Names of folders that divide a dataset by something else than the class.
 NO_CLASSES = {
     *("train", "training", "val", "valid", "validation", "test", "testing"),
     *("images", "imgs", "img", "jpegimages", "labels", "masks", "annotations", "annot"),
@@ -19,12 +19,12 @@ NO_CLASSES = {
 
 
 class ClassFolders(NamedTuple):
-    """What lies in the folder of each class, by its name.
+    """The content of the class folders, by class name.
 
     Attributes:
       files: the image files.
-      places: how many images each of the folders within it has, and '' itself.
-      notes: what the owner may not know.
+      places: the number of images in each of the subfolders, and in '', the folder itself.
+      notes: facts that the owner may not know.
     """
 
     files: dict[str, list[Path]]
@@ -33,16 +33,16 @@ class ClassFolders(NamedTuple):
 
 
 def class_folders(folder: Path, skipped: Skipped | None = None) -> dict[str, Path]:
-    """{class: its folder}, sorted by name. A link to a folder is a class, too.
+    """Returns {class: its folder}, sorted by name. A link to a folder is a class, too.
 
-    Raises UserError for a link that leads nowhere, to a folder around it, or to another class, and for a name that no
-    file of labels could hold.
+    Raises UserError for a broken link, a link to an enclosing folder or to another class, and for a name that no file
+    of labels could contain.
     """
     skipped, found = Skipped(folder) if skipped is None else skipped, {}
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_symlink() and not os.path.exists(entry.path):
-                raise UserError(f"{entry.path} is a link to what is not there; mend or remove it")
+                raise UserError(f"{entry.path} is a broken link; repair or remove it")
             if not entry.is_dir():
                 is_image = Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(entry.name)
                 kind = "image" if is_image else "hidden file" if is_hidden(entry.name) else "file"
@@ -57,9 +57,9 @@ def class_folders(folder: Path, skipped: Skipped | None = None) -> dict[str, Pat
 
 
 def read_classes(folder: Path, *, may_be_empty: bool) -> ClassFolders:
-    """Lists the images of every class. Raises UserError for a class without any, as `may_be_empty` has it.
+    """Returns the images of every class. Raises UserError for a class without any, unless `may_be_empty`.
 
-    A folder of files of which none is an image is refused in any case: they were meant to be some.
+    A folder that contains only other files is always rejected, because these were meant to be images.
     """
     skipped, files = Skipped(folder), {}
     folders = class_folders(folder, skipped)
@@ -81,7 +81,7 @@ def read_classes(folder: Path, *, may_be_empty: bool) -> ClassFolders:
 
 
 def refuse_wrong_level(folder: Path, classes: ClassFolders) -> None:
-    """Raises UserError where the folders in a folder cannot be the classes of a training set."""
+    """Raises UserError if the subfolders of a folder cannot be the classes of a training set."""
     names, places = list(classes.files), set().union(*classes.places.values())
     beside = [name for name in names if name.lower() in NO_CLASSES and classes.places[name].keys() & {*names}]
     if beside:
@@ -100,7 +100,7 @@ def _places(folder: Path, paths: list[Path]) -> Counter[str]:
 
 
 def _alike(folder: Path, names: Iterable[str]) -> list[str]:
-    """A note on classes like 'Cat' and 'cat', which letters of an alphabet may be."""
+    """Returns a note on classes like 'Cat' and 'cat', which are legitimate for the letters of an alphabet."""
     spelled: dict[str, list[str]] = {}
     for name in names:
         spelled.setdefault(_key(name).casefold(), []).append(name)
@@ -109,7 +109,7 @@ def _alike(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def _nested(folder: Path, places: Mapping[str, Counter[str]]) -> list[str]:
-    """Notes on folders within class folders: copies, or classes that lie a level too deep."""
+    """Returns notes on folders within class folders: copies, or classes that are a level too deep."""
     inner = [f"{name}/{place} ({n})" for name, of_class in places.items() for place, n in of_class.items() if place]
     if not inner:
         return []
@@ -134,7 +134,7 @@ def _refuse_bad_names(found: Mapping[str, Path], folder: Path) -> None:
 
 
 def _key(name: str) -> str:
-    """Equal for names that a file of labels may not tell apart."""
+    """Returns a key that is equal for names that a file of labels may not distinguish."""
     return " ".join(same_name(name).split())
 
 
@@ -145,7 +145,7 @@ def _refuse_bad_links(found: Mapping[str, Path], folder: Path) -> None:
         if f"{own}/".startswith(f"{place.rstrip('/')}/"):
             raise UserError(f"{path} is a link to {place}, in which it lies; remove it")
         places.append((f"{place}/", name))
-    for (outer, name), (inner, other) in pairwise(sorted(places)):  # what lies in a folder is sorted right behind it
+    for (outer, name), (inner, other) in pairwise(sorted(places)):  # a folder's content is sorted right after it
         if inner.startswith(outer):
             how = "are the same folder" if inner == outer else "have images in common"
             raise UserError(f"{found[other]} and {found[name]} {how}; remove one of them")

@@ -1,4 +1,4 @@
-"""What a split of a dataset holds, told to its owner before a run: classes, images of each, and what was left out."""
+"""The contents of a dataset's split, reported before a run: classes, images per class, and skipped files."""
 
 import unicodedata
 from collections import Counter
@@ -8,16 +8,16 @@ from typing import NamedTuple
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 
-NAMED = 5  # of many, in a message
+NAMED = 5  # number of names that a message lists
 
 
 class Contents(NamedTuple):
-    """What a source knows of itself, as its attribute `contents`.
+    """The contents of a source, in its attribute `contents`.
 
     Attributes:
-      split: what its owner calls it: 'val'.
-      counts: images of each class that there is a place for; {} if that is not known.
-      notes: what may not be as the owner believes, each a few words.
+      split: the user's name for it: 'val'.
+      counts: number of images of each class, including classes without any; {} if unknown.
+      notes: short notes on what may not be as the user believes.
     """
 
     split: str
@@ -26,19 +26,19 @@ class Contents(NamedTuple):
 
 
 def contents_of(source: Source) -> Contents | None:
-    """None for a dataset that has nothing to tell."""
+    """Returns the contents of a source, or None if the dataset does not report them."""
     return getattr(source, "contents", None)
 
 
 def classes_with_images(source: Source) -> list[str]:
-    """Those that some record may have."""
+    """Returns the classes that some record may have."""
     contents = contents_of(source)
     counts = contents.counts if contents else {}
     return [name for name in source.class_names if not counts or counts.get(name)]
 
 
 def check_classes(source: Source, dataset: str) -> None:
-    """Raises UserError for classes that no classifier can be trained to tell apart."""
+    """Raises UserError for a set of classes that no classifier can be trained on."""
     names = source.class_names
     twice = [name for name, count in Counter(map(same_name, names)).items() if count > 1]
     if twice:
@@ -48,7 +48,7 @@ def check_classes(source: Source, dataset: str) -> None:
 
 
 def describe(sources: Mapping[str, Source]) -> list[str]:
-    """One or two lines on {'train': its source, 'test': its source}.
+    """Returns one or two lines about {'train': its source, 'test': its source}.
 
     >>> from dynet_jax.data import load_source
     >>> describe({"train": load_source("digits", "train")})
@@ -67,12 +67,12 @@ def describe(sources: Mapping[str, Source]) -> list[str]:
 
 
 def same_name(name: str) -> str:
-    """Equal for names that look alike: macOS writes the accents of folders apart from their letters."""
+    """Returns a normal form that is equal for names that look alike: macOS separates the accents from letters."""
     return unicodedata.normalize("NFC", name)
 
 
 def listed(names: Sequence[str], limit: int = NAMED) -> str:
-    """The first of them, and how many more there are.
+    """Returns the first names, and the number of the others.
 
     >>> listed(["a", "b"]), listed(list("abcdefgh"))
     ('a, b', 'a, b, c, d, e and 3 more')

@@ -10,17 +10,17 @@ DEFAULT_LIMIT = 100
 
 
 class Damage(NamedTuple):
-    """An image that cannot be used, and why: a sentence that begins with its name."""
+    """An image that cannot be used, and the reason: a sentence that starts with its name."""
 
     name: str
     reason: str
 
 
 class CorruptImages:
-    """Those that a run has met so far, in training and in evaluation.
+    """The corrupt images that a run has found so far, in training and in evaluation.
 
-    It counts what batches were made without, in their order; not what worker threads or processes met while reading
-    ahead. So a run stops at the same batch however many of those there are.
+    It counts the images that are missing in batches, in their order, not those that worker threads or processes found
+    while reading ahead. A run therefore stops at the same batch for any number of workers.
 
     >>> CorruptImages(limit=0).note([Damage("a.jpg", "a.jpg is not an image")], "left out")
     Traceback (most recent call last):
@@ -32,7 +32,7 @@ class CorruptImages:
         self.names: set[str] = set()
 
     def note(self, damages: Iterable[Damage], consequence: str) -> None:
-        """Report those not met before on stderr. Raises UserError at the first above the limit."""
+        """Reports new ones on stderr. Raises UserError at the first one above the limit."""
         for damage in damages:
             if damage.name in self.names:
                 continue

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB pixels, by OpenCV; and the one kind of damage that it does not see."""
+"""From the bytes of an image file to RGB pixels, by OpenCV, with a check for damage that it does not detect."""
 
 import io
 
@@ -9,18 +9,18 @@ from PIL import Image
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.memory import is_out_of_memory
 
-cv2.setNumThreads(0)  # the pipeline has threads of its own
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be decoded is reported here, by name
+cv2.setNumThreads(0)  # the pipeline has its own threads
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # images that cannot be decoded are reported here
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
-    """Bytes of an image file -> [height, width, 3] uint8 RGB, turned as its EXIF says. Arrays pass through.
+    """Returns [height, width, 3] uint8 RGB from the bytes of an image file, with its EXIF rotation; arrays unchanged.
 
-    The content decides, not the name's suffix: JPEG (also CMYK), PNG, WebP, BMP, TIFF, GIF (its first picture), of one
-    to four channels, with a palette, or 16 bits deep. Transparency is left out.
-    Raises UserError, naming the image, if it cannot be decoded or is cut short.
+    The format is detected from the content, not the suffix: JPEG (also CMYK), PNG, WebP, BMP, TIFF, GIF (its first
+    picture), of one to four channels, with a palette, or 16 bits deep. Transparency is dropped.
+    Raises UserError, naming the image, if it cannot be decoded or is truncated.
 
     >>> decode(cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()).shape
     (2, 3, 3)
@@ -29,7 +29,7 @@ def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
         return image
     try:
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB) if image else None
-    except cv2.error as error:  # larger than OpenCV's limit, for one
+    except cv2.error as error:  # for example larger than OpenCV's limit
         if is_out_of_memory(error):
             raise MemoryError(f"{name}: {one_line(error)}") from error
         pixels = None
@@ -41,10 +41,10 @@ def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
 
 
 def _lacks_its_end(content: bytes) -> bool:
-    """A JPEG file whose last part was overwritten: OpenCV takes the strange bytes for pixels, Pillow misses the rest.
+    """Returns whether the end of a JPEG file was overwritten: OpenCV decodes the wrong bytes, Pillow detects it.
 
-    Only files that do not stop at the end-of-image marker are decoded a second time. Those that go on after it (some
-    cameras append things) are whole.
+    Only files that do not end with the end-of-image marker are decoded a second time. Files that continue after the
+    marker (some cameras append data) are intact.
     """
     if not content.startswith(JPEG_START) or content.endswith(JPEG_END) or content.rstrip(b"\0").endswith(JPEG_END):
         return False

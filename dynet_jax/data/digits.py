@@ -14,7 +14,7 @@ def _open(split: str, data_dir: str | None) -> ArraySource:
 
 
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 digits of 8x8. They have no official split: every fifth image is a test image."""
+    """Returns scikit-learn's 1,797 digits, 8x8. They have no official split: every fifth image is a test image."""
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()

@@ -32,7 +32,7 @@ class IdxSource(ArraySource):
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The idx format: two zero bytes, the type (8 = uint8), the rank, the sizes as big-endian int32, the values."""
+    """Returns an idx file: two zero bytes, type (8 = uint8), rank, sizes as big-endian int32, values."""
     if not path.is_file():
         raise UserError(
             f"there is no {path}; fashion_mnist is read from the four official idx files "
@@ -46,4 +46,4 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
         shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(f"{path} is not a whole idx file ({error}); fetch it again") from error
+        raise UserError(f"{path} is not an intact idx file ({error}); download it again") from error

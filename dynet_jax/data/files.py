@@ -1,4 +1,4 @@
-"""Image files below a folder, and what else lies there, which is passed over but not in silence."""
+"""The image files below a folder, and a report of everything else there, which is skipped."""
 
 import os
 from collections import Counter
@@ -8,23 +8,23 @@ from pathlib import Path
 from dynet_jax.data.contents import listed
 from dynet_jax.errors import one_line
 
-# What OpenCV decodes, by the names that such files have.
+# Suffixes of the formats that OpenCV decodes.
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 }
-# Of file managers, network drives and archives: they hold copies, thumbnails, and what was deleted.
+# Folders of file managers, network drives and archives, which hold copies, thumbnails and deleted files.
 TOOL_FOLDERS = {
     *("__MACOSX", "__pycache__", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information"),
 }
-TOOL_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}  # in small letters
+TOOL_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}  # in lower case
 SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "valid", "validation", "test")}
 
 
 class Skipped:
-    """What was passed over: how often each kind of thing, and the first of each as an example.
+    """The skipped files and folders: the number of each kind, with the first one as an example.
 
-    `links` counts images that are taken though they are links.
+    `links` counts images that are used although they are links.
     """
 
     def __init__(self, root: Path):
@@ -33,18 +33,18 @@ class Skipped:
         self._examples: dict[str, str] = {}
 
     def add(self, kind: str, path: str) -> None:
-        """Notes one thing; `kind` is a noun in the singular."""
+        """Adds one item; `kind` is a noun in the singular."""
         self.counts[kind] += 1
         self._examples.setdefault(kind, os.path.relpath(path, self.root))
 
     def update(self, other: "Skipped") -> None:
-        """Adds what another folder has."""
+        """Adds the items of another folder."""
         self.counts += other.counts
         self.links += other.links
         self._examples = other._examples | self._examples
 
     def __str__(self) -> str:
-        """'2 .txt files (cat/notes.txt), 1 broken link (dog/7.jpg)', or ''."""
+        """Returns '2 .txt files (cat/notes.txt), 1 broken link (dog/7.jpg)', or ''."""
         kinds = [
             f"{count} {kind}{'s' * (count > 1)} ({one_line(self._examples[kind])})"
             for kind, count in self.counts.most_common()
@@ -53,15 +53,15 @@ class Skipped:
 
 
 def list_images(folder: Path, skipped: Skipped | None = None) -> list[Path]:
-    """The image files below a folder, sorted, so that an index means the same image everywhere.
+    """Returns the sorted image files below a folder, so that an index means the same image on all machines.
 
-    A link to a file is followed, one to a folder is not, so that there are no loops. `skipped` is told of all else.
+    Links to files are followed, links to folders are not, which avoids loops. Everything else is added to `skipped`.
     """
     return list(_walk(folder, Skipped(folder) if skipped is None else skipped))
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is of some tool, not of the data's owner."""
+    """Returns whether a file or folder belongs to some tool, not to the data."""
     return name.startswith(".") or name in TOOL_FOLDERS or name.lower() in TOOL_FILES
 
 
@@ -80,7 +80,7 @@ def _walk(folder: Path | str, skipped: Skipped) -> Iterator[Path]:
 
 
 def _not_taken(entry: os.DirEntry) -> str | None:
-    """What an entry is that is neither an image nor a folder that may have some; None if it is."""
+    """Returns the kind of an entry that is neither an image nor a folder to read; None for those two."""
     if entry.is_symlink() and not os.path.exists(entry.path):
         return "broken link"
     if entry.is_dir():

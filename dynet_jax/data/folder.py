@@ -14,8 +14,8 @@ from dynet_jax.errors import UserError
 class FolderSource:
     """PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg; the classes are train's folders in sorted order.
 
-    Where there is no train folder, test images have the classes of their own folders, and PATH may be the val folder
-    itself: for a network that has been trained on other images.
+    If there is no train folder, test images have the classes of their own folders, and PATH may be the val folder
+    itself. This serves networks that were trained on other images.
     """
 
     def __init__(self, root: Path, split: str):
@@ -33,7 +33,7 @@ class FolderSource:
             files = {spelled.get(same_name(name), name): paths for name, paths in files.items()}
             unknown = [name for name in files if name not in known]
             if unknown:
-                raise UserError(f"{folder} has classes that {train} has not: {listed(unknown)}")
+                raise UserError(f"{folder} has classes that {train} does not have: {listed(unknown)}")
             same = [name for name in files if os.path.exists(folder / name) and (folder / name).samefile(known[name])]
             notes += (f"the same folders as in train: {listed(same)}",) if same else ()
             files = {name: files.get(name, []) for name in known}
@@ -59,7 +59,7 @@ def _split_folder(root: Path, split: str) -> Path:
     names = " or ".join(f"{root / name}" for name in SPLIT_FOLDERS[split])
     lacking = f"there is no {names}; an image folder is laid out as PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg"
     inside = list(class_folders(root)) if root.is_dir() else []
-    around = [root.parent] if split == "train" else []  # a val folder alone is enough for an evaluation
+    around = [root.parent] if split == "train" else []  # an evaluation needs only a val folder
     meant = [place for place in (*around, *(root / name for name in inside[:20])) if (place / "train").is_dir()]
     if meant:
         raise UserError(f"{lacking}; did you mean folder:{meant[0]}?")

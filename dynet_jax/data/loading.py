@@ -1,4 +1,4 @@
-"""From an index to an example. A record that cannot be used is replaced in training, and masked out in evaluation."""
+"""From an index to an example. An unusable record is replaced in training, and masked out in evaluation."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from dynet_jax.memory import is_out_of_memory
 
 
 class Example(NamedTuple):
-    """What a batch is made of: arrays, the record they come from, and the damaged records met on the way to it.
+    """An element of a batch: arrays, the record they come from, and the damaged records skipped on the way to it.
 
-    Without arrays where none was found.
+    The arrays are empty if no usable record was found.
     """
 
     arrays: Arrays
@@ -26,11 +26,11 @@ class Example(NamedTuple):
 
 
 class TrainingLoader:
-    """(index, rng) -> the example of that record, or else of the next one that can be used, wrapping round.
+    """A function (index, rng) -> the example of that record, or of the next usable one, wrapping around.
 
-    The rng is the same whichever record it is, so an example is a function of the data set, the seed and the position.
-    The search ends, without arrays, at the end of the source, or when it has met more than `limit` damaged ones.
-    Nothing is raised for them here: this runs ahead of the batches, which is not where a run should end.
+    The rng is the same for every record, so an example is a function of the dataset, the seed and the position.
+    The search ends, without arrays, after the whole source or after more than `limit` damaged records. It raises
+    nothing, because it runs ahead of the batches, where a run should not end.
     """
 
     def __init__(self, source: Source, transform: Callable, limit: int):
@@ -50,9 +50,9 @@ class TrainingLoader:
 
 
 class EvaluationLoader:
-    """index -> the example of that record, with 'mask' 1. Where there is none, `blank` with 'mask' 0.
+    """A function index -> the example of that record, with 'mask' 1; if there is none, `blank` with 'mask' 0.
 
-    There is none behind the end of the source, where batches are filled up, and for a record that cannot be used.
+    There is none after the end of the source, where the last batch is filled up, and for an unusable record.
     """
 
     def __init__(self, source: Source, transform: Callable, blank: Arrays):
@@ -68,11 +68,11 @@ class EvaluationLoader:
 
 
 def read_record(source: Source, index: int) -> Record | Damage:
-    """Returns a record with its image and its map of classes decoded, or why there is none."""
+    """Returns a record with its image and its class map decoded, or the damage."""
     try:
         record = source[index]
     except Refused:
-        raise  # by the bucket: nothing is wrong with the image
+        raise  # the bucket denied access: nothing is wrong with the image
     except (OSError, UserError) as error:
         if is_out_of_memory(error):
             raise  # nothing is wrong with the image

@@ -1,4 +1,4 @@
-"""Images and their maps of classes before a run: every file's header, and the classes in some of the labels."""
+"""Checks of images and their class maps before a run: every file's header, and the classes in some labels."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,23 +13,23 @@ from dynet_jax.data.maps import MODES, MapsSource, is_shallow_png
 from dynet_jax.data.record import IGNORED, UnknownClass
 from dynet_jax.errors import UserError
 
-LABELS_READ = 64  # of each split
+LABELS_READ = 64  # per split
 THREADS = 16
-ORIENTATION = 0x0112  # EXIF's
+ORIENTATION = 0x0112  # EXIF's tag
 
 
 class Inspected(NamedTuple):
-    """What a split holds, and the size (height, width) that all its labels fit into, with the first of each side."""
+    """The contents of a split, and the size (height, width) that all its labels fit into."""
 
     contents: Contents
     largest: tuple[int, int]
 
 
 class Pair(NamedTuple):
-    """An image and its label, by their headers: the label's size, or what is wrong with them.
+    """An image and its label, from their headers: the label's size, or what is wrong with them.
 
-    `damage` is a sentence on this pair, which may be one of a few that are left out; `kind` is why a label means
-    something else than it says, or of a turned image, what its label is of.
+    `damage` is a sentence about this pair, which may be skipped like a few others. `kind` says why the labels mean
+    something else than intended or, for a rotated image, which orientation its label fits.
     """
 
     name: Path
@@ -38,16 +38,19 @@ class Pair(NamedTuple):
     kind: str = ""
 
 
-COMPRESSED = "labels are JPEG files, which change classes at their borders; write them as PNG, from where they came"
-ROTATED = "images are turned by their EXIF orientation where they are read, unlike their labels; save them without it"
-AS_SHOWN, UNCLEAR = "labelled as it is shown", "of a size that fits the image as it is stored, too"
+COMPRESSED = "labels are JPEG files, whose compression changes classes at borders; export the originals as PNG"
+ROTATED = "images are rotated by their EXIF orientation when read, unlike their labels; save them without it"
+AS_SHOWN, UNCLEAR = "labelled in the displayed orientation", "of a size that fits the stored orientation as well"
 
 
 def inspect_maps(source: MapsSource, max_corrupt: int) -> Inspected:
-    """Raises UserError for pairs that do not fit, if there are more than that, and for labels that cannot be meant."""
+    """Returns the contents of a split.
+
+    Raises UserError if more than `max_corrupt` pairs do not fit, and for labels that cannot be intended.
+    """
     pairs: list[Pair] = _in_threads(_read_headers, source.pairs)
     found = {kind: [pair.name.name for pair in pairs if pair.kind == kind] for kind in {pair.kind for pair in pairs}}
-    unclear = [] if AS_SHOWN in found else found.get(UNCLEAR, [])  # a folder's labels are of one making
+    unclear = [] if AS_SHOWN in found else found.get(UNCLEAR, [])  # all labels of a folder were made in the same way
     for kind in (COMPRESSED, ROTATED):
         if kind in found:
             names = sorted(found[kind] + (unclear if kind == ROTATED else []))
@@ -58,14 +61,14 @@ def inspect_maps(source: MapsSource, max_corrupt: int) -> Inspected:
         raise UserError(f"{damaged[0].damage}; {count}, more than --config.data.max_corrupt={max_corrupt}")
     heights, widths = zip(*(pair.size for pair in pairs))
     contents = source.contents
-    turned = f"{len(unclear)} images of {source.folder.name} are turned by their EXIF orientation: {listed(unclear)}"
-    notes = [f"{turned}; make sure that their labels are, too"] if unclear else []
+    turned = f"{len(unclear)} images of {source.folder.name} are rotated by their EXIF orientation: {listed(unclear)}"
+    notes = [f"{turned}; make sure that their labels are rotated, too"] if unclear else []
     contents = contents._replace(notes=(*contents.notes, *notes, *_notes_on_classes(source)))
     return Inspected(contents, (max(heights), max(widths)))
 
 
 def _read_headers(files: tuple[Path, Path]) -> Pair:
-    """An image that Pillow cannot open is left to the decoder, which may; labels it decodes itself."""
+    """Returns a pair of files; an image that Pillow cannot open is left to OpenCV, but Pillow must read labels."""
     image_file, label_file = files
     try:
         with label_file.open("rb") as file:
@@ -79,13 +82,13 @@ def _read_headers(files: tuple[Path, Path]) -> Pair:
                     has = "less than 8 bits" if shallow else f"mode {label.mode}"
                     reason = f"is not a label file: one channel of 8 bits, as a PNG; it has {has}"
                     return Pair(label_file, damage=f"{label_file} {reason}")
-    except Exception:  # whatever Pillow meets in a damaged file
-        return Pair(label_file, damage=f"{label_file} is damaged, or no label file")
+    except Exception:  # Pillow raises many exceptions for damaged files
+        return Pair(label_file, damage=f"{label_file} is damaged, or not a label file")
     try:
         with Image.open(image_file) as image:
             stored = shown = image.size[::-1]
             orientation = image.getexif().get(ORIENTATION)
-            if orientation in (5, 6, 7, 8):  # of TIFF files Pillow tells the size as they are shown
+            if orientation in (5, 6, 7, 8):  # for TIFF files, Pillow returns the displayed size
                 stored, shown = (stored[::-1], shown) if image.format == "TIFF" else (stored, shown[::-1])
     except Exception:
         return Pair(image_file, size)
@@ -99,10 +102,10 @@ def _read_headers(files: tuple[Path, Path]) -> Pair:
 
 
 def _notes_on_classes(source: MapsSource) -> Iterator[str]:
-    """Raises UserError where nothing is to be learnt: from masks of 0 and 255, for one."""
+    """Yields notes on the classes. Raises UserError if nothing can be learnt, for example from masks of 0 and 255."""
     some = range(0, len(source), max(1, len(source) // LABELS_READ))
     counts = _count_all(source, some)
-    if np.count_nonzero(counts[:IGNORED]) < 2:  # a rare class may be in none of so few
+    if np.count_nonzero(counts[:IGNORED]) < 2:  # a rare class may be missing in so few
         some = range(len(source))
         counts = _count_all(source, some)
     if not counts.any():
@@ -128,7 +131,7 @@ def _count_all(source: MapsSource, indices: Iterable[int]) -> np.ndarray:
 
 
 def _count(source: MapsSource, index: int) -> np.ndarray:
-    """Pixels of each class, [256]; none of a file that cannot be read."""
+    """Returns the number of pixels of each class, [256]; zeros for an unreadable file."""
     try:
         return np.bincount(source.label(index).decode().ravel(), minlength=256)
     except UnknownClass:

@@ -1,4 +1,4 @@
-"""Folders of images with maps of classes, and the content of a label file."""
+"""Folders of images with class maps, and the content of a label file."""
 
 import io
 from pathlib import Path
@@ -13,27 +13,27 @@ from dynet_jax.data.source import register_dataset
 from dynet_jax.data.text import read_class_list
 from dynet_jax.errors import UserError
 
-UNKNOWN = 254  # stands for what is no class
-MODES = ("L", "P")  # Pillow's: 8 bits of grey, or of a palette
+UNKNOWN = 254  # marks values that are no class
+MODES = ("L", "P")  # Pillow's modes of 8 bits: grey, or with a palette
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 
 
 @register_dataset("maps:PATH", task="segmentation")
 def _open_maps(split: str, data_dir: str | None, root: Path) -> "MapsSource":
-    """PATH has classes.txt, the name of a class in every line. A label's pixels are classes from 0; 255 is ignored."""
+    """Opens PATH with classes.txt, one class name per line. A label's pixels are classes from 0; 255 is ignored."""
     return MapsSource(root, split, _class_names(root, 2 if split == "train" else 1), IGNORED)
 
 
 @register_dataset("camvid:PATH", task="segmentation")
 def _open_camvid(split: str, data_dir: str | None, root: Path) -> "MapsSource":
-    """The same with CamVid's 11 classes, and 11 ignored."""
+    """Opens the same with CamVid's 11 classes, and 11 ignored."""
     return MapsSource(root, split, CAMVID, len(CAMVID))
 
 
 class MapsSource:
     """Pairs of files with the same stem: PATH/train/NAME.jpg and PATH/trainannot/NAME.png.
 
-    The split 'test' is the val folder, or the test folder where there is none; 'held_out' is the test folder.
+    The split 'test' is the val folder, or the test folder if there is no val folder; 'held_out' is the test folder.
     """
 
     def __init__(self, root: Path, split: str, class_names: list[str], ignored: int):
@@ -63,7 +63,7 @@ class MapsSource:
         return Record(image.read_bytes(), self.label(index), str(image))
 
     def label(self, index: int) -> "EncodedMap":
-        """The label alone. Raises OSError if it cannot be read."""
+        """Returns the label alone. Raises OSError if it cannot be read."""
         file = self.pairs[index][1]
         return EncodedMap(file.read_bytes(), self._classes, str(file))
 
@@ -72,30 +72,30 @@ class MapsSource:
 
 
 def _by_stem(folder: Path, skipped: Skipped) -> dict[str, Path]:
-    """{'city/0001': the file}. Raises UserError where two files have one stem."""
+    """Returns {'city/0001': the file}. Raises UserError if two files have the same stem."""
     files: dict[str, Path] = {}
     for path in list_images(folder, skipped):
         stem = str(path.relative_to(folder).with_suffix(""))
         if stem in files:
-            raise UserError(f"{files[stem]} and {path} have the same stem, so that their label is not clear")
+            raise UserError(f"{files[stem]} and {path} have the same stem, so their label is ambiguous")
         files[stem] = path
     return files
 
 
 class EncodedMap:
-    """A label file's content, and which class each of its values is: IGNORED, or UNKNOWN for one that must not be."""
+    """The content of a label file, and the class of each value: IGNORED, or UNKNOWN for a value that is no class."""
 
     def __init__(self, content: bytes, classes: np.ndarray, name: str):
         self._content, self._classes, self._name = content, classes, name
 
     def decode(self) -> np.ndarray:
-        """[height, width] uint8 of classes and IGNORED.
+        """Returns [height, width] uint8 of classes and IGNORED.
 
-        Raises UserError if it cannot be decoded, and UnknownClass for a value that is none.
+        Raises UserError if it cannot be decoded, and UnknownClass for a value that is no class.
         """
         try:
             with Image.open(io.BytesIO(self._content)) as image:
-                values = np.asarray(image) if image.mode in MODES else None  # of a palette the index
+                values = np.asarray(image) if image.mode in MODES else None  # for a palette, the indices
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             values = None
         if values is None or values.ndim != 2 or is_shallow_png(self._content):
@@ -105,16 +105,16 @@ class EncodedMap:
             strange = sorted({int(value) for value in np.unique(values[classes == UNKNOWN])})
             known = len({*self._classes.tolist()} - {UNKNOWN, IGNORED})
             raise UnknownClass(
-                f"{self._name} has pixels of {', '.join(map(str, strange[:5]))}, which is no class of the {known} that "
-                "there are, nor to be ignored; use the right dataset, or mend the labels"
+                f"{self._name} has pixels of {', '.join(map(str, strange[:5]))}, which are neither one of the {known} "
+                "classes nor ignored; use the right dataset, or correct the labels"
             )
         return classes
 
 
 def is_shallow_png(content: bytes) -> bool:
-    """Returns whether a label file is a PNG of less than 8 bits, by its first 26 bytes or more of them.
+    """Returns whether a label file is a PNG of less than 8 bits, given at least its first 26 bytes.
 
-    Grey values of 1, 2 or 4 bits are spread over 0 to 255 when they are decoded: class 1 of 1 bit would be 255.
+    Decoding spreads grey values of 1, 2 or 4 bits over 0 to 255: class 1 of 1 bit would become 255.
     """
     return content.startswith(b"\x89PNG") and content[24] < 8 and content[25] == 0
 

@@ -1,4 +1,4 @@
-"""A dataset seen by a network that was trained on another one: classes are the same where their names are."""
+"""A dataset for a network that was trained on another one: classes are matched by name."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from dynet_jax.errors import UserError, suggest
 
 
 def matched(source: Source, class_names: Sequence[str], dataset: str, network: str) -> Source:
-    """The source with the network's classes: it may have some of them only, in any order.
+    """Returns the source with the network's classes; it may have only some of them, in any order.
 
-    dataset, network: how messages call them.
-    Raises UserError for a class that the network has not, or has twice.
+    dataset, network: their names in messages.
+    Raises UserError for a class that the network does not have, or has twice.
     """
     if list(source.class_names) == list(class_names):
         return source
@@ -22,17 +22,17 @@ def matched(source: Source, class_names: Sequence[str], dataset: str, network: s
     needed = classes_with_images(source)
     unknown = [name for name in needed if same_name(name) not in places]
     if unknown:
-        hint = suggest(unknown[0], class_names) if len(class_names) <= 20 else f"its are {listed(class_names)}"
+        hint = suggest(unknown[0], class_names) if len(class_names) <= 20 else f"it has {listed(class_names)}"
         raise UserError(f"{dataset} has classes that {network} was not trained on: {listed(unknown)}; {hint}")
     counts = Counter(map(same_name, class_names))
     twice = [name for name in needed if counts[same_name(name)] > 1]
     if twice:
-        raise UserError(f"{network} has several classes called {twice[0]}, so that {dataset} cannot be matched to them")
+        raise UserError(f"{network} has several classes called {twice[0]}, so {dataset} cannot be matched to them")
     return MatchedSource(source, class_names, [places.get(same_name(name), IGNORED) for name in source.class_names])
 
 
 class MatchedSource:
-    """The records of a source with other numbers for its classes: class n is `numbers[n]`."""
+    """The records of a source with its classes renumbered: class n becomes `numbers[n]`."""
 
     def __init__(self, source: Source, class_names: Sequence[str], numbers: Sequence[int]):
         self.source, self.class_names, self.numbers = source, list(class_names), list(numbers)
@@ -57,7 +57,7 @@ class MatchedSource:
 
 
 class _Renumbered:
-    """A map of classes that is still a file's content."""
+    """An encoded class map with renumbered classes."""
 
     def __init__(self, label: Encoded, table: np.ndarray):
         self._label, self._table = label, table

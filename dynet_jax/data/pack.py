@@ -1,4 +1,4 @@
-"""Writes class folders as a packed data set (`dynet_jax.data.packed`): whole, or not there."""
+"""Writing class folders as a packed dataset (`dynet_jax.data.packed`), atomically."""
 
 import contextlib
 import fcntl
@@ -21,16 +21,16 @@ from dynet_jax.data.packed import DESCRIPTION, FORMAT, SPLITS, VERSION, read_des
 from dynet_jax.errors import UserError, one_line
 
 SHARD_BYTES = 256 * 2**20
-# Each record by itself, for reading in any order; as it is, because images are compressed already.
+# One record per group, for reading in any order; uncompressed, because images are already compressed.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 def pack_folder(root: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> bool:
-    """Pack PATH/train/CLASS/* and PATH/val/CLASS/* into the directory `target`, which must be new or empty.
+    """Packs PATH/train/CLASS/* and PATH/val/CLASS/* into the directory `target`, which must be new or empty.
 
-    Files are written into `target`.incomplete, which gets its name in one move when all are there; what an interrupted
-    attempt has left there is removed by the next one. Images are packed as they are, without decoding them.
-    Returns False, and writes nothing, if `target` holds just these images already.
+    Files are written to `target`.incomplete, which is renamed when all of them are complete; the next attempt removes
+    the remains of an interrupted one. Images are packed unchanged, without decoding.
+    Returns False, and writes nothing, if `target` already holds exactly these images.
     Raises UserError if it holds anything else, and for a folder that cannot be trained on.
     """
     sources = {split: FolderSource(root, split) for split in SPLITS}
@@ -52,7 +52,7 @@ def pack_folder(root: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> boo
 
 
 def _listing(source: FolderSource, root: Path) -> list[tuple[Path, str, int, int]]:
-    """File, name, label and bytes of each record."""
+    """Returns file, name, label and size in bytes of each record."""
     return [(path, str(path.relative_to(root)), label, path.stat().st_size) for path, label in source.files]
 
 
@@ -62,15 +62,15 @@ def _digest(listing) -> str:
 
 def _refuse_other_content(target: Path, digests: dict[str, str], root: Path) -> None:
     if not (target / DESCRIPTION).is_file():
-        raise UserError(f"{target} is there already, and is not a packed data set; give another --data-dir")
+        raise UserError(f"{target} exists, and is not a packed dataset; give another --data-dir")
     present = read_description(target)["splits"]
     if {split: content["listing"] for split, content in present.items()} != digests:
-        raise UserError(f"{target} is a packed data set of other images than {root} has; give another --data-dir")
+        raise UserError(f"{target} is a packed dataset of other images than {root} has; give another --data-dir")
 
 
 @contextlib.contextmanager
 def _incomplete(target: Path) -> Iterator[Path]:
-    """An empty directory beside the target, for one process at a time. It is removed if what is done in it fails."""
+    """An empty directory beside the target, exclusive to one process. It is removed if the work in it fails."""
     folder = target.with_name(target.name + ".incomplete")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def _incomplete(target: Path) -> Iterator[Path]:
 
 
 def _write_split(folder: Path, split: str, listing, shard_bytes: int) -> dict:
-    """Write the shards of one split; returns its part of the description."""
+    """Writes the shards of one split. Returns its part of the description."""
     shards = list(_shards(listing, shard_bytes))
     described = []
     with tqdm(total=len(listing), desc=f"packing {split}", unit=" images", mininterval=1) as bar:
@@ -106,7 +106,7 @@ def _write_split(folder: Path, split: str, listing, shard_bytes: int) -> dict:
             path = folder / f"{split}-{number:05}-of-{len(shards):05}.array_record"
             try:
                 _write_shard(path, shard, bar)
-            except RuntimeError as error:  # a full disk, for one
+            except RuntimeError as error:  # for example a full disk
                 raise UserError(f"{path} cannot be written: {one_line(error, limit=300)}") from error
             described.append({"file": path.name, "examples": len(shard), "bytes": path.stat().st_size})
     return {"examples": len(listing), "listing": _digest(listing), "shards": described}
@@ -121,12 +121,12 @@ def _write_shard(path: Path, shard, bar: tqdm) -> None:
 
 
 def _readable(name: str) -> str:
-    """The name of a file that need not be UTF-8, as a text that is."""
+    """Returns the name of a file, which need not be UTF-8, as valid text."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _shards(listing, shard_bytes: int) -> Iterator[list]:
-    """Neighbouring records, about `shard_bytes` at a time."""
+    """Yields consecutive records, about `shard_bytes` at a time."""
     ends = itertools.accumulate(record[3] for record in listing)
     for _, group in itertools.groupby(zip(ends, listing), key=lambda pair: (pair[0] - 1) // shard_bytes):
         yield [record for _, record in group]

@@ -1,6 +1,6 @@
 """Class folders packed into a few large ArrayRecord files by `dynet prepare folder:PATH`: the format, and its reader.
 
-A packed data set is a directory of shards and one dataset.json, which is there only when all is there:
+A packed dataset is a directory of shards and one dataset.json, which exists only if everything is complete:
 
     {"format": "dynet_jax packed images", "version": 1, "classes": ["cat", "dog"],
      "splits": {"train": {"examples": 9, "listing": "sha256 of names and sizes",
@@ -30,7 +30,7 @@ SPLITS = ("train", "test")
 
 
 class PackedSource:
-    """One split ('train' or 'test') of a packed data set. Raises UserError if the directory is not one or not whole."""
+    """One split ('train' or 'test') of a packed dataset. Raises UserError for another or an incomplete folder."""
 
     def __init__(self, folder: Path, split: str):
         description = read_description(folder)
@@ -53,7 +53,7 @@ class PackedSource:
     def __getitem__(self, index: int) -> Record:
         try:
             return Record(**msgpack.unpackb(self._records[index]))
-        except (RuntimeError, ValueError, TypeError) as error:  # a checksum that does not fit, for one
+        except (RuntimeError, ValueError, TypeError) as error:  # for example a wrong checksum
             raise unless_failed(error, self.name) from error
 
     def name_of(self, index: int) -> str:
@@ -67,7 +67,7 @@ def _open(split: str, data_dir: str | None, folder: Path) -> PackedSource:
 
 @dataclasses.dataclass
 class _Shard:
-    """What ArrayRecordDataSource asks for, so that it opens a file only when it reads from it."""
+    """The fields that ArrayRecordDataSource needs, so that it opens a file only when it reads from it."""
 
     filename: str
     skip: int
@@ -76,11 +76,11 @@ class _Shard:
 
 
 def read_description(folder: Path) -> dict:
-    """The content of dataset.json. Raises UserError, saying how to get one, if it is not there or of another format."""
+    """Returns the content of dataset.json. Raises UserError, with advice, if it is missing or of another format."""
     path = folder / DESCRIPTION
     if not path.exists():
         raise UserError(
-            f"{folder} is not a packed data set: it has no {DESCRIPTION}; "
+            f"{folder} is not a packed dataset: it has no {DESCRIPTION}; "
             f"make one of class folders by `dynet prepare folder:PATH --data-dir={folder}`"
         )
     try:
@@ -91,5 +91,5 @@ def read_description(folder: Path) -> dict:
             if sum(shard["examples"] for shard in description["splits"][split]["shards"]) <= 0:
                 raise ValueError(f"no images in {split!r}")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the description of a packed data set that can be read here: {error}") from error
+        raise UserError(f"{path} is not the description of a packed dataset that can be read here: {error}") from error
     return description

@@ -12,7 +12,7 @@ Numbers = Sequence[float]
 
 
 def of_pixels(mean: Numbers, std: Numbers) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and std of pixels from 0 to 255, where they are of pixels from 0 to 1 as in PyTorch.
+    """Returns mean and std of pixels from 0 to 255, converted if they are of pixels from 0 to 1 as in PyTorch.
 
     >>> of_pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
@@ -22,9 +22,9 @@ def of_pixels(mean: Numbers, std: Numbers) -> tuple[tuple[float, ...], tuple[flo
 
 
 def check_units(mean: Numbers, std: Numbers, option: str = "--config.data.") -> str | None:
-    """Returns a warning for what only some networks want. `option` is what begins the names of options in messages.
+    """Returns a warning about values that only some networks need. `option` is the prefix of options in messages.
 
-    Raises UserError, with what to use instead, for numbers that cannot be a mean and a std of pixels from 0 to 255.
+    Raises UserError, with the right values, for numbers that cannot be a mean and a std of pixels from 0 to 255.
     """
     given = _options(option, mean, std)
     if min(mean) < 0 or max(mean) > LARGEST or max(std) > LARGEST + 1:
@@ -39,38 +39,40 @@ def check_units(mean: Numbers, std: Numbers, option: str = "--config.data.") -> 
         reasons.append(f"{' and '.join(small)} of pixels from 0 to 1, where pixels are from 0 to 255")
     if _exchanged(**right):
         right = {"mean": right["std"], "std": right["mean"]}
-        reasons.append("mean and std exchanged, as no pixels have such ones")
+        reasons.append("mean and std exchanged, as no pixels have such values")
     if all(abs(a - b) < 1 for a, b in zip(right["mean"], reversed(IMAGENET_MEAN))):
         right = {name: values[::-1] for name, values in right.items()}
-        reasons.append("blue before green and red, where red is the first")
+        reasons.append("in the order blue, green, red, where red is first")
     if reasons:
         raise UserError(f"{given} are {', and '.join(reasons)}; use {_options(option, **right)}")
     if undivided:
         usual = f"{option}std={_shown(IMAGENET_STD)}"
-        return f"{option}std={_shown(std)} leaves pixels of up to 255 undivided; most networks want {usual}"
-    measured = min(std) < max(std)  # else they are a divisor that someone chose
+        return f"{option}std={_shown(std)} leaves pixels of up to 255 undivided; most networks need {usual}"
+    measured = min(std) < max(std)  # otherwise they are a divisor that someone chose
     return f"{given}: no pixels deviate as much from such a mean" if measured and _impossible(mean, std) else None
 
 
 def _small(mean: Numbers, std: Numbers) -> list[str]:
-    """Which of the two are of pixels from 0 to 1. A mean below 1 may also be that of dark images."""
+    """Returns which of the two are of pixels from 0 to 1. A mean below 1 may also be that of dark images."""
     small_std = max(std) <= 1
     small_mean = any(mean) and max(mean) <= 1 and (small_std or _impossible(mean, std))
     return ["mean"] * small_mean + ["std"] * small_std
 
 
 def _exchanged(mean: Numbers, std: Numbers) -> bool:
-    """Whether mean and std are the wrong way round. The mean of natural images is about twice the std; far smaller
-    means are meant, as in (x - 3) / 128."""
+    """Returns whether mean and std are exchanged.
+
+    The mean of natural images is about twice the std; far smaller means are intended, as in (x - 3) / 128.
+    """
     twice = all(m < s < 3 * m for m, s in zip(mean, std))
     return twice and _impossible(mean, std) and not _impossible(std, mean)
 
 
 def _impossible(mean: Numbers, std: Numbers) -> bool:
-    """Whether no numbers from 0 to 255 have these: the largest deviation is that of 0 and 255 alone.
+    """Returns whether no numbers from 0 to 255 have these values: only 0 and 255 have the largest deviation.
 
-    Round numbers such as those of (x - 127.5) / 128 are no measured ones, and may be a little larger; a mean of 0 is
-    none at all.
+    Round numbers such as those of (x - 127.5) / 128 are not measured, and may be a little larger; a mean of 0 is not
+    checked.
     """
     return any(s > 1.05 * math.sqrt(m * max(0.0, LARGEST - m)) + 1 for m, s in zip(mean, std) if m)
 
@@ -84,5 +86,5 @@ def _options(option: str, mean: Numbers, std: Numbers) -> str:
 
 
 def _shown(values: Numbers) -> str:
-    """As a shell takes it: without spaces."""
+    """Returns the numbers as a shell accepts them, without spaces."""
     return f"[{','.join(f'{value:.7g}' for value in values)}]"

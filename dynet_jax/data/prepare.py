@@ -1,4 +1,4 @@
-"""What `dynet prepare` does: write a data set once in the form that training reads fast."""
+"""The work of `dynet prepare`: writing a dataset once in the form that training reads fast."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ from dynet_jax.data.packed import read_description
 from dynet_jax.data.tfds_source import DEFAULT_FOLDER
 from dynet_jax.errors import UserError, one_line, suggest
 
-# Data sets that TFDS prepares, and the archives of each that have to be fetched by hand, for their terms.
+# Datasets that TFDS prepares, and the archives of each that must be downloaded by hand because of their terms.
 ARCHIVES = {
     "cifar10": (),
     "cityscapes": ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"),
@@ -18,14 +18,14 @@ WEB_PAGES = {"cityscapes": "www.cityscapes-dataset.com", "imagenet2012": "image-
 
 
 def prepare(dataset: str, data_dir: str | None, archives: str | None) -> str:
-    """Write a data set as ArrayRecord files, once; returns a line that says where, for the user.
+    """Writes a dataset as ArrayRecord files, once. Returns a line that says where, for the user.
 
     Args:
       dataset: 'folder:PATH', or one of ARCHIVES, which TFDS prepares; CIFAR-10 is downloaded.
-      data_dir: where to write. TFDS's data sets get a folder of their own in it, by default in ~/tensorflow_datasets.
-      archives: the folder that holds the ARCHIVES of a data set.
+      data_dir: where to write. TFDS's datasets get a subfolder each, by default in ~/tensorflow_datasets.
+      archives: the folder that holds the ARCHIVES of a dataset.
     Raises:
-      UserError: for another dataset, without `archives`, or without TensorFlow, which preparing by TFDS needs.
+      UserError: for another dataset, without `archives`, or without TensorFlow, which TFDS needs to prepare.
     """
     kind, _, path = dataset.partition(":")
     if kind == "folder" and path:
@@ -61,6 +61,6 @@ def _prepare_by_tfds(dataset: str, data_dir: str | None, archives: str | None) -
     downloads = tfds.download.DownloadConfig(manual_dir=archives and str(Path(archives).absolute()))
     try:
         builder.download_and_prepare(download_config=downloads)
-    except Exception as error:  # no network, a damaged archive, a full disk: TFDS raises what it meets
+    except Exception as error:  # no network, a damaged archive, a full disk: TFDS raises any exception
         raise UserError(f"{dataset} cannot be prepared: {one_line(error, limit=300)}") from error
     return Path(builder.data_dir)

@@ -1,4 +1,4 @@
-"""From a picture of any size to what a trained network is given: as its evaluation does it, described for others."""
+"""From an image of any size to a trained network's input, as in its evaluation, with a description for others."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ INTERPOLATION = "area where an image shrinks, bilinear where it grows"
 
 
 class Preprocessing(NamedTuple):
-    """Of a classifier: the shorter side is resized to `resize_to`, and the central square of `image_size` cut out.
+    """A classifier's: the shorter side is resized to `resize_to`, and the central `image_size` square is cropped.
 
     mean, std: of the pixels of each channel, in units of 0..255.
 
@@ -24,22 +24,22 @@ class Preprocessing(NamedTuple):
     std: tuple[float, ...]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """[height, width, 3] uint8 -> [image_size, image_size, 3] uint8."""
+        """Returns [image_size, image_size, 3] uint8 for [height, width, 3] uint8."""
         return np.ascontiguousarray(center_crop(image, self.image_size, self.resize_to))
 
     def describe(self) -> dict[str, Any]:
-        """For an exported file. mean and std are there to be read: normalisation is part of the exported network."""
+        """Returns a description for an exported file. mean and std are informative: the network normalises itself."""
         sizes = {"resize_to": self.resize_to, "image_size": self.image_size}
         return sizes | {"interpolation": INTERPOLATION} | _described(self.mean, self.std)
 
 
 class ResizedPreprocessing(NamedTuple):
-    """Of a network for segmentation: images are resized to one size.
+    """A segmentation network's: images are resized to one size.
 
     Attributes:
       size: (height, width).
       mean, std: of the pixels of each channel, in units of 0..255.
-      window: (height, width) of the windows that logits are the mean over; None for whole images.
+      window: (height, width) of the sliding windows whose logits are averaged; None for whole images.
 
     >>> ResizedPreprocessing((16, 24), (127.5,) * 3, (127.5,) * 3)(np.zeros((30, 20, 3), np.uint8)).shape
     (16, 24, 3)
@@ -51,11 +51,11 @@ class ResizedPreprocessing(NamedTuple):
     window: tuple[int, int] | None = None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """[height, width, 3] uint8 -> [*size, 3] uint8."""
+        """Returns [*size, 3] uint8 for [height, width, 3] uint8."""
         return np.ascontiguousarray(resize(image, *self.size))
 
     def describe(self) -> dict[str, Any]:
-        """See `Preprocessing.describe`."""
+        """Returns a description, see `Preprocessing.describe`."""
         return {"size": list(self.size), "interpolation": INTERPOLATION} | _described(self.mean, self.std)
 
 

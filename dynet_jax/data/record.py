@@ -1,4 +1,4 @@
-"""What every source of images gives: records, in an order that means the same everywhere."""
+"""Records, the elements of all sources of images, in an order that is the same on all machines."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -6,25 +6,25 @@ import numpy as np
 
 from dynet_jax.errors import UserError
 
-Arrays = dict[str, np.ndarray | np.generic]  # of an example, by their names
-IGNORED = 255  # in a map of classes: a pixel that does not count
+Arrays = dict[str, np.ndarray | np.generic]  # the arrays of an example, by name
+IGNORED = 255  # in a class map: a pixel that does not count
 
 
 class UnknownClass(UserError):
-    """Labels that belong to another set of classes: not damage of one file, but a mistake that ends the run."""
+    """An error: labels that belong to another set of classes, which is a mistake that ends the run, not damage."""
 
 
 class Encoded(Protocol):
-    """A map of classes that is still a file's content."""
+    """A class map that is still the content of a file."""
 
     def decode(self) -> np.ndarray:
-        """[height, width] uint8, classes and IGNORED. Raises UserError if it cannot be decoded."""
+        """Returns [height, width] uint8, classes and IGNORED. Raises UserError if it cannot be decoded."""
 
 
 class Record(NamedTuple):
-    """One labelled image: [height, width, 3] uint8, or the bytes of an image file; its class, or its map of classes.
+    """One labelled image: [height, width, 3] uint8, or the bytes of an image file; its class, or its class map.
 
-    A map is [height, width] uint8, or `Encoded`.
+    A class map is [height, width] uint8, or `Encoded`.
     """
 
     image: Any
@@ -40,14 +40,14 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record:
-        """Raises OSError if the record cannot be read."""
+        """Returns a record. Raises OSError if it cannot be read."""
 
     def name_of(self, index: int) -> str:
-        """What to call a record that may not be readable. Reads nothing."""
+        """Returns the name of a record, which may be unreadable, without reading it."""
 
 
 class ArraySource:
-    """Images that are in memory already, [n, height, width] or [n, height, width, 3] uint8."""
+    """Images in memory, [n, height, width] or [n, height, width, 3] uint8."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: list[str], name: str):
         self.images, self.labels = images, labels

@@ -1,4 +1,4 @@
-"""Which examples were in the training batch of a step, and the batch itself again: to find out what went wrong."""
+"""The examples in the training batch of a step, and the batch itself again, to find out what went wrong."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,9 +13,9 @@ from dynet_jax.machine import cores
 
 
 def training_examples(source: Source, *, batch_size: int, seed: int, step: int) -> list[int]:
-    """Indices of the records drawn for the global batch of a step, in its order. Nothing is read.
+    """Returns the indices of the records drawn for the global batch of a step, in order, without reading them.
 
-    A drawn record that cannot be decoded was replaced by the next one that can: `training_batch` tells.
+    A drawn record that cannot be decoded was replaced by the next one that can; `training_batch` shows this.
 
     >>> from dynet_jax.data import load_source
     >>> digits = load_source("digits", "train")
@@ -30,9 +30,9 @@ def training_examples(source: Source, *, batch_size: int, seed: int, step: int) 
 def training_batch(
     source: Source, transform, *, batch_size: int, seed: int, step: int, threads: int | None = None
 ) -> tuple[dict[str, np.ndarray], list[Example]]:
-    """The global batch that `training_batches` gives at a step, and its examples with the records' indices and names.
+    """Returns the global batch of `training_batches` at a step, and its examples with the records' indices and names.
 
-    Raises UserError where none of the records can be used.
+    Raises UserError if none of the records can be used.
     """
     examples: Any = shuffled(source, seed).random_map(TrainingLoader(source, transform, limit=len(source)))
     with ThreadPoolExecutor(threads or len(cores())) as pool:

@@ -1,4 +1,4 @@
-"""An image and its map of classes, changed together. Labels are never mixed: theirs is the nearest pixel's."""
+"""Joint augmentation of an image and its class map. Labels are resampled by nearest neighbour, so they never mix."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,15 +15,15 @@ CROPS_TRIED, LARGEST_SHARE = 10, 0.75  # mmsegmentation's cat_max_ratio
 def random_scaled_crop(
     image: np.ndarray, label: np.ndarray, rng: np.random.Generator, size: Sequence[int], scale: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A part of the image, enlarged by a factor from `scale`, of `size` (height, width).
+    """Returns a random region of the image, scaled by a factor from `scale`, of `size` (height, width).
 
-    Where the enlarged image is smaller than that it is filled up, black and ignored, at a random place. Of ten parts
-    the first is taken in which some pixels count and no class has more than three quarters of them, else the last.
+    If the scaled image is smaller, it is padded, black and ignored, at a random position. Of ten regions the first one
+    is used in which some pixels count and no class has more than three quarters of them, or else the last one.
     """
     smallest, largest = scale
     factor = rng.uniform(smallest, largest)
     height, width = label.shape
-    whole = [max(1, round(side / factor)) for side in size]  # of the crop, in pixels of the image
+    whole = [max(1, round(side / factor)) for side in size]  # size of the crop in pixels of the image
     taken = [min(pair) for pair in zip(whole, label.shape)]
     for _ in range(CROPS_TRIED):
         top, left = rng.integers(0, height - taken[0] + 1), rng.integers(0, width - taken[1] + 1)
@@ -45,9 +45,11 @@ def random_scaled_crop(
 
 
 def distort_colors(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness by up to 32, contrast and saturation by 0.5 to 1.5, hue by up to 36 degrees, each in half the cases.
+    """Returns the image with random brightness, contrast, saturation and hue.
 
-    The photometric distortion of SSD (Liu et al., 2016), as mmsegmentation has it, with contrast always first.
+    Each changes in half of the cases: brightness by up to 32, contrast and saturation by 0.5 to 1.5, hue by up to 36
+    degrees. This is the photometric distortion of SSD (Liu et al., 2016) as in mmsegmentation, with contrast always
+    first.
     """
     gain = rng.uniform(0.5, 1.5) if rng.random() < 0.5 else 1.0
     shift = rng.uniform(-32, 32) if rng.random() < 0.5 else 0.0
@@ -67,7 +69,7 @@ def _scaled(values: np.ndarray, gain: float, shift: float) -> np.ndarray:
 
 
 def make_training_transform(size: Sequence[int], scale: Sequence[float], flip: bool, distortion: bool) -> Callable:
-    """(record, rng) -> {'image': [*size, 3] uint8, 'label': [*size] uint8}: the same for the same rng."""
+    """Returns a function (record, rng) -> {'image': [*size, 3] uint8, 'label': [*size] uint8}."""
 
     def transform(record: Record, rng: np.random.Generator) -> dict[str, np.ndarray]:
         image, label = random_scaled_crop(record.image, record.label, rng, size, scale)
@@ -81,11 +83,11 @@ def make_training_transform(size: Sequence[int], scale: Sequence[float], flip: b
 
 
 def make_test_transform(size: Sequence[int], label_size: Sequence[int]) -> Callable:
-    """record -> {'image': [*size, 3], 'label': [*label_size], 'size': of the label}: the label as it is.
+    """Returns a function record -> {'image': [*size, 3], 'label': [*label_size], 'size': that of the label}.
 
-    It lies in the upper left corner of an array of `label_size`; the rest is ignored.
+    The label is unchanged, in the upper left corner of an array of `label_size`; the rest is ignored.
 
-    Raises UserError, when called, for a label that is larger than that.
+    The function raises UserError for a label that is larger than `label_size`.
     """
 
     def transform(record: Record) -> dict[str, np.ndarray]:

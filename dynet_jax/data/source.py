@@ -1,4 +1,4 @@
-"""Datasets by name: the decorator that registers one, and opening it. Nothing here knows of models."""
+"""The registry of datasets: the registering decorator, and the opening of a dataset. It knows nothing about models."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from dynet_jax.registry import Registry
 
 
 class Registered(NamedTuple):
-    """A dataset: its name, with what follows a colon, like 'folder:PATH'; the other arguments of `register_dataset`."""
+    """A dataset: its name, like 'folder:PATH' if a path follows the colon, and the arguments of `register_dataset`."""
 
     name: str
     task: str
@@ -26,16 +26,16 @@ _DATASETS: Registry[Registered] = Registry("dataset")
 def register_dataset(
     name: str, task: str = "classification", like: str | None = "folder", *, from_bucket: bool = False
 ) -> Callable:
-    """Decorator of `open(split, data_dir)`; of `open(split, data_dir, path)` for a name like 'folder:PATH'.
+    """Registers `open(split, data_dir)` as a decorator, or `open(split, data_dir, path)` for a name like 'folder:PATH'.
 
     Args:
-      name: what `data.name` of a configuration says. What a user writes in the place of PATH is given as a Path.
-      task: 'classification' for records with one class, 'segmentation' for records with a map of classes.
-      like: the dataset of this package by whose recipe and budgets `dynet reproduce` trains on it; None for none.
+      name: the value of `data.name` in a configuration. The user's text in the place of PATH is passed as a Path.
+      task: 'classification' for records with one class, 'segmentation' for records with a class map.
+      like: the dataset of this package whose recipe and budgets `dynet reproduce` uses for it; None for none.
       from_bucket: whether PATH, or data_dir, may be an address like gs://BUCKET/PATH (`dynet_jax.bucket.place`).
-    The function returns the split ('train' or 'test'; 'held_out' too for segmentation) as a `Source`, and raises
-    UserError if it is not on this machine, saying how to get it. `data_dir` is `data.data_dir` or None.
-    Raises ValueError for a name that is taken.
+    The function returns the split ('train' or 'test'; also 'held_out' for segmentation) as a `Source`, and raises
+    UserError, with advice, if it is not on this machine. `data_dir` is `data.data_dir` or None.
+    Raises ValueError if the name is taken.
     """
 
     def register(open: Callable[..., Source]) -> Callable[..., Source]:
@@ -47,7 +47,7 @@ def register_dataset(
 
 
 def list_datasets(task: str | None = None) -> list[str]:
-    """Names of the registered datasets, sorted; of one task, if it is given.
+    """Returns the sorted names of the registered datasets, of one task if it is given.
 
     >>> list_datasets("segmentation")
     ['camvid:PATH', 'cityscapes', 'maps:PATH']
@@ -56,24 +56,24 @@ def list_datasets(task: str | None = None) -> list[str]:
 
 
 def find_dataset(dataset: str) -> Registered | None:
-    """What is registered under 'digits' or 'folder:PATH', whatever the path; None for another name."""
+    """Returns the dataset registered for 'digits' or 'folder:PATH', with any path; None for another name."""
     kind, _, path = dataset.partition(":")
     found = _DATASETS.everything().get(kind)
     return found if found is not None and bool(path) == (":" in found.name) else None
 
 
 def load_source(dataset: str, split: str, data_dir: str | None = None, task: str = "classification") -> Source:
-    """Open one split of a dataset; images are read when they are asked for.
+    """Opens one split of a dataset; images are read on demand.
 
     Args:
       dataset: one of `list_datasets(task)`. `folder:PATH` holds PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg;
-        `packed:DIR` is what `dynet prepare folder:PATH --data-dir=DIR` has made of such folders; docs/data.md and
+        `packed:DIR` is made from such folders by `dynet prepare folder:PATH --data-dir=DIR`; docs/data.md and
         docs/segmentation.md describe the others.
       split: 'train' or 'test' (ImageNet's and a folder's validation images); for segmentation also 'held_out'.
-      data_dir: where prepared datasets lie; TFDS's default (~/tensorflow_datasets) if None. For fashion_mnist, the
-        directory of its four idx files.
+      data_dir: the folder of prepared datasets; TFDS's default (~/tensorflow_datasets) if None. For fashion_mnist, the
+        folder of its four idx files.
     Raises:
-      UserError: for an unknown dataset, one of another task, or one that is not on this machine, saying how to get it.
+      UserError: for an unknown dataset, one of another task, or, with advice, one that is not on this machine.
 
     >>> source = load_source("digits", "test")
     >>> len(source), source[0].image.shape, source.class_names[:3]
@@ -86,7 +86,7 @@ def load_source(dataset: str, split: str, data_dir: str | None = None, task: str
     if found.task != task:
         has = {
             "classification": f"one class for each image; a network for segmentation needs one of {', '.join(names)}",
-            "segmentation": "maps of classes, for segmentation (--config=fcn_NETWORK); this is a classifier",
+            "segmentation": "class maps, for segmentation (--config=fcn_NETWORK); this is a classifier",
         }
         raise UserError(f"{dataset} has {has[found.task]}")
     for address in (path, data_dir or ""):

@@ -1,4 +1,4 @@
-"""Some records of a source, in an order of one's own."""
+"""Some records of a source, in a given order."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from dynet_jax.data.record import Record, Source
 
 
 class Subset:
-    """Record n is the source's record `indices[n]`.
+    """A source whose record n is the record `indices[n]` of another one.
 
     >>> from dynet_jax.data import load_source
     >>> digits = load_source("digits", "test")
@@ -30,7 +30,7 @@ class Subset:
 
 
 def spread(source: Source, count: int | None = None) -> Subset:
-    """`count` records at equal distances: the first ones of a folder would all be of one class.
+    """Returns `count` records at equal distances, because the first ones of a folder would all be of one class.
 
     >>> from dynet_jax.data import load_source
     >>> spread(load_source("digits", "test"), 4).indices
@@ -41,5 +41,5 @@ def spread(source: Source, count: int | None = None) -> Subset:
 
 
 def shuffled(source: Source, seed: int = 0) -> Subset:
-    """All records in a random order, the same for a seed."""
+    """Returns all records in a random order that depends on the seed."""
     return Subset(source, np.random.default_rng(seed).permutation(len(source)))

@@ -1,4 +1,4 @@
-"""Noise, for measuring speed where there is no dataset."""
+"""Noise, for measuring speed without a dataset."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ TRAIN, TEST = 100_000, 1_000
 
 
 class SyntheticSource:
-    """Noise with a label, made from the index: for measuring speed where there is no dataset."""
+    """Noise with a label, made from the index, for measuring speed without a dataset."""
 
     class_names = [f"class {index}" for index in range(1000)]  # noqa: RUF012  (never changed)
 
     def __init__(self, examples: int = 100_000, image_size: int = 256):
         self.examples, self.image_size = examples, image_size
-        # One block of noise, cut at another place for each index: making fresh noise would be what is measured.
+        # One block of noise, cut at a different place for each index; generating noise would dominate the time.
         self._noise = np.random.default_rng(0).integers(0, 256, (2 * image_size, 2 * image_size, 3), np.uint8)
 
     def __len__(self) -> int:

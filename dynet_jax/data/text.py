@@ -1,4 +1,4 @@
-"""Names of classes from a text file, one in every line, as editors of all systems write it."""
+"""Class names from a text file, one per line, in the encodings of common editors."""
 
 import codecs
 import unicodedata
@@ -8,20 +8,20 @@ from dynet_jax.console import warn
 from dynet_jax.data.contents import listed, same_name
 from dynet_jax.errors import UserError
 
-# UTF-32 first, which begins as UTF-16 does.
+# UTF-32 first, because its byte-order mark starts like that of UTF-16.
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"  # marks that stay where files are joined or text is pasted
+INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"  # marks that remain when files are joined or text is pasted
 
 
 def read_class_list(path: Path, count: int | None = None) -> list[str]:
-    """The names in the lines of a file, in UTF-8 or with a mark that says which Unicode it is.
+    """Returns the names in the lines of a file, in UTF-8 or with a byte-order mark of another Unicode encoding.
 
-    Raises UserError, naming the line, for another encoding, an empty line between others, and a name that is there
-    twice: all would give classes the names of others. `count` is the number of a network's outputs: empty lines are
-    left out where just so many names remain, and a name that is there twice is said only, as ImageNet's crane is.
+    Raises UserError, naming the line, for another encoding, an empty line between others, and a repeated name, because
+    all of these would shift names to other classes. `count` is the number of a network's outputs: empty lines are then
+    ignored if exactly this many names remain, and a repeated name, like ImageNet's crane, is only reported.
     """
     try:
         content = path.read_bytes()
@@ -41,7 +41,7 @@ def read_class_list(path: Path, count: int | None = None) -> list[str]:
     if twice and count is None:
         raise UserError(f"{path} names the class {twice[0]}; give each class its own name")
     if twice:
-        warn(f"{path} names several classes {listed(twice)}; answers do not tell them apart")
+        warn(f"{path} names several classes {listed(twice)}; predictions cannot distinguish them")
     return list(found.values())
 
 

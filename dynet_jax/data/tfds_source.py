@@ -1,4 +1,4 @@
-"""ArrayRecord files that TensorFlow Datasets has prepared, as records. Reading needs no TensorFlow."""
+"""ArrayRecord files prepared by TensorFlow Datasets, as records. Reading them does not need TensorFlow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ PREPARE = {
     "cifar10": "dynet prepare cifar10 --data-dir={dir}",
     "cityscapes": "dynet prepare cityscapes --archives=DIR_WITH_BOTH_ZIP_FILES --data-dir={dir}",
 }
-DEFAULT_FOLDER = "~/tensorflow_datasets"  # TFDS's own
+DEFAULT_FOLDER = "~/tensorflow_datasets"  # the default of TFDS
 
 
 def open_tfds(dataset: str, split: str, data_dir: str | None, encoded: Sequence[str]) -> tuple:
-    """(features, records) of a split by TFDS's name for it, with the images named by `encoded` left as they are.
+    """Returns (features, records) of a split, by TFDS's name; the images named by `encoded` are not decoded.
 
-    Raises UserError if it is not prepared, or not whole.
+    Raises UserError if it is not prepared, or incomplete.
     """
     import tensorflow_datasets as tfds
 
@@ -47,7 +47,7 @@ def open_tfds(dataset: str, split: str, data_dir: str | None, encoded: Sequence[
 
 
 def read_tfds(records, index: int, data_dir: str | None = None) -> dict:
-    """A record of `open_tfds`. Raises OSError if it cannot be read: a checksum that does not fit, for one."""
+    """Returns a record of `open_tfds`. Raises OSError if it cannot be read, for example for a wrong checksum."""
     try:
         return records[index]
     except (RuntimeError, ValueError) as error:

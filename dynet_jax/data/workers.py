@@ -10,17 +10,17 @@ from absl import flags
 
 
 def in_processes(batches: grain.IterDataset, workers: int) -> grain.IterDataset:
-    """The same batches, made by worker processes in turns."""
-    if not flags.FLAGS.is_parsed():  # Grain has some, which absl refuses to a program without absl's main
+    """Returns the same batches, made by worker processes in rotation."""
+    if not flags.FLAGS.is_parsed():  # Grain defines absl flags, which absl rejects without its own main function
         flags.FLAGS.mark_as_parsed()
     return batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=start_worker)
 
 
 def start_worker(worker: int, workers: int) -> None:
-    """Called by Grain in each new process.
+    """Prepares a new process; Grain calls it in each.
 
-    Ctrl-C, and the SIGTERM of a scheduler, reach every process of a job. The training loop answers them by saving, and
-    needs its batches until it has. A loop that is killed cannot tell its workers, so they watch it themselves.
+    Ctrl-C, and the SIGTERM of a scheduler, reach every process of a job. The training loop answers them with a
+    checkpoint, and needs its batches until then. A killed loop cannot notify its workers, so they watch it themselves.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

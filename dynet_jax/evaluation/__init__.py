@@ -1,1 +1,1 @@
-"""How good a network is: exact metrics on a test set, on any number of devices and hosts."""
+"""Exact metrics of a network on a test set, on any number of devices and hosts."""

@@ -13,14 +13,14 @@ from dynet_jax.evaluation.placed import PlacedNetwork
 
 
 def evaluation_batch_size(network: PlacedNetwork, examples: int) -> int:
-    """The network's own, no larger than the test set needs, and a multiple of the devices."""
+    """Returns the network's batch size, limited to the test set and rounded up to a multiple of the devices."""
     devices = network.layout.mesh.size
     at_once = network.batch or network.config.batch_size // network.config.accumulation_steps
     return -(-min(at_once, examples) // devices) * devices
 
 
 class Vote(Protocol):
-    """See `StopVote`."""
+    """The interface of `StopVote`."""
 
     @property
     def decided(self) -> bool: ...
@@ -31,9 +31,9 @@ class Vote(Protocol):
 def evaluate(
     network: PlacedNetwork, eval_step: Callable, variables: dict, source: Source, vote: Vote | None = None
 ) -> dict[str, float] | None:
-    """The task's metrics over the 'examples' of the source that can be decoded; the loss without label smoothing.
+    """Returns the task's metrics over the decodable 'examples' of the source; the loss has no label smoothing.
 
-    Raises UserError if none can. None if the vote, which is asked before every batch, is to stop before the end.
+    Raises UserError if none can be decoded. Returns None if the vote, asked before every batch, decides to stop.
     """
     sums = []
     for batch in device_batches(network, source):
@@ -47,7 +47,7 @@ def evaluate(
 
 
 def device_batches(network: PlacedNetwork, source: Source) -> Iterator[dict[str, jax.Array]]:
-    """The examples of a source in their order, as batches on the devices, with a 'mask' of 1 where there is one."""
+    """Returns the examples of a source in order, as batches on the devices, with a 'mask' of 1 for actual examples."""
     batches = evaluation_batches(
         source,
         network.task.evaluation_transform(),
@@ -63,7 +63,7 @@ def device_batches(network: PlacedNetwork, source: Source) -> Iterator[dict[str,
 
 
 def summarise(network: PlacedNetwork, sums: list[dict], source: Source) -> dict[str, float]:
-    """The task's metrics, and 'examples'. Raises UserError if there is none."""
+    """Returns the task's metrics, and 'examples'. Raises UserError if there are none."""
     examples = int(sum(batch["examples"] for batch in jax.device_get(sums)))
     if not examples:
         raise UserError(f"none of the {len(source)} test images can be decoded")

@@ -1,7 +1,7 @@
-"""Evaluation of a dynamic network whose coefficients are not those that it predicts from the image at hand.
+"""Evaluation of a dynamic network with coefficients other than those that it predicts from the image.
 
-It is the direct test of whether a network uses them: one whose accuracy stays has learnt nothing from the image that a
-static kernel could not hold.
+This is the direct test of whether a network uses them: if its accuracy is the same, it has learnt nothing from the
+image that a static kernel could not represent.
 """
 
 import functools
@@ -33,10 +33,10 @@ HELD = {
 def evaluate_held(
     network: PlacedNetwork, variables: dict, source: Source, how: str, *, seed: int = 0
 ) -> dict[str, float]:
-    """The metrics of `dynet_jax.evaluation.evaluate.evaluate`, with coefficients as one of `HELD` says.
+    """Returns the metrics of `dynet_jax.evaluation.evaluate.evaluate` with coefficients as described by `HELD`.
 
-    'frozen' reads the images twice, once for the means. With 'shuffled' the coefficients are those of an undisturbed
-    pass of the other image, which depends on `seed` alone; an image counts where both can be decoded.
+    'frozen' reads the images twice, once for the means. With 'shuffled', the coefficients come from an ordinary pass of
+    another image, whose choice depends only on `seed`; an image counts if both can be decoded.
     Raises UserError for a static network, another `how`, or 'shuffled' with fewer than two images or sliding windows.
     """
     if how not in HELD:
@@ -59,7 +59,7 @@ def evaluate_held(
 
 
 def mean_coefficients(network: PlacedNetwork, variables: dict, source: Source) -> Coefficients:
-    """{layer: [group_size, features or 1]}, over the images of the source that can be decoded."""
+    """Returns the mean coefficients over the decodable images, {layer: [group_size, features or 1]}."""
 
     def step(variables, batch):
         coefficients = predicted_coefficients(network.model, variables, normalize(batch["image"], **network.pixels))
@@ -74,13 +74,13 @@ def mean_coefficients(network: PlacedNetwork, variables: dict, source: Source) -
 
 
 def _layers(network: PlacedNetwork, variables: dict) -> list[str]:
-    """The names of the layers that have coefficients."""
+    """Returns the names of the layers that have coefficients."""
     images = jnp.zeros((1, *network.task.blank(training=False)["image"].shape))
     return list(jax.eval_shape(lambda images: predicted_coefficients(network.model, variables, images), images))
 
 
 def _make_step(network: PlacedNetwork) -> Callable:
-    """(variables, held coefficients or None, batch, donors or None) -> the task's sums."""
+    """Returns a function (variables, held coefficients or None, batch, donors or None) -> the task's sums."""
 
     def step(variables, held, batch, donors):
         if held is None:
@@ -107,7 +107,7 @@ def _compiled(network: PlacedNetwork, step: Callable, in_specs) -> Callable:
 
 
 def _with_donors(network: PlacedNetwork, source: Source, seed: int) -> Iterable[tuple]:
-    """Batches in a random order, each with that of the images before it in that order: of any class, never itself."""
+    """Returns batches in random order, each with the preceding images of that order as donors."""
     if len(source) < 2:
         raise UserError("coefficients of another image need two test images")
     order = shuffled(source, seed).indices

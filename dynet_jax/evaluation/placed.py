@@ -1,4 +1,4 @@
-"""A network on devices, and what decides how it is evaluated there. Training has one too: its run."""
+"""A network on devices, with the settings of its evaluation. A training run is one, too."""
 
 import dataclasses
 import functools
@@ -13,11 +13,11 @@ from dynet_jax.tasks.task import Task, make_task
 
 @dataclasses.dataclass(frozen=True)
 class PlacedNetwork:
-    """A network, its configuration, and the devices that it works on.
+    """A network, its configuration, and its devices.
 
     Attributes:
       corrupt: images that could not be read so far.
-      batch: how many images an evaluation takes at once; None is what a step of training takes.
+      batch: number of images that an evaluation processes at once; None is that of a training step.
     """
 
     config: ml_collections.ConfigDict
@@ -28,10 +28,10 @@ class PlacedNetwork:
 
     @functools.cached_property
     def task(self) -> Task:
-        """What the network is for, with the dataset of the configuration."""
+        """Returns the network's task, with the dataset of the configuration."""
         return make_task(self.config)
 
     @property
     def pixels(self) -> dict[str, tuple]:
-        """Mean and standard deviation of the images, for the steps."""
+        """Returns mean and standard deviation of the images, for the steps."""
         return {"mean": tuple(self.config.data.mean), "std": tuple(self.config.data.std)}

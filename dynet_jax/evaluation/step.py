@@ -12,10 +12,10 @@ from dynet_jax.tasks.task import Batch, Sums, Task
 
 
 def make_eval_step(model: nn.Module, layout: Layout, task: Task, *, mean, std) -> Wrapped:
-    """Jitted (variables, batch) -> sums of 'examples' and what the task measures, over the real examples.
+    """Returns a jitted function (variables, batch) -> sums of 'examples' and the task's measures over actual examples.
 
-    A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, split over the devices of the layout,
-    and 'mask' [batch], 1 for real examples and 0 for padding. It may hold 'stop' [devices] int32, whose sum is
+    A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, sharded over the layout's devices, and
+    'mask' [batch], 1 for actual examples and 0 for padding. It may contain 'stop' [devices] int32, whose sum is
     returned too (see `dynet_jax.train.interruption.StopVote`).
     """
 
@@ -29,5 +29,5 @@ def make_eval_step(model: nn.Module, layout: Layout, task: Task, *, mean, std) -
 
 
 def votes(batch: Batch) -> Sums:
-    """The votes that travel with a batch, to be summed over the devices."""
+    """Returns the votes that travel with a batch, to be summed over the devices."""
     return {"stop": jnp.sum(batch["stop"])} if "stop" in batch else {}

@@ -1,4 +1,4 @@
-"""Flax layers: thin shells of parameters around `dynet_jax.ops`, and the functions that blocks are written in."""
+"""Flax layers: thin modules that hold parameters for `dynet_jax.ops`, and the functions that blocks are made of."""
 
 from dynet_jax.layers.conv import Conv
 from dynet_jax.layers.dynamic import DynamicConv

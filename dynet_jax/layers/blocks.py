@@ -1,7 +1,8 @@
-"""What the blocks of all families are written in: convolutions with BatchNorm and activation, static or dynamic.
+"""The building blocks of all network families: convolutions with BatchNorm and activation, static or dynamic.
 
-A block takes and gives maps, whatever their form (`dynet_jax.ops.maps`). It makes convolutions by `Layers`, and
-all else by the functions of `dynet_jax.layers`: `add`, `concatenate`, `split`, `spatial_mean`, `channel_shuffle`.
+A block takes and returns feature maps in any form (`dynet_jax.ops.maps`). It creates convolutions through `Layers`, and
+does everything else with functions of `dynet_jax.layers`: `add`, `concatenate`, `split`, `spatial_mean`,
+`channel_shuffle`.
 """
 
 import dataclasses
@@ -21,18 +22,18 @@ from dynet_jax.ops.implementation import feature_map
 from dynet_jax.ops.maps import Map, activate, scale
 from dynet_jax.ops.window import Padding
 
-# The init of MobileNetV2's and ResNet's reference implementations.
+# The initialisation of MobileNetV2's and ResNet's reference implementations.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 @dataclasses.dataclass(frozen=True)
 class Dynamic(CoefficientSpec):
-    """How a network's dynamic convolutions get their coefficients. With None in its place the network is static.
+    """The settings of a network's dynamic convolutions. A network with None in place of these settings is static.
 
     Attributes:
       predictor_per: 'block': one predictor on the block's input serves all its convolutions, as in DyNet; 'layer': each
         convolution has its own, on its own input, as in CondConv and DY-CNN.
-      The others are those of `CoefficientSpec`.
+      The other attributes are those of `CoefficientSpec`.
     """
 
     predictor_per: Literal["block", "layer"] = "block"
@@ -44,7 +45,7 @@ class Dynamic(CoefficientSpec):
 
 
 class ConvSpec(NamedTuple):
-    """One convolution of a block, by the argument names of `Conv`."""
+    """One convolution of a block; fields have the names of `Conv`'s arguments."""
 
     features: int
     kernel_size: int = 1
@@ -55,12 +56,12 @@ class ConvSpec(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """The layers that a network hands to its blocks, so that static and dynamic networks share every line of a block.
+    """The layer factory of a network's blocks, so that static and dynamic networks share all code of a block.
 
-    Its methods make Flax modules: call them in a `compact` method.
+    Its methods create Flax modules, so call them in a `compact` method.
 
     Attributes:
-      norm: makes a BatchNorm.
+      norm: creates a BatchNorm.
       dynamic, padding, dtype, zero_init_residual: as in `Network`.
       opaque: whether the maps that blocks exchange may be opaque.
     """
@@ -73,23 +74,23 @@ class Layers:
     opaque: bool = False
 
     def feature_map(self, x: Map) -> Map:
-        """Returns a map in the form that the network's blocks exchange."""
+        """Returns x in the form in which the network's blocks exchange maps."""
         return feature_map(x) if self.opaque else x
 
     def unit(
         self, name: str, x: Map, spec: ConvSpec, activation: str | None = None, *, zero_scale: bool = False
     ) -> Map:
-        """Returns a static convolution `name` of x, its BatchNorm `name_norm` and an activation.
+        """Returns a static convolution `name` of x, followed by its BatchNorm `name_norm` and an activation.
 
-        The BatchNorm's scale begins at 1; at 0 with zero_scale.
+        The BatchNorm's scale is initialised to 1, or to 0 with zero_scale.
         """
         return self._unit(Conv, name, x, spec, None, activation, zero_scale)
 
     def units(self, x: Map, specs: Mapping[str, ConvSpec]) -> Callable[..., Map]:
-        """Returns what makes the units of a block with input x, which are dynamic if the network is.
+        """Returns a function that applies the units of a block with input x; they are dynamic if the network is.
 
-        specs: the block's convolutions by name. The result is called as `unit`, without a spec:
-        (name, y, activation=None, zero_scale=False).
+        specs: the block's convolutions by name. The function has the arguments of `unit` without a spec: (name, y,
+        activation=None, zero_scale=False).
         """
         conv, coefficients = Conv, dict.fromkeys(specs)
         if self.dynamic is not None:
@@ -121,11 +122,11 @@ class Layers:
 
 
 class Block(nn.Module):
-    """The base of blocks that are written on maps; any other module of a network's own gets and gives arrays.
+    """The base class of blocks that operate on feature maps; any other module of a network receives and returns arrays.
 
     Attributes:
-      spec: what the family's table of stages says of the block; it has `strides` and `dilations`.
-      layers: what it makes its convolutions with.
+      spec: the entry for the block in the family's table of stages; it has `strides` and `dilations`.
+      layers: the factory of its convolutions.
     """
 
     spec: Any

@@ -1,7 +1,7 @@
-"""The coefficients of a network seen, or replaced, from outside of it: the network's own code takes no part.
+"""Reading and replacing the coefficients of a network from outside, without any support in the network's code.
 
-Whether a predictor serves a block or one layer, coefficients are named by the convolution that uses them, such as
-'stage3_block1/spatial'; those of its second call in one pass are 'NAME (2)', and so on.
+Coefficients are named after the convolution that uses them, such as 'stage3_block1/spatial', whether a predictor serves
+a block or a single layer. Those of a convolution's second call in one pass are named 'NAME (2)', and so on.
 """
 
 import contextlib
@@ -23,15 +23,16 @@ COLLECTION, _NAME = "dynet_coefficients", "of_this_layer"
 
 
 def sown_coefficients() -> contextlib.AbstractContextManager:
-    """Within it, `model.apply(..., mutable=[COLLECTION])` returns a collection for `named_coefficients`.
+    """Returns a context in which `model.apply(..., mutable=[COLLECTION])` collects a network's coefficients.
 
-    They are sown and not put aside, because they have to leave rematerialised blocks as results.
+    `named_coefficients` reads the collection. They are sown as variables, because they have to leave rematerialised
+    blocks as results.
     """
     return nn.intercept_methods(_sow)
 
 
 def named_coefficients(collection: Mapping) -> Iterator[tuple[str, Float32[Array, "batch group_size coefficients"]]]:
-    """Yields the name of each convolution, and its coefficients: one for every output channel, or for all of them.
+    """Yields the name and the coefficients of each convolution: one per output channel, or one for all of them.
 
     They come in the order in which they are computed, except that JAX sorts those of rematerialised blocks by name.
 
@@ -49,14 +50,14 @@ def named_coefficients(collection: Mapping) -> Iterator[tuple[str, Float32[Array
 
 
 def per_image(values: Array, images: int) -> Array:
-    """[images x k, ...] -> [images, ...], the mean over the k rows of an image."""
+    """Returns the mean over the k rows of each image: [images x k, ...] -> [images, ...]."""
     return values.reshape(images, -1, *values.shape[1:]).mean(axis=1) if values.shape[0] != images else values
 
 
 def predicted_coefficients(
     model: nn.Module, variables: Mapping, images: Float[Operand, "batch height width channels"]
 ) -> dict[str, Float32[Array, "batch group_size coefficients"]]:
-    """Returns those of a network in evaluation, by the names and in the order of `named_coefficients`; {} if static."""
+    """Returns a network's coefficients in evaluation, named and ordered as `named_coefficients`; {} if it is static."""
     with sown_coefficients():
         _, sown = model.apply(variables, images, train=False, mutable=[COLLECTION])
     collection: Any = sown.get(COLLECTION, {})
@@ -65,10 +66,10 @@ def predicted_coefficients(
 
 @contextlib.contextmanager
 def replaced_coefficients(coefficients: Mapping[str, Array]) -> Iterator[set[str]]:
-    """Within it, one pass of a network takes these coefficients in place of those that it predicts.
+    """A context in which one pass of a network uses these coefficients instead of those that it predicts.
 
-    coefficients: {name: what can be broadcast to [batch, group_size, features or 1]}; those without a name here stay.
-    Yields a set, which holds the names that have been replaced when the pass is over.
+    coefficients: {name: values that broadcast to [batch, group_size, features or 1]}. Names that are missing here keep
+    the predicted coefficients. Yields a set that contains the replaced names once the pass is over.
     """
     calls: Counter = Counter()
     done: set[str] = set()
@@ -118,7 +119,7 @@ def _serves_one_layer(context) -> bool:
 
 
 def _given(arguments, keywords):
-    """The coefficients that a DynamicConv is called with, or None, and how to call it with others."""
+    """Returns the coefficients that DynamicConv is called with, or None, and a function that exchanges them."""
     if len(arguments) > 1:
         return arguments[1], lambda other: ((arguments[0], other, *arguments[2:]), keywords)
     return keywords.get("coefficients"), lambda other: (arguments, {**keywords, "coefficients": other})

@@ -13,10 +13,10 @@ from dynet_jax.ops.window import Padding
 
 
 class Conv(nn.Module):
-    """`flax.linen.Conv` with this package's CPU forms of grouped and depthwise convolutions.
+    """`flax.linen.Conv` with this package's CPU implementations of grouped and depthwise convolutions.
 
-    Parameters have the names and shapes of `flax.linen.Conv`. It can stand where a `DynamicConv` with a shared
-    predictor does: called with coefficients None, a network needs one code path for both.
+    Parameters have the names and shapes of `flax.linen.Conv`. The layer can be called like a `DynamicConv` with a
+    shared predictor, with coefficients None, so that a network needs one code path for both.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = Conv(features=8, kernel_size=(3, 3), strides=2)
@@ -62,7 +62,10 @@ class Conv(nn.Module):
 
 
 def kernel_shape(x: Map, features: int, kernel_size: int | Sequence[int], feature_group_count: int) -> tuple[int, ...]:
-    """[*kernel_size, C_in / groups, features]. Raises ValueError if the groups do not divide the channels."""
+    """Returns the kernel's shape, [*kernel_size, C_in / groups, features].
+
+    Raises ValueError if the groups do not divide the channels.
+    """
     kernel_size = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
     if x.shape[-1] % feature_group_count or features % feature_group_count:
         raise ValueError(

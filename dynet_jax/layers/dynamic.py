@@ -1,4 +1,4 @@
-"""DynamicConv: a convolution with a kernel of its own for every image (DyNet, section 3.2, Fig. 1 and 3)."""
+"""DynamicConv: a convolution with a separate kernel for every image (DyNet, section 3.2, Fig. 1 and 3)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,22 +20,23 @@ from dynet_jax.ops.window import Padding
 class DynamicConv(nn.Module):
     r"""A convolution whose kernel is generated for each image: a drop-in replacement for `flax.linen.Conv`.
 
-    $\tilde w_t = \sum_i \eta_t^i(x) w_t^i$ (Eq. 1): for every output channel t, `group_size` fixed kernels are summed
-    with coefficients predicted from the image. Works in 1-D, 2-D and 3-D, with strides, dilation and groups.
+    $\tilde w_t = \sum_i \eta_t^i(x) w_t^i$ (Eq. 1): the kernel of output channel t is the sum of `group_size` fixed
+    kernels, weighted by coefficients that are predicted from the image. The layer supports 1-D, 2-D and 3-D inputs,
+    strides, dilation and groups.
 
-    Called with x alone, the layer owns a `CoefficientPredictor` that reads x. Called with coefficients, it uses those:
-    one predictor can then serve all the layers of a block, as in the paper's networks.
+    Called with x alone, the layer owns a `CoefficientPredictor` that reads x. Called with coefficients, it uses them,
+    so that one predictor can serve all layers of a block, as in the paper's networks.
 
     Attributes:
       features, kernel_size, strides, padding, kernel_dilation, feature_group_count, use_bias, dtype, param_dtype,
-        precision, kernel_init, bias_init: as in `flax.linen.Conv`, by name; there is no `input_dilation` and no `mask`.
-        `kernel_init` is called once per kernel of the bank, so that it sees an ordinary kernel's fan-in.
-      group_size: g_t, the number of fixed kernels per dynamic kernel; None is that of `spec`, 6.
-      spec: how the layer's own predictor works, see `CoefficientSpec`.
-      norm: makes the BatchNorm of `spec.normalize_pooled`.
+        precision, kernel_init, bias_init: as in `flax.linen.Conv`; `input_dilation` and `mask` are not supported.
+        `kernel_init` is called once per kernel of the bank, so it sees the fan-in of an ordinary kernel.
+      group_size: g_t, the number of fixed kernels per dynamic kernel; None takes that of `spec`, 6.
+      spec: settings of the layer's own predictor, see `CoefficientSpec`.
+      norm: creates the BatchNorm of `spec.normalize_pooled`.
       fusion: 'kernel' (Eq. 1), 'feature' (Eq. 2), or 'auto' for the faster one; the result is the same.
 
-    Parameters: `kernels` [group_size, *kernel_size, C_in / groups, features], `bias` [features] and, where the layer
+    Parameters: `kernels` [group_size, *kernel_size, C_in / groups, features], `bias` [features] and, if the layer
     owns its predictor, `predictor`.
 
     >>> import jax, jax.numpy as jnp
@@ -65,7 +66,7 @@ class DynamicConv(nn.Module):
 
     @property
     def resolved(self) -> CoefficientSpec:
-        """The spec with `group_size` in it."""
+        """Returns the spec with `group_size` set."""
         return with_group_size(self.spec, self.group_size)
 
     @nn.compact
@@ -74,7 +75,7 @@ class DynamicConv(nn.Module):
         x: Shaped[Map, "*batch_and_spatial c_in"],
         coefficients: Shaped[Operand, "batch group_size coefficients"] | None = None,
     ) -> Shaped[Map, "*batch_and_output_spatial {self.features}"]:
-        """Returns the convolution of every image of x, which may have several axes of the batch, with its own kernel.
+        """Returns the convolution of every image of x with its own kernel; x may have several batch axes.
 
         Raises ValueError if shapes do not fit one another.
         """
@@ -107,5 +108,5 @@ class DynamicConv(nn.Module):
 
     def _init_bank(self, key, shape):
         keys = jax.random.split(key, self.resolved.group_size)
-        # One after another: a vmap gives the same numbers and takes XLA nearly twice as long to compile.
+        # A loop instead of a vmap: the numbers are the same, and a vmap takes XLA nearly twice as long to compile.
         return jax.lax.map(lambda k: self.kernel_init(k, shape, self.param_dtype), keys)

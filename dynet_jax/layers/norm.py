@@ -1,4 +1,4 @@
-"""Batch normalisation over a fixed number of examples, whatever the number of devices."""
+"""Batch normalisation over a fixed number of examples, independent of the number of devices."""
 
 import math
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from dynet_jax.ops.maps import Map, moments, normalize
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation whose statistics are those of `bn_batch_size` neighbouring examples.
+    """Batch normalisation whose statistics are computed over `bn_batch_size` consecutive examples.
 
-    The paper trains on 32 GPUs with 64 images each, so its statistics are over 64 images although the batch is 2048.
-    Here that is a property of the network, not of the machine: 1, 8 or 256 devices compute the same function. The
-    batch is split into groups of `bn_batch_size`; where a device holds less than a group, `axis_name` names the mesh
-    axis along which a group is spread, and statistics are averaged over it.
+    The paper trains on 32 GPUs with 64 images each, so its statistics cover 64 images although the batch is 2048.
+    Here this is a property of the network, not of the machine: 1, 8 or 256 devices compute the same function. The
+    batch is split into groups of `bn_batch_size`. If a device holds less than one group, `axis_name` names the mesh
+    axis over which a group is sharded, and statistics are averaged over that axis.
 
     Attributes:
       use_running_average: True in evaluation.
-      bn_batch_size: examples per group, or None for the whole batch. A batch of fewer examples is one group.
-      axis_name: mesh axis (or axes) of `shard_map` over which a group is spread, or None.
+      bn_batch_size: examples per group, or None for the whole batch. A smaller batch is one group.
+      axis_name: mesh axis (or axes) of `shard_map` over which a group is sharded, or None.
       momentum, epsilon, scale_init, dtype, param_dtype: as in `flax.linen.BatchNorm` (momentum 0.9 is PyTorch's 0.1).
-      unbiased: keep Bessel's correction of the variance in the running average, as PyTorch does and Flax does not.
+      unbiased: whether the running variance is the unbiased one (Bessel's correction), as in PyTorch but not in Flax.
 
-    Parameters `scale`, `bias` [features]; statistics `mean`, `var` [features] in the collection batch_stats, always
-    float32. The running variance is that of the batch, averaged over the groups.
+    Parameters: `scale`, `bias` [features]. Statistics: `mean`, `var` [features], always float32, in the collection
+    batch_stats. The running variance is that of the batch, averaged over the groups.
 
     >>> import jax, jax.numpy as jnp
     >>> norm = BatchNorm(use_running_average=False, bn_batch_size=4)
@@ -49,7 +49,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Shaped[Map, "batch *spatial features"]) -> Shaped[Map, "batch *spatial features"]:
-        """Returns the normalised map. Raises ValueError if groups do not divide a larger batch."""
+        """Returns the normalised map. Raises ValueError if the groups do not divide a batch larger than one group."""
         features = x.shape[-1]
         scale = self.param("scale", self.scale_init, (features,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (features,), self.param_dtype)
@@ -81,7 +81,7 @@ class BatchNorm(nn.Module):
         return batch // self.bn_batch_size
 
     def _bessel(self, count: int) -> float:
-        """Returns n / (n - 1) for the n values behind one variance, of which a device has `count`."""
+        """Returns n / (n - 1), where n is the number of values behind one variance; each device has `count` of them."""
         if not self.unbiased:
             return 1.0
         count *= lax.psum(1, self.axis_name) if self.axis_name is not None else 1

@@ -1,4 +1,4 @@
-"""How the coefficients of dynamic convolutions are predicted from an image (DyNet, section 3.2, Fig. 1 and 3)."""
+"""The prediction of dynamic convolutions' coefficients from an image (DyNet, section 3.2, Fig. 1 and 3)."""
 
 import dataclasses
 import functools
@@ -15,34 +15,35 @@ from dynet_jax.errors import UserError
 from dynet_jax.layers.whole import spatial_mean
 from dynet_jax.ops.maps import Map
 
-TEMPERATURE, LIMIT = "temperature", "limit"  # in batch_stats: an annealed predictor's, and its `PooledLimit`
+# Variables in batch_stats: the temperature of an annealed predictor, and the statistics of its `PooledLimit`.
+TEMPERATURE, LIMIT = "temperature", "limit"
 
 
 @dataclasses.dataclass(frozen=True)
 class CoefficientSpec:
-    """How many coefficients there are for an output channel, and what predicts them.
+    """The number of coefficients per output channel, and the settings of their predictor.
 
-    CondConv is `coefficient_scope='layer'`; DY-CNN is `coefficient_scope='layer', activation='softmax'` with a
-    temperature and, in its paper, `hidden_divisor=4`.
+    CondConv is `coefficient_scope='layer'`. DY-CNN is `coefficient_scope='layer', activation='softmax'` with a
+    temperature and, as in its paper, `hidden_divisor=4`.
 
     Attributes:
-      group_size: g_t, the number of fixed kernels behind one dynamic kernel; 1 is channel attention.
+      group_size: g_t, the number of fixed kernels per dynamic kernel; 1 is channel attention.
       hidden_features: width of the predictor's hidden layer, or None for a single layer.
-      hidden_divisor: the same by the width of the input, C_in / hidden_divisor (4 in Dy-ResNet).
-      min_hidden_features: the least that this gives; narrow networks would have a unit or two.
+      hidden_divisor: alternatively, the width relative to the input: C_in / hidden_divisor (4 in Dy-ResNet).
+      min_hidden_features: the minimum of that width; in narrow networks it would otherwise be one or two units.
       coefficient_scope: 'channel' gives every output channel its own g_t coefficients (DyNet); 'layer' gives one per
         kernel, shared by all channels, as in CondConv and DY-CNN.
       activation: 'sigmoid' (DyNet, CondConv), or 'softmax' over the g_t kernels (DY-CNN).
       temperature: divides the logits before the activation. DyNet has none.
-      annealed: whether the temperature is a variable, `temperature` [] in batch_stats, which begins at `temperature`
-        and which training lowers or raises (DY-CNN lowers it from 30 to 1).
+      annealed: whether the temperature is a variable, `temperature` [] in batch_stats, that starts at `temperature`
+        and that training changes (DY-CNN lowers it from 30 to 1).
       normalize_pooled: whether a BatchNorm normalises the pooled features before the predictor's layers.
-      pooled_limit: in evaluation, how many standard deviations a pooled feature may be away from its mean over the
-        training images; what is further away is clipped. None for no limit. Without one, an unusual image can drive
-        coefficients and maps apart from block to block, which BatchNorm prevents in training alone. It does not change
-        what is trained; networks with unbounded activations and no residual sums need it (Dy-shuffle; 4 is ample).
+      pooled_limit: clips pooled features, in evaluation only, to this many standard deviations around their mean over
+        the training images; None for no limit. Without a limit, an unusual image can make coefficients and feature
+        maps diverge from block to block, which in training the batch statistics of BatchNorm prevent. Training is the
+        same with it. Networks with unbounded activations and no residual sums need it (Dy-shuffle; 4 is ample).
 
-    Raises UserError (a ValueError) for a value that is none of these.
+    Raises UserError (a ValueError) for any other value.
 
     >>> CoefficientSpec(hidden_divisor=4, min_hidden_features=8).hidden_width(16)
     8
@@ -86,7 +87,7 @@ class CoefficientSpec:
         return max(self.min_hidden_features, c_in // self.hidden_divisor)
 
     def channels(self, features: int) -> int:
-        """Returns how many of a layer's `features` output channels have coefficients of their own: all, or one."""
+        """Returns how many of a layer's `features` output channels have their own coefficients: all, or one."""
         return features if self.coefficient_scope == "channel" else 1
 
 
@@ -104,12 +105,12 @@ def _is_none_or_positive_int(value: Any) -> bool:
 
 
 class CoefficientPredictor(nn.Module):
-    """Global average pool -> one or two fully connected layers -> sigmoid; one predictor may serve several layers.
+    """Global average pool, one or two fully connected layers, sigmoid; one predictor may serve several layers.
 
     Attributes:
       features: output channels of each dynamic convolution that it serves.
-      group_size: g_t; None is that of `spec`.
-      spec: everything else, see `CoefficientSpec`.
+      group_size: g_t; None takes that of `spec`.
+      spec: all other settings, see `CoefficientSpec`.
       norm: makes the BatchNorm of `spec.normalize_pooled`; it is called with `name` alone. `spec.pooled_limit` takes
         from it whether the network is in evaluation, and the momentum of running averages.
 
@@ -129,7 +130,7 @@ class CoefficientPredictor(nn.Module):
 
     @property
     def resolved(self) -> CoefficientSpec:
-        """The spec with `group_size` in it."""
+        """Returns the spec with `group_size` set."""
         return with_group_size(self.spec, self.group_size)
 
     @nn.compact
@@ -138,7 +139,8 @@ class CoefficientPredictor(nn.Module):
     ) -> tuple[Shaped[Array, "batch {self.resolved.group_size} _"], ...]:
         """Returns coefficients for every layer served, with `features[i]` as their last axis.
 
-        With coefficient_scope='layer' it has length 1. Raises ValueError if it needs a BatchNorm and `norm` is None.
+        With coefficient_scope='layer' the last axis has length 1. Raises ValueError if a BatchNorm is needed and `norm`
+        is None.
         """
         spec, hidden_features = self.resolved, self.resolved.hidden_width(x.shape[-1])
         for option in ("normalize_pooled", "pooled_limit"):
@@ -156,7 +158,7 @@ class CoefficientPredictor(nn.Module):
                 y = make_norm(name="norm")(y)
             if hidden_features is not None:
                 y = nn.relu(dense(hidden_features, name="hidden")(y))
-            # Nearly equal coefficients for all images to begin with: the network starts static, and trains better.
+            # Coefficients start nearly equal for all images: the network starts static, and trains better.
             dense = functools.partial(dense, kernel_init=nn.initializers.normal(0.01))
             logits = dense(spec.group_size * sum(channels), name="coefficients")(y)
             logits = logits / self._temperature(logits.dtype)
@@ -178,7 +180,7 @@ class CoefficientPredictor(nn.Module):
 class PooledLimit(nn.Module):
     """Clips pooled features in evaluation to `limit` standard deviations around their mean over the training images.
 
-    In training it returns them as they are, and keeps running averages of their mean and variance over the batch:
+    In training it returns them unchanged, and keeps running averages of their mean and variance over the batch:
     `mean`, `var` [features] float32 in batch_stats.
     """
 
@@ -188,7 +190,7 @@ class PooledLimit(nn.Module):
 
     @nn.compact
     def __call__(self, y: jax.Array) -> jax.Array:
-        """[batch, features] -> the same."""
+        """Returns the features, [batch, features], clipped in evaluation."""
         mean = self.variable("batch_stats", "mean", jnp.zeros, y.shape[-1:], jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, y.shape[-1:], jnp.float32)
         if self.use_running_average:
@@ -202,10 +204,10 @@ class PooledLimit(nn.Module):
 
 
 def pooled_range(mean, var, limit: float):
-    """Returns the least and the greatest pooled features, [features] each, of `PooledLimit`."""
+    """Returns the lower and the upper limit of the pooled features, [features] each, as `PooledLimit` applies them."""
     return mean - limit * var**0.5, mean + limit * var**0.5
 
 
 def with_group_size(spec: CoefficientSpec, group_size: int | None) -> CoefficientSpec:
-    """Returns the spec with another number of kernels; None leaves it as it is."""
+    """Returns the spec with another number of kernels, or unchanged for None."""
     return spec if group_size is None else dataclasses.replace(spec, group_size=group_size)

@@ -1,4 +1,4 @@
-"""Small functions of networks that programs have as one operation each (see `dynet_jax.ops.whole`)."""
+"""Small functions of networks that recorded programs contain as one operation each (see `dynet_jax.ops.whole`)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ from dynet_jax.ops.window import Padding, fixed_padding, pool_padding
 def spatial_mean(
     x: Shaped[Map, "batch *spatial channels"], keepdims: bool = False
 ) -> Shaped[Array, "batch *ones channels"]:
-    """Returns the mean over all positions, in x's dtype, computed in float32 at least.
+    """Returns the mean over all positions, in x's dtype, computed at least in float32.
 
-    With keepdims it keeps the spatial axes, of length 1.
+    With keepdims the spatial axes remain, with length 1.
 
     >>> import jax.numpy as jnp
     >>> spatial_mean(jnp.ones((2, 4, 4, 3))).shape
@@ -26,7 +26,7 @@ def spatial_mean(
     if isinstance(x, FeatureMap):
         mean = x.spatial_mean()
         return jnp.expand_dims(mean, axes) if keepdims else mean
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # the mean of a large map needs it
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # a mean over a large map needs the precision
     return jnp.mean(wide, axis=axes, keepdims=keepdims).astype(x.dtype)
 
 
@@ -35,7 +35,7 @@ def spatial_mean(
 def max_pool(
     x: Shaped[Array, "batch height width channels"], size: int, strides: int, padding: Padding
 ) -> Shaped[Array, "batch rows columns channels"]:
-    """The largest of each window of size x size; 'TORCH' is the same padding on both sides."""
+    """Returns the maximum of each window of size x size; the padding 'TORCH' is the same on both sides."""
     pads = pool_padding(padding, size)
     pads = pads if isinstance(pads, str) else fixed_padding(pads, (size, size))
     return nn.max_pool(x, (size, size), (strides, strides), pads)
@@ -44,7 +44,9 @@ def max_pool(
 @whole
 @on_arrays
 def channel_shuffle(x: Shaped[Array, "*shape"], groups: int = 2) -> Shaped[Array, "*shape"]:
-    """Interleave `groups` blocks of channels, so that the next split mixes them (ShuffleNet; Zhang et al., 2018).
+    """Returns x with `groups` blocks of channels interleaved, so that the next split mixes them.
+
+    The operation is ShuffleNet's (Zhang et al., 2018).
 
     Raises ValueError unless groups divides the channels.
 

@@ -1,4 +1,4 @@
-"""How everything here is measured: processes that answer questions, calls that take turns, results that are kept.
+"""The measurement machinery: processes that answer questions, calls that alternate, and stored results.
 
-Of the standard library and NumPy alone: a process of another framework uses it without JAX.
+It uses only the standard library and NumPy, so that a process of another framework can use it without JAX.
 """

@@ -1,4 +1,4 @@
-"""What can go wrong with a measurement without ending the others, and the time that they have together."""
+"""Failures of a measurement that do not end the others, and the time limit of all of them."""
 
 import time
 
@@ -7,15 +7,15 @@ from dynet_jax.memory import is_out_of_memory
 
 
 class Failure(Exception):
-    """What was asked for has failed; the text says how, in few words."""
+    """An error: the requested work has failed; the text says how, in a few words."""
 
 
 class Raised(Failure):
-    """A process could not answer a question, but goes on."""
+    """An error: a process could not answer a question, but continues."""
 
 
 class Ended(Failure):
-    """A process has ended, or was ended as it did not answer in time; what it had prepared is lost.
+    """An error: a process has ended, or was ended because it did not answer in time; its prepared state is lost.
 
     status: its exit status, negative for a signal; None if it did not answer in time.
     """
@@ -26,11 +26,11 @@ class Ended(Failure):
 
 
 class OutOfTime(Exception):
-    """The limit of the whole command has been reached; nothing is wrong with what was asked for."""
+    """An error: the limit of the whole command has been reached; nothing is wrong with the request."""
 
 
 class Deadline:
-    """The seconds that a whole command may take, from now on."""
+    """A limit in seconds for a whole command, starting now."""
 
     def __init__(self, seconds: float = float("inf")):
         self._end = time.monotonic() + seconds
@@ -45,7 +45,7 @@ class Deadline:
 
 
 def what_failed(error: BaseException) -> str:
-    """Returns what went wrong, on one line, short enough for a row of a table.
+    """Returns the failure on one line, short enough for a row of a table.
 
     >>> what_failed(UserError("no such image")), what_failed(MemoryError("1 GB"))
     ('no such image', 'out of memory (MemoryError: 1 GB)')

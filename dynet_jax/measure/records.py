@@ -1,4 +1,4 @@
-"""What a long measurement finds, kept as it comes: one that fails, or a machine that goes away, costs no more."""
+"""Results of a long measurement, stored as they come, so that a failure or a lost machine costs no more than itself."""
 
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -8,10 +8,10 @@ from dynet_jax.console import say
 
 
 class Records:
-    """Rows, written to a file of JSON lines (or none) and shown, each at once.
+    """Rows that are printed and, if there is a file, written to it as JSON lines, each at once.
 
-    With `key`, the file's rows are taken up again, the newest of each key, so that nothing is measured twice; without
-    it, the file begins anew.
+    With `key`, the file's rows are reused, the newest of each key, so that nothing is measured twice; without it, the
+    file is overwritten.
     """
 
     def __init__(self, file: Path | None = None, key: Callable[[dict], Hashable] | None = None):
@@ -24,7 +24,7 @@ class Records:
         self._known = {key(row): row for row in self.rows} if key else {}
 
     def find(self, key: Hashable) -> dict | None:
-        """The newest row of that key."""
+        """Returns the newest row with that key, or None."""
         return self._known.get(key)
 
     def add(self, **row) -> None:
@@ -37,7 +37,7 @@ class Records:
 
 
 def read_rows(file: Path) -> list[dict]:
-    """Of a file of JSON lines, or none if it is not there yet. Lines that a crash has cut are removed."""
+    """Returns the rows of a JSON-lines file, none if it does not exist yet. Removes lines truncated by a crash."""
     json_lines.repair(file)
     return json_lines.read(file)[0]
 

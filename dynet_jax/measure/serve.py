@@ -1,4 +1,4 @@
-"""What a process does that is asked by `dynet_jax.measure.worker`."""
+"""The loop of a process that answers questions of `dynet_jax.measure.worker`."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from typing import Any
 from dynet_jax.errors import UserError
 from dynet_jax.measure.failures import Failure, what_failed
 
-LEFT_ALONE = 75  # the exit status: whoever asked has gone, nothing is wrong here
+LEFT_ALONE = 75  # the exit status if the parent is gone; nothing is wrong in this process
 
 
 def serve(answer: Callable[[dict], Any]) -> None:
-    """Answers questions from stdin until it ends, by {"answer": ...}, or {"raised": text} where `answer` raises.
+    """Answers questions from stdin until it ends, by {"answer": ...}, or {"raised": text} if `answer` raises.
 
-    The end of stdin ends the process in the middle of a question, too: nobody waits for its answer. What libraries
-    print goes to stderr: it is no answer.
+    The end of stdin also ends the process in the middle of a question, because nobody waits for its answer. Output of
+    libraries goes to stderr, since it is not an answer.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -29,7 +29,7 @@ def serve(answer: Callable[[dict], Any]) -> None:
         question = questions.get()
         try:
             reply = {"answer": answer(question)}
-        except Exception as error:  # one question's failure is not that of the next
+        except Exception as error:  # the failure of one question does not affect the next
             if not isinstance(error, UserError | Failure):
                 traceback.print_exc()
             reply = {"raised": what_failed(error)}

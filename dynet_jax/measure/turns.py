@@ -1,4 +1,4 @@
-"""Calls that are timed in turns, so that what drifts on a machine drifts for all of them."""
+"""Timing of alternating calls, so that a drift of the machine affects all of them equally."""
 
 import functools
 import math
@@ -12,12 +12,12 @@ import numpy as np
 from dynet_jax.errors import UserError
 from dynet_jax.measure.failures import Deadline, OutOfTime, what_failed
 
-# A sample of `time_in_turns` is as many calls as fill this time: the clock and the dispatch of one do not count then.
+# A sample of `time_in_turns` has as many calls as fill this time, so the overhead of clock and dispatch is negligible.
 SAMPLE_SECONDS = 0.02
 
 
 def timed(call: Callable[[], Any], count: int = 1, wait: Callable[[Any], Any] | None = None) -> float:
-    """Returns the seconds of each of so many calls. wait: for the last one's result, where a call only begins."""
+    """Returns the seconds per call of `count` calls. wait: waits for the last result, if a call is asynchronous."""
     start = time.perf_counter()
     for _ in range(count):
         result = call()
@@ -27,9 +27,9 @@ def timed(call: Callable[[], Any], count: int = 1, wait: Callable[[Any], Any] | 
 
 
 def consecutive(call: Callable[[], Any], seconds: float, least: int = 1) -> list[float]:
-    """Returns the seconds of every call that is made, one right after the other, until so many have passed.
+    """Returns the seconds of each consecutive call, for at least `seconds` in total and at least `least` calls.
 
-    While they do, caches fill and threads wake up, and what was running before comes to its end.
+    In this time caches fill, threads wake up, and earlier work comes to its end.
     """
     begin, times = time.perf_counter(), []
     while time.perf_counter() - begin < seconds or len(times) < least:
@@ -38,7 +38,7 @@ def consecutive(call: Callable[[], Any], seconds: float, least: int = 1) -> list
 
 
 def calls_that_fill(seconds: float, once: float) -> int:
-    """Returns how many calls of `once` seconds take so long; 1 to 1000.
+    """Returns how many calls of `once` seconds fill the given time; 1 to 1000.
 
     >>> calls_that_fill(1.0, 0.1), calls_that_fill(1.0, 5.0), calls_that_fill(1.0, 1e-6)
     (10, 1, 1000)
@@ -47,7 +47,7 @@ def calls_that_fill(seconds: float, once: float) -> int:
 
 
 def takes_part(number: int, count: int, rounds: int) -> bool:
-    """Whether one that has `count` turns, spread over all rounds, has one in this round.
+    """Returns whether an item with `count` turns, spread evenly over all rounds, has one in this round.
 
     >>> [number for number in range(10) if takes_part(number, 4, 10)]
     [2, 4, 7, 9]
@@ -66,13 +66,13 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 class Turns:
-    """What calls have taken in their turns.
+    """The times of calls that alternate.
 
     Attributes:
-      seconds: {name: {round: seconds}}. errors: {name: what went wrong}, of those that have no further turns.
-      single: the names of those that are too slow for more than one run.
+      seconds: {name: {round: seconds}}. errors: {name: failure}; those names have no further turns.
+      single: the names of calls that are too slow for more than one run.
     Args:
-      deadline: after which no call is made. say: is told of what fails.
+      deadline: no call is made after it. say: is called with a message about each failure.
     """
 
     def __init__(self, deadline: Deadline | None = None, say: Callable[[str], None] = lambda line: None):
@@ -89,11 +89,11 @@ class Turns:
         counts: Mapping[Any, int] | None = None,
         after: Callable[[int], None] = lambda number: None,
     ) -> None:
-        """Takes a sample of each in every round, to and fro: nobody always comes after the same one.
+        """Takes a sample of each name in every round, in alternating order, so no name always follows the same one.
 
-        samples: {name: a function that measures and returns seconds}. One that raises has failed, and has no further
-          turns; but a UserError is nobody's own, and is raised here.
-        counts: how many turns those have that do not have one in every round. after: is called after every round.
+        samples: {name: a function that measures and returns seconds}. A name whose function raises has failed and has
+          no further turns, except that a UserError, which concerns all of them, is raised here.
+        counts: numbers of turns of names that do not have one in every round. after: is called after every round.
         """
         for number in range(rounds):
             for name in list(samples)[:: -1 if number % 2 else 1]:
@@ -116,15 +116,15 @@ class Turns:
         self._say(f"  {name} failed: {self.errors[name]}")
 
     def times(self, name: Hashable) -> list[float]:
-        """The seconds of each turn; none of one that has failed, or was not measured."""
+        """Returns the seconds of each turn; none for a name that has failed or was not measured."""
         return [] if name in self.errors else list(self.seconds.get(name, {}).values())
 
     def median(self, name: Hashable) -> float:
-        """In seconds; nan if there are none."""
+        """Returns the median in seconds; nan if there are no times."""
         return statistics.median(self.times(name) or [math.nan])
 
     def ratios(self, name: Hashable, other: Hashable) -> list[float]:
-        """Seconds of one over those of the other, of every round in which both had a turn; none if one has failed."""
+        """Returns the ratios of seconds in every round in which both had a turn; none if one has failed."""
         if name in self.errors or other in self.errors:
             return []
         others = self.seconds.get(other, {})
@@ -139,16 +139,16 @@ def time_in_turns(
     wait: Callable[[Any], Any] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Turns:
-    """Times calls in turns: in a round, each is made as often as fills a time that a clock measures well.
+    """Times alternating calls: in a round, each is repeated until it fills a time that a clock measures well.
 
-    Those above `once_above` seconds are run once. After the deadline no further call is made: there is nothing then of
-    one that had no turn, and fewer rounds of others. wait: as of `timed`.
+    Calls above `once_above` seconds are run once. No call is made after the deadline: a call without a turn then has no
+    time, and others have fewer rounds. wait: as in `timed`.
     """
     once = {name: functools.partial(timed, call, 1, wait) for name, call in calls.items()}
     first, turns = Turns(deadline, say), Turns(deadline, say)
     first.take(once, 1)
     slow = {name for name in first.seconds if first.median(name) > once_above}
-    # The first call is slowed by page faults and lazy loading, which does not matter to one that takes a second.
+    # The first call is slowed by page faults and lazy loading, which is negligible for a call of a second.
     first.take({name: call for name, call in once.items() if name not in slow and first.median(name) < 1}, 1)
     turns.seconds, turns.single, turns.errors = {name: first.seconds[name] for name in slow}, slow, first.errors
     counts = {name: calls_that_fill(SAMPLE_SECONDS, first.median(name)) for name in first.seconds if first.times(name)}

@@ -1,6 +1,6 @@
-"""Processes that are asked questions, a line of JSON each way; `dynet_jax.measure.serve` is what they run.
+"""Worker processes that answer questions, with one line of JSON in each direction; they run `dynet_jax.measure.serve`.
 
-One that dies, or does not answer in time, costs what it was asked for, and is started again for the next question.
+A worker that crashes, or does not answer in time, fails only the current question, and is restarted for the next one.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ ENDING_SECONDS = 10
 
 
 class Worker:
-    """A process `python -m MODULE` that calls `serve`; a context that ends it.
+    """A process `python -m MODULE` that calls `serve`; as a context it ends the process.
 
     Args:
       arguments: of its command line.
-      cores: those that it may use, from its first instruction on; none for all, and where no process can be pinned.
-      environment: variables beside those of this process. stderr: as of `subprocess.Popen`.
+      cores: the cores that it may use from its first instruction on; empty for all, or if pinning is not supported.
+      environment: additional environment variables. stderr: as in `subprocess.Popen`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Worker:
                 bufsize=1,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # the terminal's Ctrl-C is for this process, which ends the others
+                start_new_session=True,  # the terminal's Ctrl-C is for this process, which ends the workers
             )
         self._answers: queue.SimpleQueue[dict | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -65,8 +65,8 @@ class Worker:
     def ask(self, question: dict, seconds: float | None = None) -> Any:
         """Returns the answer.
 
-        Raises Raised where the question did, and Ended; after that there is nobody left to ask.
-        seconds: that it may take; None for as long as it likes.
+        Raises Raised if the question failed, and Ended if the process ended; no further question is answered then.
+        seconds: time limit; None for none.
         """
         self._write(question)
         try:
@@ -75,7 +75,7 @@ class Worker:
             self.kill()
             raise Ended(f"over {seconds:.0f} s") from None
         if answer is None:
-            self._answers.put(None)  # whoever asks again hears the same
+            self._answers.put(None)  # so that later questions fail in the same way
             status = self._process.wait()
             raise Ended(f"died: signal {-status}" if status < 0 else f"died: exit status {status}", status)
         if "raised" in answer:
@@ -83,15 +83,15 @@ class Worker:
         return answer["answer"]
 
     def terminate(self) -> None:
-        """Asks it to save and leave."""
+        """Asks the process to save and exit."""
         self._process.terminate()
 
     def kill(self) -> None:
         self._process.kill()
 
     def close(self) -> None:
-        """Ends it; it has ended when this returns."""
-        with contextlib.suppress(OSError):  # of what it has not read
+        """Ends the process; it has ended when this returns."""
+        with contextlib.suppress(OSError):  # unread input
             self._process.stdin.close()  # pyrefly: ignore[missing-attribute]  (a pipe)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING_SECONDS)
@@ -100,13 +100,13 @@ class Worker:
 
     def _write(self, question: dict) -> None:
         line = json.dumps(question) + "\n"
-        with contextlib.suppress(OSError, ValueError):  # that it has ended, or is closed, is noticed by its output
+        with contextlib.suppress(OSError, ValueError):  # a process that has ended is detected by its output
             self._process.stdin.write(line)  # pyrefly: ignore[missing-attribute]  (a pipe)
 
     def _listen(self) -> None:
         with self._process.stdout as lines:  # pyrefly: ignore[bad-context-manager]  (a pipe)
             for line in lines:
-                with contextlib.suppress(ValueError):  # what is printed before it serves
+                with contextlib.suppress(ValueError):  # output from before it serves
                     answer = json.loads(line)
                     if isinstance(answer, dict) and ("answer" in answer or "raised" in answer):
                         self._answers.put(answer)
@@ -115,7 +115,7 @@ class Worker:
 
 @contextlib.contextmanager
 def _pinned(cores: Sequence[int]) -> Iterator[None]:
-    """What is started meanwhile may use these cores alone; of this process, one thread is held there as long."""
+    """A context in which started processes are restricted to these cores, and so is one thread of this process."""
     if not cores or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -128,10 +128,10 @@ def _pinned(cores: Sequence[int]) -> Iterator[None]:
 
 
 class Workers:
-    """Processes by their keys, each started when it is first asked for something; a context that ends them.
+    """Processes by key, each started at its first question; as a context it ends them.
 
-    start: what starts that of a key; by default the key is a module.
-    limit: seconds that one question may take, if it does not say so itself. deadline: of all together.
+    start: starts the process of a key; by default the key is a module.
+    limit: seconds for one question, unless the question sets its own. deadline: for all together.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Workers:
         return self._workers[key]
 
     def ask(self, key: Hashable, question: dict, limit: float | None = None) -> Any:
-        """Returns the answer of the process of a key. Raises Raised, Ended and OutOfTime."""
+        """Returns the answer of a key's process. Raises Raised, Ended and OutOfTime."""
         if self._deadline.passed:
             raise OutOfTime
         seconds = min(limit or self._limit or math.inf, self._deadline.left)

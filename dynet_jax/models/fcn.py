@@ -18,13 +18,13 @@ AUXILIARY_FEATURES = 256
 
 
 class FCN(nn.Module):
-    """A backbone's last feature map -> 3x3 convolution, BatchNorm, ReLU -> 1x1 convolution to the classes.
+    """A backbone's last feature map, then 3x3 convolution, BatchNorm, ReLU, and a 1x1 convolution to the classes.
 
     Attributes:
       backbone: a network with `output_stride` 8 or 16 (Long et al., 2015; dilated as in Yu and Koltun, 2016). The
         head takes its padding, BatchNorm options and dtype from it.
-      num_classes: of every position.
-      hidden_features: of the 3x3 convolution; 512 reproduces Table 3.
+      num_classes: number of classes at every position.
+      hidden_features: output channels of the 3x3 convolution; 512 reproduces Table 3.
       auxiliary: whether training has a second head, of 256 features, on the stage before the last (Zhao et al., 2017).
 
     >>> import jax, jax.numpy as jnp
@@ -41,9 +41,11 @@ class FCN(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, jax.Array]:
-        """[batch, height, width, 3] -> logits [batch, height / output_stride, width / output_stride, num_classes].
+        """Returns logits [batch, height / output_stride, width / output_stride, num_classes].
 
-        In training with `auxiliary`: the logits, and those of the second head.
+        images: [batch, height, width, 3].
+
+        In training with `auxiliary` it returns the logits, and those of the second head.
         """
         features: Any = self.backbone(images, train=train, features_only=True)
         *_, before, x = features.values()
@@ -63,9 +65,9 @@ class FCN(nn.Module):
 
 
 def register_fcn(builder: Callable[..., Network] | None = None, **known) -> Callable:
-    """Decorator of a registered backbone: registers `fcn_NAME` too, with the backbone's arguments and the head's.
+    """Registers `fcn_NAME` for a registered backbone, as a decorator; it takes the backbone's arguments and the head's.
 
-    known: of `Registered`, such as recipe.
+    known: fields of `Registered`, such as recipe.
 
     >>> from dynet_jax.models.registry import list_models
     >>> list_models("fcn_dy_*")

@@ -1,4 +1,4 @@
-"""MobileNetV2 and the networks that DyNet makes of it: Dy-mobile, its static twin Fix-mobile, and Dy-MobileNetV2."""
+"""MobileNetV2 and the networks that DyNet derives from it: Dy-mobile, its twin Fix-mobile, and Dy-MobileNetV2."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 class BlockSpec(NamedTuple):
-    """One block: 1x1 to `hidden_features` (if `expand`), k x k in groups with `strides`, 1x1 to `features`."""
+    """One block: 1x1 to `hidden_features` (if `expand`), grouped k x k with `strides`, 1x1 to `features`."""
 
     hidden_features: int
     features: int
@@ -31,7 +31,7 @@ class BlockSpec(NamedTuple):
 
 
 class InvertedResidual(Block):
-    """The block of MobileNetV2 and V3, and Dy-mobile's (Fig. 4a), by its spec."""
+    """The block of MobileNetV2 and V3 and of Dy-mobile (Fig. 4a), as described by its spec."""
 
     spec: BlockSpec
 
@@ -48,9 +48,9 @@ class InvertedResidual(Block):
         y = unit("spatial", y, activation)
         if spec.squeeze_features is not None:
             y = SqueezeExcite(spec.squeeze_features, self.layers.dtype, name="squeeze_excite")(y)
-        # A stride that dilation replaces is a stride still: the block has no residual at any resolution.
+        # A stride that dilation replaces still counts as a stride: the block has no residual at any resolution.
         residual = spec.strides == 1 and spec.dilations[0] == spec.dilations[1] and x.shape[-1] == spec.features
-        # Residual blocks begin as the identity (Goyal et al., 2017), which helps such narrow, deep networks to train.
+        # Residual blocks start as the identity (Goyal et al., 2017), which helps such narrow, deep networks to train.
         y = unit("project", y, zero_scale=residual)
         return add(x, y) if residual else y
 
@@ -58,16 +58,16 @@ class InvertedResidual(Block):
 @register_fcn
 @register_model(title="MobileNetV2", torchvision="mobilenet_v2", timm="mobilenetv2_100")
 def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> Network:
-    """MobileNetV2 (Sandler et al., 2018), without dropout. 300.8M MACs with the classifier at width 1.0."""
+    """Returns MobileNetV2 (Sandler et al., 2018), without dropout. 300.8M MACs with the classifier at width 1.0."""
     return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, dynamic=None)
 
 
 @register_fcn
 @register_model(title="Dy-mobile", base="mobilenet_v2", twin="fix_mobile", family="mobile")
 def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6, coefficients: str = "dynet") -> Network:
-    """Dy-mobile (section 3.3): every block dynamic, none expands. 136.4M MACs with the classifier at width 1.0.
+    """Returns Dy-mobile (section 3.3): all blocks dynamic, no expansion. 136.4M MACs with the classifier at width 1.0.
 
-    coefficients: 'dynet', or 'condconv' or 'dy_cnn' for comparing those with the paper's (see `with_coefficients`).
+    coefficients: 'dynet', or 'condconv' or 'dy_cnn' to compare these with the paper's (see `with_coefficients`).
     """
     dynamic = with_coefficients(coefficients, Dynamic(group_size))
     return _mobilenet(_dy_mobile_stages(width), num_classes, width, dynamic)
@@ -75,19 +75,19 @@ def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6, 
 
 @register_model(title="Fix-mobile", base="mobilenet_v2", family="mobile")
 def fix_mobile(num_classes: int = 1000, width: float = 1.0) -> Network:
-    """Fix-mobile (Table 4): Dy-mobile with plain convolutions. 130.5M MACs with the classifier at width 1.0."""
+    """Returns Fix-mobile (Table 4): Dy-mobile with static convolutions. 130.5M MACs with the classifier, width 1.0."""
     return _mobilenet(_dy_mobile_stages(width), num_classes, width, dynamic=None)
 
 
 @register_model(title="Dy-MobileNetV2", base="mobilenet_v2")
 def dy_mobilenet_v2(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
-    """Dy-MobileNetV2 (Fig. 5 and 6): MobileNetV2's own widths and expansion, with the blocks' convolutions dynamic."""
+    """Returns Dy-MobileNetV2 (Fig. 5 and 6): MobileNetV2 with its own widths and expansion, and dynamic blocks."""
     return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, Dynamic(group_size))
 
 
 @register_model(title="CondConv-MobileNetV2", base="mobilenet_v2")
 def condconv_mobilenet_v2(num_classes: int = 1000, width: float = 1.0, group_size: int = 8) -> Network:
-    """MobileNetV2 with CondConv (Yang et al., 2019) in its blocks: one sigmoid coefficient per kernel and layer."""
+    """Returns MobileNetV2 with CondConv (Yang et al., 2019) in its blocks: one sigmoid per kernel and layer."""
     return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, cond_conv(group_size))
 
 
@@ -95,7 +95,7 @@ def condconv_mobilenet_v2(num_classes: int = 1000, width: float = 1.0, group_siz
 def dy_cnn_mobilenet_v2(
     num_classes: int = 1000, width: float = 1.0, group_size: int = 4, temperature: float = 30.0
 ) -> Network:
-    """MobileNetV2 with DY-CNN's convolution (Chen et al., 2020) in its blocks: softmax attention over kernels."""
+    """Returns MobileNetV2 with DY-CNN's layers (Chen et al., 2020) in its blocks: softmax attention over kernels."""
     return _mobilenet(_mobilenet_v2_stages(width), num_classes, width, dy_cnn(group_size, temperature))
 
 
@@ -125,7 +125,7 @@ def _mobilenet_v2_stages(width):
 
 
 def _dy_mobile_stages(width):
-    """No expansion; the 3x3 has 6 channels per group, so features are rounded up to a multiple of 6 (section 3.3)."""
+    """Yields Dy-mobile's stages: no expansion; features are multiples of 6, for 6 channels per group (section 3.3)."""
     for _, features, repeats, strides in STAGES:
         features = -(-make_divisible(features * width) // 6) * 6
         first = BlockSpec(features, features, strides, features // 6, expand=True)

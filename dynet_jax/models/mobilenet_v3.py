@@ -35,7 +35,7 @@ SMALL = (
         (5, 576, 96, True, "hard_swish", 1),
     ),
 )
-LARGE_HIDDEN, SMALL_HIDDEN = 1280, 1024  # of the classifier
+LARGE_HIDDEN, SMALL_HIDDEN = 1280, 1024  # widths of the classifier's hidden layer
 
 
 @register_model(
@@ -44,7 +44,7 @@ LARGE_HIDDEN, SMALL_HIDDEN = 1280, 1024  # of the classifier
     timm="mobilenetv3_large_100",
 )
 def mobilenet_v3_large(num_classes: int = 1000, width: float = 1.0) -> Network:
-    """MobileNetV3-Large (Howard et al., 2019), without dropout; torchvision's widths and BatchNorm epsilon."""
+    """Returns MobileNetV3-Large (Howard et al., 2019) without dropout; torchvision's widths and BatchNorm epsilon."""
     return _mobilenet_v3(LARGE, LARGE_HIDDEN, num_classes, width, dynamic=None)
 
 
@@ -54,19 +54,19 @@ def mobilenet_v3_large(num_classes: int = 1000, width: float = 1.0) -> Network:
     timm="mobilenetv3_small_100",
 )
 def mobilenet_v3_small(num_classes: int = 1000, width: float = 1.0) -> Network:
-    """MobileNetV3-Small (Howard et al., 2019), without dropout; torchvision's widths and BatchNorm epsilon."""
+    """Returns MobileNetV3-Small (Howard et al., 2019) without dropout; torchvision's widths and BatchNorm epsilon."""
     return _mobilenet_v3(SMALL, SMALL_HIDDEN, num_classes, width, dynamic=None)
 
 
 @register_model(title="Dy-MobileNetV3-Large", base="mobilenet_v3_large")
 def dy_mobilenet_v3_large(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
-    """MobileNetV3-Large with the convolutions of its blocks dynamic. Squeeze-excite stays: the extension is silent."""
+    """Returns MobileNetV3-Large with dynamic blocks; squeeze-excite remains, as the extension does not mention it."""
     return _mobilenet_v3(LARGE, LARGE_HIDDEN, num_classes, width, Dynamic(group_size))
 
 
 @register_model(title="Dy-MobileNetV3-Small", base="mobilenet_v3_small")
 def dy_mobilenet_v3_small(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
-    """MobileNetV3-Small with the convolutions of its blocks dynamic. Squeeze-excite stays: the extension is silent."""
+    """Returns MobileNetV3-Small with dynamic blocks; squeeze-excite remains, as the extension does not mention it."""
     return _mobilenet_v3(SMALL, SMALL_HIDDEN, num_classes, width, Dynamic(group_size))
 
 

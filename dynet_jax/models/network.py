@@ -23,28 +23,28 @@ class Network(nn.Module):
     """An image classifier, or a backbone: stem, stages of blocks, an optional 1x1 convolution, pool, classifier.
 
     A family of networks is a block and a table of stages. The fields without a default are the network's structure,
-    made by the family's builders; the others are options that every network takes.
+    set by the family's builders; the others are options of every network.
 
     Attributes:
       block: the module of one block, called as `block(spec, layers)(x)`: a `dynet_jax.layers.blocks.Block`, or any
         module of arrays.
       stages: for every stage, the specs of its blocks. A spec has `strides` and `dilations`.
       stem: the first convolutions; static, like head and classifier.
-      stem_pool: whether a 3x3 max-pool with stride 2 follows.
+      stem_pool: whether a 3x3 max-pool with stride 2 follows the stem.
       head: the last convolution, or None.
       hidden_features: width of the classifier's hidden layer, or None.
       activation: of stem, head and hidden layer; a key of `dynet_jax.ops.maps.ACTIVATIONS`.
       num_classes: outputs of the classifier.
-      dynamic: how the blocks' convolutions are dynamic, or None for static ones.
-      small_input: for images of about 32x32: the first two reductions of the resolution are left out (and the stem's
+      dynamic: settings of the blocks' dynamic convolutions, or None for static ones.
+      small_input: for images of about 32x32: the first two reductions of the resolution are omitted (and the stem's
         kernel is at most 3x3), so that the network's stride is 8 instead of 32.
-      output_stride: 8 or 16 (or the network's own 32) keeps the resolution from there on and dilates the convolutions
-        instead, for dense prediction. None is the network's own stride.
-      remat: whether the backward pass computes every block again instead of keeping what is inside it: a third more
+      output_stride: for dense prediction, 8 or 16 (or the network's own 32): the resolution stays the same from there
+        on, and dilations replace the strides. None is the network's own stride.
+      remat: whether the backward pass recomputes every block instead of storing its activations: a third more
         arithmetic, and room for larger batches. The values are the same.
-      zero_init_residual: whether the last BatchNorm of a residual branch begins with a scale of 0, so that blocks begin
-        as their shortcuts (Goyal et al., 2017); has no effect on networks without residual branches.
-      padding: 'SAME', or 'TORCH' for weights trained in PyTorch (differs where the stride is 2 and a size is even).
+      zero_init_residual: whether the last BatchNorm of a residual branch starts with a scale of 0, so that blocks start
+        as their shortcuts (Goyal et al., 2017); it has no effect on networks without residual branches.
+      padding: 'SAME', or 'TORCH' for weights trained in PyTorch (it differs for a stride of 2 and an even size).
       bn_batch_size, bn_axis_name, bn_momentum, bn_epsilon, bn_unbiased: see `BatchNorm`.
       dtype: of the computation; parameters and statistics stay float32. Logits are float32.
     """
@@ -89,10 +89,10 @@ class Network(nn.Module):
     def __call__(
         self, images: jax.Array, train: bool = False, features_only: bool = False
     ) -> jax.Array | OrderedDict[str, jax.Array]:
-        """images: [batch, height, width, 3], normalised -> logits [batch, num_classes].
+        """Returns logits [batch, num_classes] of normalised images [batch, height, width, 3].
 
-        With features_only: the feature maps after the stem and after every stage, as {'stem': ..., 'stage1': ..., ...},
-        without the head's and the classifier's parameters or cost.
+        With features_only it returns the feature maps after the stem and after every stage, as
+        {'stem': ..., 'stage1': ..., ...}, without the parameters or the cost of head and classifier.
         Raises UserError for images smaller than the network's stride.
         """
         if images.ndim != 4:
@@ -123,19 +123,19 @@ class Network(nn.Module):
 
     @property
     def planned_stem(self) -> tuple[ConvSpec, ...]:
-        """The stem's convolutions, as `small_input` has them."""
+        """Returns the stem's convolutions, modified by `small_input`."""
         if not self.small_input:
             return self.stem
         return tuple(spec._replace(strides=1, kernel_size=min(3, spec.kernel_size)) for spec in self.stem)
 
     @property
     def planned_stages(self) -> tuple[tuple[Any, ...], ...]:
-        """The stages, with the strides and dilations of `small_input` and `output_stride`."""
+        """Returns the stages, with the strides and dilations of `small_input` and `output_stride`."""
         return tuple(tuple(stage) for stage in self._plan())
 
     @property
     def stride(self) -> int:
-        """How many times smaller than the image the last feature map is."""
+        """Returns the ratio of the image's size to that of the last feature map."""
         return self._stem_stride * math.prod(spec.strides for stage in self.planned_stages for spec in stage)
 
     @property
@@ -159,7 +159,7 @@ class Network(nn.Module):
             yield planned
 
     def layers(self, train: bool) -> Layers:
-        """What the network's blocks are made of; a head on a backbone takes them too."""
+        """Returns the factory of layers for the network's blocks; a head on a backbone uses it too."""
         norm = functools.partial(
             BatchNorm,
             use_running_average=not train,
@@ -190,9 +190,9 @@ class Network(nn.Module):
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """MobileNetV2's rounding of a scaled width: to the nearest multiple, but never down by more than 10 %.
+    """Returns a scaled width by MobileNetV2's rule: the nearest multiple, but never more than 10 % smaller.
 
-    Raises UserError where nothing would be left.
+    Raises UserError if no channel would be left.
     """
     if not 0.5 <= channels < math.inf:
         raise UserError(

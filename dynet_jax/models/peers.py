@@ -1,18 +1,18 @@
-"""DyNet's peers, CondConv and DY-CNN, as settings of the same dynamic convolution."""
+"""Related methods, CondConv and DY-CNN, as settings of the same dynamic convolution."""
 
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.layers.blocks import Dynamic
 
 
 def cond_conv(group_size: int = 8) -> Dynamic:
-    """CondConv (Yang et al., 2019): a linear layer on the pooled input of each convolution, one sigmoid per kernel."""
+    """Returns CondConv (Yang et al., 2019): a linear layer on each convolution's pooled input, sigmoid per kernel."""
     return Dynamic(group_size, predictor_per="layer", coefficient_scope="layer")
 
 
 def dy_cnn(group_size: int = 4, temperature: float = 30.0) -> Dynamic:
-    """DY-CNN (Chen et al., 2020): two layers on each convolution's pooled input, softmax over its kernels.
+    """Returns DY-CNN (Chen et al., 2020): two layers on each convolution's pooled input, softmax over its kernels.
 
-    The paper lowers the temperature from 30 to 1 over the first ten epochs, which is `temperature_from=30.0` of a
+    The paper lowers the temperature from 30 to 1 over the first ten epochs, which is `temperature_from=30.0` in a
     run's configuration with the network's `temperature=1.0`. Without it the temperature stays as given.
     """
     return Dynamic(
@@ -26,9 +26,10 @@ def dy_cnn(group_size: int = 4, temperature: float = 30.0) -> Dynamic:
 
 
 def with_coefficients(kind: str, dynamic: Dynamic) -> Dynamic:
-    """The same bank with another's coefficients: 'dynet' (as given), 'condconv' or 'dy_cnn'.
+    """Returns the same bank with the coefficients of another method: 'dynet' (as given), 'condconv' or 'dy_cnn'.
 
-    For comparing coefficients alone, in networks of the same widths and group_size. Raises UserError for another kind.
+    It serves to compare coefficients alone, in networks of the same widths and group_size. Raises UserError for
+    another kind.
 
     >>> with_coefficients("condconv", Dynamic(group_size=6)).coefficient_scope
     'layer'

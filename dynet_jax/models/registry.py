@@ -1,4 +1,4 @@
-"""Networks by name: `create_model`, `list_models`, the decorator that registers them, and what is known of them."""
+"""The registry of networks: `create_model`, `list_models`, the registering decorator, and the metadata of networks."""
 
 import dataclasses
 import fnmatch
@@ -13,7 +13,7 @@ from dynet_jax.errors import UserError, suggest
 from dynet_jax.layers.blocks import Dynamic
 from dynet_jax.registry import Registry
 
-# Fields of `dynet_jax.layers.blocks.Dynamic` that every dynamic network takes; the others are its builder's affair.
+# Fields of `dynet_jax.layers.blocks.Dynamic` that every dynamic network accepts; its builder sets the others.
 PREDICTOR_OPTIONS = (
     "hidden_divisor",
     "min_hidden_features",
@@ -26,20 +26,20 @@ PREDICTOR_OPTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Registered:
-    """What is known of a network beside its architecture; commands, benchmarks and reports ask for nothing else.
+    """The metadata of a network, the only source for commands, benchmarks and reports.
 
     Attributes:
-      name: of `create_model`. builder: makes the module.
+      name: the name for `create_model`. builder: creates the module.
       task: 'classification' or 'segmentation'.
-      title: the name for people.
-      base: the static network that this one is compared with; None for a network that is compared with none.
-      twin: the static network of the same widths, of equal multiply-adds in its convolutions.
-      family: what networks of one have in common that figures show together; the base unless given.
+      title: the name in reports and figures.
+      base: the static network to compare with; None for a network that is compared with none.
+      twin: the static network with the same widths, and equal multiply-adds in its convolutions.
+      family: shared by the networks that figures show together; the base unless given.
       torchvision, timm: the names of the same network there.
-      torch_arguments: with which this network has torchvision's layers.
-      recipe: arguments that the recipe of its task gives it instead of the defaults.
-      slow_predictors: whether, by the paper's recipe, its coefficients change more slowly between images than its
-        kernels change; the variants for CIFAR let such predictors learn ten times as fast, without a hidden layer.
+      torch_arguments: arguments with which this network has torchvision's layers.
+      recipe: arguments that the recipe of its task passes instead of the defaults.
+      slow_predictors: whether, with the paper's recipe, its coefficients change more slowly between images than its
+        kernels change. The variants for CIFAR let such predictors learn ten times as fast, without a hidden layer.
     """
 
     name: str
@@ -64,9 +64,9 @@ _MODELS: Registry[Registered] = Registry("model")
 
 
 def register_model(builder: Callable[..., nn.Module] | None = None, **known) -> Callable:
-    """Decorator: the function's name becomes the network's name; `known` are attributes of `Registered`.
+    """Registers a network under the name of its builder, as a decorator; `known` are attributes of `Registered`.
 
-    Raises ValueError for a name that is taken.
+    Raises ValueError if the name is taken.
 
     >>> from dynet_jax.models.mobilenet import dy_mobile
     >>> @register_model(title="Dy-tiny", base="mobilenet_v2")
@@ -84,16 +84,16 @@ def register_model(builder: Callable[..., nn.Module] | None = None, **known) -> 
 
 
 def model_info(name: str) -> Registered:
-    """What is known of a network. Raises UserError for an unknown name, or one whose base or twin is unknown."""
+    """Returns the metadata of a network. Raises UserError if its name, or the name of its base or twin, is unknown."""
     info = _MODELS.find(name)
     for kind, other in (("base", info.base), ("twin", info.twin)):
         if other is not None and other not in _MODELS:
-            raise UserError(f"{name} is registered with {kind}={other!r}, which is none; {suggest(other, _MODELS)}")
+            raise UserError(f"{name} is registered with {kind}={other!r}, not a network; {suggest(other, _MODELS)}")
     return info
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
-    """Names of the registered networks that match a shell-style pattern, sorted; of one task, if it is given.
+    """Returns the sorted names of the networks that match a shell-style pattern, of one task if it is given.
 
     >>> list_models("*_mobile", task="classification")
     ['dy_mobile', 'fix_mobile']
@@ -103,16 +103,17 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 
 
 def create_model(name: str, **arguments) -> nn.Module:
-    """Build a network, as a `flax.linen.Module` without parameters.
+    """Returns a network as a `flax.linen.Module` without parameters.
 
     Args:
       name: one of `list_models()`.
-      **arguments: of the network's builder (`num_classes`, `width`, `group_size`, ...) or options of its module
-        (`small_input`, `output_stride`, `remat`, `padding`, `dtype`, `bn_batch_size`, `bn_axis_name`, `bn_momentum`,
-        `bn_epsilon`, `bn_unbiased`, `zero_init_residual`); of dynamic networks also how coefficients are predicted
-        (`hidden_divisor`, `min_hidden_features`, `temperature`, `annealed`, `normalize_pooled`, `pooled_limit`).
+      **arguments: arguments of the network's builder (`num_classes`, `width`, `group_size`, ...) or options of its
+        module (`small_input`, `output_stride`, `remat`, `padding`, `dtype`, `bn_batch_size`, `bn_axis_name`,
+        `bn_momentum`, `bn_epsilon`, `bn_unbiased`, `zero_init_residual`); dynamic networks also have options of their
+        predictors (`hidden_divisor`, `min_hidden_features`, `temperature`, `annealed`, `normalize_pooled`,
+        `pooled_limit`).
     Raises:
-      UserError (a ValueError): for an unknown name or argument, with the close matches, or a value out of range.
+      UserError (a ValueError): for an unknown name or argument, with similar ones, or for a value out of range.
 
     >>> create_model("dy_mobile", num_classes=10, width=0.5).num_classes
     10
@@ -122,7 +123,7 @@ def create_model(name: str, **arguments) -> nn.Module:
     if not isinstance(arguments.get("width", 1.0), numbers.Real):
         raise UserError(f"width must be a number, not {arguments['width']!r}")
     model = builder(**{key: value for key, value in arguments.items() if key in own})
-    # What the builder does not decide (dtype, BatchNorm's groups, ...) are fields of the module with a default.
+    # What the builder does not set (dtype, BatchNorm's groups, ...) are fields of the module with a default.
     backbone = getattr(model, "backbone", None)
     options = sorted({*_defaults(model), *_defaults(backbone), *_predictor_options(model)} - {*own})
     for argument in arguments:
@@ -136,30 +137,30 @@ def create_model(name: str, **arguments) -> nn.Module:
 
 
 def is_dynamic(model: nn.Module) -> bool:
-    """Whether a network of `create_model` has dynamic convolutions; a module that is none of ours counts as static."""
+    """Returns whether a network of `create_model` has dynamic convolutions; modules of other origin count as static."""
     return isinstance(getattr(_network(model), "dynamic", None), Dynamic)
 
 
 def _network(model: nn.Module) -> nn.Module:
-    """The classifier, or the backbone below other heads."""
+    """Returns the classifier, or the backbone below another head."""
     return getattr(model, "backbone", model)
 
 
 def _predictor_options(model: nn.Module) -> dict[str, Any]:
-    """How the coefficients of a dynamic network are predicted, by the names of create_model's arguments."""
+    """Returns the predictor settings of a dynamic network, by the names of create_model's arguments."""
     dynamic = getattr(_network(model), "dynamic", None)
     return {option: getattr(dynamic, option) for option in PREDICTOR_OPTIONS} if isinstance(dynamic, Dynamic) else {}
 
 
 def default_arguments(name: str) -> dict[str, Any]:
-    """What the arguments of a network are where `create_model` is not told. Raises UserError for an unknown name."""
+    """Returns the arguments that `create_model` uses for a network by default. Raises UserError for an unknown name."""
     model = create_model(name)
     own = {key: parameter.default for key, parameter in inspect.signature(model_info(name).builder).parameters.items()}
     return _defaults(getattr(model, "backbone", None)) | _defaults(model) | _predictor_options(model) | own
 
 
 def _defaults(module: nn.Module | None) -> dict[str, Any]:
-    """The fields of a module that have a default."""
+    """Returns the fields of a module that have a default."""
     fields = () if module is None else dataclasses.fields(module)
     fields = (field for field in fields if field.name not in ("parent", "name"))  # Flax's own
     return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}

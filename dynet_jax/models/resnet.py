@@ -1,7 +1,7 @@
-"""ResNet18 and ResNet50, and the networks that DyNet makes of them: Dy-ResNet and its static twin Fix-ResNet.
+"""ResNet18 and ResNet50, and the networks that DyNet derives from them: Dy-ResNet and its static twin Fix-ResNet.
 
-`stem` of the builders: features of the first convolutions at width 1.0. (64,) is the 7x7 of the paper; several are a
-row of 3x3, like PSPNet's (64, 64, 128), which the paper's segmentation baseline has.
+The argument `stem` lists the features of the first convolutions at width 1.0. (64,) is the paper's 7x7 convolution.
+Several are consecutive 3x3 convolutions, like PSPNet's (64, 64, 128), which the paper's segmentation baseline has.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ DY_RESNET = Dynamic(hidden_divisor=4)  # the predictor has a hidden layer of C_i
 
 
 class BlockSpec(NamedTuple):
-    """Two 3x3 convolutions, or, with `hidden_features`, the bottleneck 1x1, 3x3, 1x1; the first 3x3 has `strides`."""
+    """Two 3x3 convolutions or, with `hidden_features`, the bottleneck 1x1, 3x3, 1x1; the first 3x3 has `strides`."""
 
     features: int
     strides: int
@@ -34,7 +34,7 @@ class BlockSpec(NamedTuple):
 
 
 class ResidualBlock(Block):
-    """ResNet's block, v1.5, and Dy-ResNet's (Fig. 4c, 4d), by its spec. The shortcut is static."""
+    """The block of ResNet v1.5 and of Dy-ResNet (Fig. 4c, 4d), as described by its spec. The shortcut is static."""
 
     spec: BlockSpec
 
@@ -57,7 +57,7 @@ class ResidualBlock(Block):
         y = x
         for name in inner:
             y = unit(name, y, "relu")
-        y = unit(last, y, zero_scale=True)  # a block begins as its shortcut (Goyal et al., 2017)
+        y = unit(last, y, zero_scale=True)  # a block starts as its shortcut (Goyal et al., 2017)
         if strides != 1 or before != after or x.shape[-1] != features:
             x = self.layers.unit("shortcut", x, ConvSpec(features, strides=strides))
         return activate(add(x, y), "relu")
@@ -66,14 +66,14 @@ class ResidualBlock(Block):
 @register_fcn
 @register_model(title="ResNet18", torchvision="resnet18", timm="resnet18")
 def resnet18(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
-    """ResNet18 (He et al., 2016). 1814.1M MACs with the classifier."""
+    """Returns ResNet18 (He et al., 2016). 1814.1M MACs with the classifier."""
     return _resnet(18, num_classes, width, stem, dynamic=None)
 
 
-@register_fcn(recipe={"stem": (64, 64, 128)})  # PSPNet's, with which it has Table 3's FLOPs
+@register_fcn(recipe={"stem": (64, 64, 128)})  # PSPNet's stem, which reproduces the FLOPs of Table 3
 @register_model(title="ResNet50", torchvision="resnet50", timm="resnet50")
 def resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
-    """ResNet50, with the stride on the 3x3 (v1.5). 4089.2M MACs with the classifier."""
+    """Returns ResNet50, with the stride on the 3x3 (v1.5). 4089.2M MACs with the classifier."""
     return _resnet(50, num_classes, width, stem, dynamic=None)
 
 
@@ -82,7 +82,7 @@ def resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = 
 def dy_resnet18(
     num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
 ) -> Network:
-    """Dy-ResNet18 (section 3.3): half the channels in every block, dynamic. 577.5M MACs, 594.4M with fusion."""
+    """Returns Dy-ResNet18 (section 3.3): dynamic blocks with half the channels. 577.5M MACs, 594.4M with fusion."""
     dynamic = dataclasses.replace(DY_RESNET, group_size=group_size)
     return _resnet(18, num_classes, width, stem, dynamic, halve=True)
 
@@ -92,26 +92,26 @@ def dy_resnet18(
 def dy_resnet50(
     num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
 ) -> Network:
-    """Dy-ResNet50 (section 3.3): half the channels in every block, dynamic. 1127.4M MACs, 1169.1M with fusion."""
+    """Returns Dy-ResNet50 (section 3.3): dynamic blocks with half the channels. 1127.4M MACs, 1169.1M with fusion."""
     dynamic = dataclasses.replace(DY_RESNET, group_size=group_size)
     return _resnet(50, num_classes, width, stem, dynamic, halve=True)
 
 
 @register_model(title="Fix-ResNet18", base="resnet18")
 def fix_resnet18(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
-    """Dy-ResNet18 with plain convolutions."""
+    """Returns Dy-ResNet18 with static convolutions."""
     return _resnet(18, num_classes, width, stem, dynamic=None, halve=True)
 
 
 @register_model(title="Fix-ResNet50", base="resnet50")
 def fix_resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,)) -> Network:
-    """Dy-ResNet50 with plain convolutions."""
+    """Returns Dy-ResNet50 with static convolutions."""
     return _resnet(50, num_classes, width, stem, dynamic=None, halve=True)
 
 
 @register_model(title="CondConv-ResNet18", base="resnet18")
 def condconv_resnet18(num_classes: int = 1000, width: float = 1.0, group_size: int = 8) -> Network:
-    """ResNet18 with CondConv (Yang et al., 2019) on the main branch of its blocks."""
+    """Returns ResNet18 with CondConv (Yang et al., 2019) in the main branch of its blocks."""
     return _resnet(18, num_classes, width, (64,), cond_conv(group_size))
 
 
@@ -119,7 +119,7 @@ def condconv_resnet18(num_classes: int = 1000, width: float = 1.0, group_size: i
 def dy_cnn_resnet18(
     num_classes: int = 1000, width: float = 1.0, group_size: int = 4, temperature: float = 30.0
 ) -> Network:
-    """ResNet18 with DY-CNN's convolution (Chen et al., 2020) on the main branch of its blocks."""
+    """Returns ResNet18 with DY-CNN's convolution (Chen et al., 2020) in the main branch of its blocks."""
     return _resnet(18, num_classes, width, (64,), dy_cnn(group_size, temperature))
 
 

@@ -1,4 +1,4 @@
-"""ShuffleNetV2, and the networks that DyNet makes of it: Dy-shuffle and its static twin Fix-shuffle."""
+"""ShuffleNetV2, and the networks that DyNet derives from it: Dy-shuffle and its static twin Fix-shuffle."""
 
 from typing import Literal, NamedTuple
 
@@ -22,7 +22,7 @@ REPEATS, STEM_FEATURES = (4, 8, 4), 24
 
 
 class BlockSpec(NamedTuple):
-    """One block: `left_features` are kept (or, without `split`, projected), the main branch gives `right_features`."""
+    """One block: `left_features` pass unchanged (without `split`: projected); the main branch has `right_features`."""
 
     left_features: int
     hidden_features: int
@@ -34,13 +34,13 @@ class BlockSpec(NamedTuple):
 
 
 class ShuffleBlock(Block):
-    """ShuffleNetV2's blocks and Dy-shuffle's (Fig. 4b), by the spec. The projection branch is static."""
+    """The blocks of ShuffleNetV2 and Dy-shuffle (Fig. 4b), as described by the spec. The projection is static."""
 
     spec: BlockSpec
 
     @nn.compact
     def __call__(self, x: Map) -> Map:
-        """[..., C_in] -> [..., left_features + right_features]. Raises ValueError if the split does not fit."""
+        """Returns [..., left_features + right_features]. Raises ValueError if the split does not fit the channels."""
         left_features, hidden, right_features, strides, groups, splits, dilations = self.spec
         if splits and x.shape[-1] != left_features + right_features:
             raise ValueError(f"{x.shape[-1]} channels cannot be split in {left_features} and {right_features}")
@@ -66,11 +66,11 @@ class ShuffleBlock(Block):
 def shufflenet_v2(
     num_classes: int = 1000, width: float = 1.0, downsample: Literal["original", "torchvision"] = "original"
 ) -> Network:
-    """ShuffleNetV2 (Ma et al., 2018), width 0.5, 1.0, 1.5 or 2.0. 145.8M MACs with the classifier at 1.0.
+    """Returns ShuffleNetV2 (Ma et al., 2018), width 0.5, 1.0, 1.5 or 2.0. 145.8M MACs with the classifier at 1.0.
 
-    downsample: 'original': where the resolution halves, the projection keeps its C_in channels and the main branch adds
-    the rest, as in the authors' code and the paper's 146M; 'torchvision': both branches give half of the channels
-    (144.9M), for torchvision's weights.
+    downsample: with 'original', where the resolution halves, the projection keeps its C_in channels and the main branch
+    adds the rest, as in the authors' code and the paper's 146M. With 'torchvision', both branches give half of the
+    channels (144.9M), as torchvision's weights need.
     """
     if downsample not in ("original", "torchvision"):
         raise UserError(f"downsample must be 'original' or 'torchvision', not {downsample!r}")
@@ -79,13 +79,13 @@ def shufflenet_v2(
 
 @register_model(title="Dy-shuffle", base="shufflenet_v2", twin="fix_shuffle")
 def dy_shuffle(num_classes: int = 1000, width: float = 1.0, group_size: int = 6) -> Network:
-    """Dy-shuffle (section 3.3): the right branch has a quarter of the channels, and is dynamic. 98.3M MACs at 1.0."""
+    """Returns Dy-shuffle (section 3.3): a dynamic right branch with a quarter of the channels. 98.3M MACs at 1.0."""
     return _shufflenet(num_classes, width, Dynamic(group_size), _dynamic_split)
 
 
 @register_model(title="Fix-shuffle", base="shufflenet_v2")
 def fix_shuffle(num_classes: int = 1000, width: float = 1.0) -> Network:
-    """Fix-shuffle (Table 4): Dy-shuffle with plain convolutions."""
+    """Returns Fix-shuffle (Table 4): Dy-shuffle with static convolutions."""
     return _shufflenet(num_classes, width, None, _dynamic_split)
 
 
@@ -114,12 +114,12 @@ def _shufflenet(num_classes, width, dynamic, split, keep_input=True):
 
 
 def _static_split(features):
-    """Half of the channels are kept, the other half goes through a depthwise block."""
+    """Returns ShuffleNetV2's block: half of the channels pass unchanged, the other half through a depthwise block."""
     half = features // 2
     return BlockSpec(half, half, half, strides=1, feature_group_count=half, split=True)
 
 
 def _dynamic_split(features):
-    """Left : right = 3 : 1, with two channels per group in the 3x3, so right is rounded down to an even number."""
+    """Returns Dy-shuffle's block: left : right = 3 : 1, right rounded down to even, for groups of two channels."""
     right = features // 4 // 2 * 2
     return BlockSpec(features - right, right, right, strides=1, feature_group_count=right // 2, split=True)

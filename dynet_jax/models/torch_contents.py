@@ -1,4 +1,4 @@
-"""Which tensors of a PyTorch checkpoint are the weights of a network: found by their names, under whatever wrapping."""
+"""Finding the weights of a network in a PyTorch checkpoint, by the names of tensors and whatever wraps them."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -11,16 +11,16 @@ AVERAGES = re.compile(r"(?<![a-z0-9])(ema|averag(e|es|ed|ing)|shadow|swa)(?![a-z
 TRANSPARENT = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's wrappers of modules
 STATISTICS = (".running_mean", ".running_var")
 NO_WEIGHTS = ("num_batches_tracked", "n_averaged")
-DEPTH = 8  # of containers within containers
+DEPTH = 8  # maximal depth of nested containers
 Names: TypeAlias = Collection[str]
 
 
 class Weights(NamedTuple):
-    """The tensors of one network in a checkpoint, by the names that they have in it.
+    """The tensors of one network in a checkpoint, by their names in it.
 
     Attributes:
-      name: where they are, such as 'state_dict.model'; '' where nothing is around them.
-      left: names of tensors beside them, which are of something else.
+      name: the path to them, such as 'state_dict.model'; '' if they are not wrapped.
+      left: names of tensors beside them that belong to something else.
     """
 
     name: str
@@ -29,11 +29,11 @@ class Weights(NamedTuple):
 
 
 def find_weights(content: Any, schemes: Collection[Names], choice: str | None = None) -> tuple[Weights, str]:
-    """Returns the weights of a network in what a file holds, and in words what was taken where that is a question.
+    """Returns the weights of a network in a file's content, and a message about the choice if there was one.
 
     Args:
-      schemes: names of the network's layers in PyTorch, the first one's first, in each library that has it.
-      choice: of several, the name of those to take. None is the only ones, or the only moving averages.
+      schemes: for each library that has the network, the names of its layers in PyTorch, from the first layer on.
+      choice: the name of the weights to use, of several. None uses the only ones, or the only moving averages.
     Raises UserError if there are none, or several and no choice.
     """
     states = dict(_state_dicts(content, ()))
@@ -55,7 +55,7 @@ def find_weights(content: Any, schemes: Collection[Names], choice: str | None = 
 
 
 def _with_statistics(chosen: Weights, found: list[Weights]) -> tuple[Weights, list[str]]:
-    """Averages of parameters alone, with BatchNorm's statistics of the raw weights; and words on it."""
+    """Returns averages that have parameters only, with BatchNorm's statistics of the raw weights, and messages."""
     raw = next((weights for weights in found if not _is_average(weights)), None)
     if raw is None or not _is_average(chosen):
         return chosen, []
@@ -65,7 +65,7 @@ def _with_statistics(chosen: Weights, found: list[Weights]) -> tuple[Weights, li
 
 
 def _fitting(states: Mapping[str, Mapping[str, Any]], layers: Names) -> tuple[int, list[Weights]]:
-    """How many of the layers are there, and the weights that have most of them; else the largest state."""
+    """Returns how many of the layers are present, and the weights that have most of them, or else the largest state."""
     found = [weights for name, state in states.items() for weights in _below_prefixes(name, state, layers)]
     counts = [_count(weights.tensors, "", layers) for weights in found]
     fitting = [weights for weights, count in zip(found, counts) if 2 * count > max(counts)]
@@ -109,7 +109,7 @@ def _said(chosen: Weights, others: list[str], remarks: list[str]) -> str:
 
 
 def _state_dicts(content: Any, path: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All mappings and lists that hold tensors, by the names on the way to them; a pickled module is one."""
+    """Yields all mappings and lists that hold tensors, with the path to them; a pickled module counts as one."""
     if isinstance(content, Foreign) and isinstance(content.state, Mapping):
         content = dict(_of_module(content, "")) or content.state
     if isinstance(content, list | tuple) and not hasattr(content, "_fields"):  # a tensor is a named tuple
@@ -125,7 +125,7 @@ def _state_dicts(content: Any, path: tuple[str, ...]) -> Iterator[tuple[str, dic
 
 
 def _of_module(module: Foreign, prefix: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """The parameters and buffers of a module that was pickled whole."""
+    """Yields the parameters and buffers of a module that was pickled whole."""
     state = module.state
     if not isinstance(state, Mapping) or depth > 4 * DEPTH:
         return
@@ -139,7 +139,7 @@ def _of_module(module: Foreign, prefix: str, depth: int = 0) -> Iterator[tuple[s
 
 
 def _below_prefixes(name: str, state: Mapping[str, Any], layers: Names) -> list[Weights]:
-    """A state dict's networks: each has its names behind a prefix of its own, such as 'module.' or 'ema_model.'."""
+    """Returns the networks of a state dict; each has its own prefix of names, such as 'module.' or 'ema_model.'."""
     first = next(iter(layers)) + ".weight"
     ends = [key.removesuffix(first) for key in state if key.endswith(first)]
     counts = {end: _count(state, end, layers) for end in ends if not end or end.endswith(".")}
@@ -160,7 +160,8 @@ def _count(state: Mapping[str, Any], prefix: str, layers: Names) -> int:
 
 
 def _unwrapped(name: str) -> str:
-    """
+    """Returns the name without the wrappers of PyTorch's modules.
+
     >>> _unwrapped("_orig_mod.layer1._orig_mod.0.conv1.weight")
     'layer1.0.conv1.weight'
     """

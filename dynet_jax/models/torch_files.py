@@ -1,6 +1,7 @@
-"""What files of weights hold: .npz, safetensors, and what `torch.save` writes, by their content and without PyTorch.
+"""Reading weight files: .npz, safetensors, and the output of `torch.save`, recognised by content and without PyTorch.
 
-No code in a pickle is run: of its classes only containers and tensors become something, all others an inert `Foreign`.
+No code in a pickle is executed: only containers and tensors are created, and any other class becomes an inert
+`Foreign`.
 """
 
 import collections
@@ -16,19 +17,19 @@ import numpy as np
 
 from dynet_jax.errors import UserError, named
 
-LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # a number with which torch.save began before PyTorch 1.6
+LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch.save before PyTorch 1.6
 PICKLED = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-EXPECTED = "expected are .safetensors, .npz, and what torch.save writes"
-KNOWN_OTHERS = {  # how files begin that are given for weights
+EXPECTED = "expected are .safetensors, .npz, and files of torch.save"
+KNOWN_OTHERS = {  # first bytes of other files that users take for weights
     b"version https://git-lfs": "is a pointer of Git LFS; `git lfs pull` fetches the file itself",
-    b"<": "is a page of the web or XML, not the file behind it; download it again",
+    b"<": "is a web page or XML, not the file itself; download it again",
     b"{": "is JSON; the weights are in another file",
     b"\x1f\x8b": "is compressed by gzip; unpack it first",
     b"BZh": "is compressed by bzip2; unpack it first",
     b"\xfd7zXZ": "is compressed by xz; unpack it first",
     b"\x89HDF": "is HDF5, of Keras; " + EXPECTED,
 }
-TYPES = {  # PyTorch's kinds of storage, its types, and those of safetensors
+TYPES = {  # the names of PyTorch's storages and types, and those of safetensors
     np.dtype(kind): names.split()
     for kind, names in {
         np.float64: "DoubleStorage float64 F64",
@@ -51,7 +52,7 @@ TYPE_OF = {name: kind for kind, names in TYPES.items() for name in names}
 
 
 class Foreign(dict):
-    """Stands for an object of any other class: it takes what a pickle gives it, and does nothing with it."""
+    """A placeholder for an object of any other class: it accepts what a pickle gives it, and does nothing with it."""
 
     __hash__ = object.__hash__  # pyrefly: ignore[bad-assignment]  (a pickle may have it as a key)
 
@@ -96,7 +97,7 @@ class Stored(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """Where values of tensors are, of a type of NumPy or of one that is not known."""
+    """The location of tensors' values; dtype is a NumPy type, or that of an unknown kind."""
 
     dtype: Any
     key: str
@@ -108,9 +109,9 @@ class Storage(NamedTuple):
 
 
 def read_checkpoint(file: Path) -> Any:
-    """Returns what a file holds: for a state dict, a mapping from names to arrays or `Stored` tensors.
+    """Returns the content of a file; for a state dict, a mapping from names to arrays or `Stored` tensors.
 
-    Raises UserError if it is no file of weights, or cut short.
+    Raises UserError if it is not a file of weights, or is truncated.
     """
     if not file.is_file():
         raise UserError(f"{file} is a folder; name a file in it" if file.is_dir() else f"there is no file {file}")
@@ -123,10 +124,10 @@ def read_checkpoint(file: Path) -> Any:
             return _read_zip(file)
         if LEGACY in begin[:32]:
             return _read_legacy(file)
-    except Exception as error:  # each library has its own for a file that is cut short or is something else
+    except Exception as error:  # each library has its own exception for a truncated or wrong file
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{file} cannot be read as weights ({named(error)}); is it whole?") from error
+        raise UserError(f"{file} cannot be read as weights ({named(error)}); is it complete?") from error
     if begin.startswith(PICKLED):
         raise UserError(f"{file} is a pickle, but not of torch.save; {EXPECTED}")
     known = [text for start, text in KNOWN_OTHERS.items() if begin.lstrip().startswith(start)]
@@ -158,7 +159,7 @@ def _read_zip(file: Path) -> Any:
 
 
 def _read_legacy(file: Path) -> Any:
-    """Of pickles one after the other the fourth is the content and the fifth the order of the storages after them."""
+    """Reads consecutive pickles: the fourth is the content, the fifth the order of the storages that follow."""
     contents: dict[str, Callable[[], bytes]] = {}
     with file.open("rb") as stream:
         sizes: dict[str, int] = {}
@@ -173,9 +174,9 @@ def _read_legacy(file: Path) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads tensors as `Stored`, containers as what they are, and all else as `Foreign`.
+    """An unpickler that returns tensors as `Stored`, containers as themselves, and everything else as `Foreign`.
 
-    sizes: is filled with the size of a value of every storage that is met.
+    sizes: receives the size in bytes of one value for every storage.
     """
 
     def __init__(self, stream, contents: Mapping[str, Callable[[], bytes]], sizes: dict[str, int] | None = None):

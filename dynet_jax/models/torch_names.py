@@ -1,4 +1,4 @@
-"""How torchvision and timm call the layers of the networks that this package has too."""
+"""The names that torchvision and timm give to the layers of networks that this package also has."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,7 +16,7 @@ _NAMERS: dict[tuple[type[nn.Module], str], Callable[[Network], Names]] = {}
 
 
 def layer_names(model: Network, scheme: str) -> dict[str, str]:
-    """{'stage1_block1/conv1': 'layer1.0.conv1', 'stage1_block1/conv1_norm': 'layer1.0.bn1', ...}
+    """Returns the names there by ours: {'stage1_block1/conv1': 'layer1.0.conv1', ...}.
 
     Raises UserError if the scheme has no network of this family.
     """
@@ -34,9 +34,9 @@ def schemes_of(model: Network) -> list[str]:
 
 
 def register_names(block: type[nn.Module], scheme: str) -> Callable:
-    """Decorator of a function that yields (our name, the name there) of the layers of networks of these blocks.
+    """Registers a function that yields (our name, the name there) of the layers of networks with these blocks.
 
-    Names of layers that a network does not have do no harm.
+    Names of layers that a network does not have are ignored.
     """
 
     def register(namer: Callable[[Network], Names]) -> Callable[[Network], Names]:
@@ -47,7 +47,7 @@ def register_names(block: type[nn.Module], scheme: str) -> Callable:
 
 
 def _blocks(model):
-    """(stage, block, index of the block in the whole network), from 1, and its spec."""
+    """Yields stage, block and index of the block in the whole network, counted from 1, and the spec of each block."""
     index = 0
     for stage, specs in enumerate(model.stages, start=1):
         for block, spec in enumerate(specs, start=1):
@@ -103,7 +103,7 @@ def _mobilenet_torchvision(model: Network) -> Names:
             yield f"{ours}/squeeze_excite/reduce", f"{theirs}.{position}.fc1"
             yield f"{ours}/squeeze_excite/expand", f"{theirs}.{position}.fc2"
             position += 1
-        # V2 lists the last convolution and its norm beside the others, V3 nests them like the others.
+        # V2 lists the last convolution and its norm separately, V3 nests them like the others.
         norm = f"{theirs}.{position}.1" if v3 else f"{theirs}.{position + 1}"
         yield from _conv_norm(f"{ours}/project", f"{theirs}.{position}.0" if v3 else f"{theirs}.{position}", norm)
     yield from _conv_norm("head", f"features.{index + 1}.0", f"features.{index + 1}.1")

@@ -20,7 +20,7 @@ from dynet_jax.models.torch_names import layer_names, schemes_of
 
 
 class TorchTensor(NamedTuple):
-    """Where a parameter of ours comes from: name and shape there, and how its value is turned into ours."""
+    """The PyTorch tensor that a variable is made from: its name and shape, and the conversion of its value."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,17 +28,17 @@ class TorchTensor(NamedTuple):
 
 
 def create_from_torch(name: str, state: Mapping[str, Any] | str | Path, **arguments) -> tuple[Network, dict[str, Any]]:
-    """The network `name` that computes what the weights' own network does, and its variables.
+    """Returns the network `name` that computes the same as the weights' own network, and its variables.
 
     Args:
       name: a static network of `list_models()`.
-      state: a state dict of torchvision's or timm's network of that kind: name -> array or PyTorch tensor; or a file of
-        one, see `read_checkpoint`; wrapped as `find_weights` finds it.
-      **arguments: of `create_model`, before those that the weights decide (see `torch_arguments`).
+      state: a state dict of torchvision's or timm's network of that kind (name -> array or PyTorch tensor), or a file
+        that contains one (see `read_checkpoint`), with any wrapping that `find_weights` recognises.
+      **arguments: arguments of `create_model`; they override those that the weights determine (see `torch_arguments`).
     Returns:
       The network, and {'params': ..., 'batch_stats': ...} in float32.
     Raises:
-      UserError: if the weights are of another network, or naming every tensor that is missing, unexpected or misshapen.
+      UserError: if the weights are of another network; it names all tensors that are missing, unexpected or misshapen.
     """
     if isinstance(state, str | Path):
         state = read_checkpoint(Path(state))
@@ -54,11 +54,11 @@ def _classifier(name: str, arguments: Mapping[str, Any]) -> Network:
 
 
 def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables of a static network from a state dict, as `create_from_torch` gives them.
+    """Returns the variables of a static network from a state dict, like `create_from_torch`.
 
-    Shapes alone do not say how a network computes: that its padding and BatchNorm's epsilon are those of the weights
-    is up to the caller here. To train on as in PyTorch, `bn_unbiased=True` too, and for torchvision's MobileNetV3
-    `bn_momentum=0.99`.
+    Shapes alone do not determine what a network computes: the caller has to ensure that its padding and BatchNorm's
+    epsilon are those of the weights. To continue training as in PyTorch, also set `bn_unbiased=True`, and
+    `bn_momentum=0.99` for torchvision's MobileNetV3.
     """
     state = choose_weights(model, state)[0].tensors
     wanted = torch_tensors(model, find_scheme(model, state))
@@ -71,7 +71,7 @@ def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, An
     ]
     if len(misshapen) > len(wanted) / 2:
         raise UserError(
-            f"{len(misshapen)} of {len(wanted)} shapes misfit, such as: {misshapen[0]}: is the width right?"
+            f"{len(misshapen)} of {len(wanted)} shapes do not fit, such as: {misshapen[0]}: is the width right?"
         )
     problems = [("missing: ", missing), ("unexpected: ", unexpected), ("misshapen: ", misshapen)]
     if any(names for _, names in problems):
@@ -82,21 +82,21 @@ def load_torch_weights(model: Network, state: Mapping[str, Any]) -> dict[str, An
 
 
 def choose_weights(model: Network, content: Any, choice: str | None = None) -> tuple[Weights, str]:
-    """Returns the network's weights in what a checkpoint holds, and what was taken, in words: see `find_weights`."""
+    """Returns the network's weights in a checkpoint's content, and a message about the choice: see `find_weights`."""
     return find_weights(content, [list(layer_names(model, s).values()) for s in schemes_of(model)], choice)
 
 
 def weights_in(name: str, content: Any, choice: str | None = None, **arguments) -> tuple[dict[str, Any], str]:
-    """Returns the tensors of the network `name` in what a checkpoint holds, and what was taken: see `find_weights`."""
+    """Returns the tensors of the network `name` in a checkpoint's content, and a message: see `find_weights`."""
     model = _classifier(name, {**model_info(name).torch_arguments, **arguments})
     weights, said = choose_weights(model, content, choice)
     return weights.tensors, said
 
 
 def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTensor]:
-    """For every variable of the network, by its path, the tensor of PyTorch that it is made from.
+    """Returns the PyTorch tensor behind every variable of the network, by the variable's path.
 
-    scheme: one of `SCHEMES`, 'torchvision' or 'timm'. Raises UserError if such a network is not known there.
+    scheme: 'torchvision' or 'timm' (`SCHEMES`). Raises UserError if that library has no such network.
     """
     if model.dynamic is not None:
         raise UserError("PyTorch's weights are of static networks; this one is dynamic")
@@ -108,7 +108,7 @@ def torch_tensors(model: Network, scheme: str) -> dict[tuple[str, ...], TorchTen
 
 
 def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
-    """Whose names the tensors of `choose_weights` have. Raises UserError if most are missing in every scheme."""
+    """Returns the scheme of the names in `choose_weights`. Raises UserError if most are missing in every scheme."""
     wanted = {s: {tensor.name for tensor in torch_tensors(model, s).values()} for s in schemes_of(model)}
     best = max(wanted, key=lambda scheme: len(wanted[scheme] & state.keys()))
     found = wanted[best] & state.keys()
@@ -123,11 +123,11 @@ def find_scheme(model: Network, state: Mapping[str, Any]) -> str:
 
 
 def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[str, Any]:
-    """Arguments of `create_model(name, ...)` with which the network computes what the weights' own does in evaluation.
+    """Returns arguments for `create_model` with which the network computes the same as the weights' own in evaluation.
 
-    The weights decide num_classes, padding ('TORCH') and bn_epsilon (1e-5 for timm's), unless `arguments` do: timm's
-    variants that begin with tf_ need padding='SAME', and have bn_epsilon=1e-3 then. What a network is registered with
-    as `torch_arguments` is decided too: ShuffleNetV2 gets torchvision's blocks.
+    The weights determine num_classes, padding ('TORCH') and bn_epsilon (1e-5 for timm's), unless `arguments` set them.
+    timm's variants whose names start with tf_ need padding='SAME', and then have bn_epsilon=1e-3. The `torch_arguments`
+    of the network's registration are included: ShuffleNetV2 gets torchvision's blocks.
     Raises UserError if the weights are of another kind of network.
     """
     arguments = {**model_info(name).torch_arguments, **arguments}
@@ -144,24 +144,24 @@ def torch_arguments(name: str, state: Mapping[str, Any], **arguments) -> dict[st
 
 
 def torch_preprocessing(model: Network, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns keys of `config.data` in which the weights of a family differ from ImageNet's usual preprocessing."""
+    """Returns the keys of `config.data` in which the weights' preprocessing differs from ImageNet's usual one."""
     return dict.fromkeys(("mean", "std"), (127.5,) * 3) if _is_tf_port(model.padding, state) else {}
 
 
 def is_timm_mobilenet(state: Mapping[str, Any]) -> bool:
-    """Returns whether these are weights of timm's MobileNets, which are also ports of TensorFlow's there."""
+    """Returns whether these are weights of timm's MobileNets, which include ports from TensorFlow."""
     return "conv_stem.weight" in state
 
 
 def _is_tf_port(padding: Any, state: Mapping[str, Any]) -> bool:
-    """Whether these are timm's tf_ variants, which only their padding tells from timm's own MobileNets."""
+    """Returns whether these are timm's tf_ variants, which differ from timm's own MobileNets only in their padding."""
     return padding == "SAME" and is_timm_mobilenet(state)
 
 
 def _to_numpy(name: str, tensor: Any) -> np.ndarray:
-    """Returns the values of a tensor, in float32. Raises UserError for values that no network computes with."""
+    """Returns a tensor's values in float32. Raises UserError for values that no network can use."""
     try:
-        # A tensor of PyTorch has any type and device.
+        # A PyTorch tensor may have any type and device.
         array = tensor.detach().float().cpu().numpy() if hasattr(tensor, "detach") else tensor
         array = array.array() if isinstance(array, Stored) else np.asarray(array)
     except (ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:

@@ -1,7 +1,7 @@
-"""The paper's experiments on data that a user has: a plan of runs, their training, and a report of what they show.
+"""The paper's experiments on a user's data: a plan of runs, their training, and a report of the findings.
 
     budgets, experiments ──> plan ──> training (worker) ──> results ──┐
                                         measurements ─────────────────┴──> claims, sections ──> report
 
-Everything is kept in one folder, and the report is a function of what is in it.
+Everything is stored in one folder, and the report is a function of its content.
 """

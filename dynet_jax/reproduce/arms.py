@@ -1,4 +1,4 @@
-"""One arm of a comparison: a network with its arguments, trained once for every seed."""
+"""An arm of a comparison: a network with its arguments, trained once per seed."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from dynet_jax.models.registry import create_model, is_dynamic, model_info
 
 
 class Arm(NamedTuple):
-    """`create_model(network, width=width, ...)`. group_size and coefficients are of dynamic networks, else None."""
+    """`create_model(network, width=width, ...)`; group_size and coefficients are None for static networks."""
 
     network: str
     width: float
@@ -16,13 +16,13 @@ class Arm(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, float | int | str]:
-        """Of `create_model`, but for the number of classes."""
+        """Returns the arguments of `create_model`, except the number of classes."""
         given = {"width": self.width, "group_size": self.group_size, "coefficients": self.coefficients}
         return {key: value for key, value in given.items() if value is not None}
 
     @property
     def name(self) -> str:
-        """For files.
+        """Returns the name of files.
 
         >>> Arm("dy_mobile", 0.25, group_size=2).name
         'dy_mobile-w0.25-g2'
@@ -33,7 +33,7 @@ class Arm(NamedTuple):
 
     @property
     def title(self) -> str:
-        """For people.
+        """Returns the name in reports.
 
         >>> Arm("dy_mobile", 0.25, group_size=6, coefficients="condconv").title
         'Dy-mobile (0.25), g_t = 6, condconv coefficients'
@@ -47,6 +47,6 @@ class Arm(NamedTuple):
         return is_dynamic(create_model(self.network))
 
     def macs(self, image_size: int, num_classes: int, small_input: bool) -> int:
-        """Multiply-adds of one image, with fusion, predictors and classifier."""
+        """Returns the multiply-adds of one image, including fusion, predictors and classifier."""
         arguments = {**self.arguments, "num_classes": num_classes, "small_input": small_input}
         return Subject(self.network, arguments, image_size).count.total

@@ -1,4 +1,4 @@
-"""How much is spent on a plan: sizes of networks and lengths of training, by name and dataset."""
+"""The budgets of a plan: sizes of networks and lengths of training, by name and dataset."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,17 @@ from dynet_jax.errors import UserError, suggest
 
 
 class Budget(NamedTuple):
-    """Sizes and lengths.
+    """The sizes of networks and the lengths of training.
 
     Attributes:
       width: of the MobileNets. resnet_width, shuffle_width: of the others (ShuffleNetV2 has 0.5, 1.0, 1.5 and 2.0).
       fixed_shuffle_width: of Dy-shuffle and Fix-shuffle in Table 4, 1.5 in the paper.
-      widths: of Dy-MobileNetV2 and MobileNetV2 in Fig. 5, in rising order; Fig. 6 takes the last.
-      resnet50: whether ResNet50 and Dy-ResNet50 take part.
+      widths: of Dy-MobileNetV2 and MobileNetV2 in Fig. 5, in ascending order; Fig. 6 uses the last.
+      resnet50: whether ResNet50 and Dy-ResNet50 are included.
       epochs: by kind of dataset.
-      settings: by kind of dataset, keys of the configuration that are not those of its recipe.
-      latency_networks, latency_sizes, latency_runs: of Table 2 and Fig. 7, in pixels.
-      images: how many test images are analysed.
+      settings: by kind of dataset, keys of the configuration that differ from the recipe.
+      latency_networks, latency_sizes, latency_runs: for Table 2 and Fig. 7; sizes in pixels.
+      images: number of test images that are analysed.
     """
 
     width: float
@@ -38,7 +38,7 @@ class Budget(NamedTuple):
     images: int
 
 
-EVALUATIONS = 3  # of each run, for the curves
+EVALUATIONS = 3  # per run, for the curves
 BUDGETS = {
     "small": Budget(
         width=0.25,
@@ -89,14 +89,14 @@ BUDGETS = {
 
 
 def budget_named(name: str) -> Budget:
-    """Raises UserError if there is none."""
+    """Returns a budget. Raises UserError if there is none of that name."""
     if name not in BUDGETS:
         raise UserError(f"there is no budget {name!r}; {suggest(name, BUDGETS)}")
     return BUDGETS[name]
 
 
 def dataset_kind(dataset: str) -> str:
-    """The key of `Budget.epochs`. Raises UserError for a dataset that no plan can be made of."""
+    """Returns the dataset's key of `Budget.epochs`. Raises UserError for a dataset that no plan can use."""
     found = find_dataset(dataset)
     if found is None or found.task != "classification" or found.like is None:
         named = {name: find_dataset(name) for name in list_datasets("classification")}
@@ -112,9 +112,9 @@ def dataset_kind(dataset: str) -> str:
 
 
 def base_config(dataset: str, data_dir: str | None, budget: Budget) -> ml_collections.ConfigDict:
-    """What all arms have in common: the recipe at the size of the dataset, for as long as the budget says.
+    """Returns the configuration shared by all arms: the recipe at the dataset's size, with the budget's length.
 
-    The network and the seed are filled in later. Checkpoints are few, because runs are short and many.
+    The network and the seed are filled in later. There are few checkpoints, because runs are short and numerous.
     """
     kind = dataset_kind(dataset)
     config = paper_recipe("")

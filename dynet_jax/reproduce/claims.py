@@ -1,4 +1,4 @@
-"""The paper's claims, each beside what this plan's runs say of it."""
+"""The paper's claims, each with the findings of this plan's runs."""
 
 import math
 from collections.abc import Iterator
@@ -12,17 +12,18 @@ from dynet_jax.reproduce.paper import paper_difference, paper_error
 from dynet_jax.reproduce.results import Results
 from dynet_jax.reproduce.statistics import Sample, Verdict, conjunction, paired, slopes, verdict
 
-# Table 1: a dynamic network counts as equal to its base if its error is at most so many points higher; the largest
+# Table 1: a dynamic network counts as equal to its base if its error is at most this many points higher; the largest
 # difference in the paper is 0.60.
 TOLERANCE = 1.0
 RULE = (
     "Differences are paired by seed; ± is the 95 % interval of their mean (Student's t over the seeds). A claim is "
     "**seen** if the whole interval is on its side, **not seen** if the whole interval is on the other side, and **not "
-    "decided** if it holds both; the spread counts as one test image at least. Table 1 asks for two things, an error "
-    f"at most {TOLERANCE:g} point higher and fewer MACs, and so does the last row of Fig. 5: seen if both are, not "
-    "seen if one is not. Table 2 compares quartiles of runs on this machine. The seeds share one test set, whose own "
-    "chance is not in the intervals, and of so many verdicts one or the other may be an accident. All of them are of "
-    "this dataset, budget and size of networks, which are not the paper's: networks that have not been trained to the "
+    "decided** if it contains both; the standard deviation is taken as at least one test image. Table 1 has two "
+    f"conditions, an error at most {TOLERANCE:g} point higher and fewer MACs, and so does the last row of Fig. 5: seen "
+    "if both hold, not seen if one does not. Table 2 compares quartiles of runs on this machine. The seeds share one "
+    "test set, whose own chance is not in the intervals, and among so many verdicts some may be accidental. All of "
+    "them apply to this dataset, budget and size of networks, which are not the paper's: networks that have not been "
+    "trained to the end (see the curves) say little about networks that have."
     "end (see the curves) say little about networks that have."
 )
 
@@ -31,7 +32,7 @@ class Claim(NamedTuple):
     """One row of the report's first table.
 
     Attributes:
-      source: the table or figure. statement: what the paper claims. paper: its numbers. here: what was found.
+      source: the table or figure. statement: the paper's claim. paper: its numbers. here: the finding.
     """
 
     source: str
@@ -42,13 +43,13 @@ class Claim(NamedTuple):
 
 
 def claims(results: Results) -> list[Claim]:
-    """Those for which there are finished runs and measurements."""
+    """Returns the claims for which there are finished runs and measurements."""
     return [*_bases(results), *_fixed(results), *_group_sizes(results), *_widths(results), *_correlations(results),
             *_latency(results)]  # fmt: skip
 
 
 def difference(results: Results, first: Arm, second: Arm) -> Sample | None:
-    """Of the errors, in points, seed by seed; None if no seed is finished by both."""
+    """Returns the difference of errors in points, seed by seed; None if both have finished no common seed."""
     if not results.seeds(first, second):
         return None
     return paired(results.errors(first, beside=[second]), results.errors(second, beside=[first]))

@@ -1,4 +1,4 @@
-"""A report as Markdown with figures beside it, and as one HTML file that holds everything."""
+"""A report as Markdown with figures beside it, and as one self-contained HTML file."""
 
 import base64
 import html
@@ -15,21 +15,21 @@ FIGURES = "figures"
 
 
 class Figure(NamedTuple):
-    """A figure in OUT/figures: its file, which has a PNG and perhaps an SVG of the same stem, and what it shows."""
+    """A figure in OUT/figures: its file, a PNG and optionally an SVG with the same stem, and its caption."""
 
     file: Path
     caption: str
 
 
 class Section(NamedTuple):
-    """Blocks in their order: a string is a paragraph, in which **this** is bold and `this` is code."""
+    """A section: blocks in order; a string is a paragraph, in which **this** is bold and `this` is code."""
 
     title: str
     blocks: list[str | Table | Figure]
 
 
 class Document(NamedTuple):
-    """A title, paragraphs, and sections."""
+    """A document: a title, paragraphs, and sections."""
 
     title: str
     blocks: list[str | Table | Figure]
@@ -37,7 +37,7 @@ class Document(NamedTuple):
 
 
 def write_markdown(document: Document, file: Path) -> None:
-    """Figures are linked relative to the file."""
+    """Writes Markdown in which figures are linked relative to the file."""
     lines = [f"# {document.title}", *(_markdown(block, file.parent) for block in document.blocks)]
     for section in document.sections:
         lines += [f"## {section.title}", *(_markdown(block, file.parent) for block in section.blocks)]
@@ -45,7 +45,7 @@ def write_markdown(document: Document, file: Path) -> None:
 
 
 def write_html(document: Document, file: Path) -> None:
-    """One file, with its figures and style inside, that needs no network."""
+    """Writes one HTML file that contains its figures and style, and needs no network."""
     names = [f'<li><a href="#s{i}">{_inline(section.title)}</a></li>' for i, section in enumerate(document.sections)]
     body = [
         f"<h1>{_inline(document.title)}</h1>",
@@ -94,7 +94,8 @@ def _side(right: bool) -> str:
 
 
 def _inline(text: str) -> str:
-    """
+    """Returns a paragraph as HTML.
+
     >>> _inline("**seen** in `a < b`")
     '<strong>seen</strong> in <code>a &lt; b</code>'
     """

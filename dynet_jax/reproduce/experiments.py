@@ -1,4 +1,4 @@
-"""The paper's experiments: which arms each of them trains, and which it compares."""
+"""The paper's experiments: the arms that each of them trains and compares."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from dynet_jax.reproduce.budgets import Budget
 
 
 class Experiment(NamedTuple):
-    """What is trained and what is compared.
+    """The arms that are trained and compared.
 
     Attributes:
       arms: in the order of the table.
@@ -28,14 +28,14 @@ TITLES = {
     "table6": "Table 6: channel attention against dynamic kernels (Dy-ResNet18)",
     "figure5": "Fig. 5: Dy-MobileNetV2 and MobileNetV2 over widths",
 }
-OWN = "networks"  # the key of the experiment of other networks, which is there if some are named
+OWN = "networks"  # the key of the experiment with other networks, which exists if some are named
 OWN_TITLE = "Other networks beside their bases and fixed twins"
 
 
 def experiments(budget: Budget, only: Sequence[str] = (), networks: Sequence[str] = ()) -> dict[str, Experiment]:
-    """{key of TITLES: experiment}, those named by `only`; and of other networks. Without both, all of TITLES.
+    """Returns {key of TITLES: experiment} for `only`, and one for other networks. Without both, all of TITLES.
 
-    networks: names, each compared with the base and the twin that it is registered with.
+    networks: names, each compared with its registered base and twin.
     Raises UserError for an unknown key or network.
     """
     only = [key.strip() for key in only]

@@ -1,4 +1,4 @@
-"""The report's figures of errors: each tells its arms apart by marker and line as well as by colour."""
+"""The report's figures of errors, which distinguish arms by marker and line as well as by colour."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -11,14 +11,14 @@ from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.statistics import Sample
 
 Quartiles = tuple[float, float, float]
-MARKERS = "os^DvPX*ph<>d"  # one for each network; a family has a colour, and so have others' coefficients
-SEED_COLORS = tuple(color for color in COLORS if color != "#F0E442")  # yellow lines are lost on white
+MARKERS = "os^DvPX*ph<>d"  # one per network; a family shares a colour, and so do the coefficients of related methods
+SEED_COLORS = tuple(color for color in COLORS if color != "#F0E442")  # yellow lines are invisible on white
 
 
 def plot_pairs(pairs: Sequence[tuple[str, str, Sequence[int], Sample, Sample]], file: Path, title: str) -> list[Path]:
-    """Errors of (dynamic, other) side by side, a line for each seed: it slopes up where the dynamic one is better.
+    """Plots errors of (dynamic, other) side by side, one line per seed; it rises if the dynamic network is better.
 
-    pairs: (dynamic's name, the other's, seeds, errors of both by these seeds).
+    pairs: (dynamic's name, the other's, seeds, errors of both for these seeds).
     """
     figure, row = figures.pyplot().subplots(
         1, len(pairs), figsize=(max(7, 3.1 * len(pairs)), 4), squeeze=False, layout="constrained"
@@ -41,7 +41,7 @@ def plot_pairs(pairs: Sequence[tuple[str, str, Sequence[int], Sample, Sample]], 
 def plot_over(
     lines: Mapping[str, tuple[Sequence[float], Sequence[Sample]]], file: Path, title: str, xlabel: str
 ) -> list[Path]:
-    """Errors over a number on a logarithmic scale: the mean of each line, and a dot for each seed.
+    """Plots errors over a number on a logarithmic scale: the mean of each line, and a dot for each seed.
 
     lines: {name: (x, errors)}.
     """
@@ -49,7 +49,7 @@ def plot_over(
     ticks = sorted({value for x, _ in lines.values() for value in x})
     for number, (name, (x, errors)) in enumerate(lines.items()):
         color, shift = COLORS[number], 1 + 0.012 * (number - (len(lines) - 1) / 2)
-        places = [value * shift for value in x]  # so that dots of two lines do not hide one another
+        places = [value * shift for value in x]  # so that dots of different lines do not overlap
         for place, error in zip(places, errors):
             axes.plot(
                 [place] * len(error.values), error.values, STYLES[number][0], color=color, markersize=4, alpha=0.5
@@ -65,9 +65,9 @@ def plot_over(
 
 
 def plot_tradeoff(points: Sequence[tuple[Arm, Quartiles, Sample]], file: Path, title: str, xlabel: str) -> list[Path]:
-    """Errors over what a network costs; arms of one network are joined, and a bar is the spread over seeds.
+    """Plots errors over a network's cost; arms of one network are connected, and a bar is the spread over seeds.
 
-    points: (arm, quartiles of the cost, errors); of an exact cost all three are the same.
+    points: (arm, quartiles of the cost, errors); for an exact cost all three are equal.
     """
     from matplotlib.ticker import LogLocator
 
@@ -98,7 +98,7 @@ def plot_tradeoff(points: Sequence[tuple[Arm, Quartiles, Sample]], file: Path, t
 
 
 def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title: str) -> list[Path]:
-    """Test errors over steps, the mean of the seeds, in a panel for each family of networks.
+    """Plots test errors over steps, averaged over the seeds, in a panel for each family of networks.
 
     runs: {arm: for each seed its test rows, with 'step' and 'top1'}.
     """

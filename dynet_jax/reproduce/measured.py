@@ -1,4 +1,4 @@
-"""The measurements of a plan as the objects they were made from; empty where they have not been made."""
+"""The measurements of a plan as objects; empty if they have not been made."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from dynet_jax.reproduce.measurements import FOLDER, correlated_arms, read_measu
 from dynet_jax.reproduce.plan import Plan
 
 ByArm = dict[Arm, dict[int, Correlation]]
-BUSY = 0.15  # from this share of the processor on, others disturb what is timed
+BUSY = 0.15  # from this share of the processor on, other programs disturb measurements of time
 
 
 def correlations(plan: Plan) -> tuple[ByArm, ByArm]:
-    """Those of Fig. 6 and of Fig. 2, by arm and seed."""
+    """Returns the correlations of Fig. 6 and of Fig. 2, by arm and seed."""
     figure6, figure2 = correlated_arms(plan)
     return _correlations(plan, figure6), _correlations(plan, figure2)
 
@@ -30,30 +30,30 @@ def _correlation(plan: Plan, arm: Arm, seed: int) -> Correlation | None:
 
 
 def latencies(plan: Plan) -> list[Measurement]:
-    """Of Table 2 and Fig. 7."""
+    """Returns the measurements of Table 2 and Fig. 7."""
     file = plan.out / FOLDER / "latency.csv"
     return read_csv(file) if file.exists() else []
 
 
 def arm_latencies(plan: Plan) -> dict[Arm, tuple[float, float, float]]:
-    """Quartiles of the milliseconds for one image, by arm."""
+    """Returns quartiles of the milliseconds for one image, by arm."""
     found = (read_measurement(plan, "arm_latency") or {}).get("quartiles_ms", {})
     return {arm: tuple(found[arm.name]) for arm in plan.arms if arm.name in found}
 
 
 def how_arm_latencies(plan: Plan) -> tuple[str, float | None]:
-    """By which runtime they were measured, and how busy others kept the machine before."""
+    """Returns the runtime of these measurements, and the load of other programs at the time."""
     found = read_measurement(plan, "arm_latency") or {}
     return found.get("runtime", "native"), found.get("busy")
 
 
 def latency_busy(plan: Plan) -> float | None:
-    """How busy others kept the machine before Table 2 and Fig. 7 were measured."""
+    """Returns the load of other programs when Table 2 and Fig. 7 were measured."""
     return (read_measurement(plan, "latency_machine") or {}).get("busy")
 
 
 def busy_warning(busy: float | None) -> list[str]:
-    """A paragraph if times are not to be trusted."""
+    """Returns a paragraph if measured times are not reliable."""
     if busy is None or busy < BUSY:
         return []
     return [

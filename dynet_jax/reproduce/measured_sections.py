@@ -1,4 +1,4 @@
-"""The report's sections of what was measured on trained networks, and of latency."""
+"""The report's sections on measurements of trained networks, and on latency."""
 
 import shutil
 from pathlib import Path
@@ -19,15 +19,15 @@ from dynet_jax.reproduce.statistics import Sample
 
 
 def correlation_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
-    """Fig. 2 and 6: correlation of feature maps in the second-last stage."""
+    """Returns the section on Fig. 2 and 6, correlations of feature maps in the second-last stage."""
     figure6, figure2 = correlations(plan)
     if not figure6 and not figure2:
         return None
     blocks: list = [
         "Pearson correlation between the channels of the second-last stage's feature maps, over all positions of "
-        f"{plan.budget.images} test images, or all if there are fewer: few samples make large ones by chance. "
-        "S, M, W, N are |r| from 0.5, from 0.3, from 0.1 and below: Cohen's limits, as the paper names none. Channels "
-        "that are constant have no correlation."
+        f"{plan.budget.images} test images, or all if there are fewer; few samples make large correlations likely by "
+        "chance. S, M, W, N are |r| from 0.5, from 0.3, from 0.1 and below (Cohen's limits, as the paper names none). "
+        "Constant channels have no correlation."
     ]
     rows = [_correlation_row(arm, list(found.values())) for arm, found in (figure6 | figure2).items()]
     header = (
@@ -68,17 +68,17 @@ def _correlation_row(arm: Arm, found: list[Correlation]) -> tuple:
 
 
 def coefficient_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
-    """What coefficients do: their distribution, what they vary with, and which images they find alike."""
+    """Returns the section on coefficients: distribution, dependence on the image, and nearest images."""
     arms = (arm for arm, _ in coefficient_arms(plan))
     found = {arm: values for arm in arms if (values := read_measurement(plan, f"coefficients/{arm.name}"))}
     if not found:
         return None
     blocks: list = [
-        "Entropy is that of a channel's coefficients normalised to sum 1, relative to the largest possible; it is near "
-        "1, so what is missing is shown. Between classes is the share of the variance between images that is between "
-        "their classes (eta squared); with random labels it would be the number in brackets. Same class: how often the "
+        "Entropy is that of a channel's coefficients, normalised to sum 1, relative to the maximum; it is near 1, so "
+        "the difference from 1 is shown. Between classes is the share of the variance between images that is between "
+        "their classes (eta squared); the expectation for random labels is in brackets. Same class: how often the "
         "nearest other image in the space of all coefficients, each standardised, has the same class. All of this is "
-        "of the first seed."
+        "for the first seed."
     ]
     rows, variation = [], {}
     for arm, values in found.items():
@@ -88,7 +88,9 @@ def coefficient_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
     header = ("network", "images", "mean", "deviation", "of that between images", "1000 (1 - entropy)",
               "between classes", "same class", "chance")  # fmt: skip
     blocks.append(Table(header, rows))
-    coefficient_plots.plot_variation(variation, folder / "variation", "What coefficients vary with, by depth")
+    coefficient_plots.plot_variation(
+        variation, folder / "variation", "Variation of coefficients between images, by depth"
+    )
     blocks.append(Figure(folder / "variation.png", f"First seed. {stamp}"))
     for arm in found:
         file = folder / f"coefficients-{arm.name}"
@@ -102,7 +104,7 @@ def coefficient_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
                 f"Nearest images in the space of coefficients: {arm.title}, first seed; with their distances. {stamp}"
             )
             blocks.append(Figure(folder / f"nearest-{arm.name}.png", words))
-    return Section("What the coefficients do", blocks)
+    return Section("Coefficients", blocks)
 
 
 def _coefficient_row(arm: Arm, layers: list[CoefficientSummary], values: dict) -> tuple:
@@ -142,7 +144,7 @@ def _layers_table(layers: dict[str, CoefficientSummary]) -> Table:
 
 
 def rank_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
-    """Effective ranks of fused kernels beside those of the fixed twin."""
+    """Returns the section on effective ranks of fused kernels and of the fixed twin's kernels."""
     pairs = [
         {a.title: _ranks(values) for a in pair if (values := read_measurement(plan, f"coefficients/{a.name}"))}
         for pair in coefficient_arms(plan)
@@ -158,8 +160,8 @@ def rank_section(plan: Plan, folder: Path, stamp: str) -> Section | None:
         rows.append((title, len(full), relative, sum(over) / len(over) if over else None))
     header = ("network", "layers", "effective rank, relative", "of one channel's kernels over images")
     words = (
-        "The exponential of the entropy of the singular values (Roy and Vetterli, 2007), of the kernel of one image as "
-        "a matrix from inputs to outputs, relative to the largest possible, mean over layers; and of the kernels that "
+        "The exponential of the entropy of the singular values (Roy and Vetterli, 2007): of the kernel of one image as "
+        "a matrix from inputs to outputs, relative to the maximum and averaged over layers; and of the kernels that "
         "one channel has for different images, which is between 1 and g_t."
     )
     blocks: list = [words, Table(header, rows)]
@@ -175,14 +177,14 @@ def _ranks(values: dict) -> dict[str, Rank]:
 
 
 def latency_section(plan: Plan, folder: Path) -> Section | None:
-    """Table 2 and Fig. 7: networks of the paper's size with random weights."""
+    """Returns the section on Table 2 and Fig. 7: networks of the paper's size with random weights."""
     measured = latencies(plan)
     if not measured:
         return None
     runs = plan.budget.latency_runs
     words = (
         "One image, full-size networks with random weights, both in the same runtime in float32; medians and quartiles "
-        f"of {runs} runs, all taking turns. `dynet benchmark` compares all runtimes."
+        f"of {runs} runs in alternation. `dynet benchmark` compares all runtimes."
     )
     table = runtime_table(measured, 224, 1, measured[0].cell.threads)
     title = "Latency saved: 100 % - L_dynamic / L_base, one image"

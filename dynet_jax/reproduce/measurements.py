@@ -1,6 +1,6 @@
-"""What is measured on trained arms, each thing once: its file in OUT/measured is what the report reads.
+"""The measurements on trained arms, each made once and stored in OUT/measured, which the report reads.
 
-A file is written when it is complete, so that a measurement that was stopped is made again.
+A file is written when it is complete, so an interrupted measurement is made again.
 """
 
 import functools
@@ -26,19 +26,19 @@ FOLDER, ERRORS_FILE = "measured", "errors.log"
 ROUNDS, SECONDS_OF_WARMING = 15, 0.03
 NEIGHBOURS, QUERIES = 5, 6
 Say = Callable[[str], None]
-ARM_LATENCY_FILE, LATENCY_FILE = "arm_latency.json", "latency.csv"  # what depends on what else the machine does
+ARM_LATENCY_FILE, LATENCY_FILE = "arm_latency.json", "latency.csv"  # these depend on the load of the machine
 
 
 def forget_latencies(plan: Plan) -> None:
-    """So that those which this plan measures are measured again."""
+    """Deletes the latencies that this plan measures, so that they are measured again."""
     for name in (ARM_LATENCY_FILE, *([LATENCY_FILE] if plan.is_whole else [])):
         (plan.out / FOLDER / name).unlink(missing_ok=True)
 
 
 def measure_plan(plan: Plan, say: Say) -> dict[Path, str]:
-    """Measure all that the finished runs allow and that has not been measured. Returns {file: why there is none}.
+    """Makes all missing measurements that the finished runs allow. Returns {file: why it is missing}.
 
-    One thing that cannot be measured does not keep the others from it. Raises Interrupted where a signal does.
+    A failed measurement does not prevent the others. Raises Interrupted after a signal.
     """
     (plan.out / FOLDER).mkdir(exist_ok=True)
     tasks, failed, start = list(_tasks(plan, Results(plan), say)), {}, time.monotonic()
@@ -58,13 +58,13 @@ def measure_plan(plan: Plan, say: Say) -> dict[Path, str]:
 
 
 def read_measurement(plan: Plan, name: str) -> dict | None:
-    """Returns the content of OUT/measured/NAME.json; None if it is not there."""
+    """Returns the content of OUT/measured/NAME.json; None if it does not exist."""
     file = plan.out / FOLDER / f"{name}.json"
     return read_json(file) if file.exists() else None
 
 
 def correlated_arms(plan: Plan) -> tuple[list[Arm], list[Arm]]:
-    """([Dy-MobileNetV2, MobileNetV2] at the largest width, for Fig. 6; other networks, for Fig. 2)."""
+    """Returns [Dy-MobileNetV2, MobileNetV2] at the largest width, for Fig. 6, and other networks, for Fig. 2."""
     figure5 = plan.experiments.get("figure5")
     figure6 = list(figure5.pairs[-1]) if figure5 else []
     table1 = plan.experiments.get("table1")
@@ -72,12 +72,12 @@ def correlated_arms(plan: Plan) -> tuple[list[Arm], list[Arm]]:
 
 
 def coefficient_arms(plan: Plan) -> list[tuple[Arm, Arm]]:
-    """(dynamic, its fixed twin) of Table 4: what coefficients and ranks are looked at in."""
+    """Returns (dynamic, its fixed twin) of Table 4, in which coefficients and ranks are examined."""
     return list(plan.experiments["table4"].pairs) if "table4" in plan.experiments else []
 
 
 def _tasks(plan: Plan, results: Results, say: Say) -> Iterator[tuple[Path, Callable[[], str]]]:
-    """(file, a function that gives its content) of what is due: a file that is younger than its runs is not."""
+    """Yields due files with functions that return their content; a file that is newer than its runs is not due."""
     folder = plan.out / FOLDER
 
     def is_due(file: Path, jobs: list[Job]) -> bool:
@@ -102,7 +102,7 @@ def _tasks(plan: Plan, results: Results, say: Say) -> Iterator[tuple[Path, Calla
     timed = [plan.job(arm, seed) for arm in plan.arms for seed in results.seeds(arm)[:1]]
     file, known = folder / ARM_LATENCY_FILE, (read_measurement(plan, "arm_latency") or {}).get("quartiles_ms", {})
     if timed and (is_due(file, timed) or any(job.arm.name not in known for job in timed)):
-        yield file, lambda: _arm_latency(plan, timed)  # all of them again, because they have to take turns
+        yield file, lambda: _arm_latency(plan, timed)  # all of them again, because they have to alternate
 
 
 def _correlation(plan: Plan, job: Job) -> str:
@@ -146,7 +146,7 @@ def _ranks(plan: Plan, job: Job) -> str:
 
 
 def _arm_latency(plan: Plan, jobs: list[Job]) -> str:
-    """Milliseconds for one image in every arm, in turns, so that what drifts on the machine drifts for all."""
+    """Returns milliseconds for one image in every arm, in alternation, so that drifts affect all equally."""
     from dynet_jax import inference
 
     models = {job.arm.name: inference.load(job.workdir) for job in jobs}
@@ -162,19 +162,19 @@ def _arm_latency(plan: Plan, jobs: list[Job]) -> str:
 
 
 def _busier(before: float | None) -> float | None:
-    """How busy others kept the machine before a measurement or after it: the larger, where the system tells."""
+    """Returns the load of others before or after a measurement, whichever is larger; None if it is unknown."""
     after = share_of_others()
     return None if before is None or after is None else max(before, after)
 
 
 def _seconds(model, image: np.ndarray) -> float:
-    """The median of what follows runs that are not timed, in which caches fill and threads wake up."""
+    """Returns the median time after untimed runs, in which caches fill and threads wake up."""
     times = consecutive(lambda: np.asarray(model.logits(image)), SECONDS_OF_WARMING, least=3)
     return statistics.median(times[len(times) // 2 :])
 
 
 def _latency(plan: Plan, say: Say) -> str:
-    """Table 2 and Fig. 7 with random weights, at the paper's sizes of networks."""
+    """Measures Table 2 and Fig. 7 with random weights, at the paper's sizes of networks."""
     from dynet_jax.analysis import latency
     from dynet_jax.analysis.latency_compare import csv_of
     from dynet_jax.machine import cores

@@ -1,4 +1,4 @@
-"""What the paper reports on ImageNet, at width 1.0 (Dy-shuffle and Fix-shuffle of Table 4: 1.5)."""
+"""The paper's results on ImageNet, at width 1.0 (1.5 for Dy-shuffle and Fix-shuffle of Table 4)."""
 
 from dynet_jax.reproduce.arms import Arm
 
@@ -26,13 +26,13 @@ ERRORS: dict[str, dict[tuple[str, int | None], float]] = {
 
 
 def paper_error(experiment: str, arm: Arm) -> float | None:
-    """In %, of this network at the paper's own size; None where it has none."""
+    """Returns the error in % of this network at the paper's own size; None if the paper has none."""
     if arm.coefficients is not None:
         return None
     return ERRORS.get(experiment, {}).get((arm.network, arm.group_size))
 
 
 def paper_difference(experiment: str, dynamic: Arm, other: Arm) -> float | None:
-    """The dynamic network's error less the other's, in points."""
+    """Returns the dynamic network's error minus the other's, in points."""
     own, others = paper_error(experiment, dynamic), paper_error(experiment, other)
     return None if own is None or others is None else own - others

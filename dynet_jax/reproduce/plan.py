@@ -1,4 +1,4 @@
-"""Everything that is to be trained, and where it goes: arms x seeds, each with its configuration and work directory."""
+"""The plan of all training: arms x seeds, each with its configuration and work directory."""
 
 import json
 import shlex
@@ -27,11 +27,11 @@ from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
 OF_ARMS = {key.name for key in KEYS.values() if key.set_by == ARMS}
-LEFTOVERS = {LOCK_FILE, f"{PLAN_FILE}.tmp"}  # of a command that was killed before it had written its plan
+LEFTOVERS = {LOCK_FILE, f"{PLAN_FILE}.tmp"}  # of a command that was killed before it wrote its plan
 
 
 class Job(NamedTuple):
-    """One run."""
+    """One run of an arm."""
 
     arm: Arm
     seed: int
@@ -43,31 +43,31 @@ class Job(NamedTuple):
 
     @property
     def finished_at(self) -> float:
-        """In seconds since the epoch; 0 if it is not finished."""
+        """Returns the time in seconds since the epoch; 0 if it is not finished."""
         return (self.workdir / FINISHED_FILE).stat().st_mtime if self.is_finished else 0.0
 
     @property
     def images(self) -> dict[str, int]:
-        """How many it was trained and tested on; empty before it has begun."""
+        """Returns the numbers of training and test images; empty before the run has started."""
         file = self.workdir / IMAGES_FILE
         return json.loads(file.read_text()) if file.exists() else {}
 
     @property
     def steps_done(self) -> int:
-        """By the last line that it has reported."""
+        """Returns the step of the last reported line."""
         rows = read_metrics(self.workdir / METRICS_FILE, "train")
         return rows[-1]["step"] if rows else 0
 
 
 class Plan:
-    """What `dynet reproduce` was asked for.
+    """The request to `dynet reproduce`.
 
     Attributes:
-      experiments: {key: Experiment}. budget: the sizes behind `budget_name`.
-      is_whole: whether all of the paper's experiments are in it. networks: other networks, named by the user.
+      experiments: {key: Experiment}. budget: the sizes of `budget_name`.
+      is_whole: whether it contains all of the paper's experiments. networks: other networks, named by the user.
       common: the configuration of all arms, without network and seed.
       class_names, train_images, test_images: of the dataset.
-    Raises UserError for whatever cannot be: an unknown dataset, budget, experiment or key of the configuration.
+    Raises UserError for anything invalid: an unknown dataset, budget, experiment or key of the configuration.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Plan:
         self.dataset, self.budget_name, self.out, self.data_dir = dataset, budget_name, out, data_dir
         self.seeds, self.overrides = tuple(range(seeds)), list(overrides)
         self.budget: Budget = budget_named(budget_name)
-        self.device: str | None = None  # of all runs, 'cpu' or 'accelerator', once there are some
-        self.threads: int | None = None  # of each run
+        self.device: str | None = None  # that of all runs, 'cpu' or 'accelerator', once there are some
+        self.threads: int | None = None  # number of cores of each run
         self.experiments: dict[str, Experiment] = experiments(self.budget, only, networks)
         self.is_whole, self.networks = TITLES.keys() <= self.experiments.keys(), list(networks)
         self.common = self._common(data_dir)
@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def arms(self) -> list[Arm]:
-        """Each once, in the order of the experiments."""
+        """Returns each arm once, in the order of the experiments."""
         return list(dict.fromkeys(arm for experiment in self.experiments.values() for arm in experiment.arms))
 
     def job(self, arm: Arm, seed: int) -> Job:
@@ -125,12 +125,12 @@ class Plan:
 
     @property
     def unfinished(self) -> list[tuple[Arm, list[Job]]]:
-        """What is left to train: arms, each with its runs."""
+        """Returns the arms that are left to train, each with its runs."""
         waiting = [(arm, [job for job in self.jobs(arm) if not job.is_finished]) for arm in self.arms]
         return [(arm, jobs) for arm, jobs in waiting if jobs]
 
     def config(self, job: Job) -> ml_collections.ConfigDict:
-        """Raises UserError for a value out of its range."""
+        """Returns the configuration of a run. Raises UserError for a value out of its range."""
         config = self.common.copy_and_resolve_references()
         config.model.update({"name": job.arm.network, "num_classes": len(self.class_names), **job.arm.arguments})
         config.seed = job.seed
@@ -138,9 +138,9 @@ class Plan:
         return config
 
     def check(self) -> None:
-        """Raises UserError for what would fail in the runs: a value out of its range, too large a batch, small images.
+        """Raises UserError for anything that would fail in the runs: a value out of range, a large batch, small images.
 
-        Without JAX's devices: an accelerator's memory is for the processes that train.
+        It does not use JAX's devices, because an accelerator's memory is for the processes that train.
         """
         size = self.common.data.image_size
         steps = count_steps(self.common, self.train_images)
@@ -154,12 +154,12 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Of each run."""
+        """Returns the number of steps of each run."""
         return count_steps(self.common, self.train_images)[1]
 
     @property
     def command(self) -> str:
-        """That makes the same report."""
+        """Returns the command that regenerates this report."""
         words = ["dynet", "reproduce", f"--dataset={self.dataset}", f"--budget={self.budget_name}", f"--out={self.out}"]
         words += [f"--data-dir={self.data_dir}"] if self.data_dir else []
         words += [f"--seeds={len(self.seeds)}"] if len(self.seeds) != 3 else []
@@ -171,20 +171,20 @@ class Plan:
         return shlex.join(words + self.overrides)
 
     def claim(self) -> IO:
-        """Make the folder, or make sure that it holds a plan whose runs are this one's too; keep others out of it.
+        """Creates the folder, or ensures that it holds a compatible plan; excludes other commands from it.
 
-        Experiments and seeds may be added or left out: a run is the same in each. The folder is this plan's until the
-        returned file is closed. Raises UserError for another plan, or one that is at work there.
+        Experiments and seeds may be added or left out, since each run is the same in both plans. The folder belongs to
+        this plan until the returned file is closed. Raises UserError for another plan, or one that is running there.
         """
         self.check_folder()
-        busy = f"another dynet reproduce is at work in {self.out}; wait for it, or use another --out"
+        busy = f"another dynet reproduce is running in {self.out}; wait for it, or use another --out"
         held = lock(self.out, busy)
         if not (self.out / PLAN_FILE).exists():
             write_whole(self.out / PLAN_FILE, json.dumps(self._recipe(), indent=1))
         return held
 
     def check_folder(self) -> None:
-        """Take over what is settled in the folder, which need not be there.
+        """Adopts the settings that are stored in the folder, which need not exist.
 
         Raises UserError if it holds something else, or another plan.
         """
@@ -196,19 +196,19 @@ class Plan:
         before = read_json(file)
         self.threads, self.device = before.get("threads"), before.get("device")
         now = self._recipe()
-        # A key that the plan's version did not know has its default, which is what that version did.
+        # For a key that the plan's version did not know, that version used the default.
         before = {name: key.defaults.get(self.common.task) for name, key in KEYS.items()} | before
         changed = changed_keys(before, now)
         for key in (key for key in now if key in changed):
             raise UserError(
                 f"{self.out} holds a plan with {key}={before.get(key)!r}, not {now[key]!r}; use another --out, or "
-                "what it began with"
+                "the original settings"
             )
 
     def settle(self, device: str, threads: int | None) -> None:
-        """Remember what runs are trained on, and how many cores each has: it is the same for all.
+        """Stores the device that runs are trained on, and the number of cores of each, the same for all runs.
 
-        device: 'cpu' or an accelerator's name. Raises UserError for the one where earlier runs have had the other.
+        device: 'cpu' or an accelerator's name. Raises UserError if earlier runs used the other kind.
         """
         kind = "cpu" if device == "cpu" else "accelerator"
         if self.device is not None and self.device != kind:
@@ -223,7 +223,7 @@ class Plan:
             write_whole(self.out / PLAN_FILE, json.dumps(settled, indent=1))
 
     def _recipe(self) -> dict:
-        """What may not change in a folder, as JSON gives it back."""
+        """Returns the settings that may not change in a folder, as JSON represents them."""
         common = {key: value for key, value in flatten(self.common).items() if key not in FREE and key not in OF_ARMS}
         data = {"dataset": self.dataset, **self._images, "classes": len(self.class_names)}
         return json.loads(json.dumps({**data, "budget": self.budget_name, **common}))
@@ -233,26 +233,26 @@ class Plan:
         return {"training images": self.train_images, "test images": self.test_images}
 
     def check_runs(self) -> None:
-        """Raises UserError if a finished run was trained otherwise than the plan says now."""
+        """Raises UserError if a finished run was trained with settings other than the plan's."""
         for job in (job for arm in self.arms for job in self.jobs(arm) if job.is_finished):
             before, now = flatten(read_config(job.workdir)), flatten(self.config(job))
             before, now = before | job.images, now | self._images
             for key in (key for key in changed_keys(before, now) if key not in FREE or key in self._images):
                 raise UserError(
-                    f"{job.workdir} was trained with {key}={before.get(key)!r}, which is {now.get(key)!r} by this "
+                    f"{job.workdir} was trained with {key}={before.get(key)!r}, which is {now.get(key)!r} in this "
                     "version; use another --out"
                 )
 
 
 def last_evaluation(workdir: Path, steps: int) -> dict | None:
-    """The row of test scores after so many steps; None if a full disk, of which training only warns, kept it out."""
+    """Returns the test scores after the given step; None if they are missing, for example after a full disk."""
     rows = read_metrics(workdir / METRICS_FILE, "test")
     return rows[-1] if rows and rows[-1]["step"] == steps else None
 
 
 def read_json(file: Path):
-    """Raises UserError if it cannot be read."""
+    """Returns the content of a JSON file. Raises UserError if it cannot be read."""
     try:
         return json.loads(file.read_text())
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({one_line(error)}); remove it to begin anew, runs are kept") from error
+        raise UserError(f"{file} is damaged ({one_line(error)}); remove it to start again; runs are kept") from error

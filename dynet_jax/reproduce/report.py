@@ -1,4 +1,4 @@
-"""Writes the report of a plan: a function of what lies in its folder, however often the runs were stopped."""
+"""Writing the report of a plan: a function of its folder, however often the runs were stopped."""
 
 import json
 from pathlib import Path
@@ -20,9 +20,9 @@ DEVICES_FILE, FAILURES_FILE, UNMEASURED_FILE = "devices.json", "failures.json", 
 
 
 def note_device(plan: Plan, device: str, workers: int, threads: int | None) -> None:
-    """Remember what runs of this command are trained on; the report names every one that there was.
+    """Records what runs of this command are trained on; the report lists all of these records.
 
-    device: 'cpu', or an accelerator's name: this process must not ask JAX, which would take the accelerator's memory.
+    device: 'cpu', or an accelerator's name. This process must not ask JAX, which would take the accelerator's memory.
     """
     device = machine() if device == "cpu" else device
     each = f", each on {threads} core{'s' * (threads > 1)}" if threads else ""
@@ -36,12 +36,12 @@ def note_device(plan: Plan, device: str, workers: int, threads: int | None) -> N
 
 
 def note_failures(plan: Plan, failed: dict[Path, str]) -> None:
-    """Remember why runs are missing, until the next time that they are trained."""
+    """Records why runs are missing, until they are trained again."""
     _note_reasons(plan.out / FAILURES_FILE, failed)
 
 
 def note_unmeasured(plan: Plan, failed: dict[Path, str]) -> None:
-    """Remember why measurements are missing, until the next time that they are made."""
+    """Records why measurements are missing, until they are made again."""
     _note_reasons(plan.out / UNMEASURED_FILE, failed)
 
 
@@ -50,7 +50,7 @@ def _note_reasons(file: Path, failed: dict[Path, str]) -> None:
 
 
 def write_report(plan: Plan) -> list[Path]:
-    """Write report.html, report.md and figures/ into the plan's folder; returns the first two."""
+    """Writes report.html, report.md and figures/ into the plan's folder. Returns the first two."""
     folder = plan.out / FIGURES
     folder.mkdir(exist_ok=True)
     results, devices = Results(plan), _devices(plan)
@@ -128,7 +128,7 @@ def _missing(plan: Plan, results: Results) -> list[str]:
     if waiting:
         lines.append(
             f"**Not complete**: of these networks fewer than {len(plan.seeds)} runs are finished: {waiting}. The "
-            "command above goes on with them."
+            "command above resumes them."
         )
     return lines + [f"**Not measured**: `{name}`: {reason}" for name, reason in unmeasured.items()]
 

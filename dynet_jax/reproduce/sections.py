@@ -1,4 +1,4 @@
-"""What the report says, section by section."""
+"""The report, section by section."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,31 +15,31 @@ from dynet_jax.reproduce.measured import arm_latencies, busy_warning, how_arm_la
 from dynet_jax.reproduce.paper import paper_error
 from dynet_jax.reproduce.results import Results
 
-BARS = "Filled marks are dynamic networks; one network's arms are joined. Vertical bars are the spread over seeds."
+BARS = "Filled marks are dynamic networks; arms of one network are connected. Vertical bars are the spread over seeds."
 WORDS = {
-    "table1": ["The paper's networks beside those that they are made from."],
-    "table4": ["The same widths, with dynamic kernels and plain ones; MACs differ by fusion and predictors alone."],
+    "table1": ["The paper's networks and the networks that they are derived from."],
+    "table4": ["The same widths with dynamic and with static kernels; MACs differ only by fusion and predictors."],
     "table5": [
-        "Coefficients of CondConv (one sigmoid for each kernel of a layer, from the layer's own input) and of DY-CNN "
-        "(softmax over the kernels, temperature 30) take the place of the paper's (one for each kernel and channel, "
-        "from the block's input) in the same network with six kernels."
+        "Coefficients of CondConv (one sigmoid per kernel of a layer, from the layer's own input) and of DY-CNN "
+        "(softmax over the kernels, temperature 30) replace the paper's (one per kernel and channel, from the block's "
+        "input) in the same network with six kernels."
     ],
     "table6": [],
-    "figure5": ["The base network's own widths and expansion, with the convolutions of its blocks dynamic."],
+    "figure5": ["The base network with its own widths and expansion, and dynamic convolutions in its blocks."],
 }
 
 
 def claims_section(results: Results) -> Section:
-    """Every claim with its verdict."""
+    """Returns the section with every claim and its verdict."""
     rows = [(c.source, c.statement, c.paper, c.here, f"**{c.verdict}**") for c in claims(results)]
     header = ("in the paper", "claim", "the paper's numbers, on ImageNet", "here", "verdict")
-    return Section("What is seen of the paper's claims", [RULE, *([Table(header, rows)] if rows else [])])
+    return Section("The paper's claims", [RULE, *([Table(header, rows)] if rows else [])])
 
 
 def experiment_sections(results: Results, folder: Path, stamp: str) -> Iterator[Section]:
-    """One for each experiment that has finished runs.
+    """Yields a section for each experiment that has finished runs.
 
-    folder: of the figures. stamp: dataset, budget and seeds, for their captions.
+    folder: that of the figures. stamp: dataset, budget and seeds, for captions.
     """
     for key, experiment in results.plan.experiments.items():
         arms = [arm for arm in experiment.arms if results.seeds(arm)]
@@ -98,7 +98,7 @@ def _figure(results: Results, key: str, folder: Path, stamp: str) -> list[Figure
         errors = [(results.errors(a, beside=[b]), results.errors(b, beside=[a])) for a, b in pairs]
         told = [(a.title, b.title, results.seeds(a, b), *e) for (a, b), e in zip(pairs, errors)]
         figures.plot_pairs(told, file, title)
-        words = "each line is a seed, a bar the mean; lines that rise are better with the left network."
+        words = "each line is a seed, a bar is the mean; lines that rise mean that the left network is better."
         caption = f"{title}: {words} {stamp}"
     return [Figure(file.with_suffix(".png"), caption)]
 
@@ -115,7 +115,7 @@ def _lines(results: Results, key: str):
 
 
 def tradeoff_section(results: Results, folder: Path, stamp: str) -> Section | None:
-    """Errors against what a network costs, in multiply-adds and in milliseconds."""
+    """Returns the section on errors against cost, in multiply-adds and in milliseconds."""
     arms = [arm for arm in results.plan.arms if results.seeds(arm)]
     if not arms:
         return None
@@ -129,12 +129,12 @@ def tradeoff_section(results: Results, folder: Path, stamp: str) -> Section | No
         size = results.plan.common.data.image_size
         xlabel = f"milliseconds for one image of {size} px on this machine"
         figures.plot_tradeoff(timed, folder / "error_latency", "Error against measured latency", xlabel)
-        words = f"{BARS} Horizontal bars are quartiles of 15 rounds in which all networks take turns, by {runtime}."
+        words = f"{BARS} Horizontal bars are quartiles of 15 rounds in which all networks alternate, by {runtime}."
         blocks += [Figure(folder / "error_latency.png", f"{words} {stamp}"), *busy_warning(busy)]
     header = ("network", "top-1 error %", "MACs, 1e6", "ms, median", "quartiles")
     by_macs = sorted(points, key=lambda point: point[1])
     rows = [(a.title, e.text(), f"{macs[1]:.2f}", *_times(latencies.get(a))) for a, macs, e in by_macs]
-    return Section("What accuracy costs", [*blocks, Table(header, rows)])
+    return Section("Accuracy and cost", [*blocks, Table(header, rows)])
 
 
 def _times(quartiles: tuple[float, float, float] | None) -> tuple[str, str]:
@@ -145,7 +145,7 @@ def _times(quartiles: tuple[float, float, float] | None) -> tuple[str, str]:
 
 
 def training_section(results: Results, folder: Path, stamp: str, arrangement: str) -> Section | None:
-    """How training went: speed, and test errors on the way."""
+    """Returns the section on training: speed, and test errors during training."""
     plan = results.plan
     arms = [arm for arm in plan.arms if results.seeds(arm)]
     if not arms:
@@ -158,8 +158,8 @@ def training_section(results: Results, folder: Path, stamp: str, arrangement: st
         step, *quartiles = (f"{1000 * batch / value:.1f}" for value in (rate, high, low))
         rows.append((arm.title, round(rate), step, " to ".join(quartiles), results.test_losses(arm).text(3)))
     words = (
-        f"Quartiles over the reports of all runs; {arrangement}. What else the machine did is in it. A step is {batch} "
-        "images: forward, backward and update."
+        f"Quartiles over the reports of all runs; {arrangement}. They include the load of other programs. A step is "
+        f"{batch} images: forward, backward and update."
     )
     header = ("network", "images/s, median", "ms per step, median", "quartiles", "test loss at the end")
     blocks = [words, Table(header, rows), *_speed_ratios(results), Figure(folder / "curves.png", stamp)]
@@ -167,7 +167,7 @@ def training_section(results: Results, folder: Path, stamp: str, arrangement: st
 
 
 def _speed_ratios(results: Results) -> list[Table]:
-    """How much longer a step of a dynamic network takes."""
+    """Returns tables of the training step of dynamic networks relative to others."""
     rows, pairs = [], [pair for key in ("table1", "table4") for pair in _pairs_of(results, key)]
     for first, second in pairs:
         if results.seeds(first) and results.seeds(second):

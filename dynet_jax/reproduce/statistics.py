@@ -1,4 +1,4 @@
-"""What a few paired numbers say: mean, spread, an interval, and whether a claim is seen in them."""
+"""Statistics of a few paired numbers: mean, spread, an interval, and whether they support a claim."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 
 class Sample(NamedTuple):
-    """Numbers, one for each seed. They cannot differ by less than `resolution`, as shares of few images cannot.
+    """Numbers, one per seed. They cannot differ by less than `resolution`, for example as shares of few images.
 
     >>> sample = Sample((1.0, 2.0, 3.0))
     >>> sample.mean, sample.spread
@@ -29,14 +29,14 @@ class Sample(NamedTuple):
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation; None of one value."""
+        """Returns the standard deviation; None for one value."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
     def half_width(self) -> float:
-        """Of the interval that holds the mean in 95 % of such samples (Student's t); infinite for one value.
+        """Returns the half width of the 95 % interval of the mean (Student's t); infinite for one value.
 
-        Three equal numbers are no proof: the spread is taken as one step of the resolution at least.
+        Three equal numbers prove nothing, so the spread is taken as at least one step of the resolution.
 
         >>> round(Sample((-0.28, -0.28, -0.28), resolution=0.28).half_width, 2)
         0.7
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
 
     @property
     def interval(self) -> str:
-        """The mean, signed, with the half width of its interval.
+        """Returns the signed mean with the half width of its interval.
 
         >>> Sample((1.0, 2.0, 3.0)).interval, Sample((1.0,)).interval
         ('+2.00 ± 2.48', '+1.00, one seed')
@@ -61,7 +61,8 @@ class Sample(NamedTuple):
         return self._replace(values=tuple(-value for value in self.values))
 
     def text(self, digits: int = 2, signed: bool = False) -> str:
-        """
+        """Returns the mean and the spread.
+
         >>> Sample((1.0, 2.0)).text(), Sample((1.0,)).text(signed=True)
         ('1.50 ± 0.71', '+1.00')
         """
@@ -70,7 +71,7 @@ class Sample(NamedTuple):
 
 
 def verdict(differences: Sample, *, below: float = 0.0) -> Verdict:
-    """Whether the mean of the differences is less than `below`: 'seen' if the whole interval is, 'not seen' if none is.
+    """Returns 'seen' if the whole interval of the mean is below `below`, 'not seen' if all of it is above.
 
     >>> verdict(Sample((-1.0, -1.1, -0.9))), verdict(Sample((1.0, 1.1, 0.9))), verdict(Sample((-1.0, 1.0, 0.5)))
     ('seen', 'not seen', 'not decided')
@@ -81,7 +82,7 @@ def verdict(differences: Sample, *, below: float = 0.0) -> Verdict:
 
 
 def conjunction(first: Verdict, second: Verdict) -> Verdict:
-    """Of a claim that says two things.
+    """Returns the verdict on a claim with two parts.
 
     >>> conjunction("seen", "seen"), conjunction("not decided", "not seen"), conjunction("seen", "not decided")
     ('seen', 'not seen', 'not decided')
@@ -92,15 +93,15 @@ def conjunction(first: Verdict, second: Verdict) -> Verdict:
 
 
 def paired(first: Sample, second: Sample) -> Sample:
-    """first - second, seed by seed."""
+    """Returns first - second, seed by seed."""
     differences = tuple(a - b for a, b in zip(first.values, second.values, strict=True))
     return Sample(differences, max(first.resolution, second.resolution))
 
 
 def slopes(x: Sequence[float], samples: Sequence[Sample]) -> Sample:
-    """For every seed the slope of its line of least squares through (x[i], samples[i].values[seed]).
+    """Returns, for every seed, the slope of the least-squares line through (x[i], samples[i].values[seed]).
 
-    One step of a sample's resolution, where it moves the slope most, is one of the slope's.
+    The resolution is the change of the slope for one step of a sample's resolution where that has the most effect.
 
     >>> slopes([0.0, 1.0, 2.0], [Sample((5.0, 1.0)), Sample((4.0, 1.0)), Sample((3.0, 1.0))]).values
     (-1.0, 0.0)

@@ -1,4 +1,4 @@
-"""Trains what a plan has not trained yet, in several processes side by side."""
+"""Training of the unfinished runs of a plan, in several processes side by side."""
 
 import signal
 import threading
@@ -21,19 +21,19 @@ POLL_SECONDS = 0.5
 
 
 class Interrupted(UserError):
-    """A signal ended it; everything is saved."""
+    """An error: a signal ended the command; everything is saved."""
 
     exit_code = 75
 
 
 class Arrangement(NamedTuple):
-    """How many runs side by side, and how many cores each has; None for an accelerator's runs, or all cores."""
+    """The number of runs side by side and the cores of each; None for runs on an accelerator, or for all cores."""
 
     workers: int
     threads: int | None
 
     def cores_of(self, place: int) -> list[int]:
-        """Of the worker at this place; empty for all."""
+        """Returns the cores of the worker at this position; empty for all."""
         if self.threads is None:
             return []
         known = cores()
@@ -41,10 +41,10 @@ class Arrangement(NamedTuple):
 
 
 def arrange(workers: int | None, device: str, threads: int | None) -> Arrangement:
-    """Small networks leave a second core half idle, so that on a CPU each core trains another one.
+    """Returns the arrangement; on a CPU each core trains one network, as small ones leave a second core half idle.
 
-    device: 'cpu' or an accelerator's name. workers: what was asked for. threads: what the plan's earlier runs had: sums
-    depend on their number in the last digits, so that runs of one plan have equally many.
+    device: 'cpu' or an accelerator's name. workers: the requested number. threads: that of the plan's earlier runs;
+    sums depend on it in the last digits, so all runs of a plan must have the same number.
     Raises UserError for several workers on an accelerator.
     """
     if device != "cpu":
@@ -57,12 +57,12 @@ def arrange(workers: int | None, device: str, threads: int | None) -> Arrangemen
 
 
 def train_plan(plan: Plan, arrangement: Arrangement, say: Callable[[str], None]) -> dict[Path, str]:
-    """Train what is not finished. Returns {work directory: what went wrong} of runs that failed; the others go on.
+    """Trains unfinished runs. Returns {work directory: what went wrong} for runs that failed; the others continue.
 
-    Raises Interrupted after SIGTERM or Ctrl-C, when all runs have saved. Run again, it goes on.
+    Raises Interrupted after SIGTERM or Ctrl-C, when all runs have saved. The next call resumes.
     """
     results = Results(plan)
-    # Those that take long come first, so that no core is left alone with one of them at the end.
+    # Long runs come first, so that no core is left alone with one of them at the end.
     waiting = sorted(plan.unfinished, key=lambda arm_and_jobs: results.macs(arm_and_jobs[0]), reverse=True)
     if not waiting:
         return {}
@@ -72,12 +72,12 @@ def train_plan(plan: Plan, arrangement: Arrangement, say: Callable[[str], None])
 
 
 class _Crew:
-    """A process at each place, and a thread that asks it to train; all have ended when the context is left."""
+    """A process at each position, with a thread that asks it to train; all end when the context is left."""
 
     def __init__(self, plan: Plan, arrangement: Arrangement, waiting: list[tuple[Arm, list[Job]]], say: Callable):
         self.plan, self.arrangement, self.say = plan, arrangement, say
         self.places = range(min(arrangement.workers, len(waiting)))
-        self.waiting = iter(waiting)  # whoever has nothing to do takes the next
+        self.waiting = iter(waiting)  # shared: an idle worker takes the next
         self.progress = Progress(plan, [jobs for _, jobs in waiting])
         self.workers: dict[int, Worker] = {}
         self.working: dict[int, list[Job]] = {}
@@ -90,7 +90,7 @@ class _Crew:
         return self
 
     def _note(self, number, frame):
-        if self.stopping:  # once more: at once
+        if self.stopping:  # the second signal
             for worker in list(self.workers.values()):
                 worker.kill()
         self.stopping = True
@@ -109,17 +109,17 @@ class _Crew:
         while pending and not self.stopping:
             done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
             for thread in done:
-                thread.result()  # raises what it raised
+                thread.result()  # raises its exception
             if line := self.progress.line(list(self.working.values()), self.failed):
                 self.say(line)
         if self.stopping:
             self._leave()
             wait(pending)
-            raise Interrupted("stopped; run the same command to go on")
+            raise Interrupted("stopped; run the same command to resume")
         return self.failed
 
     def _train_at(self, place: int) -> None:
-        """Train what is waiting, until nothing is."""
+        """Trains waiting runs until there are none."""
         for arm, jobs in self.waiting:
             self.working[place] = jobs
             for job in jobs:
@@ -129,7 +129,7 @@ class _Crew:
                     self._worker_at(place).ask(self._question(arm, job))
                 except Raised as error:
                     self._note_failure(job, str(error))
-                except Ended as error:  # of the want of memory perhaps; another one takes its place
+                except Ended as error:  # for example for lack of memory; another process replaces it
                     if not self.stopping:
                         self.workers.pop(place).close()
                         log = f"{RUNS_FOLDER}/{arm.name}.log"
@@ -137,7 +137,7 @@ class _Crew:
             del self.working[place]
 
     def _worker_at(self, place: int) -> Worker:
-        with self.starting:  # nothing is started that `_leave` would not know of
+        with self.starting:  # so that `_leave` knows all processes
             if self.stopping:
                 raise Ended("stopping")
             if place not in self.workers:
@@ -154,7 +154,7 @@ class _Crew:
         self.say(f"{job.workdir} failed: {reason}")
 
     def _leave(self) -> None:
-        self.say("stopping: every run saves its state; once more to stop at once")
+        self.say("stopping: every run saves its state; send the signal again to stop at once")
         with self.starting:
             for place, worker in self.workers.items():
                 if place in self.working:

@@ -1,8 +1,8 @@
-"""A process that trains runs, asked by `dynet_jax.reproduce.training` for one after the other.
+"""A process that trains runs, one after the other, as requested by `dynet_jax.reproduce.training`.
 
-A question is {"arm": NAME, "log": FILE, "config": {...}, "steps": N, "workdir": DIR}. Runs of one arm that follow one
-another share their compiled programs. The process ends in the middle of a run when whoever started it has gone: the run
-goes on from its newest checkpoint another time.
+A question is {"arm": NAME, "log": FILE, "config": {...}, "steps": N, "workdir": DIR}. Consecutive runs of one arm share
+their compiled programs. The process ends in the middle of a run if its parent is gone; the run is later resumed from
+its newest checkpoint.
 """
 
 import os
@@ -20,13 +20,13 @@ from dynet_jax.train.program_cache import use_compilation_cache
 
 
 class Trainer:
-    """Trains runs; it keeps the programs of the last one's arm."""
+    """A trainer of runs, which keeps the compiled programs of the last run's arm."""
 
     def __init__(self):
         self._arm, self._programs = None, Programs()
 
     def answer(self, question: dict) -> None:
-        """Raises UserError, or whatever training does."""
+        """Trains one run. Raises UserError, or any exception of training."""
         _write_to(question["log"])
         if question["arm"] != self._arm:
             jax.clear_caches()
@@ -35,7 +35,7 @@ class Trainer:
         if train(ml_collections.ConfigDict(_with_tuples(question["config"])), workdir, programs=self._programs):
             os._exit(LEFT_ALONE)
         if last_evaluation(workdir, question["steps"]) is None:
-            raise UserError("its last evaluation could not be written; the next time it is made again")
+            raise UserError("its last evaluation could not be written; it is made again next time")
         (workdir / FINISHED_FILE).touch()
 
 
@@ -47,7 +47,7 @@ def _write_to(log: str) -> None:
 
 
 def _with_tuples(config: dict) -> dict:
-    """JSON has lists only; configurations have tuples."""
+    """Returns a configuration from JSON, which only has lists, with tuples."""
     kinds = {dict: _with_tuples, list: tuple}
     return {key: kinds.get(type(value), lambda v: v)(value) for key, value in config.items()}
 

@@ -1,1 +1,1 @@
-"""What a network is for: data, losses, metrics of classification and segmentation."""
+"""The tasks of networks: data, losses, metrics of classification and segmentation."""

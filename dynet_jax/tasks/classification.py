@@ -1,4 +1,4 @@
-"""One class for each image."""
+"""Classification: one class per image."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from dynet_jax.tasks.sums import means
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """See `Task`."""
+    """The task of classification, see `Task`."""
 
     config: ml_collections.ConfigDict
     score, train_score, score_title = "top1", "top1", "top-1 accuracy"
@@ -57,7 +57,7 @@ class Classification:
     def evaluate(self, apply: Callable, images: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         logits = apply(images)
         values = {"loss": cross_entropy(logits, batch["label"]), **count_correct(logits, batch["label"])}
-        # where, not a product: an infinite loss on an empty image must not become NaN
+        # where instead of a product, because an infinite loss of an empty image must not become NaN
         return {key: jnp.sum(jnp.where(batch["mask"] > 0, value, 0.0)) for key, value in values.items()}
 
     def metrics(self, sums: list[dict]) -> dict[str, float]:

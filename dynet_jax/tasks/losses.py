@@ -1,4 +1,4 @@
-"""Loss and counts of a batch, per example, so that sums over devices and masks stay exact."""
+"""Loss and counts per example, so that sums over devices and masks are exact."""
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,9 @@ def cross_entropy(
 def count_correct(
     logits: Float[Operand, "batch classes"], labels: Integer[Operand, " batch"]
 ) -> dict[str, Float32[Array, " batch"]]:
-    """Returns whether the label is the best, 'top1', and among the best five, 'top5', as 0 and 1.
+    """Returns, as 0 or 1, whether the label has the highest logit ('top1') or one of the highest five ('top5').
 
-    Ties go to the lower class, as argmax has it, and NaN logits never count as correct.
+    Ties go to the lower class, as in argmax, and NaN logits never count as correct.
     """
     score = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     earlier = jnp.arange(logits.shape[-1]) < labels[:, None]

@@ -1,4 +1,4 @@
-"""Maps of classes as pictures: in colours, over the image, with the names beside it."""
+"""Class maps as pictures: in colours, over the image, with a legend."""
 
 import colorsys
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-# Cityscapes' colours, for its classes and those that others call by another name.
+# Cityscapes' colours, for its classes and for those with another name in other datasets.
 COLORS = {
     **{"road": (128, 64, 128), "sidewalk": (244, 35, 232), "building": (70, 70, 70), "wall": (102, 102, 156)},
     **{"fence": (190, 153, 153), "pole": (153, 153, 153), "traffic light": (250, 170, 30)},
@@ -20,20 +20,20 @@ LINE, SWATCH = 18, 12  # pixels
 
 
 def palette(class_names: Sequence[str]) -> np.ndarray:
-    """A colour for each class, [256, 3] uint8 RGB; black behind the last one, for what is ignored."""
+    """Returns a colour for each class, [256, 3] uint8 RGB; indices beyond the last class are black."""
     colors = np.zeros((256, 3), np.uint8)
     for index, name in enumerate(class_names):
-        hue = index * 0.618034 % 1  # neighbours far apart
+        hue = index * 0.618034 % 1  # makes consecutive hues very different
         other = [round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (index % 2), 0.95)]
         colors[index] = COLORS.get(ALIASES.get(name, name), other)
     return colors
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], opacity: float = 0.6) -> np.ndarray:
-    """image [height, width, 3] uint8, labels [height, width] -> the image in the classes' colours, with a legend.
+    """Returns the image [height, width, 3] uint8 coloured by labels [height, width], with a legend.
 
-    The legend, at the right, has the classes that cover at least one pixel in 500, the largest first. Ignored pixels
-    stay as they are.
+    The legend, at the right, lists the classes that cover at least one pixel in 500, the largest first. Ignored pixels
+    keep their colour.
     """
     colors = palette(class_names)
     mixed = cv2.addWeighted(image, 1 - opacity, colors[labels], opacity, 0)

@@ -1,4 +1,4 @@
-"""Maps of classes for whole images, and pictures of them."""
+"""Class maps of whole images, and pictures of them."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,10 +19,11 @@ Segmenter = Callable[[dict, np.ndarray], np.ndarray]
 
 
 def make_segmenter(logits_of: Callable, size: Sequence[int], model: nn.Module, *, mean, std) -> Segmenter:
-    """(variables, image [height, width, 3] uint8) -> its map of classes [height, width] uint8, on one device.
+    """Returns a function (variables, image [height, width, 3] uint8) -> its class map [height, width] uint8.
 
+    It uses one device.
     logits_of: (network, normalised images) -> logits of any resolution, as `Segmentation.logits`.
-    size: (height, width) that images are resized to.
+    size: (height, width) to which images are resized.
     """
 
     @jax.jit
@@ -39,7 +40,7 @@ def make_segmenter(logits_of: Callable, size: Sequence[int], model: nn.Module, *
 def illustrate(
     segment: Segmenter, variables: dict, source: Source, class_names: Sequence[str], count: int
 ) -> dict[str, np.ndarray]:
-    """Pictures of the first images of a source, {name: the prediction above the label}, for those that can be read."""
+    """Returns pictures of a source's first readable images, {name: the prediction above the label}."""
     pictures = {}
     for index in range(min(count, len(source))):
         record = read_record(source, index)

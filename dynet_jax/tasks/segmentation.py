@@ -1,4 +1,4 @@
-"""A class for every pixel."""
+"""Segmentation: one class per pixel."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,15 +30,15 @@ from dynet_jax.ops.segmentation import (
 from dynet_jax.tasks.pictures import illustrate, make_segmenter
 from dynet_jax.tasks.sums import means
 
-PICTURES = 4  # of the test set, after every evaluation
+PICTURES = 4  # number of test images shown after every evaluation
 
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-    """See `Task`. The network's logits are enlarged to the crop in training, and to the label in evaluation.
+    """The task of segmentation, see `Task`. Logits are resized to the crop in training, to the label in evaluation.
 
-    A test image is resized to `data.eval_size`, so that all have one shape; its predictions are scored at the size of
-    its own label, every pixel once. mIoU is the mean over the classes that labels or predictions have.
+    A test image is resized to `data.eval_size`, so that all have the same shape; its predictions are scored at the
+    size of its own label, every pixel once. mIoU is the mean over the classes that occur in labels or predictions.
     """
 
     config: ml_collections.ConfigDict
@@ -57,7 +57,7 @@ class Segmentation:
             if split != "train":
                 check_label_size(largest, self.config.data.label_size, f"the largest label of {source.folder}")
         elif split != "train":
-            record = read_record(source, 0)  # too large a label should not be found after hours of training
+            record = read_record(source, 0)  # finds too large a label now, and not after hours of training
             if not isinstance(record, Damage):
                 self.evaluation_transform()(record)
         return source
@@ -81,7 +81,7 @@ class Segmentation:
         return arrays if training else {**arrays, "size": np.asarray(label, np.int32)}
 
     def losses(self, outputs, labels: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The mean over all pixels of the crop, of which the ignored ones give 0, as mmsegmentation has it."""
+        """Returns the mean over all pixels of the crop, where ignored ones contribute 0, as in mmsegmentation."""
         parts = outputs if isinstance(outputs, tuple) else (outputs,)
         logits, *auxiliary = (resize_maps(part, labels.shape[1:]) for part in parts)
         losses = pixel_cross_entropy(logits, labels, IGNORED).mean((1, 2))
@@ -99,7 +99,7 @@ class Segmentation:
             predicted = jnp.argmax(logits, axis=-1)
             return loss, confusion_matrix(predicted, label, logits.shape[-1], IGNORED)
 
-        # Image by image: at the label's size there is room for the logits of one.
+        # One image at a time, because at the label's size the memory only holds the logits of one.
         losses, confusion = lax.map(score, (self.logits(apply, images), batch["label"], batch["size"]))
         counts = batch["mask"] > 0
         return {
@@ -108,7 +108,7 @@ class Segmentation:
         }
 
     def logits(self, apply: Callable, images: jax.Array) -> jax.Array:
-        """Of whole images, at the network's resolution, or as the mean of windows of the size of a crop."""
+        """Returns logits of whole images at the network's resolution, or their mean over windows of the crop's size."""
         if self.config.inference == "whole":
             return apply(images)
         window = self.config.data.crop_size
@@ -119,8 +119,10 @@ class Segmentation:
         return lambda variables: illustrate(segment, variables, source, source.class_names, PICTURES)
 
     def metrics(self, sums: list[dict]) -> dict:
-        """'miou', 'pixel_accuracy', 'loss', the 'confusion' matrix (rows: labels), and
-        'iou/0', ... of every class but those that are nowhere."""
+        """Returns 'miou', 'pixel_accuracy', 'loss', the 'confusion' matrix (rows: labels), and 'iou/0', ...
+
+        Classes that occur nowhere have no IoU.
+        """
         sums = jax.device_get(sums)
         confusion = total_confusion(sums)
         if not confusion.any():
@@ -140,5 +142,5 @@ class Segmentation:
 
 
 def total_confusion(sums: list[dict]) -> np.ndarray:
-    """Of all batches, in 64 bits."""
+    """Returns the confusion matrix of all batches, in 64 bits."""
     return np.sum([np.asarray(batch["confusion"], np.int64) for batch in sums], axis=0)

@@ -1,10 +1,10 @@
-"""Sums over examples, as steps give them."""
+"""Sums over examples, as returned by steps."""
 
 import jax
 
 
 def means(sums: list[dict]) -> dict[str, float]:
-    """Sums of several batches (with 'examples') -> means over their examples. This waits for the devices."""
+    """Returns means over the examples of several batches' sums. This waits for the devices."""
     totals: dict[str, float] = {}
     for batch in jax.device_get(sums):
         for key, value in batch.items():

@@ -1,4 +1,4 @@
-"""What a network is trained for. All that the loop, the steps and the commands do differently for one task is here."""
+"""The interface of a task, which contains everything in which loop, steps and commands depend on it."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -22,10 +22,10 @@ class Task(Protocol):
     """A kind of prediction, with the configuration of a run.
 
     Attributes:
-      score: the test metric by which a checkpoint is the best.
+      score: the test metric that determines the best checkpoint.
       train_score: the training metric that is drawn beside it.
-      score_title, loss_title: for people.
-      init_size: side of the square images that parameters are initialised with.
+      score_title, loss_title: titles in figures.
+      init_size: side of the square images for the initialisation of parameters.
     """
 
     @property
@@ -44,42 +44,42 @@ class Task(Protocol):
     def init_size(self) -> int: ...
 
     def open_source(self, split: str) -> Source:
-        """The records of 'train', 'test' or 'held_out'. Raises UserError if they are not on this machine."""
+        """Returns the records of 'train', 'test' or 'held_out'. Raises UserError if they are not on this machine."""
 
     def training_transform(self) -> Callable[[Record, np.random.Generator], Arrays]: ...
 
     def evaluation_transform(self) -> Callable[[Record], Arrays]: ...
 
     def preprocessing(self) -> Preprocessing | ResizedPreprocessing:
-        """From a picture to what the network is given in evaluation."""
+        """Returns the conversion of an image to the network's input in evaluation."""
 
     def blank(self, *, training: bool) -> Arrays:
-        """An example without content: what the transform gives, in shapes and types."""
+        """Returns an empty example with the shapes and types of the transform's results."""
 
     def losses(self, outputs, labels: jax.Array) -> tuple[jax.Array, Sums]:
-        """What the network gives in training, labels -> the loss of each example, and sums over them to report."""
+        """Returns the loss of each example, from the network's outputs in training, and sums to report."""
 
     def evaluate(self, apply: Callable, images: jax.Array, batch: Batch) -> Sums:
-        """Sums over the examples with a 'mask' of 1. `apply` is the network in evaluation, images -> logits."""
+        """Returns sums over the examples with a 'mask' of 1. `apply` is the network in evaluation, images -> logits."""
 
     def metrics(self, sums: list[Sums]) -> dict:
-        """The test metrics, `score` and 'loss' among them, of all batches' sums. Not all have to be numbers."""
+        """Returns the test metrics of all batches' sums, including `score` and 'loss'. Some may not be numbers."""
 
     def illustrator(self, model: nn.Module, source: Source, *, mean, std) -> Callable[[dict], dict[str, np.ndarray]]:
-        """variables -> pictures of a few test images, for TensorBoard, by their names: [height, width, 3] uint8."""
+        """Returns a function from variables to pictures of test images for TensorBoard, [height, width, 3] uint8."""
 
     def progress(self, means: dict[str, float]) -> str:
-        """Of training metrics, for a line of progress."""
+        """Returns the training metrics as text for a line of progress."""
 
     def report(self, metrics: dict[str, float]) -> str:
-        """Of test metrics, in a line."""
+        """Returns the test metrics as one line."""
 
 
 TASKS = {"classification": Classification, "segmentation": Segmentation}
 
 
 def make_task(config: ml_collections.ConfigDict) -> Task:
-    """The task of a configuration. Raises UserError for an unknown one."""
+    """Returns the task of a configuration. Raises UserError for an unknown one."""
     if config.task not in TASKS:
         raise UserError(f"unknown task {config.task!r}; {suggest(str(config.task), TASKS)}")
     return TASKS[config.task](config)

@@ -1,4 +1,4 @@
-"""What must be the same where a run begins with the weights of another: shapes, and what shapes do not show."""
+"""Checks of a run that starts from another run's weights: shapes, and settings that shapes do not show."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.train.setup import Run
 from dynet_jax.trained import TrainedNetwork
 
-COMPUTED_ALIKE = ("padding", "bn_epsilon")  # weights of one do not fit the other, though the shapes do
+COMPUTED_ALIKE = ("padding", "bn_epsilon")  # these must be equal for weights to fit, although shapes do not show it
 # Arguments of networks that change no shape, or may differ.
 FREE = {
     *("model.name", "model.num_classes", "model.auxiliary", "model.output_stride", "model.remat"),
@@ -20,15 +20,15 @@ FREE = {
     *("model.bn_momentum", "model.bn_unbiased", "model.bn_batch_size", "model.bn_axis_name"),
     *(f"model.{name}" for name in COMPUTED_ALIKE),
 }
-OTHER_UNIT = 10  # times as large, or as small: one std is of pixels from 0 to 1 and the other from 0 to 255
-CLOSE = 0.02  # standard deviations by which means may differ, and the share by which these may: numbers are rounded
+OTHER_UNIT = 10  # a ratio of stds beyond this means that one is of pixels from 0 to 1 and the other from 0 to 255
+CLOSE = 0.02  # allowed difference of means, in standard deviations, and of stds, as a share: numbers are rounded
 
 
 def check_alike(other: TrainedNetwork, run: Run, strange: Sequence[str]) -> str:
-    """Returns, in words, which other mean and std of pixels the weights are used to; '' where these are the same.
+    """Returns a message about the mean and std of pixels that the weights were trained with; '' if they are equal.
 
-    strange: names of arrays that the two have not in common.
-    Raises UserError, with all that has to be set, if the other's weights do not fit.
+    strange: names of arrays that only one of the two networks has, or whose shapes differ.
+    Raises UserError, with all necessary settings, if the other's weights do not fit.
     """
     pixels = _pixels(other.config.data, run.config.data)
     ratio = other.config.data.std[0] / run.config.data.std[0]
@@ -63,7 +63,7 @@ def _had(settings: Mapping[str, Any]) -> str:
 
 
 def _computed(other: TrainedNetwork, run: Run) -> dict[str, Any]:
-    """As the modules have it, whether the configuration says so or the network itself."""
+    """Returns the settings in which the modules differ, whether set by the configuration or by the network."""
     theirs, ours = (getattr(model, "backbone", model) for model in (other.model, run.model))
     both = [name for name in COMPUTED_ALIKE if hasattr(theirs, name) and hasattr(ours, name)]
     return {f"model.{n}": getattr(theirs, n) for n in both if getattr(theirs, n) != getattr(ours, n)}
@@ -82,5 +82,5 @@ def _shaped(other: ml_collections.ConfigDict, own: ml_collections.ConfigDict) ->
 
 
 def _written(value: Any) -> str:
-    """As an option has it."""
+    """Returns a value as it is written on the command line."""
     return json.dumps(value, separators=(",", ":")) if isinstance(value, tuple | list) else str(value)

@@ -1,4 +1,4 @@
-"""Functions of optax, or like them, by name, with arguments as a configuration holds them."""
+"""Functions of optax, or similar ones, selected by name, with arguments from a configuration."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from dynet_jax.errors import UserError, named, suggest
 
 
 def look_up(kind: str, name: str, offered: Mapping[str, Callable]) -> Callable:
-    """Raises UserError if there is no such 'optimizer' or 'schedule'."""
+    """Returns the function of that name. Raises UserError if there is no such 'optimizer' or 'schedule'."""
     if name not in offered:
         raise UserError(f"unknown {kind} {name!r}; {suggest(name, offered)}")
     return offered[name]
@@ -23,10 +23,10 @@ def call(
     filled: Mapping[str, Any],
     decided: Mapping[str, str],
 ) -> Any:
-    """What the function makes of the arguments that it has among `filled`, and of those that the user has chosen.
+    """Calls the function with those of the `filled` arguments that it has, and with the arguments `chosen` by the user.
 
-    `decided` names, by argument, the key of the configuration that is to be set instead. Raises UserError for an
-    argument that the function does not have, of another type than its default, or that is missing.
+    `decided` maps arguments to the keys of the configuration that set them. Raises UserError for an argument that the
+    function does not have, that has another type than its default, or that is missing.
     """
     parameters = inspect.signature(function).parameters
     for argument, value in chosen.items():
@@ -45,17 +45,17 @@ def call(
 
 
 def attempt(kind: str, name: str, run: Callable[[], Any]) -> Any:
-    """What `run` returns. Raises UserError in place of what optax raises for a value that it cannot use."""
+    """Returns the result of `run`. Raises UserError instead of optax's exception for a value that it cannot use."""
     try:
         return run()
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{kind} {name!r} cannot be used so: {named(error)}") from error
+        raise UserError(f"{kind} {name!r} cannot be used like this: {named(error)}") from error
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    """By the type of the default, if it is a simple one: optax finds some wrong types at the first step only."""
+    """Checks a value by the type of a simple default, since optax finds some wrong types only at the first step."""
     allowed = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(type(default), (type(value),))
     if type(value) not in allowed:
         raise UserError(f"{key} must be {type(default).__name__}, like {default!r}, not {value!r}")

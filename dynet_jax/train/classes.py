@@ -1,4 +1,4 @@
-"""How many classes a network is trained to tell apart: as many as its data has."""
+"""The number of classes of a network, taken from its data."""
 
 import ml_collections
 
@@ -11,15 +11,15 @@ from dynet_jax.errors import UserError
 def with_classes(
     config: ml_collections.ConfigDict, source: Source, before: int | None = None
 ) -> ml_collections.ConfigDict:
-    """Returns the configuration with the number of classes of a source, where it leaves that open.
+    """Returns the configuration with the number of classes of a source, if it does not set one.
 
-    before: the outputs of the run that goes on, if there is one; earlier versions let a classifier have some to spare.
+    before: the number of outputs of the run that is resumed, if any; earlier versions allowed superfluous outputs.
     Raises UserError for another number: an output without a class has no name and is never right.
     """
     check_classes(source, config.data.name)
     count, told = len(source.class_names), config.model.num_classes
     if before is not None and before > count and told in (None, before) and config.task == "classification":
-        warn(f"the run that goes on has {before} outputs for {count} classes; those that have none are never right")
+        warn(f"the resumed run has {before} outputs for {count} classes; outputs without a class are never right")
         count = told = before
     if config.model.num_classes is None:
         config = config.copy_and_resolve_references()

@@ -1,4 +1,4 @@
-"""Both steps of a run compiled ahead of the first one, so that nothing is compiled, or found too large, hours later."""
+"""Ahead-of-time compilation of both steps of a run: a lack of memory is found at the start, not hours later."""
 
 import json
 import time
@@ -17,11 +17,11 @@ from dynet_jax.train.setup import Run
 from dynet_jax.train.state import TrainState
 from dynet_jax.train.step import make_train_step
 
-Compiled: TypeAlias = tuple[Callable, Callable, str]  # training step, evaluation step, the time that they took
+Compiled: TypeAlias = tuple[Callable, Callable, str]  # training step, evaluation step, their compilation time
 
 
 class Programs:
-    """What one run compiles, kept for the next ones of the same process that differ in their seed alone."""
+    """A run's compiled programs, kept for further runs in the same process that differ only in the seed."""
 
     def __init__(self):
         self._key: str | None = None
@@ -29,14 +29,14 @@ class Programs:
         self._steps: Compiled | None = None
 
     def fresh_state(self, run: Run) -> TrainState:
-        """The state at step 0, on every device."""
+        """Returns the state at step 0, on every device."""
         self._be_for(run)
         if self._initialise is None:
             self._initialise = run.initialiser()
         return self._initialise(run.config.seed)
 
     def steps(self, run: Run, state: TrainState, test_examples: int, vote: StopVote) -> Compiled | None:
-        """See `compile_steps`."""
+        """Returns the result of `compile_steps`, compiled at most once."""
         self._be_for(run)
         if self._steps is None:
             self._steps = compile_steps(run, state, test_examples, vote)
@@ -49,7 +49,7 @@ class Programs:
 
 
 def compile_steps(run: Run, state: TrainState, test_examples: int, vote: StopVote) -> Compiled | None:
-    """The compiled training and evaluation step, and how long it took; None if a signal came before the end."""
+    """Returns the compiled training and evaluation steps and their compilation time; None if a signal came earlier."""
     start = time.perf_counter()
     compiled = vote.run(
         *(
@@ -63,9 +63,9 @@ def compile_steps(run: Run, state: TrainState, test_examples: int, vote: StopVot
 def steps_and_arguments(
     run: Run, state: TrainState, test_examples: int, *, with_votes: bool
 ) -> tuple[tuple[Wrapped, tuple], tuple[Wrapped, tuple]]:
-    """The training and the evaluation step as `jax.jit` gives them, each with what it is called with.
+    """Returns the training and the evaluation step as jitted functions, each with the arguments to call it with.
 
-    A state of shapes will do. `with_votes` is for several hosts (see `StopVote`).
+    The state may consist of shapes. `with_votes` is for several hosts (see `StopVote`).
     """
     config, task = run.config, run.task
 

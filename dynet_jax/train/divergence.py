@@ -1,4 +1,4 @@
-"""What is left behind for the person who has to find out why a loss is no longer a number."""
+"""Information for the person who has to find out why a loss is no longer finite."""
 
 import math
 from pathlib import Path
@@ -22,7 +22,7 @@ SHOWN_EXAMPLES = 8
 
 
 def first_bad_step(window: list[dict], last_step: int) -> tuple[int, str] | None:
-    """The first step whose sums are not finite, and in what; `window` holds those of the steps up to `last_step`."""
+    """Returns the first step with sums that are not finite, and which; `window` holds those up to `last_step`."""
     values = jax.device_get(window)
     for step, sums in enumerate(values, start=last_step - len(window) + 1):
         for key, name in WATCHED.items():
@@ -34,7 +34,7 @@ def first_bad_step(window: list[dict], last_step: int) -> tuple[int, str] | None
 def diverged(
     run: Run, source: Source, step: int, what: str, files: Path, workdir: Path, saved: int | None
 ) -> UserError:
-    """The error for a step that went wrong, after its batch has been written to `files`, which end in WORKDIR."""
+    """Returns the error for a diverged step, after writing its batch to `files`, which become WORKDIR."""
     kept = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"
     rate: Any = run.schedule(step - 1)
     return UserError(
@@ -45,7 +45,7 @@ def diverged(
 
 
 def _dump(run: Run, source: Source, step: int, files: Path, workdir: Path) -> str:
-    """Writes the global batch, made again (it is a function of the seed and the step). Says which examples it holds."""
+    """Writes the global batch, regenerated from the seed and the step, and returns a text that names its examples."""
     config = run.config
     drawn = {"batch_size": config.batch_size, "seed": config.seed, "step": step - 1}  # the first step is batch 0
     indices = training_examples(source, **drawn)
@@ -59,6 +59,6 @@ def _dump(run: Run, source: Source, step: int, files: Path, workdir: Path) -> st
         names = np.asarray([example.name for example in examples])
         named: Any = {**arrays, "index": [example.index for example in examples], "name": names}
         np.savez_compressed(path, **named)
-    except (OSError, UserError) as error:  # a full disk, say: it must not hide what went wrong
+    except (OSError, UserError) as error:  # a full disk, for example, must not hide the original problem
         return f"{text} (which could not be written to {path}: {error})"
     return f"{text} (all of them in {workdir / path.name})"

@@ -1,4 +1,4 @@
-"""Fine-tuning: a new run that begins with another run's parameters."""
+"""Fine-tuning: a new run that starts from another run's parameters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,20 +17,20 @@ from dynet_jax.workdir.integrity import named_leaves
 
 CLASSIFIER = "params/classifier/"
 BACKBONE = "backbone/"
-TOP = ("classifier/", "hidden/", "head/", "head_norm/")  # of a classifier: what features_only leaves out
+TOP = ("classifier/", "hidden/", "head/", "head_norm/")  # the parts of a classifier that features_only omits
 
 
 def initialise_from(workdir: Path, run: Run, class_names: Sequence[str]) -> tuple[TrainState, str]:
-    """The run's state at step 0 with the parameters and statistics of another work directory's newest checkpoint.
+    """Returns a state at step 0 with the parameters and statistics of another work directory's newest checkpoint.
 
-    A classifier keeps its rows for the classes that have the same name (`kept_outputs.py`), and begins anew for
-    others. A network for segmentation takes its backbone from a classifier, and its heads begin anew. Moving averages
-    are taken where the other run has some.
-    Returns the state and what is new in it, and in its pixels, in words.
+    A classifier keeps its rows for the classes with the same name (`kept_outputs.py`); the others are initialised. A
+    network for segmentation takes its backbone from a classifier, and its heads are initialised. Moving averages are
+    used if the other run has them.
+    The second result is a message about what is new, in the network and in its pixels.
 
     Args:
-      class_names: of the run's data.
-    Raises UserError if anything else differs, or there is no whole checkpoint.
+      class_names: those of the run's data.
+    Raises UserError if anything else differs, or if there is no valid checkpoint.
     """
     other = open_trained(workdir)
     fresh = run.fresh_state()
@@ -51,7 +51,7 @@ def initialise_from(workdir: Path, run: Run, class_names: Sequence[str]) -> tupl
     elif not taken.all_kept or new:
         heads = [name for name in wanted if name in found and _may_be_new(name, into_backbone)]
         found |= {name: _with_rows(wanted[name], found[name], taken.rows) for name in heads}
-        new = [name for name in new if name not in found]  # an auxiliary head, which the other has not
+        new = [name for name in new if name not in found]  # an auxiliary head that the other network does not have
     leaves = [
         leaf if name in new or name in own else jax.device_put(found[name], leaf.sharding)
         for name, leaf in wanted.items()
@@ -65,7 +65,7 @@ def initialise_from(workdir: Path, run: Run, class_names: Sequence[str]) -> tupl
 
 
 def _with_rows(fresh: jax.Array, before: Any, rows: Sequence[int | None]) -> np.ndarray:
-    """A classifier's array, whose last axis is its outputs, with those that are taken over."""
+    """Returns a classifier's array, whose last axis is its outputs, with the rows that are kept."""
     leaf = np.array(fresh)
     for output, row in enumerate(rows):
         if row is not None:
@@ -74,7 +74,7 @@ def _with_rows(fresh: jax.Array, before: Any, rows: Sequence[int | None]) -> np.
 
 
 def _of_backbone(item: tuple[str, jax.Array]) -> tuple[str, jax.Array] | None:
-    """An array of a classifier under its name in a network that has the classifier as its backbone."""
+    """Returns a classifier's array under its name in a network that has this classifier as its backbone."""
     (collection, _, name), leaf = item[0].partition("/"), item[1]
     return None if name.startswith(TOP) else (f"{collection}/{BACKBONE}{name}", leaf)
 

@@ -1,4 +1,4 @@
-"""Signals, and how several processes agree on the step at which to leave."""
+"""Signals, and the agreement of several processes on the step at which to stop."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ POLL_SECONDS = 0.05
 
 
 class Interruption:
-    """The first SIGTERM or Ctrl-C asks the run to save and leave; the second one stops it at once."""
+    """A handler of signals: the first SIGTERM or Ctrl-C requests a checkpoint and an exit, the second ends at once."""
 
     seen = False
 
@@ -28,10 +28,10 @@ class Interruption:
 
     def _note(self, number, frame):
         self.seen = True
-        for number in SIGNALS:  # the system's own way: it works in the middle of a compilation too
+        for number in SIGNALS:  # the default handler also works in the middle of a compilation
             signal.signal(number, signal.SIG_DFL)
-        # Not print: a signal may come in the middle of one.
-        os.write(2, b"stopping when the step under way is done; once more to stop at once, without saving\n")
+        # os.write instead of print, because a signal may interrupt a print.
+        os.write(2, b"stopping after the current step; send the signal again to stop at once, without saving\n")
 
     def __exit__(self, *exception):
         for number, handler in self._previous.items():
@@ -39,10 +39,10 @@ class Interruption:
 
 
 class StopVote:
-    """Whether the run should stop: one process's signal is everyone's, after the same step.
+    """The decision whether the run should stop: a signal to one process stops all processes after the same step.
 
-    With several processes the vote travels with the batches: every device adds its host's to the sums of a step, and a
-    sum is looked at LAG steps later, when it is there without waiting. With one process it is the signal itself.
+    With several processes the vote travels with the batches: every device adds its host's vote to the sums of a step,
+    and a sum is read LAG steps later, when it is available without waiting. With one process it is the signal itself.
     """
 
     LAG = 2
@@ -54,14 +54,14 @@ class StopVote:
         self._stop = False
 
     def attach(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The batch, with this host's vote as 'stop' [devices] int32."""
+        """Returns the batch with this host's vote as 'stop' [devices] int32."""
         if self.alone:
             return batch
         vote = np.full(len(self._layout.mesh.local_devices), self._interruption.seen, np.int32)
         return {**batch, "stop": jax.make_array_from_process_local_data(self._layout.batch_sharding, vote)}
 
     def count(self, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The sums of a step, without the votes."""
+        """Returns the sums of a step without the votes."""
         sums = dict(sums)
         if "stop" in sums:
             self._sums.append(sums.pop("stop"))
@@ -69,7 +69,7 @@ class StopVote:
 
     @property
     def decided(self) -> bool:
-        """Ask it at the same places on every host."""
+        """Returns whether to stop; every host must read it at the same places."""
         if self.alone:
             return self._interruption.seen
         while len(self._sums) > self.LAG:
@@ -77,10 +77,10 @@ class StopVote:
         return self._stop
 
     def run(self, *slow: Callable[[], T]) -> Sequence[T] | None:
-        """The results of functions that compile for long, run side by side; None if a signal came before the end.
+        """Returns the results of slow functions that run in parallel; None if a signal came before they were done.
 
-        They go on in the background then, so the process has to end without waiting for them (`os._exit`). With
-        several processes a signal is not answered before the end: the others could not know.
+        They then continue in the background, so the process has to exit without waiting for them (`os._exit`). With
+        several processes a signal is answered only at the end, because the others could not know about it.
         """
         results: list = [None] * len(slow)
         errors: list[BaseException] = []
@@ -95,7 +95,7 @@ class StopVote:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():  # signals are seen by the main thread, and only while it runs Python
+            while thread.is_alive():  # only the main thread sees signals, and only while it runs Python
                 thread.join(POLL_SECONDS)
                 if self.alone and self._interruption.seen:
                     return None

@@ -1,4 +1,4 @@
-"""The outputs of a classifier that is taken over for other classes: each class keeps its row, by its name."""
+"""The outputs of a classifier that is reused for other classes: each class keeps its row, by its name."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from dynet_jax.data.contents import listed, same_name
 
 
 class Taken(NamedTuple):
-    """Which outputs are taken over.
+    """The outputs that are kept.
 
     Attributes:
-      rows: for every output of the new classifier the one that it was before, or None for a new one.
-      said: what was done, in words; '' where all outputs stay what they were.
+      rows: for every output of the new classifier, its index in the old one, or None for a new output.
+      said: a message about it; '' if all outputs stay the same.
     """
 
     rows: list[int | None]
@@ -20,19 +20,19 @@ class Taken(NamedTuple):
 
     @property
     def all_new(self) -> bool:
-        """Whether nothing is taken over."""
+        """Returns whether no output is kept."""
         return not any(row is not None for row in self.rows)
 
     @property
     def all_kept(self) -> bool:
-        """Whether a classifier of as many outputs stays as it is."""
+        """Returns whether a classifier with the same number of outputs stays unchanged."""
         return self.rows == list(range(len(self.rows)))
 
 
 def match_classes(before: Sequence[str], outputs_before: int, now: Sequence[str], outputs: int) -> Taken:
-    """Returns which of the outputs `before` are those `now`. Outputs may be more than there are names.
+    """Returns which of the outputs `before` are outputs `now`. There may be more outputs than names.
 
-    A name that stands twice names nothing.
+    A repeated name identifies nothing.
 
     >>> match_classes(["cat", "dog"], 2, ["dog", "newt"], 2)
     Taken(rows=[1, None], said='its classes by name: 1 of 2 was known, dog; new: newt')
@@ -40,7 +40,7 @@ def match_classes(before: Sequence[str], outputs_before: int, now: Sequence[str]
     if not before or not now:
         unnamed = "the names of the classes are not known"
         if outputs == outputs_before:
-            return Taken(list(range(outputs)), f"{unnamed}: each output is taken for what it was")
+            return Taken(list(range(outputs)), f"{unnamed}: each output keeps its weights")
         return Taken([None] * outputs, f"{unnamed}, and there are {outputs}, not {outputs_before}")
     before, now = [*map(same_name, before)], [*map(same_name, now)]
     if before == now:

@@ -1,4 +1,4 @@
-"""What a run may change where memory is not enough: only what the same command takes."""
+"""The settings that reduce the memory of a run, limited to options of the same command."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from dynet_jax.train.setup import Run
 
 
 def less_memory(run: Run, *, goes_on: bool) -> str:
-    """Returns the options that need less memory. goes_on: whether there are checkpoints, which settle the batch."""
+    """Returns the options that need less memory. goes_on: whether there are checkpoints, which fix the batch size."""
     return f"use {' or '.join(_options(run, goes_on))}"
 
 

@@ -1,8 +1,8 @@
 """Training from a configuration to a trained work directory.
 
-Order of events: check everything, restore or initialise, compile, then for each step: batch, step, log, save,
-evaluate (`dynet_jax.train.session`). Running the same command again goes on from the newest whole checkpoint; the data
-needs no state, as batch n is a function of n.
+The order is: check everything, restore or initialise, compile, then for each step: batch, step, log, save, evaluate
+(`dynet_jax.train.session`). The same command resumes from the newest valid checkpoint; the data needs no state, because
+batch n is a function of n.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from dynet_jax.train.state import TrainState
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import record
 
-# What is in an error when the connection to another host breaks: by Gloo, NCCL, gRPC.
+# Words in an error of Gloo, NCCL or gRPC when the connection to another host breaks.
 LOST = ("gloo", "nccl", "connection", "unavailable", "deadline", "heartbeat", "peer", "aborted", "cancelled")
 
 
@@ -39,13 +39,13 @@ def train(
     profile_steps: int = 0,
     programs: Programs | None = None,
 ) -> int:
-    """Train to the end, or to the first SIGTERM or Ctrl-C. Returns the process's exit code, 0 or INTERRUPTED.
+    """Trains to the end, or to the first SIGTERM or Ctrl-C. Returns the process's exit code, 0 or INTERRUPTED.
 
-    `programs` are shared by runs of one process that differ in their seed alone, so that only the first one compiles.
-    After INTERRUPTED a compilation may still be running in the background; end the process by `os._exit` then.
+    `programs` are shared by runs of one process that differ only in the seed, so that only the first one compiles.
+    After INTERRUPTED a compilation may still be running in the background; end the process with `os._exit` then.
 
-    Writes into `workdir`: config.json, labels.json, metrics.jsonl, tensorboard/, curves.png, checkpoints/.
-    Raises UserError for whatever the user can mend.
+    Writes to `workdir`: config.json, labels.json, metrics.jsonl, tensorboard/, curves.png, checkpoints/.
+    Raises UserError for every problem that the user can fix.
     """
     with Interruption() as interruption:
         start = start_up(config, workdir, allow_config_change=allow_config_change)
@@ -59,8 +59,8 @@ def train(
             raise explanation from error
         finally:
             sent = session.close()
-        session.held.check()  # what could not be sent may be no longer this run's
-        return code if sent else INTERRUPTED  # started again, it evaluates and draws once more
+        session.held.check()  # files that could not be sent may now belong to another run
+        return code if sent else INTERRUPTED  # the next start evaluates and draws once more
 
 
 def _open(start: Start, workdir: Path, vote: StopVote, profile_steps: int) -> Session:
@@ -73,7 +73,7 @@ def _open(start: Start, workdir: Path, vote: StopVote, profile_steps: int) -> Se
 
 
 def _explained(error: Exception, start: Start, checkpoints: Checkpoints) -> UserError | None:
-    """What a person can do about an error; None if there is nothing."""
+    """Returns an error that says what a person can do, or None if there is no advice."""
     if (cause := memory_cause(error)) is not None:
         return OutOfMemory(explained(cause, less_memory(start.run, goes_on=checkpoints.latest_step is not None)))
     reason = one_line(error)
@@ -81,13 +81,13 @@ def _explained(error: Exception, start: Start, checkpoints: Checkpoints) -> User
     if lost and jax.process_count() > 1:
         return HostLost(
             f"the computation with the other hosts broke off ({reason[:200]}); most likely one of them has died. "
-            f"The newest checkpoint is of step {checkpoints.latest_step}: run the same command on all hosts to go on"
+            f"The newest checkpoint is of step {checkpoints.latest_step}: run the same command on all hosts to resume"
         )
     return None
 
 
 def _run(session: Session, programs: Programs) -> int:
-    """From the newest checkpoint, or the beginning, to the end."""
+    """Runs from the newest checkpoint, or the beginning, to the end."""
     run, progress = session.run, session.progress
     first = _first_state(session, programs)
     if first is None:
@@ -102,18 +102,18 @@ def _run(session: Session, programs: Programs) -> int:
         return _leave_early()
     train_step, eval_step, took = compiled
     progress.say(f"compiled in {took}")
-    if jax.process_index() == 0:  # a changed configuration that does not fit would be in the way of the next
+    if jax.process_index() == 0:  # not earlier: a changed configuration that does not fit would block the next start
         record(session.workdir, run.config, session.train_source.class_names, session.start.images)
     return session.train(state, train_step, eval_step)
 
 
 def _leave_early() -> int:
-    print("stopped before the first step; run the same command to go on", flush=True)
+    print("stopped before the first step; run the same command to resume", flush=True)
     return INTERRUPTED
 
 
 def _first_state(session: Session, programs: Programs) -> tuple[TrainState, str] | None:
-    """The state to begin with, and where it comes from; None if a signal came while a fresh one was being compiled."""
+    """Returns the first state and its origin; None if a signal came while an initial state was being compiled."""
     run, config, checkpoints = session.run, session.config, session.checkpoints
     if checkpoints.latest_step is not None:
         state = checkpoints.restore(run.state_template(), set_aside=True)
@@ -130,7 +130,7 @@ def _first_state(session: Session, programs: Programs) -> tuple[TrainState, str]
 
 
 def _introduction(run: Run, state: TrainState, origin: str, workdir: Path) -> Iterator[str]:
-    """What a run is, in lines."""
+    """Yields lines that describe the run."""
     config, parameters = run.config, sum(leaf.size for leaf in jax.tree.leaves(state.params))
     yield (
         f"{config.model.name}, {parameters:,} parameters, on {config.data.name}: {run.total_steps} steps "

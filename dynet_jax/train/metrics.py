@@ -14,9 +14,9 @@ from dynet_jax.workdir.metrics import METRICS_FILE
 
 
 class MetricWriter:
-    """Appends one JSON object a line to WORKDIR/metrics.jsonl, and the same numbers to TensorBoard's event file.
+    """A writer of metrics: one JSON object per line of WORKDIR/metrics.jsonl, and TensorBoard's event file.
 
-    On a full disk it says so; lines of metrics.jsonl are kept, and written when there is room.
+    It reports a full disk; lines of metrics.jsonl are kept, and written when there is room.
     """
 
     def __init__(self, workdir: Path, enabled: bool = True):
@@ -30,12 +30,12 @@ class MetricWriter:
     def _repair(self) -> None:
         try:
             if broken := json_lines.repair(self.path):
-                warn(f"{self.path} had broken lines, cut by a crash or a full disk; removed: {broken}")
+                warn(f"{self.path} had broken lines, truncated by a crash or a full disk; removed: {broken}")
         except OSError as error:
-            warn(f"{self.path} cannot be repaired ({error.strerror}); lines that are cut are passed over")
+            warn(f"{self.path} cannot be repaired ({error.strerror}); truncated lines are skipped")
 
     def write(self, step: int, kind: str, values: dict) -> None:
-        """kind: 'train' or 'test'. What is not a number goes into metrics.jsonl alone."""
+        """Writes a step's values; kind: 'train' or 'test'. Values that are not numbers go only to metrics.jsonl."""
         if self._tensorboard is None:
             return
         self._unwritten.append(finite({"step": step, "kind": kind, **values}))
@@ -45,10 +45,12 @@ class MetricWriter:
             numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
             self._tensorboard.write(step, numbers)
         except OSError as error:
-            warn(f"the metrics of step {step} could not be written ({error.strerror}); they will be with the next ones")
+            warn(
+                f"the metrics of step {step} could not be written ({error.strerror}); the next write will include them"
+            )
 
     def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
-        """[height, width, 3] uint8 each, for TensorBoard."""
+        """Writes images, [height, width, 3] uint8 each, to TensorBoard."""
         if self._tensorboard is None:
             return
         try:
@@ -62,7 +64,7 @@ class MetricWriter:
 
 
 class _Events:
-    """TensorBoard's event file, written at once: a thread, like that of `SummaryWriter`, would die of a full disk."""
+    """TensorBoard's event file, written at once: a writer thread, as in `SummaryWriter`, would die of a full disk."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -81,7 +83,7 @@ class _Events:
                 self._file.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._file.flush()
         except OSError:
-            self._file = None  # what follows half a record is not read: begin another file
+            self._file = None  # readers stop at a truncated record, so begin another file
             raise
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""How far coefficients move while a network trains: by stage, between images, from their mean, and from one half.
+"""The movement of coefficients during training: per stage, between images, from their mean, and from one half.
 
-All three are root mean squares over the coefficients of a stage. They are made of sums over the batch, that of every
-coefficient and that of the squares of a stage's coefficients, and so they are the same on any number of devices.
+All three are root mean squares over the coefficients of a stage. They are computed from sums over the batch, of every
+coefficient and of the squares of a stage's coefficients, so they are the same on any number of devices.
 """
 
 import re
@@ -15,16 +15,18 @@ from dynet_jax.layers.coefficients import per_image
 Arrays = dict[str, jax.Array]
 
 KEY = "coefficients"
-KEPT = 0.99  # of a running mean, at every step
-DEAD, EARLY = 0.01, 300  # a deviation between images below which a network is as good as static, after so many steps
+KEPT = 0.99  # the decay of the running means, per step
+DEAD, EARLY = 0.01, 300  # a smaller deviation between images, after this many steps, means a nearly static network
 
 
 def by_stage(coefficients: Iterable[tuple[str, jax.Array]], images: int) -> Arrays:
-    """(layer, [rows, group_size, features]) -> {stage: [images, all coefficients of its layers, sorted by name]}.
+    """Returns {stage: [images, all coefficients of its layers, sorted by name]}.
 
-    A network may fold an image's windows or frames into the batch of a layer, which then has several rows for each
-    image: it counts with their mean. A layer with fewer rows than images is left out.
-    One array for a stage, because an accelerator takes longer to begin fifty small sums than to make one.
+    coefficients: pairs of a layer's name and its coefficients, [rows, group_size, features].
+
+    A network may fold an image's windows or frames into the batch of a layer, which then has several rows per image;
+    their mean is used. A layer with fewer rows than images is left out.
+    There is one array per stage, because an accelerator takes longer to start fifty small sums than to compute one.
     """
     layers: dict[str, list] = {}
     for name, values in sorted(coefficients, key=lambda named: named[0]):
@@ -34,11 +36,11 @@ def by_stage(coefficients: Iterable[tuple[str, jax.Array]], images: int) -> Arra
 
 
 def movement_sums(coefficients: Arrays, running: Arrays) -> dict[str, Arrays]:
-    """What `movement_metrics` needs of some images: sums over them that may be added up over devices.
+    """Returns sums over some images for `movement_metrics`; they may be added up over devices.
 
     coefficients: {stage: [batch, n]}. running: {stage: [n]}, the running means; a stage without them is not measured.
-    Returns {'sums': {stage: [n]}, 'squares': {stage: []}} of distances from the running means: of coefficients
-    themselves, small deviations would be lost by rounding.
+    The result, {'sums': {stage: [n]}, 'squares': {stage: []}}, is about distances from the running means, because
+    rounding would lose small deviations of the coefficients themselves.
     """
     distances = {n: jax.lax.stop_gradient(coefficients[n]) - _center(running[n]) for n in running if n in coefficients}
     return {
@@ -50,9 +52,9 @@ def movement_sums(coefficients: Arrays, running: Arrays) -> dict[str, Arrays]:
 def movement_metrics(
     sums: Mapping[str, Arrays], examples: jax.Array, running: Arrays
 ) -> tuple[dict[str, jax.Array], Arrays]:
-    """What `movement_sums` gives, added up over `examples` images, and the same running means.
+    """Returns the metrics of sums from `movement_sums`, added up over `examples` images, and new running means.
 
-    Returns {'coefficients/stage1/deviation': ..., '.../from_mean', '.../from_half'} and the running means after it.
+    The metrics are {'coefficients/stage1/deviation': ..., '.../from_mean', '.../from_half'}.
     """
     metrics, after = {}, dict(running)
     for stage, total in sums["sums"].items():
@@ -71,12 +73,12 @@ def movement_metrics(
 
 
 def _center(running: jax.Array) -> jax.Array:
-    """The running mean; where it is 0, which that of no sigmoid or softmax is, it has yet to begin."""
+    """Returns the running mean, or 0.5 where it is 0: no sigmoid or softmax has mean 0, so it has not started yet."""
     return jnp.where(running == 0, 0.5, running)
 
 
 def stage_of(name: str) -> str:
-    """Of a convolution's name: its stage in this package's networks, and its first part in others.
+    """Returns the stage of a convolution by its name; in networks of others, the first part of the name.
 
     >>> stage_of("backbone/stage3_block1/spatial"), stage_of("conv1"), stage_of("Block_0/conv1"), stage_of("own (2)")
     ('stage3', 'conv1', 'Block_0', 'own')
@@ -86,7 +88,7 @@ def stage_of(name: str) -> str:
 
 
 def of_stages(metrics: Mapping[str, float], key: str) -> dict[str, float]:
-    """{stage: value} of one of the three, out of a row of metrics.
+    """Returns {stage: value} of one of the three metrics in a row.
 
     >>> row = {"loss": 1.0, "coefficients/stage2/deviation": 0.1, "coefficients/stage2/from_half": 0.2}
     >>> of_stages(row, "deviation")
@@ -97,10 +99,10 @@ def of_stages(metrics: Mapping[str, float], key: str) -> dict[str, float]:
 
 
 class DeadCoefficients:
-    """Says once that coefficients hardly depend on the image: at the first report after a tenth of the steps.
+    """A one-time warning that coefficients hardly depend on the image, at the first report after a tenth of the steps.
 
-    Nothing is said of the first `EARLY` steps of a run, in which no network has got far, nor before `annealed_at`, the
-    step from which on temperatures no longer hold coefficients together.
+    It does not warn within the first `EARLY` steps of a run, when no network has got far, nor before `annealed_at`, the
+    step at which the temperature stops holding coefficients together.
     """
 
     def __init__(self, total_steps: int, warn: Callable[[str], None], annealed_at: int = 0):
@@ -108,7 +110,7 @@ class DeadCoefficients:
         self._warn: Callable[[str], None] | None = warn
 
     def look(self, step: int, metrics: Mapping[str, float]) -> None:
-        """At a report's metrics."""
+        """Checks the metrics of a report."""
         deviations = of_stages(metrics, "deviation")
         if self._warn is None or not deviations or step < self._from:
             return

@@ -1,6 +1,6 @@
-"""Optimisers of optax by name, with decay and clipping; the paper's is SGD with momentum.
+"""Optimisers of optax by name, with weight decay and clipping; the paper's is SGD with momentum.
 
-Parts of a network may have learning rates and decays of their own, by patterns on the names of parameters.
+Parts of a network may have their own learning rates and decays, by patterns on the names of parameters.
 """
 
 import functools
@@ -18,10 +18,10 @@ from dynet_jax.config.variants import PREDICTORS
 from dynet_jax.errors import UserError, suggest
 from dynet_jax.train import by_name
 
-ByPattern: TypeAlias = Sequence[tuple[str, float]]  # regular expressions on names of parameters, and a number for each
+ByPattern: TypeAlias = Sequence[tuple[str, float]]  # pairs of a regular expression on parameter names and a number
 
 DECAYED = {
-    # "Weight decay 5e-5" says no more than that. Common practice spares one-dimensional parameters.
+    # The paper only says "Weight decay 5e-5". Common practice spares one-dimensional parameters.
     "kernels": lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
     "all": lambda params: jax.tree.map(lambda p: True, params),
 }
@@ -50,33 +50,32 @@ def make_optimizer(
     learning_rate_factors: ByPattern = (),
     weight_decays: ByPattern = (),
 ) -> optax.GradientTransformation:
-    """`optax.NAME(schedule, **arguments)`, with a decay of its own if it has one (`adamw`, `lamb`, `lion`).
+    """Returns `optax.NAME(schedule, **arguments)`, with its own decay if it has one (`adamw`, `lamb`, `lion`).
 
-    Of others, such as `sgd`, the decay is added to the gradient, before the momentum, as PyTorch and Caffe have it.
+    For others, such as `sgd`, the decay is added to the gradient before the momentum, as in PyTorch and Caffe.
 
-    `clip_norm` scales a longer gradient (of all parameters, without the decay) down to that norm.
-
+    `clip_norm` scales a larger gradient (of all parameters, without the decay) down to that norm.
     `learning_rate_factors` and `weight_decays` are pairs (regular expression, number). A parameter whose name, such as
-    'stage1_block1/predictor/coefficients/kernel', has a match takes the number of the first expression that has one:
-    its updates are multiplied by the factor, or the decay takes the place of `weight_decay`. As the decay is part
-    of what the learning rate multiplies, a factor of 100 decays 100 times as fast. Which parameters decay at all stays
-    with `decay_parameters`.
+    'stage1_block1/predictor/coefficients/kernel', has a match uses the number of the first matching expression: its
+    updates are multiplied by the factor, or the decay replaces `weight_decay`. The learning rate multiplies the decay
+    as well, so a factor of 100 also decays 100 times as fast. `decay_parameters` still determines which parameters
+    decay at all.
 
     Raises UserError for an unknown optimiser or argument; if `decay_parameters` is not 'kernels' or 'all'; and, when
-    the optimiser is given parameters, if an expression matches none of them. Only `PREDICTORS` may: a static network
-    can have the recipe of its dynamic twin.
+    the optimiser is given parameters, if an expression matches none of them. Only `PREDICTORS` may match none, so that
+    a static network can have the recipe of its dynamic twin.
     """
     if decay_parameters not in DECAYED:
         raise UserError(f"unknown decay_parameters {decay_parameters!r}; {suggest(decay_parameters, DECAYED)}")
     make = functools.partial(_make, name, by_name.look_up("optimizer", name, OPTIMIZERS), schedule, arguments or {})
-    # The identity keeps the state's layout, so that clipping can be turned on when a run goes on.
+    # The identity keeps the layout of the state, so that clipping can be turned on when a run is resumed.
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     decays = DECAYED[decay_parameters]
     own = next((key for key in OWN_DECAY if key in inspect.signature(OPTIMIZERS[name]).parameters), None)
     if own is None:
         decay = _decay(weight_decay, weight_decays, decays)
         return optax.chain(clip, decay, _scaled(make(), learning_rate_factors))
-    # One optimiser for those that do not decay, one for those that do, and one for each pattern.
+    # One optimiser for parameters that do not decay, one for those that do, and one for each pattern.
     rates = (0.0, weight_decay, *(number for _, number in weight_decays))
     groups: dict[Hashable, optax.GradientTransformation] = {
         str(group): make({own: rate}) for group, rate in enumerate(rates)
@@ -86,7 +85,7 @@ def make_optimizer(
 
 
 def _make(name: str, function: Callable, schedule, arguments, decay: Mapping[str, float] | None = None):
-    """The optimiser, tried on a small tree. Raises UserError if it needs more than gradients and parameters."""
+    """Returns the optimiser, tried on a small tree. Raises UserError if it needs more than gradients and parameters."""
     filled = {"learning_rate": schedule, **(decay or {})}
     optimizer = by_name.call("optimizer", name, function, arguments, filled=filled, decided=DECIDED)
     params = {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32), "bias": jax.ShapeDtypeStruct((3,), jnp.float32)}
@@ -96,14 +95,14 @@ def _make(name: str, function: Callable, schedule, arguments, decay: Mapping[str
 
 
 def _groups(params, by_pattern: ByPattern, decays: Callable):
-    """The key of every parameter's optimiser: '0' does not decay, '1' does, '2' is that of the first pattern."""
+    """Returns the key of each parameter's optimiser: '0' does not decay, '1' does, '2' is that of the first pattern."""
     groups = [(pattern, group) for group, (pattern, _) in enumerate(by_pattern, start=2)]
     chosen = _by_pattern("weight_decays", groups, 1, params)
     return jax.tree.map(lambda group, on: str(group) if on else "0", chosen, decays(params))
 
 
 def _decay(weight_decay: float, by_pattern: ByPattern, decays: Callable) -> optax.GradientTransformation:
-    """Adds the decay of each parameter."""
+    """Returns a transformation that adds the decay of each parameter."""
     plain = optax.add_decayed_weights(weight_decay, mask=decays)
 
     def update(updates, state, params):
@@ -115,7 +114,7 @@ def _decay(weight_decay: float, by_pattern: ByPattern, decays: Callable) -> opta
 
 
 def _scaled(inner: optax.GradientTransformation, by_pattern: ByPattern) -> optax.GradientTransformation:
-    """The updates of `inner` times the factor of each parameter."""
+    """Returns `inner` with its updates multiplied by the factor of each parameter."""
 
     def update(updates, state, params):
         updates, state = inner.update(updates, state, params)
@@ -126,20 +125,20 @@ def _scaled(inner: optax.GradientTransformation, by_pattern: ByPattern) -> optax
 
 
 def _laid_out_as(plain: optax.GradientTransformation, update: Callable, key: str, by_pattern: ByPattern):
-    """`update` with the state of `plain`, so that patterns can be set or removed when a run goes on."""
+    """Returns `update` with the state of `plain`, so that patterns can be set or removed when a run is resumed."""
 
     def init(params):
-        _by_pattern(key, by_pattern, 1.0, params)  # a mistake is found before the first step
+        _by_pattern(key, by_pattern, 1.0, params)  # finds a mistake before the first step
         return plain.init(params)
 
     return optax.GradientTransformation(init, update)
 
 
 def explain_patterns(config: ml_collections.ConfigDict, params, *, is_dynamic: bool) -> Iterator[str]:
-    """A line for each pair of `learning_rate_factors` and `weight_decays`: how many parameters take its number.
+    """Yields a line for each pair of `learning_rate_factors` and `weight_decays`: how many parameters use its number.
 
-    Raises UserError for a pair that none takes: because earlier pairs take all, or those that it matches do not decay,
-    or it is `PREDICTORS` and a dynamic network's predictors have another name.
+    Raises UserError for a pair that no parameter uses: earlier pairs match all of them, or the matching ones do not
+    decay, or it is `PREDICTORS` and a dynamic network's predictors have another name.
     """
     names = _names(params)
     for key in ("learning_rate_factors", "weight_decays"):
@@ -160,7 +159,7 @@ def explain_patterns(config: ml_collections.ConfigDict, params, *, is_dynamic: b
 
 
 def _by_pattern(key: str, by_pattern: ByPattern, default: float, params):
-    """The number of every parameter. Raises UserError for an expression that matches none."""
+    """Returns the number of every parameter. Raises UserError for an expression that matches none."""
     names = _names(params)
     for pattern, _ in by_pattern:
         if pattern != PREDICTORS and not any(re.search(pattern, name) for name in jax.tree.leaves(names)):
@@ -174,7 +173,7 @@ def _first_match(name: str, by_pattern: ByPattern) -> tuple[str, float] | None:
 
 
 def _names(params):
-    """The name of every parameter in its place, like 'stage1_block1/predictor/coefficients/kernel'."""
+    """Returns a tree of parameter names, such as 'stage1_block1/predictor/coefficients/kernel'."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
     )

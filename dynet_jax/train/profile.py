@@ -7,19 +7,19 @@ import jax
 
 from dynet_jax.console import warn
 
-WARM_UP_STEPS = 3  # the first ones fill the pipeline
+WARM_UP_STEPS = 3  # the first steps only fill the pipeline
 
 
 class Profile:
-    """Traces `steps` steps after the first three of this turn, into WORKDIR/tensorboard/plugins/profile."""
+    """A trace of `steps` steps after the first three since this start, in WORKDIR/tensorboard/plugins/profile."""
 
     def __init__(self, workdir: Path, steps: int, say: Callable[[str], None], shown: Path | None = None):
-        """`steps` = 0 is no profile; `say` is told where it is, or will be: in `shown`."""
+        """Prepares the trace; `steps` = 0 takes none. `say` is told where it will finally be, which is in `shown`."""
         self._shown = (shown or workdir) / "tensorboard"
         self._folder, self._steps, self._say, self._on = workdir / "tensorboard", steps, say, False
 
     def after(self, step: int, state) -> None:
-        """Call it after every step, with its number in this turn, from 1."""
+        """Starts and ends the trace; call it after every step with its number since this start, from 1."""
         if self._steps and step == WARM_UP_STEPS:
             jax.block_until_ready(state)
             self._start()
@@ -30,14 +30,14 @@ class Profile:
     def _start(self) -> None:
         try:
             options = jax.profiler.ProfileOptions()
-            options.python_tracer_level = 0  # calls of Python fill the trace viewer's million events, not operations
+            options.python_tracer_level = 0  # Python calls would fill the trace viewer's million events
             jax.profiler.start_trace(self._folder, profiler_options=options)
             self._on = True
         except (OSError, RuntimeError) as error:
             warn(f"no profile can be taken ({error})")
 
     def close(self) -> None:
-        """Write what has been traced."""
+        """Writes the trace."""
         if self._on:
             self._on = False
             try:

@@ -1,4 +1,4 @@
-"""Compiled programs on the disk, and entries that cannot be read or written: JAX warns of them, and leaves them."""
+"""The cache of compiled programs on disk, with one-line reports of entries that JAX cannot read or write."""
 
 import contextlib
 import functools
@@ -19,14 +19,14 @@ FAILED = re.compile(r"Error (reading|writing) persistent compilation cache entry
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs on the disk, so that a run that is started again does not compile again.
+    """Caches compiled programs on disk, so that a run that is started again does not compile again.
 
-    $JAX_COMPILATION_CACHE_DIR says where, else it is ~/.cache/dynet_jax. On CPUs the folder is one per kind of
-    processor, because a program compiled for another one may not run. Where there can be no such folder one line says
-    so, and nothing is kept.
+    $JAX_COMPILATION_CACHE_DIR names the folder; the default is in ~/.cache/dynet_jax. On CPUs there is one folder per
+    kind of processor, because a program compiled for another one may not run. If there can be no such folder, one line
+    says so, and nothing is cached.
     """
     where = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if where == "" or "://" in (where or ""):  # none, or one that JAX alone can reach
+    if where == "" or "://" in (where or ""):  # no cache, or one that only JAX can reach
         return
     try:
         folder = Path(where) if where else cache_folder()
@@ -41,10 +41,10 @@ def use_compilation_cache() -> None:
 
 
 def _answer(folder: Path, show, message, *rest, **options) -> None:
-    """Says JAX's warnings of the cache in one line, and others as before.
+    """Shows JAX's warnings about the cache in one line, and other warnings as before.
 
-    An entry that a crash or a full disk has cut short would be compiled again at every start: JAX does not write where
-    there is a file. So it goes away before JAX has compiled it.
+    JAX does not write an entry where a file exists, so a truncated entry would be compiled again at every start. It is
+    therefore removed before JAX has compiled the program.
     """
     found = FAILED.match(str(message))
     if not found:
@@ -53,12 +53,12 @@ def _answer(folder: Path, show, message, *rest, **options) -> None:
     if action == "writing":
         return _say_once(reason)
     removed = _remove_damaged(folder, program)
-    what = "it is compiled anew" if removed else "remove what is there if this comes again"
+    what = "it is compiled again" if removed else "remove it if this happens again"
     warn(f"{program} in {folder} cannot be read ({one_line(reason, limit=200)}); {what}")
 
 
 def _remove_damaged(folder: Path, program: str) -> int:
-    """How many entries of a program were no whole archives."""
+    """Removes truncated entries of a program. Returns their number."""
     removed = 0
     for entry in folder.glob(f"{glob.escape(program)}-*-cache"):
         try:
@@ -73,6 +73,6 @@ def _remove_damaged(folder: Path, program: str) -> int:
 @functools.cache
 def _say_once(reason) -> None:
     warn(
-        f"compiled programs cannot be kept, and are compiled again at the next start ({one_line(reason, limit=200)}); "
-        "name a folder for them as $JAX_COMPILATION_CACHE_DIR"
+        f"compiled programs cannot be cached and are compiled again at the next start ({one_line(reason, limit=200)}); "
+        "set $JAX_COMPILATION_CACHE_DIR to a folder for them"
     )

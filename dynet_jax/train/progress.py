@@ -1,4 +1,4 @@
-"""The line that a person reads while training runs."""
+"""The progress line that training prints."""
 
 import contextlib
 import sys
@@ -11,27 +11,27 @@ from dynet_jax.console import duration
 
 
 class Progress:
-    """`step 120/330 36.4% | loss 0.71 | top-1 93.1 | 812 img/s | ETA 1m05s`, with pauses left out of the rate."""
+    """The line `step 120/330 36.4% | loss 0.71 | top-1 93.1 | 812 img/s | ETA 1m05s`, whose rate excludes pauses."""
 
     def __init__(self, total_steps: int, batch_size: int, out=None):
         self._total, self._batch_size, self._out = total_steps, batch_size, out or sys.stdout
-        self._silent = jax.process_index() > 0  # of several hosts the first one speaks
+        self._silent = jax.process_index() > 0  # only the first of several hosts prints
         self._steps, self._seconds = 0, 0.0
         self._last_step, self._last_time = 0, 0.0
 
     def start(self, step: int) -> None:
-        """The clock starts here, after this step: what came before was not training."""
+        """Starts the clock after this step; what came before was not training."""
         self._last_step, self._last_time = step, time.perf_counter()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Within it is something that is not training, such as an evaluation."""
+        """A context for work that is not training, such as an evaluation."""
         began = time.perf_counter()
         yield
         self._last_time += time.perf_counter() - began
 
     def report(self, step: int, loss: float, accuracy: str, learning_rate: float) -> float:
-        """Print the line for the steps since the last report; returns images per second."""
+        """Prints the line for the steps since the last report. Returns images per second."""
         now = time.perf_counter()
         steps, seconds = step - self._last_step, max(now - self._last_time, 1e-9)
         self._last_step, self._last_time = step, now
@@ -46,5 +46,5 @@ class Progress:
 
     def say(self, line: str) -> None:
         if not self._silent:
-            with contextlib.suppress(OSError):  # a log on a full disk, a pipe that nobody reads: no reason to stop
+            with contextlib.suppress(OSError):  # a full disk or a closed pipe is no reason to stop
                 print(line, file=self._out, flush=True)

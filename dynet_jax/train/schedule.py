@@ -1,4 +1,4 @@
-"""Learning rates by step: a warm-up, and then a schedule of optax or of this file, by its name."""
+"""Learning rates by step: a warm-up, followed by a named schedule of optax or of this file."""
 
 import inspect
 from collections.abc import Mapping
@@ -11,13 +11,16 @@ import optax
 from dynet_jax.errors import UserError
 from dynet_jax.train import by_name
 
-POLY_POWER, POLY_END = 0.9, 1e-4  # mmsegmentation's
+POLY_POWER, POLY_END = 0.9, 1e-4  # the values of mmsegmentation
 
 
 def poly(
     init_value: float, transition_steps: int, power: float = POLY_POWER, end_value: float | None = None
 ) -> optax.Schedule:
-    """(1 - progress)^power, from the rate to `end_value`: 1e-4, or 0 if the rate is less, as mmsegmentation has it."""
+    """Returns the schedule (1 - progress)^power, from the initial rate to `end_value`.
+
+    The end defaults to 1e-4, or to 0 if the rate is smaller, as in mmsegmentation.
+    """
     if end_value is None:
         end_value = POLY_END if init_value > POLY_END else 0.0
     return optax.polynomial_schedule(init_value, end_value, power, transition_steps)
@@ -26,7 +29,9 @@ def poly(
 def wsd(
     init_value: float, transition_steps: int, decay_fraction: float = 0.2, end_value: float = 0.0
 ) -> optax.Schedule:
-    """Constant, and in the last `decay_fraction` of the steps linear to `end_value`: warm-up, stable, decay.
+    """Returns a constant schedule that is linear to `end_value` in the last `decay_fraction` of the steps.
+
+    This is "warm-up, stable, decay" after the warm-up.
 
     >>> schedule = wsd(1.0, 100, decay_fraction=0.5)
     >>> [float(schedule(step)) for step in (0, 50, 75, 100)]
@@ -57,11 +62,11 @@ def make_schedule(
     name: str = "cosine",
     arguments: Mapping[str, Any] | None = None,
 ) -> optax.Schedule:
-    """Linear from 0 in `warmup_steps`, then one of SCHEDULES; a cosine to 0 at `total_steps` if none is named.
+    """Returns a schedule that is linear from 0 in `warmup_steps` and then one of SCHEDULES, by default a cosine to 0.
 
-    The schedule begins at `learning_rate`, or has it as its peak, and its steps are those after the warm-up;
-    `arguments` are its others, or other numbers of steps. Raises UserError for an unknown name or argument, a value
-    that cannot be used, or a warm-up before a schedule that rises by itself.
+    `learning_rate` is the initial or the peak value of the schedule, whose steps are those after the warm-up;
+    `arguments` are its other arguments, or override numbers of steps. Raises UserError for an unknown name or argument,
+    a value that cannot be used, or a warm-up before a schedule that has its own.
 
     >>> schedule = make_schedule(0.8, warmup_steps=10, total_steps=110)
     >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 60, 110)]
@@ -88,12 +93,12 @@ def make_schedule(
 
 
 def _with_steps(value: Any) -> Any:
-    """JSON has no numbers as keys: {"1000": 0.1} means {1000: 0.1}."""
+    """Returns a value with numeric keys as ints: JSON has only text keys, so {"1000": 0.1} means {1000: 0.1}."""
     return {int(key) if key.isdecimal() else key: v for key, v in value.items()} if isinstance(value, dict) else value
 
 
 def make_temperature_schedule(start: float, end: float, steps: int) -> optax.Schedule:
-    """Linear from `start` to `end` in so many steps, and `end` from there on: DY-CNN's, with 30, 1 and ten epochs.
+    """Returns a schedule linear from `start` to `end` in `steps` steps; DY-CNN uses 30, 1 and ten epochs.
 
     >>> schedule = make_temperature_schedule(30.0, 1.0, 10)
     >>> [float(schedule(step)) for step in (0, 5, 10, 11)]

@@ -1,4 +1,4 @@
-"""The steps of a run, and what is due between them: reports, checkpoints, evaluations, and leaving early."""
+"""The steps of a run and the work between them: reports, checkpoints, evaluations, and stopping early."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ INTERRUPTED = 75  # EX_TEMPFAIL: "start me again"
 
 
 class Session:
-    """One process's turn at a run: what is open from its start to its end, and the handling of each event."""
+    """One process's part in a run: the resources that are open from start to end, and the handling of each event."""
 
     def __init__(self, start: Start, workdir: Path, vote: StopVote, profile_steps: int):
         self.start, self.workdir, self.vote = start, workdir, vote
@@ -51,7 +51,7 @@ class Session:
             self.checkpoints.score(row["step"], row[self.run.task.score])
 
     def train(self, state: TrainState, train_step: Callable, eval_step: Callable) -> int:
-        """Goes on from a state to the end, or to a signal. Returns the process's exit code."""
+        """Trains from a state to the end, or to a signal. Returns the process's exit code."""
         first_step = int(state.step)
         self.progress.start(first_step)
         if self._evaluation_is_missing(first_step) and not self._evaluate(first_step, state, eval_step):
@@ -73,7 +73,7 @@ class Session:
                 self.ready, self.window = (step, self.window), []
             if last or stop or evaluation or step % self.config.checkpoint_every_steps == 0:
                 self._report_ready()
-                self._refuse_divergence(step, self.window)  # so that a bad state never replaces a good checkpoint
+                self._refuse_divergence(step, self.window)  # a bad state must never replace a good checkpoint
                 self.checkpoints.save(state, wait=stop)
             if stop or (evaluation and not self._evaluate(step, state, eval_step)):
                 return self._leave(state)
@@ -81,7 +81,7 @@ class Session:
 
     def _leave(self, state: TrainState) -> int:
         self.checkpoints.save(state, wait=True)
-        self.progress.say(f"stopped at step {int(state.step)}, saved; run the same command to go on")
+        self.progress.say(f"stopped at step {int(state.step)}, saved; run the same command to resume")
         return INTERRUPTED
 
     def _finish(self, state: TrainState) -> int:
@@ -90,14 +90,14 @@ class Session:
         return 0
 
     def close(self) -> bool:
-        """Returns whether everything is where it belongs."""
+        """Closes everything. Returns whether all files are in their final place."""
         self.profile.close()
         self.checkpoints.close()
         self.writer.close()
         return self.held.close()
 
     def _batches(self, first_step: int) -> Iterator[dict]:
-        """Batches on the devices, two steps ahead of the computation."""
+        """Yields batches on the devices, two steps ahead of the computation."""
         host_batches = training_batches(
             self.train_source,
             self.run.task.training_transform(),
@@ -117,7 +117,7 @@ class Session:
                 yield ahead.popleft()
 
     def _is_reported(self, step: int) -> bool:
-        """Every log_every_steps; but the end's report takes a short remainder in, which alone would be noise."""
+        """Returns whether a step is a multiple of log_every_steps; a short remainder joins the report at the end."""
         every = self.config.log_every_steps
         return step % every == 0 and self.run.total_steps - step >= every
 
@@ -126,7 +126,7 @@ class Session:
         return step == self.run.total_steps or (step > 0 and step % every == 0)
 
     def _evaluation_is_missing(self, step: int) -> bool:
-        """The run was stopped between saving that step and the end of its evaluation, or it is done already."""
+        """Returns whether the run stopped after saving that step, before its evaluation ended, or is already done."""
         evaluated = {row["step"] for row in read_metrics(self.writer.path, "test")}
         return self._evaluation_is_due(step) and (step not in evaluated or step == self.run.total_steps)
 
@@ -148,8 +148,8 @@ class Session:
             raise diverged(self.run, self.train_source, *bad, self.held.files, workdir, saved)
 
     def _evaluate(self, step: int, state: TrainState, eval_step: Callable) -> bool:
-        """False if a signal ended it early."""
-        jax.block_until_ready(state.step)  # steps still under way are training, not evaluation
+        """Evaluates and reports. Returns False if a signal ended it early."""
+        jax.block_until_ready(state.step)  # pending steps count as training, not as evaluation
         with self.progress.paused():
             values = evaluate(self.run, eval_step, state.averaged_variables, self.test_source, self.vote)
             if values is None:

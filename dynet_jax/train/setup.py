@@ -1,4 +1,4 @@
-"""From a configuration to the objects of a training run."""
+"""The objects of a training run, made from a configuration."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,7 +26,7 @@ MOST_STEPS = 2**31  # a step is an int32
 
 @dataclasses.dataclass(frozen=True)
 class Run(PlacedNetwork):
-    """Everything that a configuration decides, given the data and the devices."""
+    """Everything that a configuration determines, given the data and the devices."""
 
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
@@ -36,11 +36,11 @@ class Run(PlacedNetwork):
 
     @property
     def annealed_at(self) -> int:
-        """The step from which on the temperature of predictors stays as it is; 0 where it always does."""
+        """Returns the step at which the temperature of predictors stops changing; 0 if it never changes."""
         return 0 if self.temperature is None else round(self.config.temperature_epochs * self.steps_per_epoch)
 
     def initialiser(self) -> Callable[[int], TrainState]:
-        """seed -> the state at step 0, on every device."""
+        """Returns a function from a seed to the state at step 0, on every device."""
         return make_initialiser(
             self.model,
             self.optimizer,
@@ -50,18 +50,21 @@ class Run(PlacedNetwork):
         )
 
     def fresh_state(self) -> TrainState:
-        """The state at step 0, on every device."""
+        """Returns the state at step 0, on every device."""
         return self.initialiser()(self.config.seed)
 
     def state_template(self) -> TrainState:
-        """Shapes and shardings of the state, without computing it: what a checkpoint is restored into."""
+        """Returns shapes and shardings of the state, without computing it, as the target of a restore."""
         with_ema = self.config.ema_decay is not None
         shapes = state_shapes(self.model, self.optimizer, image_size=self.task.init_size, with_ema=with_ema)
         return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.layout.replicated), shapes)
 
 
 def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Layout) -> Run:
-    """Raises UserError for an unknown model or argument, or a training set smaller than a batch."""
+    """Returns the run of a configuration.
+
+    Raises UserError for an unknown model or argument, or a training set smaller than a batch.
+    """
     steps_per_epoch, total_steps = count_steps(config, train_examples, layout.mesh.size)
     schedule = make_run_schedule(config, steps_per_epoch, total_steps)
     optimizer = make_run_optimizer(config, schedule)
@@ -79,41 +82,41 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
 
 
 def make_temperature(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule | None:
-    """From `temperature_from` to the network's own temperature in `temperature_epochs`; None where it is constant."""
+    """Returns the schedule from `temperature_from` to the network's own temperature; None if it is constant."""
     if config.temperature_from is None:
         return None
     end = config.model.get("temperature", default_arguments(config.model.name)["temperature"])
     if end == config.temperature_from:
-        cure = "say where it ends by --config.model.temperature=1" if end != 1 else "use --config.temperature_from=30"
-        raise UserError(f"temperature_from={end:g} is where the temperature of {config.model.name} ends, too; {cure}")
+        cure = "set the final one by --config.model.temperature=1" if end != 1 else "use --config.temperature_from=30"
+        raise UserError(f"temperature_from={end:g} is also the final temperature of {config.model.name}; {cure}")
     return make_temperature_schedule(config.temperature_from, end, round(config.temperature_epochs * steps_per_epoch))
 
 
 def count_steps(config: ml_collections.ConfigDict, train_examples: int, devices: int = 1) -> tuple[int, int]:
-    """(steps of an epoch, steps of the run). Raises UserError for a training set smaller than a batch."""
+    """Returns (steps per epoch, steps of the run). Raises UserError for a training set smaller than a batch."""
     steps_per_epoch = train_examples // config.batch_size
     if steps_per_epoch == 0:
         parts = devices * config.accumulation_steps  # a batch is a multiple of them
         batch = max(parts, 2 ** max(0, train_examples.bit_length() - 4) // parts * parts)
         groups = config.bn_batch_size is not None and batch % config.bn_batch_size
         raise UserError(
-            f"{config.data.name} has {train_examples} training images, less than batch_size={config.batch_size}; "
+            f"{config.data.name} has {train_examples} training images, fewer than batch_size={config.batch_size}; "
             f"use --config.batch_size={batch}" + (f" --config.bn_batch_size={batch}" if groups else "")
         )
     if not config.epochs * steps_per_epoch < MOST_STEPS:
-        raise UserError(f"epochs={config.epochs:g} are more than 2^31 steps, of {steps_per_epoch} an epoch; use fewer")
+        raise UserError(f"epochs={config.epochs:g} are more than 2^31 steps at {steps_per_epoch} an epoch; use fewer")
     return steps_per_epoch, max(1, round(config.epochs * steps_per_epoch))
 
 
 def make_run_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
-    """The learning rates of the configuration."""
+    """Returns the learning-rate schedule of the configuration."""
     warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
     arguments = config.schedule_arguments.to_dict()
     return make_schedule(config.learning_rate, warmup_steps, total_steps, name=config.schedule, arguments=arguments)
 
 
 def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The optimiser of the configuration, at the learning rates of the schedule."""
+    """Returns the optimiser of the configuration, with the learning rates of the schedule."""
     return make_optimizer(
         schedule,
         config.optimizer,
@@ -127,6 +130,6 @@ def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedu
 
 
 def open_data(config: ml_collections.ConfigDict, split: str) -> Source:
-    """The source of one split."""
+    """Returns the source of one split."""
     source = make_task(config).open_source(split)
     return CachedSource(source) if config.data.cache else source

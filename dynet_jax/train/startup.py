@@ -1,4 +1,4 @@
-"""What is checked before anything is compiled: on every host, with the same outcome on all of them."""
+"""Checks before anything is compiled: they run on every host and have the same outcome on all of them."""
 
 import contextlib
 import json
@@ -30,23 +30,23 @@ from dynet_jax.workdir.lease import Lease
 
 
 class Start(NamedTuple):
-    """What a run begins with."""
+    """The objects with which a run starts."""
 
     run: Run
     train_source: Source
     test_source: Source
-    held: Holding | None = None  # the work directory; None only while it is not yet this run's
+    held: Holding | None = None  # the work directory; None only until this run owns it
 
     @property
     def images(self) -> dict[str, int]:
-        """Numbers of images."""
+        """Returns the numbers of images."""
         return {"training images": len(self.train_source), "test images": len(self.test_source)}
 
 
 def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_change: bool = False) -> Start:
-    """Check everything, and write the small files of the work directory.
+    """Checks everything, and writes the small files of the work directory.
 
-    Raises UserError, on all hosts, for whatever the user can mend on one of them.
+    Raises UserError, on all hosts, for a problem that the user can fix on one of them.
     """
 
     same_devices(devices())
@@ -63,7 +63,7 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         run = make_run(settled, len(train_source), layout)
         start = Start(run, train_source, open_data(config, "test"))
         check_rates(start.run)
-        if not goes_on and config.init_from is None:  # other parameters have learnt in their unit, whatever it is
+        if not goes_on and config.init_from is None:  # loaded parameters were trained with their unit, whatever it is
             _check_pixel_units(config)
         return start
 
@@ -109,8 +109,8 @@ def _saved(workdir: Path) -> list[int]:
 
 
 def _outputs_before(workdir: Path) -> int | None:
-    """How many classes the network of the run that goes on tells apart; None where nothing says it."""
-    with contextlib.suppress(UserError):  # what is wrong with the folder is said when it is claimed
+    """Returns the number of outputs of the run that is resumed; None if it is unknown."""
+    with contextlib.suppress(UserError):  # problems with the folder are reported when it is claimed
         return read_config(workdir).model.num_classes
     return None
 
@@ -122,18 +122,18 @@ def _check_pixel_units(config: ml_collections.ConfigDict) -> None:
 
 
 def check_rates(run: Run) -> None:
-    """Raises UserError for learning rates that cannot be meant."""
+    """Raises UserError for learning rates that cannot be intended."""
     steps = np.linspace(0, run.total_steps - 1, 21).astype(np.int32)
     rates = np.asarray(jax.jit(jax.vmap(run.schedule))(steps))
     rounding = 1e-6 * run.config.learning_rate
     wrong = rates[~((rates >= -rounding) & (rates < np.inf))]
     if wrong.size or (max(rates) == 0 < run.config.learning_rate):
         which = f"a learning rate of {wrong[0]:g}" if wrong.size else "only learning rates of 0"
-        raise UserError(f"schedule {run.config.schedule!r} gives {which}; look at schedule_arguments and warmup_epochs")
+        raise UserError(f"schedule {run.config.schedule!r} gives {which}; check schedule_arguments and warmup_epochs")
 
 
 def check_space(run: Run, workdir: Path) -> None:
-    """Raises UserError if the disk has no room for the checkpoints that a run keeps, and one being written."""
+    """Raises UserError if the disk cannot hold the checkpoints that a run keeps and the one being written."""
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.state_template()))
     kept = run.config.keep_checkpoints + 1  # and the best one
     needed = state * max(1, kept + 1 - len(Checkpoints(workdir).steps))

@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The state that training carries from step to step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,9 @@ from dynet_jax.train.movement import by_stage
 class TrainState(flax.struct.PyTreeNode):
     """Step count (int32), parameters, BatchNorm statistics and the optimiser's state (float32), on every device.
 
-    `ema` holds moving averages of the parameters and statistics, laid out like `variables`; it is {} without them.
-    `coefficients` holds running means over the data of a dynamic network's coefficients, {stage: [n]}, to measure their
-    movement from (see `dynet_jax.train.movement`); 0 where none have been seen.
+    `ema` holds moving averages of the parameters and statistics, structured like `variables`; {} if there are none.
+    `coefficients` holds running means over the data of a dynamic network's coefficients, {stage: [n]}, from which their
+    movement is measured (see `dynet_jax.train.movement`); 0 where none have been seen.
     """
 
     step: jax.Array
@@ -30,12 +30,12 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What is trained."""
+        """Returns the variables that are trained."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def averaged_variables(self) -> dict[str, Any]:
-        """What is evaluated and used: the moving averages where there are some."""
+        """Returns the variables for evaluation and use: the moving averages if there are any."""
         return self.ema or self.variables
 
 
@@ -47,11 +47,11 @@ def make_initialiser(
     with_ema: bool = False,
     sharding=None,
 ) -> Callable[[int], TrainState]:
-    """seed -> a fresh state, a pure function of the seed, whatever the devices; compiled at the first call.
+    """Returns a function from a seed to a new state, independent of the devices and compiled at the first call.
 
-    `sharding` says where it lies; None is JAX's default device.
+    `sharding` is the sharding of the state; None is JAX's default device.
     """
-    # It runs once: on a CPU, where optimising hundreds of random generators takes half a minute, do without.
+    # It runs only once. On a CPU, optimising hundreds of random generators would take half a minute, so it is disabled.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     initialise = _initialiser(model, optimizer, image_size, with_ema)
     compiled = jax.jit(initialise, out_shardings=sharding, compiler_options=quick)
@@ -61,7 +61,7 @@ def make_initialiser(
 def state_shapes(
     model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int, with_ema: bool = False
 ) -> TrainState:
-    """The shapes and types of a fresh state's arrays, without computing them."""
+    """Returns the shapes and types of a new state's arrays, without computing them."""
     return jax.eval_shape(_initialiser(model, optimizer, image_size, with_ema), jax.random.key(0))
 
 

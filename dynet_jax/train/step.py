@@ -1,7 +1,7 @@
 """One training step, as `jit(shard_map(...))` over all devices.
 
-Inside, the code is that of one device: it sees its part of the batch and talks to the others in three places, the mean
-of the gradients, the mean of the BatchNorm statistics, and the sum of the metrics.
+Inside, the code is that of one device: it sees its part of the batch and communicates in three places: the mean of the
+gradients, the mean of the BatchNorm statistics, and the sum of the metrics.
 """
 
 from collections.abc import Callable
@@ -36,29 +36,29 @@ def make_train_step(
     ema_decay: float | None = None,
     temperature: optax.Schedule | None = None,
 ) -> Wrapped:
-    """Jitted (state, batch) -> (new state, sums of 'loss', 'examples' and what the task reports over the batch).
+    """Returns a jitted function (state, batch) -> (new state, sums over the batch).
 
-    A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, split over the devices of the layout.
-    The state's buffers are donated. A device's part of the batch is worked on in micro-batches of
-    `layout.micro_batch`, one after another, and their gradients and statistics averaged: the same function as the whole
-    batch at once.
+    The sums are 'loss', 'examples' and those that the task reports.
+    A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, sharded over the layout's devices.
+    The state's buffers are donated. A device processes its part of the batch in micro-batches of `layout.micro_batch`,
+    one after another, and averages their gradients and statistics: the same function as for the whole batch at once.
 
-    'gradient_norm', 'statistics_norm' and 'parameter_norm' (both after the update) come times the batch size, like sums
-    over it. They are finite if no entry has become infinite or NaN. So do, of a dynamic network, the metrics of
-    `movement_metrics`.
+    'gradient_norm', 'statistics_norm' and 'parameter_norm' (the latter two after the update) are multiplied by the
+    batch size, like sums over it. They are finite if no entry has become infinite or NaN. For a dynamic network the
+    same holds for the metrics of `movement_metrics`.
 
     With `ema_decay` d, state.ema follows the parameters and statistics: d ema + (1 - d) new, where d is at most
     (1 + step) / (10 + step), so that the first steps are soon forgotten.
 
-    With `temperature` the annealed predictors have that temperature: the step at n trains with temperature(n).
+    With `temperature`, annealed predictors use temperature(n) in the step at n.
     """
 
     loss_and_gradients = _loss_and_gradients(model, task, mean, std)
 
     def step(state, batch):
         batch_stats = _at_temperature(state.batch_stats, temperature, state.step)
-        # Without this, shard_map sums the gradient of replicated parameters over the devices by itself, once for every
-        # micro-batch; with it the gradients stay local until the one mean below.
+        # Without this, shard_map would sum the gradients of replicated parameters over the devices at every
+        # micro-batch; with it the gradients stay local until the single mean below.
         of_state = lax.pcast((state.params, batch_stats, state.coefficients), AXES, to="varying")
         images, labels = (
             value.reshape(-1, layout.micro_batch, *value.shape[1:]) for value in (batch["image"], batch["label"])
@@ -84,7 +84,10 @@ def make_train_step(
 
 
 def _loss_and_gradients(model: nn.Module, task: Task, mean, std) -> Callable:
-    """(params, batch_stats, running means of coefficients, images, labels) -> (gradients, batch_stats, sums)"""
+    """Returns a function that computes (gradients, batch_stats, sums).
+
+    Its arguments are (params, batch_stats, running means of coefficients, images, labels).
+    """
 
     def mean_loss(params, batch_stats, coefficients, images, labels):
         variables = {"params": params, "batch_stats": batch_stats}
@@ -105,7 +108,7 @@ def _loss_and_gradients(model: nn.Module, task: Task, mean, std) -> Callable:
 
 
 def _sum_over_micro_batches(function: Callable, of_state: tuple, images: jax.Array, labels: jax.Array):
-    """The sums of what a function gives for each micro-batch: images [micro-batches, micro_batch, ...]."""
+    """Returns the sums of a function's results over the micro-batches; images: [micro-batches, micro_batch, ...]."""
     if len(images) == 1:
         return function(*of_state, images[0], labels[0])
 
@@ -119,7 +122,7 @@ def _sum_over_micro_batches(function: Callable, of_state: tuple, images: jax.Arr
 
 
 def _averages(state: TrainState, variables: dict, ema_decay: float, temperature: optax.Schedule | None) -> dict:
-    """The moving averages after a step that has given these variables."""
+    """Returns the moving averages after a step that resulted in these variables."""
     decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
     ema: Any = optax.incremental_update(variables, state.ema, 1 - decay)
     ema["batch_stats"] = _at_temperature(ema["batch_stats"], temperature, state.step)
@@ -127,13 +130,13 @@ def _averages(state: TrainState, variables: dict, ema_decay: float, temperature:
 
 
 def _sum_over_devices(sums):
-    """As one vector: a single collective, however many sums there are."""
+    """Sums over devices as one vector, which is a single collective for any number of sums."""
     vector, restore = ravel_pytree(sums)
     return restore(lax.psum(vector, AXES))
 
 
 def _at_temperature(batch_stats, schedule: optax.Schedule | None, step: jax.Array):
-    """The statistics with the temperature of that step in every annealed predictor."""
+    """Returns the statistics with the temperature of that step in every annealed predictor."""
     if schedule is None:
         return batch_stats
     temperature = jnp.asarray(schedule(step), jnp.float32)

@@ -1,4 +1,4 @@
-"""Saving to a bucket beside training: each of Orbax's some hundred requests of a save may take seconds there."""
+"""Background saves to a bucket, where each of the hundred requests that Orbax makes for a save may take seconds."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 
 
 class Background:
-    """Runs one function at a time, in a thread that does not keep the process alive."""
+    """A runner of one function at a time, in a thread that does not keep the process alive."""
 
     def __init__(self):
         self._last: Future[None] = Future()
@@ -21,7 +21,7 @@ class Background:
         return not self._last.done()
 
     def start(self, work: Callable[[], None]) -> None:
-        """Call it when the last one is done."""
+        """Starts a function; call it when the last one is done."""
         self._last = result = Future()
 
         def run():
@@ -34,21 +34,21 @@ class Background:
         threading.Thread(target=run, name="save", daemon=True).start()
 
     def wait(self) -> None:
-        """Waits for the last one, and raises what it has raised, once."""
+        """Waits for the last function, and raises its exception, once."""
         last, self._last = self._last, Future()
         self._last.set_result(None)
         last.result()
 
 
 def guarded_manifest(before_commit: Callable[[], None]) -> ocp.JsonCheckpointHandler:
-    """Writes a manifest; Orbax commits no checkpoint on which `before_commit`, called on the first host, raises."""
-    handler: Any = ocp.JsonCheckpointHandler()  # Orbax knows no subclasses of it
-    handler.finalize = lambda directory: before_commit()  # which is nothing of its own
+    """Returns a handler of manifests; if `before_commit` raises, on the first host, Orbax commits no checkpoint."""
+    handler: Any = ocp.JsonCheckpointHandler()  # Orbax does not accept subclasses
+    handler.finalize = lambda directory: before_commit()  # the original does nothing
     return handler
 
 
 def own_barriers() -> ocp.options.MultiprocessingOptions:
-    """Barriers of Orbax's that threads may wait at: without them it asks all devices, in between the steps."""
+    """Returns options for barriers that threads may use; Orbax's default would involve all devices between steps."""
     return ocp.options.MultiprocessingOptions(
         active_processes=set(range(jax.process_count())), barrier_sync_key_prefix="bucket"
     )

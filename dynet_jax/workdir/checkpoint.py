@@ -1,4 +1,4 @@
-"""Checkpoints of a work directory. Orbax is known to this file and to `save_barrier.py` alone."""
+"""Checkpoints of a work directory. Only this file and `save_barrier.py` use Orbax."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -44,12 +44,12 @@ T = TypeVar("T")
 
 
 class Checkpoints:
-    """WORKDIR/checkpoints/STEP: saved in the background, whole or invisible, with a digest of every array.
+    """The checkpoints WORKDIR/checkpoints/STEP, saved atomically in the background, with a digest of every array.
 
-    The newest `keep` of them are kept, and the one with the best score. A save that fails (a full disk) is reported by
-    `warn` and leaves the others as they are; the next one tries again.
+    The newest `keep` and the one with the best score are kept. A failed save (a full disk) is reported by `warn` and
+    does not affect the others; the next save tries again.
 
-    In a bucket all of a save is in the background, and one that is due while another is under way is left out.
+    In a bucket the whole save runs in the background, and a save that is due while another one is running is skipped.
     """
 
     def __init__(
@@ -61,19 +61,20 @@ class Checkpoints:
         warn: Callable[[str], None] = warn,
         before_commit: Callable[[], None] = lambda: None,
     ):
-        """With `tidy` what killed and failed saves have left is removed: for the one run that writes here.
+        """Opens the checkpoints of a work directory; nothing is created before the first save.
 
-        before_commit: is called by the first host before a checkpoint counts as saved, and may raise if it must not.
+        tidy: whether to remove the remains of killed and failed saves; only for the run that writes here.
+        before_commit: called by the first host before a checkpoint counts as saved; it may raise to prevent this.
         """
         self._folder, self._keep = bucket.absolute(workdir) / "checkpoints", keep
         self._tidy, self._warn, self._before_commit = tidy, warn, before_commit
         self._background = Background() if bucket.is_bucket(workdir) else None
         self._scores: dict[int, float] = {}
-        self._known: list[int] = []  # the steps that are there while nobody may look
+        self._known: list[int] = []  # the existing steps while the folder must not be read
         self._under_way = False
         self._error: Exception | None = None
         self._barrier = SaveBarrier()
-        # Reading must not make folders.
+        # Reading must not create folders.
         self._manager: Any = still_there(self._open) if bucket.is_folder(self._folder) else None
 
     def _open(self) -> ocp.CheckpointManager:
@@ -97,49 +98,49 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """Of all checkpoints, ascending."""
-        manager = self._manager  # which a save in the background may let go of
+        """Returns the steps of all checkpoints, ascending."""
+        manager = self._manager  # a save in the background may set it to None
         return sorted(manager.all_steps()) if manager else self._known
 
     @property
     def latest_step(self) -> int | None:
-        """Of the newest checkpoint, or None if there is none."""
+        """Returns the step of the newest checkpoint, or None if there is none."""
         return max(self.steps, default=None)
 
     @property
     def best_step(self) -> int | None:
-        """Of the checkpoint with the highest score, the later of equals, or None if none has one."""
+        """Returns the step with the highest score, the later of equals, or None if none has a score."""
         return best_of(self.steps, self._scores)
 
     def score(self, step: int, value: float) -> None:
-        """The accuracy of a step, by which the best checkpoint is kept."""
+        """Records the accuracy of a step, by which the best checkpoint is kept."""
         self._scores[step] = value
 
     def save(self, state: State, *, wait: bool = False) -> None:
-        """Start saving; a copy of the state is taken at once. Saving a step again does nothing.
+        """Starts a save after copying the state. Saving a step again does nothing.
 
-        With `wait`, it is on the disk on return, or UserError is raised.
+        With `wait` it returns when the checkpoint is on disk, or raises UserError.
         """
         step = int(state.step)
         if self._background is not None and not wait and not all_hosts(not self._background.is_busy):
             if jax.process_index() == 0:
-                self._warn(f"the checkpoint of step {step} is left out, as the one before is still on its way")
+                self._warn(f"the checkpoint of step {step} is skipped, as the previous one is still being saved")
             return
-        self._finish_last()  # if it failed, this step may be that one
+        self._finish_last()  # it may be a failed save of this step
         self._under_way = True
         try:
             if self._background is not None:
-                copied = jax.device_get(state)  # training goes on in the arrays themselves
+                copied = jax.device_get(state)  # training continues in the original arrays
                 self._background.start(lambda: self._save_whole(step, copied))
             else:
                 self._start(step, state)
-        except Exception as error:  # Orbax and TensorStore raise many things when a disk is full
+        except Exception as error:  # Orbax and TensorStore raise many exceptions when a disk is full
             self._error = error
         if wait or (self._error is not None and jax.process_count() == 1):
             self._finish_last(fatal=wait)
 
     def _save_whole(self, step: int, state: State) -> None:
-        """In the background. A host that fails says so at once, as the others wait for it."""
+        """Saves in the background. A host that fails reports it at once, because the others wait for it."""
         try:
             self._start(step, state)
             self._manager.wait_until_finished()
@@ -149,14 +150,14 @@ class Checkpoints:
             raise
 
     def _forget(self, step: int) -> None:
-        """The next save looks anew at what is there."""
+        """Makes the next save read again which checkpoints exist."""
         self._known = [other for other in self.steps if other != step]
         self._let_go()
 
     def _start(self, step: int, state: State) -> None:
         self._barrier.next_save()
         if self._manager is None:
-            if self._background is None:  # a bucket has no folders
+            if self._background is None:  # buckets have no folders
                 together(lambda: self._folder.mkdir(parents=True, exist_ok=True))
             self._manager = self._open()
         if step not in self.steps:
@@ -168,9 +169,9 @@ class Checkpoints:
                 raise RuntimeError(f"Orbax declines to save step {step} after step {self.latest_step}")
 
     def check(self) -> None:
-        """Report a save that has failed in the background; costs next to nothing, so ask after every step.
+        """Reports a failed background save. It is cheap enough to be called after every step.
 
-        Several hosts would find it after different steps; they look together, at the next save.
+        Several hosts would notice it after different steps, so they check together, at the next save.
         """
         if self._under_way and jax.process_count() == 1 and not self._is_saving:
             self._finish_last()
@@ -180,7 +181,7 @@ class Checkpoints:
         return self._manager.is_saving_in_progress() if self._background is None else self._background.is_busy
 
     def _finish_last(self, *, fatal: bool = False) -> None:
-        """Wait for the save under way, on all hosts together, and report its failure."""
+        """Waits for the current save, on all hosts together, and reports its failure."""
         if not self._under_way:
             return
         error, self._error, self._under_way = self._error, None, False
@@ -199,7 +200,7 @@ class Checkpoints:
     def _save_failed(self, error: Exception, *, fatal: bool) -> None:
         if self._background is None:
             self._let_go()
-            self._manager = self._open() if self._folder.is_dir() else None  # forget the one that never came to be
+            self._manager = self._open() if self._folder.is_dir() else None  # forget the one that was not saved
         elif self._manager is not None:  # it failed on another host
             self._forget(max(self.steps))
         newest = "there is none yet" if self.latest_step is None else f"the newest is of step {self.latest_step}"
@@ -208,30 +209,30 @@ class Checkpoints:
             cure = "Make room, then" if self._background is None else "When the bucket can be written to,"
             away = self._background is not None and bucket.is_away(error)
             kind = bucket.Unreachable if away else UserError
-            raise kind(f"{line}. {cure} run the same command to go on from there") from error
-        self._warn(f"{line}. Training goes on and will try again at the next save")
+            raise kind(f"{line}. {cure} run the same command to resume from there") from error
+        self._warn(f"{line}. Training continues and will try again at the next save")
 
     def _let_go(self) -> None:
         if self._manager is not None:
-            with contextlib.suppress(Exception):  # it reports the same error once more
+            with contextlib.suppress(Exception):  # it raises the same error again
                 self._manager.close()
         self._manager = None
 
     def restore(self, template: S, *, step: int | None = None, set_aside: bool = False) -> S:
-        """The newest whole state (or that of `step`), laid out like `template`: arrays, or shapes with shardings.
+        """Returns the newest valid state (or that of `step`), structured like `template`: arrays, or sharded shapes.
 
-        A damaged checkpoint is reported and passed over; with `set_aside` it is moved to WORKDIR/damaged, so that a
-        run that goes on from an older one can save that step again.
+        A damaged checkpoint is reported and skipped. With `set_aside` it is moved to WORKDIR/damaged, so that a run
+        that resumes from an older one can save that step again.
 
-        Raises UserError if there is none that is whole, or if it is the state of another network or optimiser.
+        Raises UserError if there is no valid one, or if it is the state of another network or optimiser.
         """
         return self._first_whole(lambda candidate: self._state(candidate, template), step, set_aside)
 
     def read(self, shapes: dict[str, Any], *, step: int | None = None) -> SavedNetwork:
-        """The newest whole network (or that of `step`), in NumPy's arrays; nothing else of the checkpoint is read.
+        """Returns the newest valid network (or that of `step`) as NumPy arrays; the rest of the checkpoint is not read.
 
-        shapes: of the network's variables, {'params': ..., 'batch_stats': ...}.
-        Damaged checkpoints are treated, and UserError raised, as by `restore`.
+        shapes: those of the network's variables, {'params': ..., 'batch_stats': ...}.
+        Damaged checkpoints and errors are handled as in `restore`.
         """
         return self._first_whole(lambda candidate: self._network(candidate, shapes), step)
 
@@ -243,7 +244,7 @@ class Checkpoints:
         return result
 
     def _look(self) -> list[int]:
-        """The steps that are there now; a run may be saving."""
+        """Returns the existing steps; a run may be saving at the same time."""
         if self._manager is not None:
             still_there(self._manager.reload)
         return self.steps
@@ -256,7 +257,7 @@ class Checkpoints:
         state = type(template)(**self._read(step, state=ocp.args.StandardRestore(abstract)))
         check_arrays(state, manifest)
         _check_step(step, state.step)
-        if not fits(state.coefficients, template.coefficients):  # measured from, not computed with: they begin anew
+        if not fits(state.coefficients, template.coefficients):  # they are only for measurements, so they start again
             state = state.replace(coefficients=zeros(template.coefficients))
         return state
 
@@ -266,7 +267,7 @@ class Checkpoints:
         saved = part_of(manifest, ("step", AVERAGES) if averaged["arrays"] else ("step", *VARIABLES))
         wanted = {"step": jax.ShapeDtypeStruct((), np.int32)} | ({AVERAGES: shapes} if averaged["arrays"] else shapes)
         self._refuse_another_model(step, differences(wanted, saved), saved)
-        wanted = {name: tree for name, tree in wanted.items() if jax.tree.leaves(tree)}  # Orbax knows no empty part
+        wanted = {name: tree for name, tree in wanted.items() if jax.tree.leaves(tree)}  # Orbax rejects empty parts
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         request = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -276,7 +277,7 @@ class Checkpoints:
         return SavedNetwork({name: {} for name in shapes} | found.get(AVERAGES, found), step)
 
     def manifest(self, step: int | None = None) -> Manifest:
-        """What a checkpoint (the newest unless one is named) must hold, see `make_manifest`. Raises Damaged."""
+        """Returns the manifest of a checkpoint, by default the newest, see `make_manifest`. Raises Damaged."""
         manifest = self._read(self.latest_step if step is None else step, manifest=ocp.args.JsonRestore())
         check_manifest(manifest)
         return manifest
@@ -302,13 +303,13 @@ class Checkpoints:
             for step in steps:
                 free = (aside / f"{step}{suffix}" for suffix in ("", *(f".{i}" for i in range(1, 1000))))
                 bucket.move(self._folder / str(step), next(path for path in free if not bucket.is_folder(path)))
-        all_hosts(True)  # nobody looks before they are gone
+        all_hosts(True)  # no host reads before they are moved
         self._manager.close()
         self._manager = self._open()
         self._warn(f"damaged checkpoints are now in {aside}")
 
     def close(self) -> None:
-        """Wait for a save under way, and let go of the directory."""
+        """Waits for the current save, and releases the directory."""
         try:
             if self._background is not None:
                 self._background.wait()

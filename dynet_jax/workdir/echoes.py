@@ -1,17 +1,17 @@
-"""What Orbax and the libraries below it print of a failure that they raise as well."""
+"""Suppression of what Orbax and the libraries below it print about failures that they also raise."""
 
 import logging
 import sys
 
 
 def report_failures_once() -> None:
-    """Silence what Orbax, TensorStore and gcsfs print beside the exception that they raise: a screen for every array.
+    """Silences what Orbax, TensorStore and gcsfs print about an exception that they raise: pages for every array.
 
-    For programs, which own their standard error; what went wrong is reported by `Checkpoints`.
+    It is meant for programs, which own their standard error; `Checkpoints` reports the failure.
     """
     for name in ("absl", "asyncio", "gcsfs", "fsspec"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    hook = sys.excepthook  # called, too, for what fails in a thread of TensorStore's
+    hook = sys.excepthook  # also called for failures in TensorStore's threads
 
     def without_echo(kind, error, traceback):
         if str(error) != "Event loop is closed":

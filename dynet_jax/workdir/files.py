@@ -1,4 +1,4 @@
-"""The small files of a work directory: what it was trained with and on, and that a run is using it."""
+"""The small files of a work directory: its configuration, classes and data, and the lock of the run that uses it."""
 
 import contextlib
 import fcntl
@@ -19,14 +19,14 @@ from dynet_jax.plugins import expect_plugins, imported_plugins
 from dynet_jax.workdir.changes import check_changes
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
-IMPORTS_FILE = "imports.json"  # of --import
+IMPORTS_FILE = "imports.json"  # the modules of --import
 
 
 def lock(workdir: Path, busy: str | None = None) -> IO:
-    """Make the directory, and keep other runs out of it until the returned file is closed or the process ends.
+    """Creates the directory and locks it until the returned file is closed or the process ends.
 
-    Raises UserError if another run is using it (which says `busy`), or if it cannot be made. Where the file system has
-    no locks, it keeps nobody out.
+    Raises UserError if another run is using it (with the message `busy`), or if it cannot be created. On a file system
+    without locks, it does not exclude others.
     """
     with _writing(workdir):
         file = (workdir / LOCK_FILE).open("w")
@@ -49,17 +49,17 @@ def claim(
     *,
     allow_change: bool = False,
 ) -> list[str]:
-    """Make the directory, or make sure that it belongs to a run like this one.
+    """Creates the directory, or ensures that it belongs to a run like this one.
 
-    `images` are numbers: another number of training images is another order of them, so it counts as a changed
+    `images` are numbers: another number of training images means another order of them, so it counts as a changed
     configuration.
 
-    The files are written if nothing has been saved yet; else `record` is to be called once a checkpoint has been
-    restored, so that a configuration that it does not fit leaves no trace.
+    The files are written if nothing has been saved yet. Otherwise call `record` once a checkpoint has been restored, so
+    that a configuration that does not fit leaves no trace.
 
-    Returns the changed keys that decide what is trained. Raises UserError, before anything is written, if another
-    run's checkpoints would be continued or overwritten, or a config.json that is not train.py's. With `allow_change` a
-    changed configuration is reported and taken, but for keys that may never change.
+    Returns the changed keys that determine what is trained. Raises UserError, before anything is written, if another
+    run's checkpoints would be continued or overwritten, or if config.json is not train.py's. With `allow_change` a
+    changed configuration is reported and accepted, except for keys that may never change.
     """
     has_checkpoints = any(workdir.glob("checkpoints/*"))
     before, now, changed = {}, {}, []
@@ -77,7 +77,7 @@ def claim(
             )
     else:
         raise UserError(
-            f"{workdir} has checkpoints and no {CONFIG_FILE}, so that nothing says what they were trained with; put "
+            f"{workdir} has checkpoints and no {CONFIG_FILE}, so it is unknown what they were trained with; put "
             "that file back, or use another --workdir"
         )
     return changed
@@ -89,7 +89,7 @@ def record(
     class_names: list[str],
     images: Mapping[str, int] | None = None,
 ) -> None:
-    """Write config.json, labels.json, images.json, and imports.json where modules are imported.
+    """Writes config.json, labels.json, images.json, and imports.json if modules are imported.
 
     Raises UserError if that is not possible.
     """
@@ -103,9 +103,9 @@ def record(
 
 
 def read_config(workdir: Path) -> ml_collections.ConfigDict:
-    """The configuration of a work directory. Raises UserError if it is not one.
+    """Returns the configuration of a work directory. Raises UserError if it is not one.
 
-    A key that the run's version did not know has the recipe's value, which is what that version did.
+    A key that the run's version did not know has the recipe's value, which is what that version used.
     """
     with bucket.told(workdir):
         return _read_config(workdir)
@@ -130,7 +130,7 @@ def _read_config(workdir: Path) -> ml_collections.ConfigDict:
 
 
 def read_class_names(workdir: Path) -> list[str]:
-    """Names of the classes, in the order of the network's outputs. Raises UserError if they are not there."""
+    """Returns the class names in the order of the network's outputs. Raises UserError if they are missing."""
     return _read_json(workdir / LABELS_FILE)
 
 
@@ -149,13 +149,13 @@ def _completed(saved: dict) -> dict:
     KEYS["task"].check(task)
     recipe = RECIPES[task]("").to_dict()
     if saved.get("temperature_from") is None:
-        saved = {**saved, "temperature_epochs": recipe["temperature_epochs"]}  # earlier versions took one in vain
+        saved = {**saved, "temperature_epochs": recipe["temperature_epochs"]}  # earlier versions ignored the value
     return {**recipe, **saved, "data": {**recipe["data"], **saved["data"]}, "model": {"remat": False, **saved["model"]}}
 
 
 @contextlib.contextmanager
 def _writing(workdir: Path) -> Iterator[None]:
-    """The directory is there, and an error of writing into it is the user's to mend."""
+    """A context in which the directory exists, and a write error becomes a UserError."""
     try:
         with bucket.told(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
@@ -166,8 +166,8 @@ def _writing(workdir: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    if bucket.is_bucket(path):  # as objects are by themselves
+    """Writes a file atomically."""
+    if bucket.is_bucket(path):  # objects are always written atomically
         bucket.write(path, f"{text}\n".encode())
         return
     temporary = path.with_name(f"{path.name}.tmp")

@@ -1,7 +1,7 @@
-"""A work directory while a run writes to it: that no other run does, and where its small files grow.
+"""Exclusive use of a work directory by the run that writes to it, and the place of files that grow.
 
 Files cannot grow in a bucket. There, metrics, events and curves are written to a local copy, which is pushed before a
-checkpoint counts as saved, and at the end; so the metrics of a checkpoint are never missing.
+checkpoint counts as saved, and at the end. The metrics of a checkpoint are therefore never missing.
 """
 
 import contextlib
@@ -20,29 +20,29 @@ from dynet_jax.workdir.metrics import METRICS_FILE
 
 
 class Holding(Protocol):
-    """What a run has of its work directory, on each of its hosts."""
+    """The exclusive use of a work directory by a run, on each of its hosts."""
 
     files: Path  # the folder for files that grow
 
     def check(self) -> None:
-        """Raises UserError if this run must not go on. Costs next to nothing: ask after every step."""
+        """Raises UserError if this run must not continue. It is cheap enough to be called after every step."""
 
     def before_commit(self) -> None:
-        """Raises if a checkpoint that has been written must not count as saved."""
+        """Raises an exception if a checkpoint that has been written must not count as saved."""
 
     def close(self) -> bool:
-        """Lets go of the work directory. Returns whether all files that have grown are there."""
+        """Releases the work directory. Returns whether all files that have grown are in it."""
 
 
 def lock_workdir(workdir: Path) -> IO | Lease:
-    """Keeps other runs out until what is returned is closed. Raises UserError if another one is using it."""
+    """Returns a lock against other runs, until it is closed. Raises UserError if another run is using the directory."""
     if not bucket.is_bucket(workdir):
         return lock(workdir)
     return Lease(workdir, f"another run is using {workdir}; wait until it has ended, or use another --workdir")
 
 
 def hold(workdir: Path, held: IO | Lease | None) -> Holding:
-    """What `lock_workdir` has given to the first host, or None on the others, with the files that are there already."""
+    """Returns the holding for the result of `lock_workdir` on the first host, or for None on the others."""
     if not bucket.is_bucket(workdir):
         return _Local(workdir, held)
     return _Remote(workdir, held if isinstance(held, Lease) else None)
@@ -91,9 +91,9 @@ class _Remote:
 
     def before_commit(self) -> None:
         if self._lease is not None:
-            self._lease.renew()  # first: of a run that has been taken over, the files are another one's
+            self._lease.renew()  # before the push: if another run has taken over, the files belong to it
             self._push()
-            self._lease.renew()  # last: what follows it is one small object
+            self._lease.renew()  # after the push: only one small object is written after this
 
     def _push(self) -> None:
         with self._pushing:
@@ -103,7 +103,7 @@ class _Remote:
                     self._pushed[file] = state
 
     def close(self) -> bool:
-        """Pushes what is new, but after a lost lease. What cannot be pushed stays, and it is said where."""
+        """Pushes new content, unless the lease is lost. A warning names files that could not be pushed."""
         sent = False
         try:
             if self._lease is not None:

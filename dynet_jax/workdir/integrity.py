@@ -1,6 +1,6 @@
 """A digest of every array of a checkpoint, written when it is saved and compared when it is read.
 
-Orbax writes checkpoints whole or not at all, but reads one whose bits have changed since without a word.
+Orbax writes checkpoints atomically, but reads one with changed bits without an error.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ Manifest = dict[str, Any]
 
 
 class Damaged(Exception):
-    """A checkpoint is not what was saved; the message says in what."""
+    """An error: a checkpoint differs from what was saved, as the message describes."""
 
 
 def make_manifest(state) -> Manifest:
-    """The names, shapes, types and digests of all arrays of a state, and a digest of all that.
+    """Returns the names, shapes, types and digests of all arrays of a state, and a digest of these entries.
 
     >>> manifest = make_manifest({"kernel": np.zeros((2, 3), np.float32)})
     >>> manifest["arrays"]["kernel"][:2]
@@ -32,24 +32,24 @@ def make_manifest(state) -> Manifest:
 
 
 def check_manifest(manifest: Any) -> dict[str, list]:
-    """The entries of a manifest, name -> [shape, type, digest]. Raises Damaged if it is not whole."""
+    """Returns the entries of a manifest, name -> [shape, type, digest]. Raises Damaged if it is not intact."""
     try:
         arrays, digest = manifest["arrays"], manifest["digest"]
     except (TypeError, KeyError) as error:
-        raise Damaged("its manifest is not one") from error
+        raise Damaged("its manifest is invalid") from error
     if digest != _digest_of_arrays(arrays):
         raise Damaged("its manifest has changed since it was saved")
     return arrays
 
 
 def part_of(manifest: Manifest, names: Collection[str]) -> Manifest:
-    """The manifest of some of a state's fields, once it is found to be whole. Raises Damaged if it is not."""
+    """Returns the manifest of some of a state's fields, after a check. Raises Damaged if it is not intact."""
     arrays = {name: e for name, e in check_manifest(manifest).items() if name.partition("/")[0] in names}
     return {"arrays": arrays, "digest": _digest_of_arrays(arrays)}
 
 
 def check_arrays(state, manifest: Manifest) -> None:
-    """Raises Damaged, naming an array, if the state is not bit by bit the one that the manifest was made of."""
+    """Raises Damaged, naming an array, unless the state is bit-identical to the one that the manifest was made from."""
     arrays = check_manifest(manifest)
     found = make_manifest(state)["arrays"]
     if found != arrays:
@@ -58,7 +58,7 @@ def check_arrays(state, manifest: Manifest) -> None:
 
 
 def differences(state, manifest: Manifest) -> list[str]:
-    """How the arrays of a state differ from the saved ones in name, shape or type: one short text for each."""
+    """Returns a short text for each array of a state that differs from the saved one in name, shape or type."""
     saved = {name: _text(*entry[:2]) for name, entry in check_manifest(manifest).items()}
     wanted = {name: _text(*_form(leaf)) for name, leaf in named_leaves(state).items()}
     return [
@@ -69,7 +69,7 @@ def differences(state, manifest: Manifest) -> list[str]:
 
 
 def named_leaves(tree) -> dict[str, Any]:
-    """{'params/stem/kernel': leaf, ...}"""
+    """Returns {'params/stem/kernel': leaf, ...}."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join(_key(key) for key in path): leaf for path, leaf in leaves}
 

@@ -1,7 +1,7 @@
-"""The lock of a work directory in a bucket: an object that its owner renews, and that others may take when it does not.
+"""The lock of a work directory in a bucket: an object that its owner renews, and that others may take if it expires.
 
-Every write names the generation of the object that it replaces, so that of two runs one alone succeeds. No clock of
-another machine is trusted: who waits looks whether the object changes.
+Every write names the generation of the object that it replaces, so only one of two runs succeeds. No clock of another
+machine is trusted: a waiting run checks whether the object changes.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ RENEW_SECONDS, EXPIRY_SECONDS, POLL_SECONDS = 15.0, 60.0, 2.0
 
 
 class Holder(NamedTuple):
-    """Who holds a lease: a run, the machine and process that it is, and the generation of what says so."""
+    """The owner of a lease: the run, its machine and process, and the generation of the object that records it."""
 
     generation: int
     run: str
@@ -30,10 +30,10 @@ class Holder(NamedTuple):
 
 
 class Lease:
-    """Keeps other runs out of a work directory, until it is closed or its owner has been silent for EXPIRY_SECONDS."""
+    """An exclusive lease on a work directory, until it is closed or its owner has been silent for EXPIRY_SECONDS."""
 
     def __init__(self, workdir: Path, busy: str):
-        """Raises UserError, which says `busy`, if another run holds it. Waits where that run may have died."""
+        """Raises UserError with the message `busy` if another run holds it. Waits if that run may have died."""
         self._workdir, self._run = workdir, uuid.uuid4().hex
         self._generation, self._lost = 0, False
         self._writing, self._closed = threading.Lock(), threading.Event()
@@ -47,7 +47,7 @@ class Lease:
         while True:
             asked = time.monotonic()
             holder = self._look()
-            since += time.monotonic() - asked  # while the bucket does not answer, the other run cannot be heard either
+            since += time.monotonic() - asked  # if the bucket does not answer, the other run cannot be heard either
             if holder is None:
                 if self._write(0):
                     return
@@ -57,32 +57,32 @@ class Lease:
                 raise UserError(busy)
             if alive is None and first is None:
                 first, since = holder.generation, time.monotonic()
-                say(f"another run has used {self._workdir}; looking for {EXPIRY_SECONDS:.0f} s whether it is alive")
+                say(f"another run has used {self._workdir}; checking for {EXPIRY_SECONDS:.0f} s whether it is alive")
             if alive is False or time.monotonic() - since >= EXPIRY_SECONDS:
                 if self._write(holder.generation):
                     return
-                raise UserError(busy)  # a third run was quicker
+                raise UserError(busy)  # a third run was faster
             time.sleep(POLL_SECONDS)
 
     def renew(self) -> None:
-        """Says that this run is there. Raises UserError, now and ever after, if another one has taken its place."""
+        """Renews the lease. Raises UserError, now and in all later calls, if another run has taken it."""
         with self._writing:
             if self._closed.is_set():
-                raise UserError(f"this run has let go of {self._workdir}")
+                raise UserError(f"this run has released {self._workdir}")
             if self._lost or not self._write(self._generation):
                 self._lost = True
         self.check()
 
     def check(self) -> None:
-        """Raises UserError if the lease is known to be lost; asks nobody."""
+        """Raises UserError if the lease is known to be lost, without a request."""
         if self._lost:
             raise UserError(
-                f"another run has taken {self._workdir} over while this one could not reach it; this one stops, and "
+                f"another run has taken over {self._workdir} while this one could not reach it; this run stops and "
                 "writes nothing more there"
             )
 
     def close(self) -> None:
-        """Lets the next run begin at once."""
+        """Releases the lease, so that the next run can start at once."""
         self._closed.set()
         with self._writing, contextlib.suppress(Exception):  # it expires by itself
             if not self._lost:
@@ -90,7 +90,7 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._closed.wait(RENEW_SECONDS):
-            with contextlib.suppress(Exception):  # the bucket is away; what is lost is said by `check`
+            with contextlib.suppress(Exception):  # the bucket is unreachable; `check` reports a lost lease
                 self.renew()
 
     def _blob(self) -> Any:
@@ -104,7 +104,7 @@ class Lease:
         return Holder(found.generation, *(said.get(name, "") for name in Holder._fields[1:]))
 
     def _write(self, expected: int) -> bool:
-        """Whether the object is this run's now; `expected` is the generation that it must have, 0 for none."""
+        """Returns whether this run now owns the object, after replacing the generation `expected`, 0 for none."""
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
         blob = self._blob()
@@ -116,7 +116,7 @@ class Lease:
         except (PreconditionFailed, NotFound) as error:
             if isinstance(error, NotFound) and not expected:
                 raise  # there is no such bucket
-            holder = self._look()  # an answer that was lost on its way looks the same
+            holder = self._look()  # the write may have succeeded although its response was lost
             if holder is None or holder.run != self._run:
                 return False
             self._generation = holder.generation
@@ -124,7 +124,7 @@ class Lease:
 
 
 def _machine() -> str:
-    """What tells this machine, since it was started, and its processes' numbers from all others; '' if nothing does."""
+    """Returns an identifier of this machine, since its start, and of its process numbers; '' if there is none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -132,7 +132,7 @@ def _machine() -> str:
 
 
 def _process(number: int) -> str:
-    """A process of this machine, by its number and its start; '' if it is not there, or dead and not yet buried."""
+    """Returns a process's number and start time; '' if it does not exist, or is a zombie."""
     try:
         words = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -141,7 +141,7 @@ def _process(number: int) -> str:
 
 
 def _is_alive(holder: Holder) -> bool | None:
-    """Whether its process is; None where that cannot be known from here."""
+    """Returns whether the holder's process is alive; None if this cannot be known from this machine."""
     if not holder.machine or holder.machine != _machine() or not holder.process:
         return None
     return _process(int(holder.process.split()[0])) == holder.process

@@ -1,4 +1,4 @@
-"""metrics.jsonl, read back."""
+"""Reading metrics.jsonl."""
 
 import functools
 import math
@@ -12,13 +12,13 @@ _warn_once = functools.cache(warn)
 
 
 def read_metrics(path: Path, kind: str) -> list[dict]:
-    """The rows of one kind by step. Where a resumed run went back, what an earlier attempt wrote from there on is out.
+    """Returns the rows of one kind by step, without rows of an earlier attempt that a resumed run has repeated.
 
-    A line cut short by a crash is passed over, and it is said, but for the last one: that may be just being written.
+    A truncated line is skipped with a warning, except the last one, which may be in the course of being written.
     """
     found, broken = json_lines.read(path)
     if broken:
-        _warn_once(f"{path} has lines that are no metrics ({broken}); they are passed over")
+        _warn_once(f"{path} contains lines that are not metrics ({broken}); they are skipped")
     rows: list[dict] = []
     for row in found:
         row = {key: math.nan if value is None else value for key, value in row.items()}  # JSON has no NaN

@@ -1,4 +1,4 @@
-"""The newest checkpoint that is whole, in a folder in which a run may be saving meanwhile."""
+"""The newest valid checkpoint of a folder in which a run may be saving at the same time."""
 
 import contextlib
 import errno
@@ -12,14 +12,14 @@ from dynet_jax.hosts import all_hosts
 from dynet_jax.memory import causes, is_out_of_memory
 from dynet_jax.workdir.integrity import Damaged
 
-TRIES = 30  # of a reader, while a run replaces what it reads
+TRIES = 30  # attempts of a reader while a run replaces the files that it reads
 NO_DAMAGE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 T = TypeVar("T")
 
 
 class Vanished(UserError):
-    """The checkpoint of the step that was asked for is not there, or not any more."""
+    """An error: the requested checkpoint does not exist, or not any more."""
 
 
 def newest_whole(
@@ -31,25 +31,25 @@ def newest_whole(
     warn: Callable[[str], None],
     own: bool,
 ) -> tuple[T, list[int]]:
-    """What `read` gives of the newest step of which it raises nothing, or of `step`; and the damaged ones before it.
+    """Returns the result of `read` for the newest step that it can read, or for `step`, and the damaged newer steps.
 
-    steps: lists the checkpoints of the folder, as they are when it is called.
-    own: whether this process is the run that saves here. Others read again where a checkpoint has been replaced.
-    Raises UserError where there is none, or none that is whole, or what is there cannot be read without being damaged.
+    steps: lists the checkpoints of the folder at the time of the call.
+    own: whether this process is the run that saves here. Others read again if a checkpoint has been replaced.
+    Raises UserError if there is none, if none is valid, or if one is unreadable for another reason than damage.
     """
     damaged: dict[int, str] = {}
     listed = steps()
     for _ in range(TRIES + len(listed)):
         candidate = _next(folder, listed, step, damaged, own)
         result, damage = _tried(read, candidate, folder)
-        if damage is not None and bucket.is_bucket(folder):  # Orbax takes some failures for an answer: "not there"
+        if damage is not None and bucket.is_bucket(folder):  # Orbax reports some failed requests as "not there"
             bucket.check_access(folder)
             result, damage = _tried(read, candidate, folder)
         if all_hosts(damage is None):
             return result, [*damaged]  # pyrefly: ignore[bad-return]  (None stands beside damage alone)
         before, listed = listed, listed if own else steps()
         if not all_hosts(candidate in listed and max(listed) == max(before)):
-            continue  # a run has saved a newer one meanwhile, and removes what it no longer keeps
+            continue  # a run has saved a newer one in the meantime, and removes those that it no longer keeps
         damaged[candidate] = damage or "another host cannot read it"
         line = f"the checkpoint {folder / str(candidate)} is damaged: {damaged[candidate]}"
         if step is not None:
@@ -63,7 +63,7 @@ def newest_whole(
 
 
 def still_there(look: Callable[[], T]) -> T:
-    """What a look into a folder gives, from which files and checkpoints may vanish meanwhile."""
+    """Returns the result of reading a folder from which files and checkpoints may vanish at any time."""
     for _ in range(TRIES - 1):
         with contextlib.suppress(FileNotFoundError, Vanished):
             return look()
@@ -71,7 +71,7 @@ def still_there(look: Callable[[], T]) -> T:
 
 
 def _next(folder: Path, listed: Sequence[int], step: int | None, damaged: dict[int, str], own: bool) -> int:
-    """The step to be tried. Raises UserError if there is none."""
+    """Returns the step to try. Raises UserError if there is none."""
     if not listed:
         raise Vanished(f"there is no checkpoint in {folder}")
     if step is not None:
@@ -84,26 +84,26 @@ def _next(folder: Path, listed: Sequence[int], step: int | None, damaged: dict[i
         advice = (
             "move that folder away to start from the beginning" if own else "train.py with another --workdir makes some"
         )
-        raise UserError(f"no checkpoint in {folder} is whole ({reasons}); {advice}")
+        raise UserError(f"no checkpoint in {folder} is intact ({reasons}); {advice}")
     return max(left)
 
 
 def _tried(read: Callable[[int], T], step: int, folder: Path) -> tuple[T | None, str | None]:
-    """What it reads, or what is wrong with the checkpoint."""
+    """Returns the result of `read`, or a description of the damage."""
     try:
         return read(step), None
     except UserError:
         raise
     except Damaged as error:
         return None, str(error)
-    except Exception as error:  # Orbax raises many things when files are missing, cut short or changed
+    except Exception as error:  # Orbax raises many exceptions if files are missing, truncated or changed
         if is_out_of_memory(error):
             raise
         if bucket.is_bucket(folder) and bucket.is_failure(error):
             raise bucket.explained(error, folder / str(step)) from error
         if any(_is_no_damage(cause) for cause in causes(error)):
             raise UserError(
-                f"the checkpoint {folder / str(step)} cannot be read ({named(error)}); it is not damaged for that: "
+                f"the checkpoint {folder / str(step)} cannot be read ({named(error)}); it may still be intact: "
                 "make it readable, then run the same command again"
             ) from error
         return None, named(error)

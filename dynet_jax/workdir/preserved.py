@@ -1,10 +1,10 @@
-"""Which checkpoints stay: the newest ones, and the best."""
+"""The checkpoints that are kept: the newest ones, and the best."""
 
 from collections.abc import Sequence
 
 
 class NewestAndBest:
-    """Which checkpoints stay. Orbax asks with all of them, oldest first, whenever one is saved."""
+    """A preservation policy. Orbax passes all checkpoints, oldest first, whenever one is saved."""
 
     def __init__(self, keep: int, scores: dict[int, float]):
         self._keep, self._scores = keep, scores

@@ -1,4 +1,4 @@
-"""The barrier between the hosts of one save, at which a host whose part has failed says so instead of staying away."""
+"""The barrier between the hosts of a save, at which a host whose part has failed reports it instead of staying away."""
 
 import contextlib
 import itertools
@@ -11,31 +11,31 @@ from orbax.checkpoint import multihost
 
 from dynet_jax.errors import named
 
-WRITTEN, COMMITTED = "async_write_complete", "async_commit_complete"  # in the keys of Orbax's two barriers
+WRITTEN, COMMITTED = "async_write_complete", "async_commit_complete"  # parts of the keys of Orbax's two barriers
 OK = "ok"
-_attempts = itertools.count()  # the same on all hosts, as they save the same steps
+_attempts = itertools.count()  # equal on all hosts, because they save the same steps
 
 
 class SaveBarrier:
-    """For `orbax.checkpoint.AsyncOptions(barrier_sync_fn=...)`.
+    """The function for `orbax.checkpoint.AsyncOptions(barrier_sync_fn=...)`.
 
-    With Orbax's own barrier, the hosts whose part is written wait for the one whose disk is full for 20 minutes. Here
-    every host leaves a word, and a bad one ends the save for all: nobody commits what is not whole.
+    At Orbax's own barrier, hosts that have written their part wait for 20 minutes for a host whose disk is full. Here
+    every host leaves a message, and a failure ends the save for all, so that no incomplete checkpoint is committed.
     """
 
     def __init__(self):
-        self._attempt = -1  # no number of a save: one host alone may look into a folder by an object of its own
+        self._attempt = -1  # not the number of a save: a single host may read a folder with its own object
 
     def next_save(self) -> None:
-        """Call it before each save, on every host."""
+        """Prepares the next save; call it before each save, on every host."""
         self._attempt = next(_attempts)
 
     def __call__(self, *, key: str, timeout_ms: int) -> None:
-        """Wait for all hosts. Raises RuntimeError with the reason of the first host that failed."""
+        """Waits for all hosts. Raises RuntimeError with the reason of the first host that failed."""
         phase = next((phase for phase in (WRITTEN, COMMITTED) if phase in key), None)
         if phase is None:
             error = sys.exception()
-            if error is not None:  # on its way out of a failed save, Orbax waits for the others once more
+            if error is not None:  # after a failed save, Orbax waits for the others once more
                 self.failed(named(error))
             multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
             return
@@ -47,10 +47,10 @@ class SaveBarrier:
                 raise RuntimeError(f"on host {host}: {said}")
 
     def failed(self, reason: str) -> None:
-        """This host's part of the save has failed: the others need not wait for it."""
+        """Reports that this host's part of the save has failed, so that the others do not wait for it."""
         if jax.process_count() > 1:
             for phase in (WRITTEN, COMMITTED):
-                with contextlib.suppress(jax.errors.JaxRuntimeError):  # it has passed this one
+                with contextlib.suppress(jax.errors.JaxRuntimeError):  # this host has already passed this phase
                     self._say(phase, reason)
 
     def _say(self, phase: str, word: str) -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training state, in which form, and what of it is used where nothing is trained."""
+"""The content of a checkpoint: the form of the training state, and the part that is used outside training."""
 
 import dataclasses
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
@@ -9,12 +9,12 @@ import numpy as np
 
 from dynet_jax.workdir.integrity import Manifest, check_manifest
 
-AVERAGES = "ema"  # the part of a state that is used instead of what is trained, where it is there
+AVERAGES = "ema"  # the part of a state that, if present, is used instead of the trained variables
 VARIABLES = ("params", "batch_stats")
 
 
 class State(Protocol):
-    """What training saves: a dataclass of pytrees (see `dynet_jax.train.state.TrainState`)."""
+    """The state that training saves: a dataclass of pytrees (see `dynet_jax.train.state.TrainState`)."""
 
     step: jax.Array
     params: Any
@@ -30,20 +30,20 @@ S = TypeVar("S", bound=State)
 
 
 class SavedNetwork(NamedTuple):
-    """What of a checkpoint is used where nothing is trained: the moving averages, or else what was trained."""
+    """The part of a checkpoint that is used outside training: the moving averages, or else the trained variables."""
 
     variables: dict[str, Any]
     step: int
 
 
 def on_disk(state: State) -> dict:
-    """What is saved of a state. Orbax wants the same containers when it reads, those that are empty among them."""
+    """Returns the saved fields of a state. Orbax needs the same containers for reading, including empty ones."""
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return fields if state.coefficients else {k: v for k, v in fields.items() if k != "coefficients"}
 
 
 def as_it_was_kept(template: S, manifest: Manifest) -> S:
-    """The template with the running means of coefficients that were saved: earlier versions had none, or others."""
+    """Returns the template with the saved running means of coefficients, which earlier versions did not have."""
     sharding = getattr(jax.tree.leaves(template)[0], "sharding", None)
     saved = {
         name.removeprefix("coefficients/"): jax.ShapeDtypeStruct(shape, np.dtype(kind), sharding=sharding)

@@ -1,4 +1,4 @@
-"""Coefficients of networks whose predictors are known, and what is told of them, against loops."""
+"""Coefficients of networks with known predictors, and their statistics, against loops."""
 
 import json
 
@@ -36,7 +36,7 @@ def models():
 
 
 class Known(nn.Module):
-    """All coefficients depend on the mean of the image alone."""
+    """A network whose coefficients depend only on the mean of the image."""
 
     @nn.compact
     def __call__(self, x, train):

@@ -74,7 +74,7 @@ def test_names_of_layers(workdirs, capfd):
     [
         (["--layer=stage2"], ["the network has no layer 'stage2'", "did you mean stage1"]),
         (["--layer=stem,stem"], ["'stem,stem' is not a list like A,B, with each once"]),
-        (["--images=0"], ["at least one image has to be looked at, not 0"]),
+        (["--images=0"], ["at least one image is required, not 0"]),
         (["--images=all"], ["--images: invalid int value: 'all'"]),
         (["--step=7"], ["7"]),
         (["--step=last"], ["'last' is neither a number nor 'best'"]),

@@ -1,4 +1,4 @@
-"""Streamed correlations against numpy's, of everything at once."""
+"""Streamed correlations against NumPy's, computed from everything at once."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`dynet benchmark`: what follows from measurements, how they are taken, and the command at a tiny size."""
+"""`dynet benchmark`: conclusions from measurements, the measurements themselves, and the command at a tiny size."""
 
 import dataclasses
 import math
@@ -163,7 +163,7 @@ def test_plots(measured, tmp_path):
 
 
 def test_all_take_turns():
-    """Every round has each once; what takes long has fewer runs; a failure does not end the others."""
+    """Every round has each cell once; slow cells have fewer runs; a failure does not end the others."""
     fast, slow, wrong, broken = (cell(runtime=name) for name in ("native", "jax", "openvino", "onnxruntime"))
     logits = np.array([1.0, -2.0])
     answers = {fast: Ready(0.01, logits), slow: Ready(2, logits), wrong: Ready(0.01, -logits), broken: "no"}
@@ -180,14 +180,14 @@ def test_all_take_turns():
     measured = measure_group([fast, slow, wrong, broken], Fake(), 20, lambda *_: None)
     assert [(m.runs, m.median) for m in measured[:2]] == [(20, 0.01), (10, 2)]
     assert measured[1].deviation == 0
-    assert "computes something else" in measured[2].error
+    assert "computes a wrong result" in measured[2].error
     assert measured[3].error == "no"
     assert timed[:5] == [fast, wrong, wrong, slow, fast]  # to and fro
     assert runs_of(100, 50) == 5
 
 
 def test_threads_that_spin_are_waited_for(monkeypatch):
-    """Before it is the turn of another runtime."""
+    """The wait comes before the next runtime has its turn."""
     waits = []
     monkeypatch.setattr(latency_worker.time, "sleep", waits.append)
     for runtime in ("onnxruntime", "native"):
@@ -215,7 +215,7 @@ def test_plan():
 
 
 def test_a_network_without_a_base(tmp_path):
-    """Its own time, and figures that say that there is nothing to compare it with."""
+    """It has its own time, and figures that say that there is nothing to compare it with."""
     plan = LatencyPlan(["mobilenet_v2"], [("native", "float32"), ("jax", "float32")], [1], [224])
     cells = [cell for group in plan.groups() for cell in group]
     assert [(c.pair, c.network) for c in cells] == [("mobilenet_v2", "mobilenet_v2")] * 2
@@ -305,7 +305,7 @@ def test_a_runtime_has_a_name_of_its_own():
 
 @pytest.mark.slow
 def test_the_command(tmp_path, capfd):
-    """All runtimes that are here, native with all numbers where there is a compiler."""
+    """All installed runtimes run, native with all numbers if there is a compiler."""
     arguments = [*TINY, f"--out={tmp_path / 'new' / 'folder'}", "--runtimes=jax,native,onnxruntime"]
     assert main(arguments) == 0
     out, err = capfd.readouterr()

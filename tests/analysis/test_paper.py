@@ -1,4 +1,4 @@
-"""Our counts against the paper's tables, and against the numbers that pin its networks down."""
+"""Our counts against the paper's tables, and against the numbers that identify its networks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Static networks in int8 by other runtimes: which are measured, on which images, and what they compute."""
+"""Static networks in int8 in other runtimes: which are measured, on which images, and what they compute."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_int8_of_other_runtimes_is_for_static_networks(monkeypatch):
 
 
 def test_images_for_calibration(tmp_path):
-    """All over a folder of class folders, whole batches, sized as for an evaluation; noise without a folder."""
+    """They come from the whole folder, in full batches, sized as for an evaluation; without a folder they are noise."""
     for number in range(3):
         (tmp_path / str(number)).mkdir()
         Image.new("RGB", (40, 30), (80 * number, 0, 0)).save(tmp_path / str(number) / "a.png")
@@ -41,14 +41,14 @@ def test_images_for_calibration(tmp_path):
         post_training.check_calibration(str(tmp_path / "damaged"))
     noise = post_training.calibration_images(cell(size=24, batch=3))
     assert all(batch.shape == (3, 24, 24, 3) and batch.std() > 60 for batch in noise)
-    for folder, wrong in ((tmp_path / "none", "is no folder"), (tmp_path / "0/a.png", "is no folder")):
+    for folder, wrong in ((tmp_path / "none", "is not a folder"), (tmp_path / "0/a.png", "is not a folder")):
         with pytest.raises(UserError, match=wrong):
             post_training.check_calibration(str(folder))
 
 
 @pytest.mark.slow
 def test_static_networks_in_int8():
-    """Of the runtimes that are here: near to float32, and quantised, so not the same."""
+    """The results of installed runtimes are close to float32 but not equal, so they are quantised."""
     for runtime in ("onnxruntime", "openvino", "native"):
         if RUNTIMES.find(runtime).missing() is None and "int8" in RUNTIMES.find(runtime).offered:
             one = cell("mobilenet_v2", runtime, size=32)._replace(width=0.25)

@@ -1,4 +1,4 @@
-"""Runs are kept small, told by what they change, and tabled and drawn."""
+"""Runs are stored compactly, named after their changes, and shown in tables and figures."""
 
 import json
 
@@ -37,7 +37,7 @@ def write_run(folder, name, network="dy_resnet18", *, finished=True, **changes):
 
 @pytest.fixture
 def evaluations(monkeypatch):
-    """What a checkpoint would give."""
+    """Replaces the evaluation of a checkpoint by known results."""
     errors = {None: 0.7, "frozen": 0.6, "shuffled": 0.5, "half": 0.1}
     monkeypatch.setattr(
         kept_runs, "evaluate_workdir", lambda workdir, coefficients=None: {"top1": errors[coefficients], "loss": 1.0}

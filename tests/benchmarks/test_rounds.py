@@ -1,4 +1,4 @@
-"""Processes that are asked to compile and to time: what one costs that dies, hangs or runs out of memory."""
+"""Processes that compile and time: the cost of one that crashes, hangs or runs out of memory."""
 
 import os
 import subprocess

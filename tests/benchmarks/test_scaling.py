@@ -58,7 +58,7 @@ def test_a_program_that_is_not_sound_is_an_exit_status(change, tmp_path, capsys)
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """What is compiled, by a compiler that knows all configurations and slices."""
+    """Returns the list of compiled programs, by a compiler that knows all configurations and slices."""
     asked = []
 
     def compiled(config, topology, changes):

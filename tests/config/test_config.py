@@ -1,4 +1,4 @@
-"""Configurations: reading files, changing single keys, and the values that are refused before anything is computed."""
+"""Configurations: reading files, changing single keys, and values that are rejected before anything is computed."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_a_recipe_of_any_network(file, network):
 
 
 def test_a_network_without_a_width(monkeypatch):
-    """What a recipe sets and a network has not is left out of its configuration."""
+    """A setting of the recipe that a network does not have is omitted from its configuration."""
 
     def plain(num_classes: int = 10):
         return create_model("dy_mobile", num_classes=num_classes, width=0.1)
@@ -292,7 +292,7 @@ def test_override_refuses(assignment, message):
         *((f"{key}=-1", f"{key} must be positive, not -1") for key in ("data.image_size", "data.resize_to")),
         *((f"{key}=0", f"{key} must be positive, not 0") for key in ("log_every_steps", "checkpoint_every_steps")),
         *((f"{key}=0", f"{key} must be positive, not 0") for key in ("keep_checkpoints", "eval_every_epochs")),
-        ("data.threads=0", "data.threads must be positive, or None for as many as there are cores, not 0"),
+        ("data.threads=0", "data.threads must be positive, or None for the number of cores, not 0"),
         *((f"{key}=-0.5", f"{key} must be 0 or more, not -0.5") for key in ("learning_rate", "weight_decay")),
         ("warmup_epochs=-1", "warmup_epochs must be 0 or more, not -1"),
         ("seed=-1", "seed must be from 0 to 2^32 - 1, not -1"),
@@ -312,14 +312,14 @@ def test_override_refuses(assignment, message):
         ('data.std=[1, "2", 3]', "data.std must be three positive numbers, of red, green and blue, not (1, '2', 3)"),
         ("data.std=[1, 0, 1]", "data.std must be three positive numbers, of red, green and blue, not (1, 0, 1)"),
         ('learning_rate_factors=["predictor", 100]', "learning_rate_factors must be pairs of a pattern and a number"),
-        ('learning_rate_factors=[["(", 100]]', "learning_rate_factors has '(', which is no regular expression"),
+        ('learning_rate_factors=[["(", 100]]', "learning_rate_factors has '(', which is not a regular expression"),
         ('learning_rate_factors=[["a", "b"]]', "learning_rate_factors must have numbers from 0 up, not 'b' for 'a'"),
         ('learning_rate_factors=[["a", true]]', "learning_rate_factors must have numbers from 0 up, not True for 'a'"),
         ('weight_decays=[["a", -1]]', "weight_decays must have numbers from 0 up, not -1 for 'a'"),
         ('weight_decays=[["a", NaN]]', "weight_decays must have numbers from 0 up, not nan for 'a'"),
         (
             "temperature_from=0",
-            "temperature_from must be positive, or None for the network's own from the beginning, not 0",
+            "temperature_from must be positive, or None for the network's own from the start, not 0",
         ),
         ("temperature_epochs=-1", "temperature_epochs must be 0 or more, not -1"),
     ],
@@ -387,6 +387,6 @@ def changed_resnet(assignment):
 
 def test_an_option_of_predictors_for_a_static_network():
     with pytest.raises(
-        UserError, match=r"model\.hidden_divisor is of coefficient predictors, and fix_mobile is static"
+        UserError, match=r"model\.hidden_divisor is for coefficient predictors, and fix_mobile is static"
     ):
         override(common.recipe("fix_mobile"), ["--config.model.hidden_divisor=8"])

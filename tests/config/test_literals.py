@@ -1,4 +1,4 @@
-"""Numbers as people write them, and configurations of one's own in which keys are None or missing."""
+"""Numbers as people write them, and a user's own configurations in which keys are None or missing."""
 
 import ml_collections
 import pytest
@@ -63,7 +63,7 @@ def test_what_is_no_number_is_refused_by_one_line(assignment, message):
 def test_more_steps_than_can_be_counted():
     config = load_config("dy_mobile:digits").unlock()
     config.epochs = 1e300
-    with pytest.raises(UserError, match=r"^epochs=1e\+300 are more than 2\^31 steps, of 15 an epoch; use fewer$"):
+    with pytest.raises(UserError, match=r"^epochs=1e\+300 are more than 2\^31 steps at 15 an epoch; use fewer$"):
         count_steps(config, 1000)
 
 
@@ -100,9 +100,9 @@ def test_a_key_may_be_anything_in_a_file_before_it_is_set(tmp_path, default):
         ),
         ("config.batch_size = None", "batch_size must be int, like 2048, not None"),
         ("config.model = None", "model.name must be str, like 'dy_mobile', not None; set --config.model.name=NETWORK"),
-        ("config.data = None", "data must be a section of keys, not None; begin from"),
-        ("config.optimizer_arguments = None", "optimizer_arguments must be a section of keys, not None; begin from"),
-        ("del config.schedule_arguments", "schedule_arguments must be a section of keys, not None; begin from"),
+        ("config.data = None", "data must be a section of keys, not None; start from"),
+        ("config.optimizer_arguments = None", "optimizer_arguments must be a section of keys, not None; start from"),
+        ("del config.schedule_arguments", "schedule_arguments must be a section of keys, not None; start from"),
         (
             "del config.model.name; config.model.name = None",
             "model.name must be str, like 'dy_mobile', not None; set --config.model.name=",

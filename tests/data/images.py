@@ -1,4 +1,4 @@
-"""Pictures for the tests, and the files they are kept in."""
+"""Pictures for the tests, and their files."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Folders of images and maps of classes, made for the tests."""
+"""Folders of images and class maps, made for the tests."""
 
 from pathlib import Path
 

@@ -88,7 +88,7 @@ def test_center_crop_of_tiny_images(shape):
 @pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (2, 65_500)])
 @pytest.mark.parametrize("crop", [center_crop, random_resized_crop])
 def test_crops_of_a_line_take_little_memory(shape, crop):
-    """What a damaged header can make of an image; resized whole, it would be 10 GB."""
+    """A damaged header can result in such an image; resized whole, it would be 10 GB."""
     position = np.linspace(0, 255, max(shape)).astype(np.uint8)
     position = position[None, :, None] if shape[1] > shape[0] else position[:, None, None]
     image = np.ascontiguousarray(np.broadcast_to(position, (*shape, 3)))

@@ -1,4 +1,4 @@
-"""A cached source gives what the source gives, and reads each record once."""
+"""A cached source returns what the source returns, and reads each record once."""
 
 import pickle
 import sys
@@ -14,7 +14,7 @@ from tests.data.test_corrupt import Files, assert_same, train
 
 
 class Counting(Files):
-    """How often each record has been read."""
+    """A source that counts how often each record is read."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)

@@ -1,4 +1,4 @@
-"""A folder of class folders that is not what its owner believes: said at the start, or refused."""
+"""A folder of class folders that differs from what its owner believes: it is reported at the start, or rejected."""
 
 import os
 import re
@@ -185,7 +185,7 @@ def test_a_class_without_files(root, left):
 
 def test_links_to_classes(root, tmp_path):
     (root / "train/owl").symlink_to(tmp_path / "nowhere")
-    refused(root, "train/owl is a link to what is not there; mend or remove it")
+    refused(root, "train/owl is a broken link; repair or remove it")
     (root / "train/owl").unlink()
     (root / "train/owl").symlink_to("cat")
     refused(root, "owl and .*cat are the same folder")

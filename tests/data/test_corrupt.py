@@ -69,7 +69,7 @@ def test_the_next_image_takes_the_place_of_one_that_cannot_be_used(damage):
 
 
 def test_the_replacement_is_augmented_by_the_same_draws():
-    """As if the file of the corrupt image were a copy of the next one."""
+    """The result is as if the file of the corrupt image were a copy of the next one."""
     damaged, mended = Files(20, junk={7}), Files(20)
     mended.images[7] = mended.images[8]
     for batch, expected in zip(train(damaged, transform=AUGMENT), train(mended, transform=AUGMENT)):
@@ -103,9 +103,9 @@ def test_each_is_reported_once_with_its_name(capsys):
     train(source, 5, corrupt=corrupt)  # three epochs
     training = capsys.readouterr().err
     assert sorted(line.partition(" (corrupt")[0] for line in training.splitlines()) == [
-        "cat/12.png cannot be read: Permission denied; the next image takes its place",
-        "cat/7.png is not an image that can be decoded (4 bytes); remove or replace it; the next image takes its place",
-        "cat/8.png is not an image that can be decoded (4 bytes); remove or replace it; the next image takes its place",
+        "cat/12.png cannot be read: Permission denied; the next image replaces it",
+        "cat/7.png is not an image that can be decoded (4 bytes); remove or replace it; the next image replaces it",
+        "cat/8.png is not an image that can be decoded (4 bytes); remove or replace it; the next image replaces it",
     ]
     numbers = [line.partition(" (corrupt ")[2] for line in training.splitlines()]
     assert numbers == [f"image {n} of at most 100)" for n in (1, 2, 3)]
@@ -143,7 +143,7 @@ def _iterate(run, source, corrupt, threads):
 
 
 def _first_seen(run, source, limit):
-    """By hand: go through the batches of whole files until there are more than `limit`."""
+    """Goes through the batches of undamaged files until there are more than `limit`, as an independent count."""
     whole = Files(len(source))
     met = []
     for number, batch in enumerate(run(whole)):
@@ -157,7 +157,7 @@ def _first_seen(run, source, limit):
 
 
 def test_a_source_without_a_usable_image_is_refused():
-    with pytest.raises(UserError, match="none of the images can be used; for one, cat/"):
+    with pytest.raises(UserError, match="none of the images can be used; for example, cat/"):
         train(Files(5, junk=range(5)))
     with pytest.raises(UserError, match=r"cannot be read: .*corrupt images: 11, more than .*=10"):
         train(Files(50, unreadable=range(50)), corrupt=CorruptImages(limit=10))

@@ -1,4 +1,4 @@
-"""Decoding every form in which images come, against the pixels that went in, Pillow, and what EXIF's standard says."""
+"""Decoding every form of images, against the original pixels, Pillow, and EXIF's standard."""
 
 import io
 
@@ -113,7 +113,7 @@ def test_decode_agrees_with_pillow(form):
 @pytest.mark.parametrize("kind", ["png", "tiff"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_decode_takes_16_bits_down_to_8(kind, channels):
-    """Pillow would cut grey values off at 255."""
+    """Pillow would clip grey values at 255."""
     deep = np.random.default_rng(0).integers(0, 2**16, (5, 7, channels), np.uint16)
     content = cv2.imencode(f".{kind}", deep[..., ::-1])[1].tobytes()
     np.testing.assert_allclose(decode(content).astype(int), np.broadcast_to(deep / 257, (5, 7, 3)), atol=1)
@@ -150,7 +150,7 @@ def test_a_cut_image_is_never_decoded(form, part):
 
 @pytest.mark.parametrize("form", ["JPEG", "progressive JPEG", "PNG", "GIF"])
 def test_a_cut_image_filled_up_with_zeros_is_not_decoded(form):
-    """What a crash of the machine that wrote it leaves; the other formats give nothing to tell it by."""
+    """A crash of the writing machine can leave such a file; in the other formats it cannot be recognised."""
     content = WHOLE[form]
     with pytest.raises(UserError, match="not an image that can be decoded"):
         decode(content[: len(content) // 2].ljust(len(content), b"\0"))

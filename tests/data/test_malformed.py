@@ -11,7 +11,7 @@ from tests.data.test_corrupt import AUGMENT, Files, assert_same, evaluate, train
 
 
 def malformed(content: bytes, rng: np.random.Generator) -> bytes:
-    """With a few bytes changed, or cut, or with a part zeroed, taken out or put in twice."""
+    """Returns the file with a few bytes changed, truncated, or with a part zeroed, removed or duplicated."""
     kind, length = rng.integers(5), len(content)
     start, stop = sorted(rng.integers(0, length, 2).tolist())
     if kind == 0:
@@ -26,7 +26,7 @@ def malformed(content: bytes, rng: np.random.Generator) -> bytes:
 
 @pytest.fixture(scope="module")
 def thousand():
-    """A thousand malformed JPEG files, of four sizes and kinds; and a hundred whole ones among them."""
+    """A thousand malformed JPEG files, of four sizes and kinds, and a hundred intact ones among them."""
     whole = [
         encoded(textured(48, 64), "JPEG"),
         encoded(textured(90, 33, seed=1), "JPEG", progressive=True),

@@ -1,4 +1,4 @@
-"""Labels that mean something else than they say are found before a run."""
+"""Labels that mean something else than intended are found before a run."""
 
 import numpy as np
 import pytest
@@ -39,8 +39,8 @@ def test_the_size_that_all_labels_fit_into(root):
     [
         (lambda label: np.where(label == 1, 255, 0), r"one class only, earth, and others .* written with 0 and 1"),
         (lambda label: np.full_like(label, 255), "have no pixel of a class"),
-        (lambda label: np.where(label == 1, 128, 0), "has pixels of 128, which is no class of the 3"),
-        (lambda label: np.where(label == 255, 255, label + 1), "has pixels of 3, which is no class"),
+        (lambda label: np.where(label == 1, 128, 0), "has pixels of 128, which are neither one of the 3 classes"),
+        (lambda label: np.where(label == 255, 255, label + 1), "has pixels of 3, which are neither one of the"),
     ],
     ids=["0 and 255", "nothing", "0 and 128", "from 1 on"],
 )
@@ -84,7 +84,7 @@ def test_labels_whose_compression_changes_them(root, kind, options):
     label = root / "trainannot/001.png"
     Image.open(label).save(root / f"trainannot/001.{kind}", **options)
     label.unlink()
-    with pytest.raises(UserError, match=rf"1 of 3 labels are JPEG files.*write them as PNG.*: 001\.{kind} of .*train"):
+    with pytest.raises(UserError, match=rf"1 of 3 labels are JPEG files.*originals as PNG: 001\.{kind} of .*train"):
         inspect(root)
 
 
@@ -104,7 +104,9 @@ def turn(path, orientation, size, kind="JPEG"):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_images_that_are_turned_beside_labels_that_are_not(root, orientation, kind):
     turn(root / "train/001.png", orientation, (20, 30), kind)
-    with pytest.raises(UserError, match=r"1 of 3 images are turned by their EXIF orientation .*: 001\.png of .*/train"):
+    with pytest.raises(
+        UserError, match=r"1 of 3 images are rotated by their EXIF orientation .*: 001\.png of .*/train"
+    ):
         inspect(root, max_corrupt=9)
 
 
@@ -117,7 +119,9 @@ def unclear(request, root):
 
 def test_an_image_whose_label_fits_either_way_is_said(unclear):
     (note,) = inspect(unclear).contents.notes
-    said = "1 images of train are turned by their EXIF orientation: 001.png; make sure that their labels are, too"
+    said = (
+        "1 images of train are rotated by their EXIF orientation: 001.png; make sure that their labels are rotated, too"
+    )
     assert note == said
 
 
@@ -125,7 +129,7 @@ def test_other_images_of_the_folder_show_what_labels_are_of(unclear):
     turn(unclear / "train/002.png", 6, (30, 20))
     assert inspect(unclear).contents.notes == ()
     turn(unclear / "train/002.png", 6, (20, 30))
-    with pytest.raises(UserError, match=r"2 of 3 images are turned .*: 001\.png, 002\.png of .*/train"):
+    with pytest.raises(UserError, match=r"2 of 3 images are rotated .*: 001\.png, 002\.png of .*/train"):
         inspect(unclear)
 
 
@@ -133,7 +137,7 @@ def test_a_turned_label(root):
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.open(root / "trainannot/001.png").save(root / "trainannot/001.png", exif=exif)
-    with pytest.raises(UserError, match="turned by their EXIF orientation"):
+    with pytest.raises(UserError, match="rotated by their EXIF orientation"):
         inspect(root)
 
 
@@ -166,7 +170,7 @@ def test_later_labels_of_another_size_or_type(root, label, message):
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x89PNG\r\n\x1a\n"])
 def test_a_damaged_label(root, content):
     (root / "trainannot/001.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"001\.png is damaged, or no label file; pairs that do not fit: 1 of"):
+    with pytest.raises(UserError, match=r"001\.png is damaged, or not a label file; pairs that do not fit: 1 of"):
         inspect(root)
     assert inspect(root, max_corrupt=1).largest == (20, 30)
 

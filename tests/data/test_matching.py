@@ -1,4 +1,4 @@
-"""Images of some of the classes, or in another order, as a trained network numbers them."""
+"""Images of some of the classes, or in another order, get the class numbers of a trained network."""
 
 import pickle
 

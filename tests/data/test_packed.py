@@ -1,4 +1,4 @@
-"""Packed class folders: the folder's records and batches, whole or not there, and never a damaged record in silence."""
+"""Packed class folders: the folder's records and batches, complete or absent, and no damage without a message."""
 
 import json
 import os
@@ -102,9 +102,9 @@ def test_nothing_is_overwritten(folder, tmp_path, capsys):
     (tmp_path / "notes/thesis.tex").write_text("years of work")
     (tmp_path / "file").write_text("a file")
     for target, message in {
-        packed: "is a packed data set of other images than",
-        tmp_path / "notes": "is there already, and is not a packed data set",
-        tmp_path / "file": "is there already, and is not a packed data set",
+        packed: "is a packed dataset of other images than",
+        tmp_path / "notes": "exists, and is not a packed dataset",
+        tmp_path / "file": "exists, and is not a packed dataset",
     }.items():
         assert prepare(f"folder:{folder}", f"--data-dir={target}") == cli.FAILED
         assert message in capsys.readouterr().err
@@ -165,7 +165,7 @@ def test_killed_and_begun_again(folder, tmp_path):
     assert not packed.exists()
     assert len(list((tmp_path / "packed.incomplete").iterdir())) == 3
     for left in ("packed", "packed.incomplete"):
-        with pytest.raises(UserError, match=r"is not a packed data set: it has no dataset\.json; make one of"):
+        with pytest.raises(UserError, match=r"is not a packed dataset: it has no dataset\.json; make one of"):
             load_source(f"packed:{tmp_path / left}", "train")
     assert pack_folder(folder, packed)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "packed"]
@@ -174,7 +174,7 @@ def test_killed_and_begun_again(folder, tmp_path):
 
 @pytest.mark.slow
 def test_damaged_records_are_replaced_and_named(folder, tmp_path, capsys):
-    """One flipped bit in each of many places of a shard: noticed by its checksums, wherever it matters."""
+    """One bit is flipped in each of many places of a shard; the checksums detect it wherever it matters."""
     packed = tmp_path / "packed"
     pack_folder(folder, packed)
     (shard,) = packed.glob("train-*")
@@ -233,12 +233,12 @@ def test_a_strange_description_is_refused(folder, tmp_path, change):
     path = tmp_path / "packed/dataset.json"
     pack_folder(folder, path.parent)
     path.write_text(change(path.read_text()))
-    with pytest.raises(UserError, match="is not the description of a packed data set that can be read here"):
+    with pytest.raises(UserError, match="is not the description of a packed dataset that can be read here"):
         load_source(f"packed:{path.parent}", "train")
 
 
 def test_time_to_open_does_not_grow_with_the_shards_that_are_read(folder, tmp_path):
-    """Shards are opened when they are first read: one that nobody reads may be anything."""
+    """Shards are opened when they are first read; the content of an unread one does not matter."""
     packed = tmp_path / "packed"
     pack_folder(folder, packed, shard_bytes=10_000)
     last = sorted(packed.glob("train-*"))[-1]
@@ -270,5 +270,5 @@ def test_packed_in_a_bucket_is_the_folder_record_by_record(folder, tmp_path):
             read_record(remote, 0)
     finally:
         server.reset()
-    with pytest.raises(UserError, match=r"gs://bucket/nothing is not a packed data set: it has no dataset\.json"):
+    with pytest.raises(UserError, match=r"gs://bucket/nothing is not a packed dataset: it has no dataset\.json"):
         load_source("packed:gs://bucket/nothing", "train")

@@ -1,4 +1,4 @@
-"""Batches are a pure function of seed and step, whatever the hosts; an evaluation counts every example once."""
+"""Batches are a pure function of seed and step, independent of hosts; an evaluation counts every example once."""
 
 import itertools
 import time
@@ -135,7 +135,7 @@ def test_evaluation_counts_every_example_once(count, hosts):
 
 @pytest.mark.parametrize("batch_size", [8, 64])
 def test_reads_a_few_batches_ahead_and_no_more(batch_size):
-    """The memory of a large run is that of what is read ahead."""
+    """The memory of a large run is determined by what is read ahead."""
 
     class Counting(ArraySource):
         reads = 0
@@ -155,6 +155,6 @@ def test_reads_a_few_batches_ahead_and_no_more(batch_size):
 
 @pytest.mark.parametrize(("workers", "expected"), [(0, 5), (2, 3), (9, 1)])
 def test_as_many_threads_as_cores(monkeypatch, workers, expected):
-    """Shared among worker processes, each of which has one at least."""
+    """The cores are divided among worker processes, each of which has at least one."""
     monkeypatch.setattr(pipeline, "cores", lambda: list(range(5)))
     assert pipeline.threads_for(workers) == expected

@@ -1,4 +1,4 @@
-"""Means and deviations of pixels in another unit or order are refused, with what is right."""
+"""Means and deviations of pixels in another unit or order are rejected, with the right values."""
 
 import math
 import re
@@ -20,12 +20,12 @@ IMAGENET, TORCH = sorted(IMAGENET_MEAN), sorted(TORCH_MEAN)
         (TORCH_MEAN, IMAGENET_STD, "are mean of pixels from 0 to 1"),
         (IMAGENET_STD, IMAGENET_MEAN, "mean and std exchanged"),
         (TORCH_STD, TORCH_MEAN, "from 0 to 1, .*, and mean and std exchanged"),
-        (IMAGENET_MEAN[::-1], IMAGENET_STD[::-1], "blue before green and red"),
-        (TORCH_MEAN[::-1], TORCH_STD[::-1], "from 0 to 1, .*, and blue before green and red"),
+        (IMAGENET_MEAN[::-1], IMAGENET_STD[::-1], "in the order blue, green, red"),
+        (TORCH_MEAN[::-1], TORCH_STD[::-1], "from 0 to 1, .*, and in the order blue, green, red"),
         ((0, 0, 0), (0.5, 0.5, 0.5), "are std of pixels from 0 to 1"),
         ((63.0, 62.1, 66.7), (125.3, 123.0, 113.9), "mean and std exchanged"),
-        ((104, 117, 123), (57, 57, 58), "blue before green and red"),
-        ((103.939, 116.779, 123.68), (1, 1, 1), "blue before green and red"),
+        ((104, 117, 123), (57, 57, 58), "in the order blue, green, red"),
+        ((103.939, 116.779, 123.68), (1, 1, 1), "in the order blue, green, red"),
         ((300, 116, 103), IMAGENET_STD, "not of pixels from 0 to 255; ImageNet's are"),
         ((-0.5, 0.5, 0.5), TORCH_STD, "not of pixels from 0 to 255"),
         (IMAGENET_MEAN, (14949.0, 14949.0, 14949.0), "not of pixels from 0 to 255"),
@@ -70,5 +70,5 @@ def test_undivided_pixels_are_a_warning(mean):
 
 
 def test_a_std_that_no_pixels_have_is_a_warning():
-    """A mean far below it is not one that was exchanged with it."""
+    """A mean far below the std was not exchanged with it."""
     assert "no pixels deviate as much from such a mean" in str(check_units((3, 3, 3), (128, 127, 126)))

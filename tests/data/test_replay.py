@@ -1,4 +1,4 @@
-"""Which records a training batch was made of, and the batch again, against what the pipeline delivers."""
+"""The records of a training batch, and the batch again, against what the pipeline delivers."""
 
 import itertools
 

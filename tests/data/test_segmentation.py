@@ -1,4 +1,4 @@
-"""Images with maps of classes: where they come from, and that both are changed together."""
+"""Images with class maps: their sources, and their joint augmentation."""
 
 import io
 
@@ -55,7 +55,9 @@ def test_unknown_classes_end_the_run(tmp_path, workers):
     source = load_source(f"maps:{tmp_path}", "train", task="segmentation")
     transform = make_training_transform((4, 4), (1.0, 1.0), flip=False, distortion=False)
     batches = training_batches(source, transform, batch_size=3, seed=0, start_step=0, workers=workers)
-    with pytest.raises(UserError, match=r"trainannot/001\.png has pixels of 7, 9, which is no class of the 3 that"):
+    with pytest.raises(
+        UserError, match=r"trainannot/001\.png has pixels of 7, 9, which are neither one of the 3 classes"
+    ):
         next(batches)
 
 
@@ -201,7 +203,7 @@ def test_the_same_rng_gives_the_same_example():
 
 
 def test_parts_with_one_class_are_avoided():
-    """Where three quarters are one class, another part is tried; of an image with one class, any is taken."""
+    """If one class covers three quarters, another region is tried; an image of one class accepts any region."""
     label = np.zeros((64, 256), np.uint8)
     label[:, 224:] = np.arange(32) % 2 + 1
     image = np.zeros((64, 256, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Every dataset that needs no preparation: what it holds, and what a user reads when it is not there."""
+"""Every dataset that needs no preparation: its content, and the message if it is missing."""
 
 import gzip
 import pickle
@@ -114,7 +114,7 @@ LABELS = np.arange(5, dtype=np.uint8)
 )
 def test_idx_file_damaged(idx_folder, content):
     (idx_folder / "train-labels-idx1-ubyte.gz").write_bytes(content)
-    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte\.gz is not a whole idx file .*; fetch it again"):
+    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte\.gz is not an intact idx file .*; download it again"):
         load_source("fashion_mnist", "train", str(idx_folder))
 
 
@@ -182,7 +182,7 @@ def test_folder_without_a_split(image_folder):
 
 def test_folder_with_classes_that_were_not_trained(image_folder):
     write_image(image_folder / "val/emu/z.png", 1)
-    with pytest.raises(UserError, match=r"val has classes that .*train has not: emu"):
+    with pytest.raises(UserError, match=r"val has classes that .*train does not have: emu"):
         load_source(f"folder:{image_folder}", "test")
 
 

@@ -1,4 +1,4 @@
-"""Names of classes from files of all editors."""
+"""Class names from files of all editors."""
 
 import pytest
 
@@ -30,7 +30,9 @@ def test_the_number_of_outputs_makes_it_clear(tmp_path, capsys):
     (tmp_path / "labels.txt").write_bytes(b"\ncat\r\r\ncrane\r\r\nfox\r\r\ncrane\r\r\n")
     assert read_class_list(tmp_path / "labels.txt", 4) == ["cat", "crane", "fox", "crane"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("labels.txt names several classes 'crane' in lines 4 and 8; answers do not tell them apart")
+    assert line.endswith(
+        "labels.txt names several classes 'crane' in lines 4 and 8; predictions cannot distinguish them"
+    )
     for count in (3, 5, None):
         with pytest.raises(UserError, match=r"line 1 of .*labels.txt is empty"):
             read_class_list(tmp_path / "labels.txt", count)

@@ -1,4 +1,4 @@
-"""Data sets that TFDS prepares, by the very command that the library names; read and trained on without TensorFlow.
+"""Datasets prepared by TFDS, by the very command that the package recommends; read and trained on without TensorFlow.
 
 The archives have the genuine layout and a handful of images. TensorFlow is imported by subprocesses only.
 """
@@ -72,7 +72,7 @@ print(json.dumps({
 
 
 def run(command: str, **environment: str) -> str:
-    """What a command line prints, run as a user would: in the root of this checkout, with its `dynet` and `python`."""
+    """Returns the output of a command line, run as by a user in the root of this checkout, with its `dynet`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `python` is the one that runs the tests
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environment}
     result = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Worker processes give the batches of threads, name the same corrupt images, and never outlive the run."""
+"""Worker processes make the batches of threads, name the same corrupt images, and never outlive the run."""
 
 import os
 import signal

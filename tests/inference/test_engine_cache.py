@@ -142,7 +142,7 @@ def test_no_folder_for_it(cache, monkeypatch):
         make()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    with pytest.raises(UserError, match=r"there is no home folder for what is compiled; .*XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match=r"there is no home folder for compiled programs; .*XDG_CACHE_HOME"):
         make()
 
 

@@ -76,7 +76,7 @@ def test_another_command_is_refused(machine):
 
 
 def test_a_stop_holds_until_a_new_run(machine):
-    """Where a script is in its pause between two starts, too."""
+    """This includes a script that pauses between two starts."""
     assert machine.run("background.sh", "bash", "-c", "exit 75").returncode == 75
     assert machine.run("background.sh", "--stop").returncode == 0
     result = machine.run("background.sh", "bash", "-c", "echo no")
@@ -89,7 +89,7 @@ def test_a_stop_holds_until_a_new_run(machine):
 
 @pytest.mark.parametrize(("code", "shown"), [(0, 0), (1, 1), (2, 2), (134, STOPPED)])
 def test_what_a_stopped_run_ends_with(machine, code, shown):
-    """A failure remains one."""
+    """A failure remains a failure."""
     with background(
         machine, "bash", "-c", f"trap 'exit {code}' TERM; echo start; while true; do sleep 0.1; done"
     ) as run:

@@ -1,4 +1,4 @@
-"""What a launcher is asked for by mistake: one line, before anything is made, copied or installed."""
+"""Mistakes in the arguments of a launcher: one line, before anything is created, copied or installed."""
 
 import re
 import subprocess

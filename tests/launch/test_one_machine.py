@@ -1,4 +1,4 @@
-"""What runs on one machine: setup.sh, gpu_node.sh, mount.sh and the image."""
+"""Scripts that run on one machine: setup.sh, gpu_node.sh, mount.sh and the image."""
 
 import shlex
 import subprocess

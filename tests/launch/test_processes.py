@@ -94,7 +94,7 @@ def test_a_signal_to_one_of_four_ends_all_and_the_same_command_goes_on(alone, tm
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into Linux's /proc")
 def test_workers_start_again_together(alone, tmp_path):
-    """Where nothing else does it: the signal is for one train.py, not for the script around it."""
+    """Nothing else restarts them: the signal is for one train.py, not for the script around it."""
     workers = four(tmp_path, RESTARTS="2")
     workers[0].read_until("step 8/40")
     os.kill(train_py_below(workers[1].process.pid), signal.SIGTERM)
@@ -134,7 +134,7 @@ def test_the_command_of_an_ssh_host_survives_its_connection(tmp_path):
     start = time.monotonic()
     assert taken_up.finish() == STOPPED, taken_up.output
     assert time.monotonic() - start < 30
-    assert "saved; run the same command to go on" in taken_up.output
+    assert "saved; run the same command to resume" in taken_up.output
 
 
 class InBackground(Run):

@@ -9,7 +9,7 @@ from tests.launch.machine import ARGUMENTS, ROOT
 
 
 def submit(machine, *arguments: str, **variables: str):
-    """As SLURM runs it: a copy of the script, elsewhere, which knows where it was submitted."""
+    """Runs a copy of the script, as SLURM does, which knows where it was submitted."""
     copy = machine.home / "slurm_script"
     shutil.copy(machine.package / "launch/slurm.sbatch", copy)
     stamp = machine.package / ".venv/installed-cuda13"

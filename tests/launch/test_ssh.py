@@ -55,7 +55,7 @@ def test_nothing_is_copied_over_a_run(machine):
 
 
 def test_ssh_starts_all_hosts_again(machine):
-    """After a lost connection too; a mistake ends it."""
+    """The script also restarts after a lost connection; a mistake ends it."""
     hosts(machine, first="75 75 75", second="0 255 2")
     result = machine.run("ssh.sh", "first", "second", "--", "--config=a")
     assert result.returncode == 2

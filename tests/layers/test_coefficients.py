@@ -1,4 +1,4 @@
-"""Coefficients seen and replaced from outside, in a network whose convolutions get them in every way that there is."""
+"""Reading and replacing coefficients from outside, in a network whose convolutions get them in every possible way."""
 
 import flax.linen as nn
 import jax
@@ -54,7 +54,7 @@ def test_all_are_seen_by_name(net):
 
 @pytest.mark.parametrize("apply", [Net().apply, lambda *args: jax.jit(Net().apply)(*args)], ids=["eager", "jit"])
 def test_a_network_with_anothers_coefficients(net, apply):
-    """Its own put back change nothing; those of other images give, image by image, what these coefficients give."""
+    """Its own coefficients change nothing; those of other images give, image by image, their own results."""
     variables, x = net
     y, own = seen(variables, x)
     with replaced_coefficients(own):

@@ -138,7 +138,7 @@ def test_predictor_with_normalised_features():
 
 
 def test_predictor_with_limited_features():
-    """In training nothing is clipped and the statistics follow the batch; in evaluation they are the limits."""
+    """In training nothing is clipped and the statistics follow the batch; in evaluation they set the limits."""
     x, momentum = normal(5, 6, 8), 0.8
     evaluation = functools.partial(nn.BatchNorm, use_running_average=True, momentum=momentum)
     spec = CoefficientSpec(4, pooled_limit=1.5)

@@ -58,7 +58,7 @@ def test_every_group_has_its_own_statistics(batch, bn_batch_size, groups):
 
 
 def loss_and_gradients(norm, x, axis_name=None, form=lambda x: x):
-    """What training needs of a layer: outputs, running statistics, gradients of parameters and input."""
+    """Returns outputs, running statistics, and gradients of parameters and input."""
     targets = jnp.cos(jnp.arange(x[0].size, dtype=jnp.float32)).reshape(x[0].shape)
 
     def loss(params, x):
@@ -107,7 +107,7 @@ def test_eight_devices_compute_what_one_does(bn_batch_size, axis_name, differ_al
 
 @pytest.mark.parametrize(("bn_batch_size", "count"), [(None, 6 * 3 * 4), (2, 2 * 3 * 4)])
 def test_unbiased_is_bessels_correction(bn_batch_size, count):
-    """Of the running variance only, by the number of values behind one variance."""
+    """It applies only to the running variance, with the number of values behind one variance."""
     x = images(6)
     _, biased = train(BatchNorm(False, bn_batch_size, momentum=0.0), x)
     _, unbiased = train(BatchNorm(False, bn_batch_size, momentum=0.0, unbiased=True), x)
@@ -151,7 +151,7 @@ def test_an_opaque_map_is_normalised_alike(bn_batch_size, form):
 
 
 def test_a_map_is_normalised_twice():
-    """As after an activation that is computed at once, or by a network that does it."""
+    """This happens after an activation that is computed at once, or if the network does it."""
     x = images(6)
     norm = BatchNorm(False)
     twice = [train(norm, train(norm, form(x))[0])[0] for form in (lambda x: x, DeferredMap)]

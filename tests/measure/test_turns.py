@@ -1,4 +1,4 @@
-"""Calls in turns: their order, their numbers beside NumPy's, and what becomes of those that fail or are slow."""
+"""Alternating calls: their order, their statistics beside NumPy's, and the treatment of failures and slow calls."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""A process that is asked: what becomes of it, and of who asks, when it answers, raises, dies, hangs or chatters."""
+"""A worker process and its parent, when the worker answers, raises, crashes, hangs or prints."""
 
 import os
 import subprocess

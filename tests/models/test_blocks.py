@@ -182,7 +182,7 @@ def random_variables(block, x, rng):
 
 
 def for_numpy(variables):
-    """Where a convolution owns its predictor, the predictor under a name of its own."""
+    """Returns the parameters with the predictor of each convolution under its own name."""
     params = dict(variables["params"])
     params |= {f"{name}_predictor": layer["predictor"] for name, layer in params.items() if "predictor" in layer}
     return {**variables, "params": params}

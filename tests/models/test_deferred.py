@@ -1,4 +1,4 @@
-"""Networks whose layers hand on maps to be normalised, as the kernels of TPUs want them: all else stays the same."""
+"""Networks whose layers pass on maps to be normalised, as the TPU kernels need them, are otherwise unchanged."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from tests.models.smallest import random_variables, shallow, smallest
 
 
 def interpreted_plan(x, kernels, fusion, options):
-    """As `_plan` has them for TPUs, with kernels that any machine runs, however few the images.
+    """Returns the plan for TPUs, with kernels that run on any machine and for any number of images.
 
     32 strips of 4 images fill the lanes of a map with 32 rows, of one with 16 a half.
     """

@@ -53,7 +53,7 @@ def test_stride(name, options, stride):
 @pytest.mark.parametrize("name", ["dy_resnet18", "resnet50", "dy_mobile", "fix_shuffle"])
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_dilation_computes_the_strided_network_in_between(name, output_stride):
-    """With the same padding on both sides, every 2nd or 4th position of the dilated maps is the strided network's.
+    """Every 2nd or 4th position of the dilated maps equals the strided network's, with equal padding on both sides.
 
     Coefficients come from the mean over a map, which differs: constant predictors take that out.
     """

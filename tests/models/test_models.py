@@ -193,7 +193,7 @@ def test_images_smaller_than_the_stride_are_refused(name, small_input, least):
 
 
 def test_dynamic_settings_are_checked():
-    """A misspelt one must not end in a network that is static by mistake."""
+    """A misspelt setting must not result in a static network."""
     with pytest.raises(UserError, match="predictor_per must be 'block' or 'layer', not 'conv'"):
         Dynamic(predictor_per="conv")
 
@@ -274,7 +274,7 @@ def test_a_static_network_has_no_predictor(option):
     ("name", "residual"), [("dy_resnet18", 3), ("resnet50", 3), ("mobilenet_v2", 2), ("dy_shuffle", 0)]
 )
 def test_residual_branches_begin_at_zero_or_not(name, residual):
-    """By the scales of BatchNorm in a fresh network; ShuffleNetV2 has no residual branches."""
+    """The BatchNorm scales of a new network show it; ShuffleNetV2 has no residual branches."""
 
     def zeros(**options):
         model = shallow(smallest(name, **options))

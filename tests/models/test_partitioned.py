@@ -1,4 +1,4 @@
-"""Networks under a plain `jit`, with a batch that is spread over 8 devices: nobody needs to know of `shard_map`."""
+"""Networks under a plain `jit`, with a batch sharded over 8 devices, work without `shard_map` in user code."""
 
 import re
 import subprocess

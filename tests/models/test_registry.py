@@ -1,4 +1,4 @@
-"""What networks are registered with."""
+"""The metadata of registered networks."""
 
 import jax
 import jax.numpy as jnp

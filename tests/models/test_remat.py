@@ -1,4 +1,4 @@
-"""Blocks that are computed again in the backward pass: less is kept, and nothing else changes."""
+"""Blocks that are recomputed in the backward pass need less memory and change nothing else."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""Weights are found in a checkpoint by the names of their layers, and what was taken is said."""
+"""Weights are found in a checkpoint by the names of their layers, and a message says which were used."""
 
 import numpy as np
 import pytest

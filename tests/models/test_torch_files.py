@@ -1,4 +1,4 @@
-"""Files of weights are read by their content, without PyTorch, and without running what is in them."""
+"""Weight files are read by their content, without PyTorch, and without executing code in them."""
 
 import os
 import pickle
@@ -83,16 +83,16 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"PK\x03\x04", "cannot be read as weights .*; is it whole"),
-        (b"hello", "holds no weights: expected are .safetensors, .npz, and what torch.save writes"),
+        (b"PK\x03\x04", "cannot be read as weights .*; is it complete"),
+        (b"hello", "holds no weights: expected are .safetensors, .npz, and files of torch.save"),
         (b"", "holds no weights"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS; `git lfs pull` fetches"),
-        (b"\n<!DOCTYPE html><html>", "is a page of the web or XML"),
+        (b"\n<!DOCTYPE html><html>", "is a web page or XML"),
         (b"\x1f\x8b\x08", "is compressed by gzip; unpack it first"),
         (pickle.dumps({"a": 1}), "is a pickle, but not of torch.save"),
         (b"\x89HDF\r\n", "is HDF5"),
-        ((FOLDER / "legacy.pth").read_bytes()[:-3], "it is cut short.*; is it whole"),
-        ((FOLDER / "plain.pth").read_bytes()[:300], "is it whole"),
+        ((FOLDER / "legacy.pth").read_bytes()[:-3], "it is cut short.*; is it complete"),
+        ((FOLDER / "plain.pth").read_bytes()[:300], "is it complete"),
         ((FOLDER / "script.pt").read_bytes(), "is a program of TorchScript"),
     ],
 )

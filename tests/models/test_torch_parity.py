@@ -1,4 +1,4 @@
-"""The static networks compute what torchvision's and timm's do, given the same weights."""
+"""The static networks compute the same as torchvision's and timm's with the same weights."""
 
 import json
 
@@ -17,7 +17,7 @@ GOLDEN = json.loads(GOLDEN_FILE.read_text())
 
 
 def make_network(name, scheme):
-    """The network and its variables, by the way that a user goes; only the shapes of the tensors are ours."""
+    """Returns the network and its variables, made as by a user; only the shapes of the tensors are ours."""
     arguments = {"downsample": "torchvision"} if name == "shufflenet_v2" else {}
     model = create_model(name, num_classes=CLASSES, **arguments)
     shapes = {tensor.name: tensor.shape for tensor in torch_tensors(model, scheme).values()}
@@ -27,7 +27,7 @@ def make_network(name, scheme):
 
 
 def run_jax(name, scheme, size):
-    """At the first size a training step's statistics too: they do not depend on the size, as padding does."""
+    """Returns the results; those of a training step only at the first size, on which they do not depend."""
     model, variables = make_network(name, scheme)
     images, labels = torch_reference.make_images(size), jnp.array(LABELS)
     evaluate = jax.jit(model.apply)
@@ -79,7 +79,7 @@ def test_live(name, scheme, size):
 
 @pytest.mark.slow
 def test_padding_matters():
-    """At an even size SAME pads the strided layers on one side only: another function than PyTorch's."""
+    """At an even size SAME pads the strided layers on one side only, which is not PyTorch's function."""
     model, variables = make_network("resnet18", "torchvision")
     images = torch_reference.make_images((64, 64))
     same, torch = (jax.jit(model.clone(padding=padding).apply)(variables, images) for padding in ("SAME", "TORCH"))

@@ -46,7 +46,7 @@ def take_step(name, devices):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(task="classification"))
 def test_one_step(name):
-    """On 8 devices; those compared, on 1 device too, with the same result."""
+    """The step runs on 8 devices; some networks also run on 1 device, with the same result."""
     eight = take_step(name, 8)
     gradients, _, metrics = eight
     assert metrics["examples"] == BATCH
@@ -106,6 +106,6 @@ def is_cancelled(name, leaf):
 
 
 def assert_close(path, leaf, expected, tolerance):
-    """In length, and not below the rounding errors of a gradient that cancels."""
+    """Compares gradients by length, down to the rounding errors of a gradient that cancels."""
     difference = np.linalg.norm(leaf - expected)
     assert difference < tolerance * np.linalg.norm(expected) + 1e-5, jax.tree_util.keystr(path)

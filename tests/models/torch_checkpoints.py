@@ -16,7 +16,7 @@ FOLDER = Path(__file__).with_name("torch_files")
 
 
 def tensors():
-    """What every one of the files holds, as arrays: one of them is not contiguous there."""
+    """Returns the content of every file, as arrays; one of the tensors is not contiguous in PyTorch."""
     return {
         "conv1.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
         "fc.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T,

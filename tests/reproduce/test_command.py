@@ -1,4 +1,4 @@
-"""`dynet reproduce` asked for what cannot be: one line, and nothing is written."""
+"""`dynet reproduce` with an impossible request: one line, and nothing is written."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from tests.reproduce.fake_runs import finish, make_plan
         (["--dataset=digits", "--config.seed=1"], "seed is set by dynet reproduce"),
         (["--dataset=digits", "--config.batch_size=none"], "batch_size must be int"),
         (["--dataset=digits", "--config.data.image_size=0"], "data.image_size must be positive"),
-        (["--dataset=digits", "--config.batch_size=5000"], "has 1438 training images, less than batch_size=5000"),
+        (["--dataset=digits", "--config.batch_size=5000"], "has 1438 training images, fewer than batch_size=5000"),
         (["--dataset=digits", "--config.schedule=square"], "square"),
         (["--dataset=digits", "--config.data.crop=foo"], "foo"),
         (["--dataset=digits", "--experiments="], "is not a list like table4,figure5"),

@@ -1,4 +1,4 @@
-"""Measurements on untrained tiny networks: what files they leave, when they are made again, what the report says."""
+"""Measurements of untrained tiny networks: their files, when they are made again, and the report about them."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_each_thing_is_measured_once_and_reported(out):
     assert {file for file, time in times(out).items() if made[file] != time} == {lost}
 
     page, text = (file.read_text() for file in write_report(plan))
-    for title in ("Fig. 2 and 6: correlation", "What the coefficients do", "Effective rank", "What accuracy costs"):
+    for title in ("Fig. 2 and 6: correlation", "Coefficients", "Effective rank", "Accuracy and cost"):
         assert f"## {title}" in text
     assert "| Fig. 6" in text
     assert "Nearest images in the space of coefficients: Dy-tiny-mobile" in page

@@ -66,13 +66,13 @@ def test_finished_runs_of_another_recipe_are_not_mixed_in(tmp_path):
     finish(plan, lambda arm, seed: 10.0)
     plan.check_runs()
     plan.common.epochs = 7.0
-    with pytest.raises(UserError, match=r"was trained with epochs=3.0, which is 7.0 by this version"):
+    with pytest.raises(UserError, match=r"was trained with epochs=3.0, which is 7.0 in this version"):
         plan.check_runs()
 
 
 def test_a_folder_belongs_to_one_command_at_a_time(tmp_path):
     plan = Plan("digits", "small", tmp_path / "out")
-    with plan.claim(), pytest.raises(UserError, match="another dynet reproduce is at work in"):
+    with plan.claim(), pytest.raises(UserError, match="another dynet reproduce is running in"):
         Plan("digits", "small", tmp_path / "out").claim()
     plan.claim().close()
 

@@ -1,4 +1,4 @@
-"""Against scipy and numpy, which the tests ask in another way."""
+"""Statistics against SciPy and NumPy, which the tests use in another way."""
 
 import numpy as np
 import pytest

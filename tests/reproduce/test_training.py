@@ -1,4 +1,4 @@
-"""Runs in processes of their own, stopped in the middle: what is left of them, and what becomes of it."""
+"""Runs in separate processes, stopped in the middle: what remains, and how they resume."""
 
 import fcntl
 import os
@@ -46,7 +46,7 @@ sys.exit(bool(train_plan(small_plan(Path({str(out)!r})), Arrangement(1, 1), say)
 
 
 def scores(plan):
-    """Of all evaluations of all runs."""
+    """Returns the scores of all evaluations of all runs."""
     return [read_metrics(job.workdir / METRICS_FILE, "test") for job in plan.jobs(ARM)]
 
 
@@ -102,13 +102,13 @@ def test_a_signal_saves_and_leaves_with_75(uninterrupted, tmp_path):
     wait_for(lambda: plan.job(ARM, 0).steps_done >= 4)
     os.kill(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert "Interrupted: stopped; run the same command to go on" in errors
+    assert "Interrupted: stopped; run the same command to resume" in errors
     assert any((plan.job(ARM, 0).workdir / "checkpoints").iterdir())
 
 
 @pytest.mark.slow
 def test_a_run_without_its_last_evaluation_is_not_finished(uninterrupted, tmp_path):
-    """As a full disk leaves it; once there is room, the evaluation alone is made again."""
+    """A full disk leaves such a run; once there is room, only the evaluation is repeated."""
     plan = small_plan(tmp_path / "out")
     shutil.copytree(uninterrupted.out / "runs", plan.out / "runs")
     workdir = plan.job(ARM, 0).workdir
@@ -178,7 +178,7 @@ def fake(monkeypatch, tmp_path):
 
 
 def begun(job):
-    """The processes in which a run has begun."""
+    """Returns the processes in which a run has started."""
     file = job.workdir.with_name(job.workdir.name + ".begun")
     return file.read_text().split() if file.exists() else []
 
@@ -210,10 +210,10 @@ def test_a_signal_reaches_every_process(fake, tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     threading.Thread(target=tell).start()
-    with pytest.raises(Interrupted, match="run the same command to go on") as interrupted:
+    with pytest.raises(Interrupted, match="run the same command to resume") as interrupted:
         train_plan(plan, Arrangement(2, 1), lines.append)
     assert interrupted.value.exit_code == 75
-    assert lines[-1] == "stopping: every run saves its state; once more to stop at once"
+    assert lines[-1] == "stopping: every run saves its state; send the signal again to stop at once"
     assert set((tmp_path / "saved").read_text().split()) == {"saved"}
     assert not any("failed" in line for line in lines)
     assert signal.getsignal(signal.SIGTERM) == before

@@ -44,7 +44,7 @@ def maps(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def registered():
-    """What the tests of a file register is gone after it."""
+    """Removes what the tests of a file register."""
     with mock.patch.dict(registry._MODELS):
         yield
 

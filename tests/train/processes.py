@@ -1,4 +1,4 @@
-"""`train.py` in processes of its own, as a user, a cluster or an accident would start and stop it."""
+"""`train.py` in separate processes, started and stopped as by a user, a cluster or an accident."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The whole state that a run has saved, its optimiser's included, as training restores it."""
+"""The whole saved state of a run, including its optimiser's, as training restores it."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""All that a run needs of the weights it begins with is said at once, and taken as it is said."""
+"""A run names all settings that the loaded weights need at once, and accepts them as named."""
 
 import types
 
@@ -18,7 +18,7 @@ def with_model(config):
 
 
 def imported(name, **arguments):
-    """As `dynet import-torch` makes it."""
+    """A work directory as made by `dynet import-torch`."""
     config = load_config(f"{name}:imagenette").unlock()
     config.model.update({"padding": "TORCH", "width": 0.5, **model_info(name).torch_arguments, **arguments})
     return with_model(config)
@@ -81,7 +81,7 @@ def test_another_architecture_is_named_and_its_settings_are_not():
 
 
 def test_a_backbone_asks_for_all_as_well():
-    """As docs/segmentation.md has it: another stem, and PyTorch's padding."""
+    """The example is that of docs/segmentation.md: another stem, and PyTorch's padding."""
     config = load_config("fcn_resnet50")
     with pytest.raises(UserError, match="a classifier on the same backbone") as error:
         check_alike(imported("resnet50", width=1.0), with_model(config), ["params/backbone/stem1/kernel"])

@@ -1,4 +1,4 @@
-"""Moving averages of the parameters, and the norms that tell a good step from a bad one."""
+"""Moving averages of the parameters, and the norms that distinguish a good step from a bad one."""
 
 import itertools
 

@@ -21,7 +21,7 @@ KILLS = 25
 
 
 def train(workdir: str) -> None:
-    """In a process that has been forked from one with JAX imported, and not yet used."""
+    """Trains in a process that has been forked from one that has imported, but not used, JAX."""
     os.environ["XLA_FLAGS"] = flags(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
@@ -53,7 +53,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def straight(started):
-    """What a run without a stop ends with."""
+    """The results of an uninterrupted run."""
     process = started("gs://bucket/straight")
     process.join()
     assert process.exitcode == 0
@@ -119,7 +119,7 @@ def test_a_run_that_is_taken_over_stops(server):
     time.sleep(1)  # a commit that had already begun
     committed = Checkpoints(bucket.place("gs://bucket/taken")).steps
     assert run.finish() == 2, run.output
-    assert "another run has taken gs://bucket/taken over" in run.output
+    assert "another run has taken over gs://bucket/taken" in run.output
     assert Checkpoints(bucket.place("gs://bucket/taken")).steps == committed
 
 

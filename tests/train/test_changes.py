@@ -1,4 +1,4 @@
-"""A run that goes on with another configuration: what may change, and that something is left to be trained."""
+"""Resuming with another configuration: what may change, and that some training is left."""
 
 import json
 
@@ -35,14 +35,14 @@ def changed(config, **changes):
 @pytest.mark.parametrize("batch_size", [32, 128])
 @pytest.mark.parametrize("allowed", [True, False])
 def test_another_batch_is_refused_as_steps_are_counted_in_it(tiny_config, stopped, batch_size, allowed):
-    """At step 41 of 70 a batch twice as large would have been at the end of 35 steps, and "done" at once."""
+    """At step 41 of 70, a batch twice as large would have been at the end of 35 steps, and "done" at once."""
     before = {path.name: path.read_bytes() for path in stopped.iterdir() if path.is_file()}
     with pytest.raises(UserError) as caught:
         start_up(changed(tiny_config, batch_size=batch_size), stopped, allow_config_change=allowed)
     assert str(caught.value) == (
         f"{stopped} was trained with batch_size=64, not {batch_size}. Use another --workdir, which "
-        f"--init_from={stopped} gives these parameters, or the configuration it began with; batch_size=64 has to stay: "
-        "steps are counted in it"
+        f"--init_from={stopped} gives these parameters, or the configuration it was started with; batch_size=64 has to "
+        "stay: it is the unit of steps"
     )
     assert {p.name: p.read_bytes() for p in stopped.iterdir() if p.is_file() and p.name != ".lock"} == before
 

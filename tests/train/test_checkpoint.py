@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, and that a damaged one is never taken for a whole one."""
+"""Checkpoints: what is kept, and that a damaged one is never used as a valid one."""
 
 import collections
 import dataclasses
@@ -61,7 +61,7 @@ def test_a_state_comes_back_on_any_number_of_devices(tmp_path, devices):
 
 @flax.struct.dataclass
 class OldState:
-    """What was saved before coefficients were measured: the state itself, without a place for them."""
+    """The state before coefficients were measured, without a field for them."""
 
     step: jax.Array
     params: dict
@@ -218,13 +218,13 @@ def test_nothing_whole_is_an_error_and_left_alone(tmp_path):
     save(tmp_path, 1, 2)
     for step in (1, 2):
         damage_by_deleting(tmp_path / f"checkpoints/{step}")
-    with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(step 2: .*; step 1: .*\); move that folder"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is intact \(step 2: .*; step 1: .*\); move that folder"):
         Checkpoints(tmp_path, warn=lambda line: None).restore(template(), set_aside=True)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
 
 
 def corrupted(content: bytes, rng) -> tuple[bytes, str]:
-    """With a flipped bit, cut short, with zeros in it, or with more behind it; and which of these."""
+    """Yields files with a flipped bit, truncated, with zeros, or with appended bytes, and which of these."""
     content = bytearray(content)
     kind = rng.choice(["flip", "flip", "flip", "cut", "zeros", "add"])
     place = int(rng.integers(max(1, len(content))))
@@ -279,7 +279,7 @@ def test_a_full_disk_is_survived(tmp_path, monkeypatch):
         patch.setattr(ocp.CheckpointManager, "save", fail)
         checkpoints.save(make_state(2))
         assert len(lines) == 1
-        assert "No space left on device); the newest is of step 1. Training goes on" in lines[0]
+        assert "No space left on device); the newest is of step 1. Training continues" in lines[0]
         with pytest.raises(UserError, match=r"the newest is of step 1\. Make room, then run the same command"):
             checkpoints.save(make_state(2), wait=True)
     checkpoints.save(make_state(3), wait=True)
@@ -313,7 +313,7 @@ def test_an_error_in_the_background_is_reported_and_survived(tmp_path, monkeypat
         while not lines and time.monotonic() < deadline:
             checkpoints.check()
     assert len(lines) == 1
-    assert "No space left on device); the newest is of step 1. Training goes on" in lines[0]
+    assert "No space left on device); the newest is of step 1. Training continues" in lines[0]
     checkpoints.save(make_state(2), wait=True)
     checkpoints.close()
     assert len(lines) == 1

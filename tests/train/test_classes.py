@@ -48,7 +48,7 @@ def test_a_run_with_outputs_to_spare_goes_on(capsys):
     """Earlier versions trained them."""
     for changes in (["data.name=folder:D"], ["data.name=folder:D", "model.num_classes=10"]):
         assert with_classes(configured(*changes), source(NAMES), before=10).model.num_classes == 10
-        assert "has 10 outputs for 3 classes; those that have none are never right" in capsys.readouterr().err
+        assert "has 10 outputs for 3 classes; outputs without a class are never right" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"use --config\.model\.num_classes=3"):
         with_classes(configured("data.name=folder:D", "model.num_classes=7"), source(NAMES), before=10)
     assert with_classes(configured("data.name=folder:D"), source(NAMES), before=3).model.num_classes == 3

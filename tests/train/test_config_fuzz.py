@@ -1,4 +1,4 @@
-"""Configurations that make no sense: one clear line each, whatever is wrong with them."""
+"""Configurations that make no sense: each gives one clear line."""
 
 import random
 
@@ -76,7 +76,7 @@ def test_200_command_lines(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_120_configuration_objects(tmp_path):
-    """As a user's own file could return them, with values of any type, keys that are missing and keys too many."""
+    """A user's own file could return them: with values of any type, missing keys and superfluous keys."""
     rng = random.Random(1)
     refused = 0
     for trial in range(120):

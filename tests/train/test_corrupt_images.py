@@ -39,7 +39,7 @@ def test_it_goes_through_and_counts_what_it_evaluated(config, tmp_path, capsys):
     printed = capsys.readouterr()
     assert [row["examples"] for row in read_metrics(workdir / "metrics.jsonl", "test")] == [18] * 4
     assert "| 18 images" in printed.out + printed.err
-    for number, line in ((7, "the next image takes its place"), (125, "it is left out of the evaluation")):
+    for number, line in ((7, "the next image replaces it"), (125, "it is left out of the evaluation")):
         (report,) = (text for text in printed.err.splitlines() if f"/{number}.png is not an image" in text)
         assert line in report  # once, in four epochs and four evaluations
     assert printed.err.count("corrupt image ") == 5

@@ -68,7 +68,7 @@ def test_what_one_began_two_finish(straight, tmp_path):
 
 @pytest.mark.parametrize("moment", ["compiling", "  test at"])
 def test_a_signal_to_one_of_two_at_another_moment(tmp_path, moment):
-    """During compilation, and after the first of two evaluations, when the next step's vote is on its way."""
+    """It comes during compilation, and after the first of two evaluations, when the next vote is on its way."""
     first, second = two_hosts(tmp_path)
     first.read_until(moment)
     second.process.send_signal(signal.SIGTERM)
@@ -89,7 +89,7 @@ def test_a_save_that_fails_on_one_host_stops_nobody(tmp_path, host):
     assert "step 40/40" in runs[0].output
     for run in runs:
         assert "WARNING: a checkpoint could not be saved" in run.output
-        assert "Make room, then run the same command to go on" in run.output
+        assert "Make room, then run the same command to resume" in run.output
         assert "Traceback" not in run.output
     assert f"on host {host}: " in runs[1 - host].output
     assert Checkpoints(tmp_path).latest_step is None
@@ -127,7 +127,7 @@ def test_a_host_that_dies_does_not_leave_the_other_waiting(tmp_path):
     start = time.monotonic()
     assert first.finish() == INTERRUPTED, first.output
     assert time.monotonic() - start < 60
-    assert "run the same command on all hosts to go on" in first.output
+    assert "run the same command on all hosts to resume" in first.output
     second.finish()
     assert Checkpoints(tmp_path).latest_step in (4, 8)
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is taken over, what begins anew, and what is refused."""
+"""Fine-tuning: what is kept, what is initialised, and what is rejected."""
 
 import jax
 import numpy as np

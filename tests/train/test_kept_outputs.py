@@ -1,4 +1,4 @@
-"""Which outputs of a classifier are taken over for other classes, and what is said of it."""
+"""The outputs of a classifier that are kept for other classes, and the message about it."""
 
 import time
 
@@ -18,7 +18,7 @@ PETS = ["cat", "dog", "fox"]
         (PETS, ["dog", "cat"], [1, 0], "2 of 2 were known, dog, cat"),
         (PETS, ["a", *PETS], [None, 0, 1, 2], "3 of 4 were known, cat, dog, fox; new: a"),
         (PETS, ["newt", "owl", "yak"], [None] * 3, "no class is the same: newt, owl, yak; before: cat, dog, fox"),
-        ([], PETS, [0, 1, 2], "the names of the classes are not known: each output is taken for what it was"),
+        ([], PETS, [0, 1, 2], "the names of the classes are not known: each output keeps its weights"),
         (PETS, [], [0, 1, 2], "the names of the classes are not known"),
         (["cat", "cat", "dog"], ["dog", "cat", "owl"], [2, None, None], "new: cat, owl"),
         (["cafe\u0301", "dog"], ["dog", "caf\xe9"], [1, 0], "2 of 2 were known"),

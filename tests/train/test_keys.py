@@ -1,4 +1,4 @@
-"""What is declared of keys holds: for every file in configs/, in the documents, on the command line, and in checks."""
+"""Declared keys hold for every file in configs/, in the documentation, on the command line, and in checks."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_help_lists_every_key():
 
 
 def test_what_may_change():
-    """As it always was: runs and scripts rely on it."""
+    """The list must not change, because runs and scripts rely on it."""
     in_evaluation = {"inference", *(f"data.{key}" for key in ("eval_size", "label_size", "data_dir", "threads"))}
     in_evaluation |= {"data.workers", "data.cache", "data.max_corrupt"}
     assert in_evaluation == FREE_IN_EVALUATION
@@ -132,10 +132,10 @@ def test_arguments_in_a_file_of_ones_own():
     [
         (
             ["optimizer=adamw", "momentum=0.5"],
-            "momentum=0.5 is of optimizer='sgd', and 'adamw' has arguments of its own",
+            "momentum=0.5 is only for optimizer='sgd'; 'adamw' has its own arguments",
         ),
         (["optimizer_arguments.momentum=0.5"], "optimizer_arguments.momentum is set by momentum"),
-        (["temperature_epochs=5"], "temperature_epochs=5 is how long a temperature changes, and none does; set temp"),
+        (["temperature_epochs=5"], "temperature_epochs=5 has no effect without temperature_from; set temp"),
         (["optimizer_arguments.b2=NaN"], "optimizer_arguments.b2 must be finite, not nan"),
     ],
     ids=str,
@@ -157,7 +157,7 @@ def test_keys_that_do_not_go_together(changes, message):
         ("normalize_pooled", "yes", "model.normalize_pooled must be bool, not 'yes'"),
         ("temperature", "hot", "model.temperature must be float, like 1.0, not 'hot'"),
         ("zero_init_residual", 1, "model.zero_init_residual must be bool, not 1"),
-        ("dtype", "bfloat16", "the configuration has a key 'model.dtype', which is decided by dtype"),
+        ("dtype", "bfloat16", "the configuration has a key 'model.dtype', which is set by dtype"),
     ],
 )
 def test_arguments_of_networks_are_checked(key, value, message):

@@ -1,4 +1,4 @@
-"""What a run may change where memory is not enough is what the same command takes."""
+"""The advice for a lack of memory consists of options that the same command accepts."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""Whole runs: what they leave behind, and that a run in pieces is the same as a run in one."""
+"""Whole runs: their files, and that a run in pieces is the same as an uninterrupted run."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def test_resuming_is_bitwise_the_same_run(tiny_config, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_losing_what_came_after_the_last_checkpoint_changes_nothing(tiny_config, tmp_path, monkeypatch):
-    """As after kill -9: the steps since the checkpoint are done again, and end the same."""
+    """After kill -9, the steps since the checkpoint are repeated with the same result."""
     straight = final_state(tiny_config, tmp_path / "straight")
 
     save = loop.Checkpoints.save
@@ -274,7 +274,7 @@ def test_a_damaged_checkpoint_is_passed_over(tiny_config, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_make_train_learns_the_digits(tmp_path):
-    """What `make train` runs, compiled as a user's machine compiles it: at least 97 % of the test images."""
+    """`make train`, compiled as on a user's machine, classifies at least 97 % of the test images."""
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     command = [sys.executable, "train.py", "--config=configs/dy_mobile.py:digits", f"--workdir={tmp_path}"]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

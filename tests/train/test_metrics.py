@@ -113,10 +113,10 @@ def test_broken_lines_are_passed_over_and_removed_when_a_run_goes_on(tmp_path, c
     path.write_text(f"{row(1)}\n{broken}\n{row(2)}\n{broken}", errors="surrogateescape")
     assert [found["step"] for found in read_metrics(path, "test")] == [1, 2]
     assert [found["step"] for found in read_metrics(path, "test")] == [1, 2]
-    assert capsys.readouterr().err == f"WARNING: {path} has lines that are no metrics (1); they are passed over\n"
+    assert capsys.readouterr().err == f"WARNING: {path} contains lines that are not metrics (1); they are skipped\n"
     MetricWriter(tmp_path).close()
     assert path.read_text() == f"{row(1)}\n{row(2)}\n"
-    assert "had broken lines, cut by a crash or a full disk; removed: 2" in capsys.readouterr().err
+    assert "had broken lines, truncated by a crash or a full disk; removed: 2" in capsys.readouterr().err
 
 
 def test_a_broken_end_is_removed_on_a_disk_that_is_still_full(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What is told of coefficients while a network trains: against numpy, and that it is told where people look."""
+"""The measured movement of coefficients during training, against NumPy, and the places where it is reported."""
 
 import json
 
@@ -125,7 +125,7 @@ def test_a_running_mean_begins_with_the_first_batch():
 @pytest.mark.slow
 @pytest.mark.parametrize(("devices", "accumulation_steps"), [(1, 1), (8, 1), (2, 2)])
 def test_a_training_step_measures_the_coefficients_that_it_trains_with(devices, accumulation_steps):
-    """Of the whole batch, in training, before the update; the running means go on in the state."""
+    """They are those of the whole batch, in training, before the update; the running means continue in the state."""
     layout = make_layout(16, 2, accumulation_steps, devices=jax.devices()[:devices])
     model = tiny_model(layout, 2)
     state, one = make_state(model, layout), tiny_model(make_layout(16, 2, devices=jax.devices()[:1]), 2)

@@ -118,7 +118,7 @@ def test_parts_of_a_network_have_rates_and_decays_of_their_own(decay_parameters)
 
 
 def test_patterns_leave_the_state_as_it_is_laid_out():
-    """So that they can be set, changed and removed when a run goes on."""
+    """They can therefore be set, changed and removed when a run is resumed."""
     options = {"arguments": {"momentum": 0.9}, "weight_decay": 0.1, "decay_parameters": "kernels"}
     plain = make_optimizer(optax.constant_schedule(0.1), **options)
     patterns = {"learning_rate_factors": [("conv", 2.0)], "weight_decays": [("conv", 0.0)]}

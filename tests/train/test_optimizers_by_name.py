@@ -57,7 +57,7 @@ def assert_close(trees, wanted, **tolerance):
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in NOT_OURS])
 @pytest.mark.filterwarnings("ignore:Specifying a key")
 def test_an_optimiser_is_optaxs(name):
-    """With a decay of its own where it has one, else with the decay added to the gradient."""
+    """It has its own decay if optax's has one, otherwise the decay is added to the gradient."""
     schedule = make_schedule(0.1, 0, 100)
     options = {"weight_decay": 0.3, "decay_parameters": "all"}
     own = {"adafactor": "weight_decay_rate"}.get(name, "weight_decay")
@@ -70,7 +70,7 @@ def test_an_optimiser_is_optaxs(name):
 
 @pytest.mark.parametrize("name", NOT_OURS)
 def test_an_optimiser_that_needs_something_else(name):
-    with pytest.raises(UserError, match=f"^optimizer '{name}' cannot be used so: "):
+    with pytest.raises(UserError, match=f"^optimizer '{name}' cannot be used like this: "):
         make_optimizer(make_schedule(0.1, 0, 10), name, weight_decay=0.0, decay_parameters="all")
 
 
@@ -187,7 +187,10 @@ def run_of(*changes):
             ["optimizer=adamw", "optimizer_arguments.nesterov=1"],
             "optimizer_arguments.nesterov must be bool, like False",
         ),
-        (["optimizer=adamw", "optimizer_arguments.mu_dtype=x"], "optimizer 'adamw' cannot be used so: TypeError"),
+        (
+            ["optimizer=adamw", "optimizer_arguments.mu_dtype=x"],
+            "optimizer 'adamw' cannot be used like this: TypeError",
+        ),
         (
             ["optimizer=adamw", "optimizer_arguments.weight_decay=0.1"],
             "optimizer_arguments.weight_decay is set by weight",
@@ -237,7 +240,7 @@ def train(workdir, capfd, *changes):
 
 @pytest.mark.slow
 def test_adamw_with_warm_up_stable_decay_trains(tmp_path, capfd):
-    """On digits, from the command line; goes on after a change of what is reported, not with another optimiser."""
+    """It trains on digits from the command line, and resumes with changed reports but not with another optimiser."""
     adamw = ["--config.optimizer=adamw", "--config.optimizer_arguments.b2=0.95", "--config.weight_decay=0.05"]
     adamw += ["--config.schedule=wsd", "--config.schedule_arguments.decay_fraction=0.5", "--config.learning_rate=0.01"]
     adamw += ["--config.warmup_epochs=0.2", '--config.weight_decays=[["predictor", 0.0]]']

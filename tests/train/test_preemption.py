@@ -1,4 +1,4 @@
-"""Signals at any moment: the run saves, leaves with the code that asks for a new start, and goes on bit by bit."""
+"""Signals at any moment: the run saves, exits with the code for a new start, and resumes bit-identically."""
 
 import signal
 import time
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(("number", "every"), [(signal.SIGTERM, 4), (signal.SIGINT, 4), (signal.SIGTERM, 1)])
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, every):
-    """In training; with a checkpoint at every step it comes in the middle of saving one."""
+    """The signal comes in training; with a checkpoint at every step it comes in the middle of a save."""
     often = f"--config.checkpoint_every_steps={every}"
     run = Run(tmp_path, often)
     run.read_until("step 8/40")
     run.process.send_signal(number)
     assert run.finish() == INTERRUPTED, run.output
     step = Checkpoints(tmp_path).latest_step
-    assert f"stopped at step {step}, saved; run the same command to go on" in run.output
+    assert f"stopped at step {step}, saved; run the same command to resume" in run.output
     again = Run(tmp_path, often)
     assert again.finish() == 0, again.output
     assert f"continuing at step {step}" in again.output
@@ -34,7 +34,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, every):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("later", [0.0, 0.3, 0.8])
 def test_a_signal_while_the_program_is_loaded_is_not_lost(tmp_path, number, later):
-    """From the moment at which the process catches SIGTERM, long before JAX is there."""
+    """The process catches SIGTERM long before JAX is loaded."""
     run = Run(tmp_path / "run")
     status = Path(f"/proc/{run.process.pid}/status")
     while True:

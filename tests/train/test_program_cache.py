@@ -1,4 +1,4 @@
-"""Compiled programs that are kept: where, and what happens to those that cannot be read or written."""
+"""The cache of compiled programs: its place, and the treatment of entries that cannot be read or written."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from dynet_jax.train.program_cache import use_compilation_cache
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-    """What a test sets for the whole process."""
+    """Restores the settings that a test changes for the whole process."""
     names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
     before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
@@ -45,7 +45,7 @@ def test_no_folder_for_them(monkeypatch, tmp_path, capsys, variable):
     monkeypatch.setenv(variable, str(tmp_path / "file"))
     use_compilation_cache()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("WARNING: compiled programs cannot be kept, and are compiled again at the next start (")
+    assert line.startswith("WARNING: compiled programs cannot be cached and are compiled again at the next start (")
     assert str(tmp_path / "file") in line
     assert not jax.config.jax_enable_compilation_cache
 
@@ -55,7 +55,7 @@ def test_a_user_without_a_home(monkeypatch, capsys):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     use_compilation_cache()
-    assert "there is no home folder for what is compiled" in capsys.readouterr().err
+    assert "there is no home folder for compiled programs" in capsys.readouterr().err
 
 
 def test_damaged_entries_go(tmp_path, capsys):
@@ -73,7 +73,7 @@ def test_damaged_entries_go(tmp_path, capsys):
     program_cache._answer(tmp_path, shown.append, UserWarning(warning), UserWarning, "file.py", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["jit_step-3-cache", "jit_steps-4-cache"]
     expected = f"WARNING: jit_step in {tmp_path} cannot be read (error: Error -5 while decompressing); it is compiled"
-    assert capsys.readouterr().err == f"{expected} anew\n"
+    assert capsys.readouterr().err == f"{expected} again\n"
     assert shown == []
 
 
@@ -121,5 +121,5 @@ def test_a_damaged_entry_is_written_anew(tmp_path, kept):
     second, third = start(), start()
     assert first.stdout == second.stdout == third.stdout
     (line,) = second.stderr.splitlines()
-    assert "it is compiled anew" in line
+    assert "it is compiled again" in line
     assert third.stderr == ""

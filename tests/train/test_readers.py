@@ -1,4 +1,4 @@
-"""Checkpoints that are read while a run replaces them, or that cannot be read for a reason of their own."""
+"""Checkpoints that are read while a run replaces them, or that cannot be read for another reason."""
 
 import errno
 import threading
@@ -92,7 +92,7 @@ def test_a_damaged_one_is_passed_over_beside_a_run_too(replaced):
 def test_a_reader_is_never_told_to_move_a_run_away(tmp_path):
     save(tmp_path, 1)
     damage_by_deleting(tmp_path / "checkpoints/1")
-    with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(step 1: .*\); train") as caught:
+    with pytest.raises(UserError, match=r"no checkpoint in .* is intact \(step 1: .*\); train") as caught:
         Checkpoints(tmp_path, warn=lambda line: None).read(shapes())
     assert "move" not in str(caught.value)
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_not_damaged(tmp_path, monkeypatch, error, own):
 
     monkeypatch.setattr(Checkpoints, "manifest", refuse)
     checkpoints = Checkpoints(tmp_path, warn=pytest.fail)
-    with pytest.raises(UserError, match=r"checkpoints/2 cannot be read \(.*\); it is not damaged for that: make it"):
+    with pytest.raises(UserError, match=r"checkpoints/2 cannot be read \(.*\); it may still be intact: make it"):
         checkpoints.restore(template(), set_aside=True) if own else checkpoints.read(shapes())
     assert not (tmp_path / "damaged").exists()
 
@@ -155,7 +155,7 @@ def test_the_best_may_be_replaced_by_a_better_one(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_reading_while_a_run_saves_without_pause(tmp_path):
-    """From another thread, with keep_checkpoints=1: every read gives a whole network, later ones a newer one."""
+    """Another thread reads, with keep_checkpoints=1: every read gives a valid network, and later ones a newer one."""
     save(tmp_path, 1, keep=1)
     stop = threading.Event()
 

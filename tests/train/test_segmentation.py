@@ -1,4 +1,4 @@
-"""Segmentation from folders of maps to mIoU, in whole runs."""
+"""Segmentation from folders of class maps to mIoU, in whole runs."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def trained(maps, registered, tmp_path_factory):
 
 
 def plain_iou(pairs) -> dict[int, float]:
-    """From [(predicted, labels), ...], class by class, pixel sets as booleans."""
+    """Returns the IoU of [(predicted, labels), ...], class by class, with pixel sets as booleans."""
     iou = {}
     for index in range(len(CLASSES)):
         both = sum(np.sum((p == index) & (y == index)) for p, y in pairs)
@@ -200,7 +200,7 @@ def test_mistakes_of_commands(trained, maps, capfd, command, message):
 
 @pytest.mark.slow
 def test_damaged_test_images_are_left_out(trained, maps, tmp_path, segmentation_config, capfd):
-    """Of the evaluation, and of the pictures; an evaluation may allow them by itself."""
+    """They are missing in the evaluation and in the pictures; an evaluation may allow them on its own."""
     root = tmp_path / "maps"
     write_maps(root, {"train": [(32, 32)] * 8, "val": [(32, 32)] * 3})
     cv2.imwrite(str(root / "valannot/000.png"), np.zeros((32, 33), np.uint8))

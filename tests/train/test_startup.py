@@ -1,4 +1,4 @@
-"""What is refused before anything is compiled; and what a run leaves behind when it diverges."""
+"""Requests that are rejected before anything is compiled, and the files of a run that diverges."""
 
 import collections
 import shutil

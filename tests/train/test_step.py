@@ -48,7 +48,7 @@ def assert_same_states(actual, expected):
 
 
 def assert_same_metrics(actual, expected):
-    """To 1e-5; a deviation, which is a small difference of larger sums, to 1e-3."""
+    """Compares to 1e-5, and a deviation, which is a small difference of larger sums, to 1e-3."""
     for a, b in zip(actual, expected, strict=True):
         assert a.keys() == b.keys()
         for key in a:

@@ -1,4 +1,4 @@
-"""A temperature that training changes: what the network is trained, evaluated, saved and exported with."""
+"""A temperature that training changes: the network is trained, evaluated, saved and exported with it."""
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ def temperatures(variables):
 @pytest.mark.slow
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 def test_it_falls_as_scheduled_and_stays_with_the_checkpoint(tiny_config, tmp_path, ema_decay):
-    """From 30 to 1 in 8 of 16 steps: step n + 1 trains at the temperature of n."""
+    """It falls from 30 to 1 in 8 of 16 steps; step n + 1 trains at the temperature of n."""
     tiny_config.update({"temperature_from": 30.0, "temperature_epochs": 8 / 22, "ema_decay": ema_decay})
     tiny_config.keep_checkpoints = 10
     assert loop.train(tiny_config, tmp_path) == 0
@@ -72,7 +72,7 @@ def test_mistakes(tiny_config):
     with pytest.raises(UserError, match="temperature_from must be positive"):
         check_config(tiny_config)
     tiny_config.temperature_from = 1.0
-    with pytest.raises(UserError, match="temperature_from=1 is where the temperature of tiny ends, too"):
+    with pytest.raises(UserError, match="temperature_from=1 is also the final temperature of tiny"):
         make_run(tiny_config, 1438, make_layout(64, 8))
     from configs import common
 
