@@ -3,8 +3,8 @@
 python -m benchmarks.deployment --prefix=$HOME/dynet
 
 The prefix is where `cmake --install` has put the library (docs/deploy.md). Each runtime is a new process that loads a
-network with random weights, classifies one image, and ends; all of them in turns, the medians of `--runs` turns. Files and
-libraries are in the system's cache. OpenVINO is measured where it is installed.
+network with random weights, classifies one image, and ends; all of them in turns, the medians of `--runs` turns. Files
+and libraries are in the system's cache. OpenVINO is measured where it is installed.
 """
 
 import argparse

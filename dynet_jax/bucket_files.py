@@ -27,14 +27,14 @@ class FileSystem(gcsfs.GCSFileSystem):  # pyrefly: ignore[invalid-inheritance]  
         return _WholeFile(f"gs://{path}", FileSystem.write_object)
 
     async def _isdir(self, path):
-        """Takes no failure for an answer, as gcsfs does: a run would begin anew beside its own checkpoints."""
+        """Returns whether a folder is there; raises for a failure, which gcsfs takes for no."""
         try:
             return (await self._info(path))["type"] == "directory"
         except FileNotFoundError:
             return False
 
     def rm(self, path, **options):
-        """What is not there may have been removed by a request whose answer was lost, so that it is no error."""
+        """Removes objects. A missing one is no error: a request whose answer was lost may have removed it."""
         with contextlib.suppress(FileNotFoundError):
             super().rm(path, **options)
 
@@ -59,7 +59,7 @@ class _WholeFile(io.BytesIO):
 
 
 def reach_by(write: Callable[[str, bytes], None], seconds: float) -> None:
-    """From now on, libraries that open files in buckets write them by `write`, called with an address and the content.
+    """Lets libraries that open files in buckets write them by `write`, called with an address and the content.
 
     seconds: for how long an answer is waited for. A request that has none by then is repeated, like a failed one.
     """

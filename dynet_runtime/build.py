@@ -24,7 +24,7 @@ SECONDS = 600  # that a compiler may take; it takes 15
 
 @functools.cache
 def build() -> Path:
-    """Returns the path of the shared library. Making it takes the compiler about 15 seconds the first time, and nothing later.
+    """Returns the path of the shared library. The first time, compiling it takes about 20 seconds.
 
     It is compiled where it runs, not when the package is installed, because it is for exactly this processor. $CXX
     names another compiler than the system's. Its name holds its digest: one that a full disk or a crash has cut short

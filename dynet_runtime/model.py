@@ -65,7 +65,7 @@ class Model:
         return [(names[i], float(probabilities[i])) for i in best]
 
     def preprocess(self, picture: np.ndarray) -> np.ndarray:
-        """Returns the image [height, width, 3] that the network is given for a picture, bit for bit as in evaluation."""
+        """Returns the image [height, width, 3] that the network takes for a picture, bit-identical to evaluation."""
         picture = np.asarray(picture)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
             raise Error(f"a picture must be [height, width, 3] uint8, not {picture.shape} {picture.dtype}", ARGUMENT)

@@ -14,14 +14,19 @@ def add_export(commands) -> None:
         "export",
         help="write a trained network as a file that runs without this package",
         description="Writes one file, for one image or more, of any size, with the names of the classes and the "
-        "preprocessing in it. stablehlo runs with JAX alone; onnx with ONNX Runtime, OpenVINO and others; native with this "
-        "package's engine, from C and from Python with NumPy alone. "
+        "preprocessing in it. stablehlo runs with JAX alone; onnx with ONNX Runtime, OpenVINO and others; native with "
+        "this package's engine, from C and from Python with NumPy alone. "
         f"--format={LIST} shows all formats, each with its own options.",
         epilog="example: dynet export runs/digits --format=onnx --out=digits.onnx",
     )
     add_workdir(parser)
     parser.add_argument(
-        "--format", nargs="?", const=LIST, required=True, metavar="NAME", help=f"stablehlo, onnx, native, ...; or '{LIST}'"
+        "--format",
+        nargs="?",
+        const=LIST,
+        required=True,
+        metavar="NAME",
+        help=f"stablehlo, onnx, native, ...; or '{LIST}'",
     )
     parser.add_argument("--out", type=path_argument, metavar="FILE", help="default: WORKDIR/NETWORK.SUFFIX")
     parser.add_argument(

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dynet_jax.errors import UserError
-from dynet_jax.inference.native import build, library
+from dynet_runtime import Error, build, library
 from tests.inference.test_programs import needs_compiler
 
-STUBS = "\n".join(f'extern "C" int {name}() {{ return 0; }}' for name in library.FUNCTIONS)
+STUBS = "\n".join(
+    f'extern "C" __attribute__((visibility("default"))) int {name}() {{ return 0; }}' for name in library.FUNCTIONS
+)
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def cache(monkeypatch, tmp_path):
     """An empty cache, and an engine that is compiled in no time."""
     sources = tmp_path / "sources"
     sources.mkdir()
-    (sources / "engine.cpp").write_text(STUBS)
+    (sources / "level.cpp").write_text(STUBS)
     monkeypatch.setattr(build, "SOURCES", sources)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
@@ -34,7 +35,7 @@ def make() -> Path:
 
 def load(monkeypatch) -> ctypes.CDLL:
     monkeypatch.setattr(library, "build", make)
-    return library.load.__wrapped__()
+    return library.load_library.__wrapped__()
 
 
 def compiler(folder: Path, script: str) -> str:
@@ -92,7 +93,7 @@ def test_two_processes_that_compile_at_once(cache):
 def test_what_a_compiler_makes_and_nobody_can_load(cache, tmp_path, monkeypatch, content):
     script = f'#!/bin/sh\nfor last; do :; done\n[ "$last" = --version ] || printf \'{content}\' > "$last"\n'
     monkeypatch.setenv("CXX", compiler(tmp_path, script))
-    with pytest.raises(UserError, match=r"cannot be loaded from .*\.so: .*; remove that file, .*XDG_CACHE_HOME"):
+    with pytest.raises(Error, match=r"cannot be loaded from .*\.so: .*; remove that file, .*XDG_CACHE_HOME"):
         load(monkeypatch)
 
 
@@ -109,21 +110,21 @@ def test_what_a_compiler_makes_and_nobody_can_load(cache, tmp_path, monkeypatch,
 )
 def test_compilers_that_are_none(cache, monkeypatch, command, message):
     monkeypatch.setenv("CXX", command)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(Error, match=message):
         make()
     assert not list(cache.rglob("*.so"))
 
 
 def test_a_compiler_of_another_machine(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", compiler(tmp_path, "\x7fELF\x01"))
-    with pytest.raises(UserError, match="cannot compile the native engine: it does not start: Exec format error"):
+    with pytest.raises(Error, match="cannot compile the native engine: it does not start: Exec format error"):
         make()
 
 
 def test_a_compiler_that_does_not_end(cache, monkeypatch):
     monkeypatch.setattr(build, "SECONDS", 0.1)
     monkeypatch.setenv("CXX", "sh -c 'sleep 60'")
-    with pytest.raises(UserError, match=r"it takes over 0\.1 s"):
+    with pytest.raises(Error, match=r"it takes over 0\.1 s"):
         make()
 
 
@@ -138,11 +139,11 @@ def test_a_compiler_with_arguments(cache, monkeypatch):
 def test_no_folder_for_it(cache, monkeypatch):
     cache.write_text("in the way")
     monkeypatch.setattr(build, "_run", lambda *_: "")
-    with pytest.raises(UserError, match=r"cannot be written to .* name another cache folder"):
+    with pytest.raises(Error, match=r"cannot be written to .* name another cache folder"):
         make()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    with pytest.raises(UserError, match=r"there is no home folder for compiled programs; .*XDG_CACHE_HOME"):
+    with pytest.raises(Error, match=r"there is no home folder for compiled programs; .*XDG_CACHE_HOME"):
         make()
 
 
@@ -158,5 +159,5 @@ def test_a_folder_that_is_only_read(cache, monkeypatch):
     monkeypatch.setattr(Path, "unlink", refuse)
     assert make() == first
     os.truncate(first, 100)
-    with pytest.raises(UserError, match=f"cannot be written to {first.parent}: Read-only file system; name another"):
+    with pytest.raises(Error, match=f"cannot be written to {first.parent}: Read-only file system; name another"):
         make()

@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from dynet_jax.inference.native import build, engine, library
+from dynet_runtime import build, library, model
 from tests.inference.networks import network
 from tests.inference.operations import one_convolution
 from tests.inference.test_int8 import check, in_int8, program_of_groups
@@ -36,8 +36,8 @@ def without(request, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", " ".join([build._compiler()[0], *flags]))
     monkeypatch.setattr(build, "COMPILE", tuple("-O1" if flag == "-O3" else flag for flag in build.COMPILE))
     monkeypatch.setattr(library, "build", build.build.__wrapped__)
-    loaded = library.load.__wrapped__()
-    monkeypatch.setattr(engine, "load", lambda: loaded)
+    loaded = library.load_library.__wrapped__()
+    monkeypatch.setattr(model, "load_library", lambda: loaded)
 
 
 @needs_compiler

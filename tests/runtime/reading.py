@@ -34,7 +34,7 @@ class Words:
         count = self.i32()
         return self.i32(count) if count else ()
 
-    def array(self, dtype=np.dtype(np.float32)):
+    def array(self, dtype=FLOATS[0]):
         offset, size = struct.unpack_from("<QQ", self.file, self.at)
         self.at += 16
         assert offset % 64 == 0
@@ -132,7 +132,9 @@ def kernels_of_bytes(op: dict) -> np.ndarray:
     if not kernels:
         weights = weights.reshape(rows, 1, row)
     elif op["storage"] == 2:
-        weights = weights.reshape(rows, row // 16, -1, 16, 2).transpose(0, 2, 4, 1, 3).reshape(rows, -1, row)[:, :kernels]
+        weights = (
+            weights.reshape(rows, row // 16, -1, 16, 2).transpose(0, 2, 4, 1, 3).reshape(rows, -1, row)[:, :kernels]
+        )
     else:
         weights = weights.reshape(rows, row // 16, kernels, 16).transpose(0, 2, 1, 3).reshape(rows, kernels, row)
     result = np.zeros((max(1, kernels), taps, inputs, c_out), np.float32)

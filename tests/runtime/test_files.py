@@ -95,10 +95,8 @@ def test_weights_by_the_description_of_the_format(name, numbers):
 
 
 def check_kernels(found, op, storage):
-    if isinstance(op.kernel, Bank):
-        wanted = op.kernel.stored_as(storage).dequantized
-    else:
-        wanted = op.kernel[None]
+    is_bank = isinstance(op.kernel, Bank)
+    wanted = op.kernel.stored_as(storage).dequantized if is_bank else op.kernel[None]
     if found["kind"] == 1:
         kernels, tolerance = kernels_of_floats(found), 2**-8 if found["mode"] == 1 and not found["group_size"] else 0
         np.testing.assert_array_equal(found["bias"], op.bias)
@@ -116,10 +114,10 @@ def check_layer(found, kernel, bias, storage):
     inputs, outputs, weights, scales, biases = found
     assert (inputs, outputs) == kernel.shape
     whole = weights.astype(np.float32).reshape(-1, inputs, 64).transpose(1, 0, 2).reshape(inputs, -1)
+    assert not whole[:, outputs:].any()
     whole = whole * scales if len(scales) else whole
     wanted = Bank(kernel[None]).stored_as(storage).dequantized[0]
     np.testing.assert_allclose(whole[:, :outputs], wanted, rtol=1e-6)
-    assert not weights.astype(np.float32).reshape(-1, inputs, 64).transpose(1, 0, 2).reshape(inputs, -1)[:, outputs:].any()
     np.testing.assert_array_equal(biases[:outputs], bias)
 
 

@@ -80,7 +80,9 @@ def test_pkg_config(tmp_path, workdir):
     if shutil.which("pkg-config") is None:
         pytest.skip("pkg-config is not installed")
     prefix = every_level()
-    flags = run("pkg-config", "--cflags", "--libs", "dynet", env=os.environ | {"PKG_CONFIG_PATH": f"{prefix}/lib/pkgconfig"})
+    flags = run(
+        "pkg-config", "--cflags", "--libs", "dynet", env=os.environ | {"PKG_CONFIG_PATH": f"{prefix}/lib/pkgconfig"}
+    )
     run("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", PROGRAM, *flags.split(), "-o", tmp_path / "program")
     check_program(tmp_path / "program", workdir, os.environ | {"LD_LIBRARY_PATH": f"{prefix}/lib"})
 

@@ -22,8 +22,8 @@ from tests.runtime.libraries import every_level, for_arm, needs_arm, needs_cmake
 
 pytestmark = [needs_compiler, needs_cmake, pytest.mark.slow]
 SHAPE = (2, 64, 64)
-# A sum between two bytes may be rounded to either where floats are added in another order, and these deep networks of a few
-# channels amplify it, as they do rounding of floats in FCNs, whose weights are random. One layer is held to less below.
+# A sum between two bytes may be rounded to either where floats are added in another order, and these deep networks of a
+# few channels amplify it, as FCNs with random weights amplify rounding of floats. Single layers have a small tolerance.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-4, "int8": 0.15, "mixed": 0.15}
 OF_FCNS = {"float32": 1e-3, "int8": 0.15}
 SOURCE = Path(__file__).parent / "logits.c"
@@ -52,7 +52,7 @@ def check_file(command, file, tolerance, folder, environment=None) -> str:
 
 @functools.cache
 def single_convolutions() -> list[bytes]:
-    """Returns files of single convolutions of bytes: of odd groups, of numbers that are no multiples of 4, with activations."""
+    """Returns files of single convolutions of bytes, in odd groups and with numbers of channels that fill no quads."""
     programs = [
         *(program_of_groups(18, 18, 3, dynamic) for dynamic in (False, True)),
         *(program_of_groups(10, 10, 10, dynamic) for dynamic in (False, True)),

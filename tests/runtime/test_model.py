@@ -37,7 +37,7 @@ def test_wrong_input(tmp_path):
     for threads in (-1, 5000):
         with pytest.raises(dynet_runtime.Error, match="threads must be from 0 to 1024"):
             dynet_runtime.load(content("dy_mobile"), threads=threads)
-    with pytest.raises(dynet_runtime.Error, match="none.dynet cannot be read: No such file or directory"):
+    with pytest.raises(dynet_runtime.Error, match=r"none\.dynet cannot be read: No such file or directory"):
         dynet_runtime.load(tmp_path / "none.dynet")
     with pytest.raises(dynet_runtime.Error, match="cannot be read: Is a directory"):
         dynet_runtime.load(tmp_path)

@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,9 @@ MAGIC, VERSION = b"\x93DYNET\r\n", 1
 HEADER, ALIGNMENT = 64, 64
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2, "hard_swish": 3, "hard_sigmoid": 4, "sigmoid": 5, "silu": 6}
 FUNCTIONS = ACTIVATIONS | {"identity": 0, "add": -1, "multiply": -2}
-KINDS = dict(zip(("convolution", "quad convolution", Predictor, Dense, Mean, Elementwise, MaxPool, Channels), range(1, 9)))
+KINDS = dict(
+    zip(("convolution", "quad convolution", Predictor, Dense, Mean, Elementwise, MaxPool, Channels), range(1, 9))
+)
 
 
 class Numbers(NamedTuple):
@@ -91,7 +93,7 @@ class _File:
 
     def _joined(self) -> bytes:
         at = HEADER + len(self._words)
-        parts = [self._words]
+        parts: list[Any] = [self._words]
         for place, array in self._arrays:
             parts.append(bytes(-at % ALIGNMENT))
             at += len(parts[-1])

@@ -1,4 +1,4 @@
-"""Weights in the order in which the engine reads them (`layout.h`, `fuse.h`, `tiles.h` and `predictor.h` of the engine say why)."""
+"""Weights in the order in which the engine reads them (`layout.h`, `fuse.h`, `tiles.h` and `predictor.h` say why)."""
 
 import math
 from typing import NamedTuple
