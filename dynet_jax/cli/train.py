@@ -66,7 +66,13 @@ def train_main(arguments: list[str] | None = None) -> int:
         use_compilation_cache()
         report_failures_once()
         _join_hosts(options)
-        code = train(config, workdir, allow_config_change=options.allow_config_change, profile_steps=options.profile)
+        code = train(
+            config,
+            workdir,
+            allow_config_change=options.allow_config_change,
+            profile_steps=options.profile,
+            ends_process=True,
+        )
         leave()
         return code
 

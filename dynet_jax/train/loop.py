@@ -5,6 +5,7 @@ evaluate (`dynet_jax.train.session`). Running the same command again goes on fro
 needs no state, as batch n is a function of n.
 """
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,16 +39,23 @@ def train(
     allow_config_change: bool = False,
     profile_steps: int = 0,
     programs: Programs | None = None,
+    stop: threading.Event | None = None,
+    ends_process: bool = False,
 ) -> int:
     """Train to the end, or to the first SIGTERM or Ctrl-C. Returns the process's exit code, 0 or INTERRUPTED.
 
+    It works in a script, in a notebook and in a thread. Signals are caught in the main thread only; a run in another
+    thread leaves when `stop` is set. In a notebook the first interrupt saves and returns INTERRUPTED; the second one
+    raises KeyboardInterrupt.
+
     `programs` are shared by runs of one process that differ in their seed alone, so that only the first one compiles.
-    After INTERRUPTED a compilation may still be running in the background; end the process by `os._exit` then.
+    `ends_process` is for commands: the second signal ends the process at once, and whoever calls ends it by `os._exit`
+    after INTERRUPTED, because a compilation may still be running in the background.
 
     Writes into `workdir`: config.json, labels.json, metrics.jsonl, tensorboard/, curves.png, checkpoints/.
     Raises UserError for whatever the user can mend.
     """
-    with Interruption() as interruption:
+    with Interruption(stop, ends_process=ends_process) as interruption:
         start = start_up(config, workdir, allow_config_change=allow_config_change)
         session = _open(start, workdir, StopVote(interruption, start.run.layout), profile_steps)
         try:
