@@ -52,9 +52,10 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
-# The documentation as a site, in site/. A warning, such as a link that leads nowhere, is an error.
+# The documentation as a site, in site/. A warning, such as a link that leads nowhere, is an error. The variable leaves
+# out what the theme says of MkDocs 2, which is not used.
 docs: .venv-docs/installed
-	.venv-docs/bin/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --quiet --strict
 
 wheel: .venv/installed
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir=dist .
@@ -79,11 +80,15 @@ clean:
 # An environment of its own for what is in no extra.
 .venv-%/installed: pyproject.toml
 	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) $(packages) --editable "$(or $(extras),.[dev])"
+	$(@D)/bin/python $(PIP) $(packages) --editable ".[dev]"
 	touch $@
 
 .venv-oldest/installed: packages = $(shell sed -nE 's/^ *"((jax|flax)>=[0-9.]+)".*/\1/p' pyproject.toml | sed 's/>=\(.*\)/==\1.0/')
-.venv-docs/installed: extras = .[docs]
+.venv-docs/installed: docs/requirements.txt
+	test -x .venv-docs/bin/pip || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(PIP) --requirement docs/requirements.txt
+	touch $@
+
 .venv-torch/installed: packages = torch torchvision timm
 .venv-gpu/installed: packages = "jax[cuda13]" torch torchvision timm
 .venv-tpu/installed: packages = "jax[tpu]"
