@@ -4,7 +4,7 @@ import re
 
 import griffe
 
-NAMES = re.compile(r"^( +\w[\w, ]*,)\n +(\w[\w, ]*: )", re.MULTILINE)
+NAMES = re.compile(r"^ +\w+,\s[\w,\s]*\w: ", re.MULTILINE)  # 'strides, padding: '
 
 
 class Docstrings(griffe.Extension):
@@ -12,7 +12,12 @@ class Docstrings(griffe.Extension):
 
     def on_instance(self, *, obj: griffe.Object, **_) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = fenced(NAMES.sub(r"\1 \2", obj.docstring.value))
+            obj.docstring.value = fenced(NAMES.sub(_as_one, obj.docstring.value))
+
+
+def _as_one(names: re.Match) -> str:
+    """'strides, padding: ' with spaces that do not end a name: what follows one would be taken for its type."""
+    return re.sub(r",\s+", ",\u00a0", names[0])
 
 
 def fenced(text: str) -> str:
