@@ -21,6 +21,7 @@ def on_files(files, config):
     for source, page in PAGES.items():
         text = _with_links((ROOT / source).read_text(), Path(source).parent)
         files.append(File.generated(config, page, content=text))
+    files.append(File.generated(config, "CITATION.cff", abs_src_path=str(ROOT / "CITATION.cff")))
     return files
 
 
