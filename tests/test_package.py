@@ -31,7 +31,9 @@ sys.meta_path.insert(0, Missing())
 
 
 def names(requirements: list[str]) -> set[str]:
-    return {re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+    """Of packages, without those of an extra that another one includes."""
+    found = {re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+    return found - {"dynet-jax"}
 
 
 def python(code: str, folder: Path) -> subprocess.CompletedProcess:
