@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             FOLDER, none="new parameters", set_by=ARMS),
         Key("seed", int, 0, "Seed of initial parameters, the order of images, and augmentation.", SEEDS, set_by=ARMS),
         Key("dtype", str, "bfloat16", "Type of computations; parameters are float32.", one_of("float32", "bfloat16")),
-        Key("log_every_steps", int, 50, "Interval of reports.", POSITIVE, "steps", free=RESUME),
+        Key("log_every_steps", int, 50, "Interval of reports; less in a run that would have under ten.", POSITIVE, "steps", free=RESUME),
         Key("eval_every_epochs", float, {C: 1.0, S: 10.0}, "Interval of evaluations.", POSITIVE, "epochs", free=RESUME),
         Key("checkpoint_every_steps", int, 1000, "Interval of checkpoints; evaluations save one, too.",
             POSITIVE, "steps", free=RESUME),

@@ -104,7 +104,7 @@ def _run(session: Session, programs: Programs) -> int:
     told = describe({"train": session.train_source, "test": session.test_source})
     for line in (*told, *_introduction(run, state, origin, session.workdir)):
         progress.say(line)
-    progress.say("compiling the training and evaluation steps (half a minute on a CPU) ...")
+    progress.say("compiling the training and evaluation steps (minutes for a large network on a CPU) ...")
     compiled = programs.steps(run, state, len(session.test_source), session.vote)
     if compiled is None:
         return _leave_early()
