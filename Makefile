@@ -53,7 +53,7 @@ lint: .venv/installed-dev
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 # The documentation as a site, in site/. A warning, such as a link that leads nowhere, is an error. The variable leaves
-# out what the theme says of MkDocs 2, which is not used.
+# out the theme's notice that it is maintained until May 2027, and that Zensical, which reads mkdocs.yml too, follows it.
 docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --quiet --strict
 
