@@ -3,7 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-fast test-slow env-torch test-torch env-gpu env-tpu test-tpu env-onnx test-onnx lint format clean
+PIP := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: train test test-fast test-slow test-oldest env-torch test-torch env-gpu env-tpu test-tpu env-onnx test-onnx lint
+.PHONY: format docs wheel clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
@@ -16,6 +19,10 @@ test-fast: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# The same fast tests with the oldest JAX and Flax that pyproject.toml allows.
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -m "not slow"
 
 # The parity tests against the real PyTorch, torchvision and timm: several GB, so in an environment of their own.
 env-torch: .venv-torch/installed
@@ -45,43 +52,44 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
+# The documentation as a site, in site/. A warning, such as a link that leads nowhere, is an error. The variable leaves
+# out the theme's notice that it is maintained until May 2027, and that Zensical, which reads mkdocs.yml too, follows it.
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --quiet --strict
+
+wheel: .venv/installed
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir=dist .
+
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-torch .venv-gpu .venv-tpu .venv-onnx build dynet_jax.egg-info
+	rm -rf .venv .venv-oldest .venv-torch .venv-gpu .venv-tpu .venv-onnx .venv-docs build dist site dynet_jax.egg-info
 
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python $(PIP) --editable ".[train,export]"
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+.venv/installed-dev: .venv/installed
+	$(BIN)/python $(PIP) --editable ".[dev]"
 	touch $@
 
-.venv-torch/installed: requirements.txt requirements-dev.txt pyproject.toml
-	test -x .venv-torch/bin/pip || $(PYTHON) -m venv .venv-torch
-	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check torch torchvision timm --editable . \
-	  --requirement requirements-dev.txt
+# An environment of its own for what is in no extra.
+.venv-%/installed: pyproject.toml
+	test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) $(packages) --editable ".[dev]"
 	touch $@
 
-.venv-gpu/installed: requirements.txt requirements-dev.txt pyproject.toml
-	test -x .venv-gpu/bin/pip || $(PYTHON) -m venv .venv-gpu
-	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[cuda13]" torch torchvision timm \
-	  --editable . --requirement requirements-dev.txt
+.venv-oldest/installed: packages = $(shell sed -nE 's/^ *"((jax|flax)>=[0-9.]+)".*/\1/p' pyproject.toml | sed 's/>=\(.*\)/==\1.0/')
+.venv-docs/installed: docs/requirements.txt
+	test -x .venv-docs/bin/pip || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(PIP) --requirement docs/requirements.txt
 	touch $@
 
-.venv-tpu/installed: requirements.txt requirements-dev.txt pyproject.toml
-	test -x .venv-tpu/bin/pip || $(PYTHON) -m venv .venv-tpu
-	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[tpu]" --editable . \
-	  --requirement requirements-dev.txt
-	touch $@
-
-.venv-onnx/installed: requirements.txt requirements-dev.txt pyproject.toml
-	test -x .venv-onnx/bin/pip || $(PYTHON) -m venv .venv-onnx
-	.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check openvino nncf --editable . \
-	  --requirement requirements-dev.txt
-	touch $@
+.venv-torch/installed: packages = torch torchvision timm
+.venv-gpu/installed: packages = "jax[cuda13]" torch torchvision timm
+.venv-tpu/installed: packages = "jax[tpu]"
+.venv-onnx/installed: packages = openvino nncf

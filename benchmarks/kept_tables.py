@@ -64,10 +64,9 @@ def plot_movement(runs: list[KeptRun], file: Path) -> None:
     runs = [run for run in runs if deviation(run.train[-1]) is not None]
     if not runs:
         raise UserError("none of the runs is of a dynamic network, so there is nothing to draw")
-    pyplot = figures.pyplot()
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure, axes = figures.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     common = set(in_common(runs))
-    colors = pyplot.get_cmap("viridis")([index / max(1, len(runs) - 1) for index in range(len(runs))])
+    colors = figures.colors("viridis", [index / max(1, len(runs) - 1) for index in range(len(runs))])
     for run, color in zip(sorted(runs, key=predictor_factor), colors):
         steps = [row["step"] for row in run.train]
         lengths = [after - before for before, after in zip([0, *steps], steps)]

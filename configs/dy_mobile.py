@@ -11,8 +11,8 @@ trains the same network, half as wide, on the digits that come with scikit-learn
 Other variants: fashion_mnist, cifar10, cifar100, imagenette (dynet_jax/config/variants.py).
 """
 
-from configs import common
+from dynet_jax.config.named import recipe
 
 
 def get_config(variant="imagenet2012"):
-    return common.recipe("dy_mobile", variant)
+    return recipe("dy_mobile", variant)

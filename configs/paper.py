@@ -7,8 +7,8 @@ The first needs ImageNet prepared by TFDS (docs/data.md). Variants: digits, fash
 (dynet_jax/config/variants.py). `--config=fix_mobile:digits` is a short form of it.
 """
 
-from configs import common
+from dynet_jax.config.named import recipe
 
 
 def get_config(variant="imagenet2012", network="dy_mobile"):
-    return common.recipe(network, variant)
+    return recipe(network, variant)

@@ -8,8 +8,8 @@ The first needs Cityscapes prepared by TFDS (docs/data.md); --config=fcn_dy_mobi
 recipe is mmsegmentation's (dynet_jax/config/recipe.py).
 """
 
-from configs import common
+from dynet_jax.config.named import segmentation
 
 
 def get_config(variant="cityscapes", network="fcn_dy_resnet50"):
-    return common.segmentation(network, variant)
+    return segmentation(network, variant)

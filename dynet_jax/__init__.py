@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from dynet_jax.layers import BatchNorm, CoefficientPredictor, CoefficientSpec, DynamicConv
     from dynet_jax.models import create_model, list_models, register_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BatchNorm",
     "CoefficientPredictor",

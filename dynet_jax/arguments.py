@@ -12,6 +12,16 @@ from dynet_jax.errors import UserError
 from dynet_jax.memory import OutOfMemory, explained, is_out_of_memory, memory_cause
 
 FAILED, INTERRUPTED = 2, 130  # 130 is 128 + SIGINT, as in a shell
+# The modules that extras of pyproject.toml install; the layer and the networks need none of them.
+EXTRAS = {
+    "train": (
+        *("PIL", "absl", "array_record", "cv2", "grain", "importlib_resources", "matplotlib"),
+        *("ml_collections", "msgpack", "scipy", "sklearn", "tensorboardX", "tensorflow_datasets", "tqdm"),
+    ),
+    "export": ("flatbuffers", "onnx"),
+    "gcs": ("gcsfs", "google"),
+    "prepare": ("tensorflow",),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +29,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(FAILED, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def extra_with(module: str) -> str | None:
+    """The extra of this package that installs a module; None for a module of none.
+
+    >>> extra_with("grain"), extra_with("onnx.helper"), extra_with("no_such_module")
+    ('train', 'export', None)
+    """
+    package = module.partition(".")[0]
+    return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
 
 
 def report_mistakes(program: str, run: Callable[[], int | None], less_memory: Callable[[], str] = str) -> int:
@@ -37,7 +57,9 @@ def report_mistakes(program: str, run: Callable[[], int | None], less_memory: Ca
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted"
     except Exception as error:
-        if is_out_of_memory(error):
+        if isinstance(error, ModuleNotFoundError) and (extra := extra_with(error.name or "")):
+            message = f'this needs the package {error.name}: pip install "dynet_jax[{extra}]"'
+        elif is_out_of_memory(error):
             message = explained(error, less_memory())
         elif isinstance(error, OSError) and (error.filename is not None or error.errno is not None):
             message = f"{error.strerror}: {error.filename}" if error.filename else str(error)

@@ -22,7 +22,7 @@ if [[ -z ${DRY_RUN-} ]] && command -v flock >/dev/null; then
 fi
 
 done_file=.venv/installed-$kind
-if [[ $done_file -nt requirements.txt && $done_file -nt pyproject.toml ]]; then exit; fi
+if [[ $done_file -nt pyproject.toml ]]; then exit; fi
 
 # The first interpreter that is new enough and can make environments.
 find_python() {
@@ -46,8 +46,8 @@ if [[ ! -x .venv/bin/pip ]]; then
     run python3 -m uv venv --seed --python 3.12 .venv
   fi
 fi
-packages=(--editable .)
-[[ $kind != tpu ]] || packages=(--editable ".[gcs]")
+packages=(--editable ".[train,export]")
+[[ $kind != tpu ]] || packages=(--editable ".[train,export,gcs]")
 [[ $kind == cpu ]] || packages+=("jax[$kind]")
 run .venv/bin/python -m pip install --quiet --disable-pip-version-check "${packages[@]}"
 run touch "$done_file"

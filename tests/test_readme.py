@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import pytest
 
 import dynet_jax
+from dynet_jax.analysis import count_macs
 from dynet_jax.ops.backend import tracing_for
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 @pytest.mark.slow
@@ -21,12 +23,36 @@ def test_blocks():
         exec(code, names)
     assert names["y"].shape == (8, 16, 16, 64)
     assert names["logits"].shape == (1, 1000)
+
+
+@pytest.mark.slow
+def test_the_backbone_of_the_page_on_networks():
+    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text()
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
     assert list(names["maps"]) == ["stem", "stage1", "stage2", "stage3", "stage4"]
     assert names["maps"]["stage4"].shape == (1, 8, 8, 256)
 
 
 def test_there_are_blocks():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 2
+
+
+def test_every_local_link_leads_to_a_file():
+    for target in re.findall(r"\]\(([^)#:]+)", README.read_text()):
+        assert (README.parent / target).exists(), target
+
+
+@pytest.mark.slow
+def test_multiply_adds_of_the_table():
+    """In millions, of everything: `name` NUMBER."""
+    table = README.read_text().partition("## Networks")[2].partition("```")[0]
+    found = dict(re.findall(r"`(\w+)` (\d+)", table))
+    assert len(found) == 17
+    for name, millions in found.items():
+        total = count_macs(dynet_jax.create_model(name), (224, 224, 3)).total
+        assert round(total / 1e6) == int(millions), name
 
 
 @pytest.mark.slow

@@ -23,13 +23,14 @@ def plot_coefficients(summaries: Mapping[str, CoefficientSummary], file: Path, t
     summaries: results of `summarize_coefficients`, in the order of the layers. file: as in `figures.save`, whose
     result is returned.
     """
+    from matplotlib.colors import PowerNorm
+
     layers = list(summaries)
     shares = np.asarray([np.divide(s.histogram, max(1, sum(s.histogram))) for s in summaries.values()])
-    pyplot = figures.pyplot()
-    figure, axes = pyplot.subplots(figsize=(_width(layers), 4.6), layout="constrained")
+    figure, axes = figures.subplots(figsize=(_width(layers), 4.6), layout="constrained")
     extent = (-0.5, len(layers) - 0.5, 0, 1)
     image = axes.imshow(100 * shares.T, cmap="Greys", origin="lower", aspect="auto", extent=extent)
-    image.set_norm(pyplot.matplotlib.colors.PowerNorm(0.4, vmin=0))  # makes rare values visible
+    image.set_norm(PowerNorm(0.4, vmin=0))  # makes rare values visible
     means = [summary.mean for summary in summaries.values()]
     axes.plot(range(len(layers)), means, "o-", color=COLORS[1], markersize=3.5, linewidth=1.2, label="mean")
     figure.colorbar(image, ax=axes, label=f"share of values, % per {1 / shares.shape[1]:.3g}", pad=0.01)
@@ -48,7 +49,7 @@ def plot_variation(networks: Mapping[str, Mapping[str, CoefficientSummary]], fil
     in `figures.save`, whose result is returned.
     """
     longest = max(networks.values(), key=len)
-    figure, (images, classes) = figures.pyplot().subplots(
+    figure, (images, classes) = figures.subplots(
         2, 1, figsize=(_width(longest), 6.4), sharex=True, layout="constrained"
     )
     for (name, summaries), color, style in zip(networks.items(), cycle(COLORS), cycle(STYLES)):
@@ -78,7 +79,7 @@ def plot_ranks(networks: Mapping[str, Mapping[str, Rank]], file: Path, title: st
     """
     longest = max(networks.values(), key=len)
     dynamic = any(rank.is_dynamic for ranks in networks.values() for rank in ranks.values())
-    figure, grid = figures.pyplot().subplots(
+    figure, grid = figures.subplots(
         1 + dynamic, 1, figsize=(_width(longest), 3.4 + 3 * dynamic), sharex=True, layout="constrained", squeeze=False
     )
     for (name, ranks), color, style in zip(networks.items(), cycle(COLORS), cycle(STYLES)):

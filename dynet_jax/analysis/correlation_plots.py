@@ -20,7 +20,7 @@ def plot_correlations(summaries: Mapping[str, Correlation], file: Path, title: s
     file: as in `figures.save`, whose result is returned.
     """
     summaries = {name: summary for name, summary in summaries.items() if summary.pairs}
-    figure, (lines, bars) = figures.pyplot().subplots(
+    figure, (lines, bars) = figures.subplots(
         1, 2, figsize=(12, 4.2 + 0.2 * len(summaries)), layout="constrained", gridspec_kw={"width_ratios": (3, 2)}
     )
     _distributions(lines, summaries)

@@ -1,6 +1,7 @@
-"""Shared properties of figures: colours, a backend without a screen, and files as PNG and SVG."""
+"""Shared properties of figures: colours, axes without a screen, and files as PNG and SVG."""
 
 from pathlib import Path
+from typing import Any
 
 # Okabe and Ito's colours. Every line also has its own marker, and every bar its own hatch.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999")
@@ -8,15 +9,22 @@ STYLES = ("o-", "s--", "^-.", "d:", "v-", "P--", "X-.", "*:", "p-")
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "++", "oo", "**")
 
 
-def pyplot():
-    """Returns Matplotlib's pyplot, set up to draw to files."""
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], layout: Any = None, **grid: Any):
+    """Returns a figure for files and its axes, as `matplotlib.pyplot.subplots` does.
+
+    The figure is not one of pyplot's: those, and pyplot's backend, belong to the cells of a notebook and to one thread.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=figsize, layout=layout)
+    return figure, figure.subplots(rows, columns, **grid)
+
+
+def colors(name: str, places: Any) -> Any:
+    """Returns the colours of one of Matplotlib's colour maps at positions from 0 to 1."""
     import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams["svg.hashsalt"] = "dynet_jax"  # equal figures become equal files
-    return pyplot
+    return matplotlib.colormaps[name](places)
 
 
 def plain(axes) -> None:
@@ -27,12 +35,14 @@ def plain(axes) -> None:
 
 
 def save(figure, file: Path) -> list[Path]:
-    """Writes the figure and closes it. Returns the files: FILE.png and FILE.svg if the path has no suffix."""
+    """Writes the figure. Returns the files: FILE.png and FILE.svg if the path has no suffix."""
+    import matplotlib
+
     files = [file] if file.suffix in (".png", ".svg", ".pdf") else files_of(file)
     for path in files:
         undated = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=120, **undated)
-    pyplot().close(figure)
+        with matplotlib.rc_context({"svg.hashsalt": "dynet_jax"}):  # the same figure is the same file
+            figure.savefig(path, dpi=120, **undated)
     return files
 
 

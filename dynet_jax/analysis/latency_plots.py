@@ -30,7 +30,7 @@ def plot_reductions(measurements: Sequence[Measurement], file: Path, title: str,
     rows = figure7_rows(measurements)
     rows = rows[: 1 + next((i for i, (_, _, runtime) in enumerate(rows) if runtime), len(rows))]
     rows = rows if fastest else rows[-1:]
-    figure, grid = figures.pyplot().subplots(
+    figure, grid = figures.subplots(
         len(rows), len(threads), figsize=(5 * len(threads), 3.6 * len(rows)), sharex=True, sharey=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
@@ -64,9 +64,8 @@ def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: st
     """
     threads, pairs = values(measurements, "threads"), values(measurements, "pair")
     labels = list(dict.fromkeys(label(m.cell) for m in select(measurements, is_dynamic=True)))
-    pyplot = figures.pyplot()
     width = max(5.5, 1 + 0.28 * len(labels) * len(pairs))
-    figure, row = pyplot.subplots(
+    figure, row = figures.subplots(
         1, len(threads), figsize=(width * len(threads), 4.2), sharey=True, squeeze=False, layout="constrained"
     )
     for axes, count in zip(row[0], threads):
@@ -87,7 +86,6 @@ def plot_table2(measurements: Sequence[Measurement], image_file: Path, title: st
     )
     figure.suptitle(title)
     figure.savefig(image_file, dpi=120)
-    pyplot.close(figure)
 
 
 def _bars(axes, measurements: Sequence[Measurement], pairs: Sequence[str], labels: Sequence[str]) -> None:

@@ -50,7 +50,7 @@ def plot_nearest_images(
     pictures = thumbnails(trained, coefficients, sorted({*queries, *order.ravel().tolist()}))
     labels, names = coefficients.labels, trained.images.class_names
     columns = 1 + order.shape[1]
-    figure, grid = figures.pyplot().subplots(
+    figure, grid = figures.subplots(
         len(queries), columns, figsize=(1.25 * columns + 0.4, 1.5 * len(queries) + 0.6), squeeze=False,
         layout="constrained",
     )  # fmt: skip

@@ -17,23 +17,22 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Task, image_file: Pa
     rows: {'train': [...], 'test': [...]}, each row with 'step', 'loss', the score and, in training, 'learning_rate'
       and, for a dynamic network, 'coefficients/STAGE/deviation' and so on (see `dynet_jax.train.movement`).
     """
-    pyplot = figures.pyplot()
     stages = {name.split("/")[1] for row in rows["train"] for name in row if name.startswith("coefficients/")}
     stages = sorted(stages, key=lambda stage: (len(stage), stage))  # stage10 after stage2
     panels = 4 if stages else 3
-    figure, all_axes = pyplot.subplots(1, panels, figsize=(4.35 * panels, 3.8), layout="constrained")
+    figure, all_axes = figures.subplots(1, panels, figsize=(4.35 * panels, 3.8), layout="constrained")
     loss, accuracy, rate = all_axes[:3]
     if stages:
         _plot_movement(all_axes[3], rows["train"], stages)
     for kind, style in (("train", "-"), ("test", "o-")):
         steps = [row["step"] for row in rows[kind]]
         options = {"color": COLORS[kind], "label": kind, "markersize": 3.5, "linewidth": 1.4}
+        style = _visible(style, steps)
         loss.plot(steps, [row["loss"] for row in rows[kind]], style, **options)
         key = task.train_score if kind == "train" else task.score
         accuracy.plot(steps, [100 * row[key] for row in rows[kind]], style, **options)
-    rate.plot(
-        [row["step"] for row in rows["train"]], [row["learning_rate"] for row in rows["train"]], color=COLORS["train"]
-    )
+    steps, rates = ([row[key] for row in rows["train"]] for key in ("step", "learning_rate"))
+    rate.plot(steps, rates, _visible("-", steps), color=COLORS["train"], markersize=3.5)
     final = f" (test: {100 * rows['test'][-1][task.score]:.2f} %)" if rows["test"] else ""
     loss.set(title=task.loss_title, xlabel="step", ylabel="cross entropy", ylim=(0, None))
     accuracy.set(title=f"{task.score_title}{final}", xlabel="step", ylabel="%", ylim=(0, 100))
@@ -47,18 +46,22 @@ def plot_training_curves(rows: dict[str, list[dict]], task: Task, image_file: Pa
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.savefig(image_file, dpi=120)
-    pyplot.close(figure)
+
+
+def _visible(style: str, points: Sequence) -> str:
+    """The style of a line. A single point has no line, and is drawn as a point."""
+    return style if len(points) > 1 else "o"
 
 
 def _plot_movement(axes, rows: list[dict], stages: list[str]) -> None:
     """Plots the deviation of coefficients between images and, dotted, from one half; stages from light to dark."""
-    shades = figures.pyplot().get_cmap("Greens")(np.linspace(0.4, 1.0, len(stages)))
+    shades = figures.colors("Greens", np.linspace(0.4, 1.0, len(stages)))
     for stage, color in zip(stages, shades):
         for key, style in (("deviation", "-"), ("from_half", ":")):
             name = f"coefficients/{stage}/{key}"
             found = [(row["step"], row[name]) for row in rows if name in row]
             label = stage if key == "deviation" else None
-            axes.plot(*zip(*found), style, color=color, label=label, linewidth=1.4)
+            axes.plot(*zip(*found), _visible(style, found), color=color, label=label, linewidth=1.4, markersize=3.5)
     axes.set(title="coefficients: deviation between images\n(dotted: distance from one half)", xlabel="step")
     axes.set_ylim(0, None)
     axes.legend(frameon=False, fontsize=8, ncols=1 + len(stages) // 5)
@@ -66,10 +69,9 @@ def _plot_movement(axes, rows: list[dict], stages: list[str]) -> None:
 
 def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file: Path, title: str) -> None:
     """Plots a confusion matrix (rows: labels) in percent of each row, as a PNG."""
-    pyplot = figures.pyplot()
     shares = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     side = 2.2 + 0.42 * len(class_names)
-    figure, axes = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")
+    figure, axes = figures.subplots(figsize=(side + 0.8, side), layout="constrained")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for row, column in zip(*np.nonzero(shares >= 0.5)):
         color = "white" if shares[row, column] > 55 else "black"
@@ -79,7 +81,6 @@ def plot_confusion(confusion: np.ndarray, class_names: Sequence[str], image_file
     axes.set(title=title, xlabel="prediction (% of the row)", ylabel="label")
     with image_file.open("wb") as file:  # it may be in a bucket
         figure.savefig(file, dpi=120)
-    pyplot.close(figure)
 
 
 def plot_comparison(rows: dict[str, dict[int, list[dict]]], image_file: Path, title: str) -> None:
@@ -87,8 +88,7 @@ def plot_comparison(rows: dict[str, dict[int, list[dict]]], image_file: Path, ti
 
     rows: {network: {seed: test rows by step, each with 'step' and 'top1'}}.
     """
-    pyplot = figures.pyplot()
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = figures.subplots(figsize=(7, 4.2), layout="constrained")
     styles = zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7"), ("o-", "s--", "^-.", "d:"))
     for (network, seeds), (color, style) in zip(rows.items(), styles):
         steps = [row["step"] for row in next(iter(seeds.values()))]
@@ -102,4 +102,3 @@ def plot_comparison(rows: dict[str, dict[int, list[dict]]], image_file: Path, ti
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(image_file, dpi=120)
-    pyplot.close(figure)

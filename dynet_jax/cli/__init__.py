@@ -1,4 +1,4 @@
-"""The commands: `train.py`, and `dynet`'s summary, prepare, evaluate, predict, correlate, import-torch, export,
+"""The commands: `train.py`, and `dynet`'s summary, train, prepare, evaluate, predict, correlate, import-torch, export,
 compile-tpu, benchmark and reproduce.
 
 A command imports what it works with when it runs: --help, and the answer to a mistyped argument, do not wait for it.
@@ -14,7 +14,7 @@ from dynet_jax.cli.export import add_export
 from dynet_jax.cli.prepare import add_prepare
 from dynet_jax.cli.reproduce import add_reproduce
 from dynet_jax.cli.summary import add_summary
-from dynet_jax.cli.train import train_main
+from dynet_jax.cli.train import add_train, train_main
 from dynet_jax.cli.workdirs import add_evaluate, add_import_torch, add_predict
 from dynet_jax.plugins import import_plugins
 
@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The `dynet` command. Returns its exit code."""
     parser = Parser(prog="dynet", description="Dynamic convolutional networks in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_train(commands)
     add_summary(commands)
     add_prepare(commands)
     add_evaluate(commands)

@@ -1,6 +1,8 @@
-"""`train.py`: train a network."""
+"""`train.py` and `dynet train`: train a network."""
 
 import argparse
+import os
+import signal
 from pathlib import Path
 
 from dynet_jax.arguments import Parser, add_imports, overrides, report_mistakes, workdir_argument
@@ -8,24 +10,57 @@ from dynet_jax.config.listing import help_text
 from dynet_jax.errors import UserError
 from dynet_jax.plugins import import_plugins
 
+LESS_MEMORY = "use fewer --config.data.threads, and --config.data.cache=False"
+STOPPED = 75  # EX_TEMPFAIL, as after a signal in training
+
 
 def train_main(arguments: list[str] | None = None) -> int:
     """The `train.py` command. Returns its exit code."""
     parser = Parser(
         prog="train.py",
-        description="Train a network. The same command again continues from the newest checkpoint in WORKDIR.",
         usage="train.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...] [options]",
-        epilog="example: python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5"
-        f"\n\n{help_text()}",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **_texts("python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits --config.epochs=5"),
     )
-    parser.add_argument(
-        "--config",
-        required=True,
-        metavar="FILE[:VARIANT]",
-        help="e.g. configs/dy_mobile.py:digits; or NETWORK[:VARIANT]",
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help=_CONFIG)
+    _add_options(parser)
+    add_imports(parser)
+    options, rest = parser.parse_known_args(arguments)
+    options.overrides = rest
+
+    def run():
+        import_plugins(options.imports)
+        return _train(options)
+
+    return report_mistakes("train.py", run, lambda: LESS_MEMORY)
+
+
+def add_train(commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a network",
+        usage="dynet train NETWORK[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...] [options]",
+        **_texts("dynet train dy_mobile:digits --workdir=runs/digits --config.epochs=5"),
     )
+    # The option that train.py has names the same; without a default of its own the one does not undo the other.
+    parser.add_argument("config", nargs="?", default=argparse.SUPPRESS, metavar="NETWORK[:VARIANT]", help=_CONFIG)
+    parser.add_argument("--config", metavar="FILE[:VARIANT]", help="the same")
+    _add_options(parser)
+    parser.set_defaults(run=_train_here, takes_overrides=True, less_memory=LESS_MEMORY)
+
+
+_CONFIG = "a network by its name, like dy_mobile:digits, or a configuration file, like configs/dy_mobile.py:digits"
+
+
+def _texts(example: str) -> dict:
+    return {
+        "description": "Train a network. The same command again continues from the newest checkpoint in WORKDIR.",
+        "epilog": f"example: {example}\n\n{help_text()}",
+        "allow_abbrev": False,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def _add_options(parser) -> None:
     parser.add_argument(
         "--workdir",
         metavar="DIR",
@@ -41,36 +76,58 @@ def train_main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--profile", type=int, default=0, metavar="STEPS", help="trace so many steps, for TensorBoard's profile page"
     )
-    add_imports(parser)
     _add_hosts(parser)
-    options, rest = parser.parse_known_args(arguments)
 
-    def run():
-        from dynet_jax.config.load import load_config, override, with_open_classes
-        from dynet_jax.hosts import leave
-        from dynet_jax.train.loop import train
-        from dynet_jax.train.program_cache import use_compilation_cache
-        from dynet_jax.workdir.echoes import report_failures_once
 
-        if options.workdir is not None and not options.workdir.name:
-            raise UserError("--workdir must name a directory for this run alone, like runs/digits")
-        if options.profile < 0:
-            raise UserError(f"--profile must be a number of steps, not {options.profile}")
-        import_plugins(options.imports)
-        changes = with_open_classes(overrides(rest))
-        named = [change.partition("=")[2] for change in changes if change.startswith("--config.model.name=")]
-        config = load_config(options.config, *named[-1:])
-        override(config, changes + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
-        path, _, variant = options.config.partition(":")
-        workdir = options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
-        use_compilation_cache()
-        report_failures_once()
-        _join_hosts(options)
-        code = train(config, workdir, allow_config_change=options.allow_config_change, profile_steps=options.profile)
-        leave()
-        return code
+def _train_here(options) -> int:
+    if options.config is None:
+        raise UserError("name what to train, like dynet train dy_mobile:digits; see dynet train --help")
+    return _train(options)
 
-    return report_mistakes("train.py", run, lambda: "use fewer --config.data.threads, and --config.data.cache=False")
+
+def leave_at_signals() -> None:
+    """Ends the process at SIGTERM and Ctrl-C, until training has its own answer to them: imports take seconds.
+
+    An exception would be lost in some callback of a library.
+    """
+
+    def leave(number, frame):
+        os.write(2, b"dynet: stopped; run the same command to go on\n")
+        os._exit(STOPPED)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+
+
+def _train(options) -> int:
+    from dynet_jax.config.load import load_config, override, with_open_classes
+    from dynet_jax.hosts import leave
+    from dynet_jax.train.loop import train
+    from dynet_jax.train.program_cache import use_compilation_cache
+    from dynet_jax.workdir.echoes import report_failures_once
+
+    if options.workdir is not None and not options.workdir.name:
+        raise UserError("--workdir must name a directory for this run alone, like runs/digits")
+    if options.profile < 0:
+        raise UserError(f"--profile must be a number of steps, not {options.profile}")
+    changes = with_open_classes(overrides(options.overrides))
+    named = [change.partition("=")[2] for change in changes if change.startswith("--config.model.name=")]
+    config = load_config(options.config, *named[-1:])
+    override(config, changes + ([] if options.init_from is None else [f"init_from={options.init_from}"]))
+    path, _, variant = options.config.partition(":")
+    workdir = options.workdir or Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
+    use_compilation_cache()
+    report_failures_once()
+    _join_hosts(options)
+    code = train(
+        config,
+        workdir,
+        allow_config_change=options.allow_config_change,
+        profile_steps=options.profile,
+        ends_process=True,
+    )
+    leave()
+    return code
 
 
 def _add_hosts(parser) -> None:

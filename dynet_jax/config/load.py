@@ -46,7 +46,7 @@ def load_config(argument: str, network: str | None = None) -> ml_collections.Con
     if file.is_file():
         return _execute(file, variant, network)
     is_name = path == file.stem or (file.parent.name, file.suffix) == ("configs", ".py")
-    config = config_of_network(file.stem, *variant) if is_name else None
+    config = config_of_network(file.stem, *variant, network=network) if is_name else None
     if config is None and path == file.stem:
         raise unknown(f"network {path!r}, and there is no configuration file of this name", path, list_models())
     if config is None:

@@ -23,17 +23,26 @@ def segmentation(model: str, variant: str = "cityscapes", **model_arguments) -> 
     return _make(segmentation_recipe, SEGMENTATION_VARIANTS, model, variant, model_arguments)
 
 
-def config_of_network(name: str, *variant: str) -> ml_collections.ConfigDict | None:
+# The files configs/NAME.py of a checkout, for an installed package: the recipe and its usual network.
+FILES = {"paper": (recipe, "dy_mobile"), "segmentation": (segmentation, "fcn_dy_resnet50")}
+
+
+def config_of_network(name: str, *variant: str, network: str | None = None) -> ml_collections.ConfigDict | None:
     """Returns the configuration of a network with the recipe of its task; None if no network has this name.
 
     Args:
-      name: one of `list_models()`, optionally with a suffix for group_size or width; seg_NAME means fcn_NAME.
+      name: one of `list_models()`, optionally with a suffix for group_size or width; seg_NAME means fcn_NAME; or one of
+        FILES, the file of this name in configs/.
       variant: one of the variants of the recipe, or none for the recipe itself.
+      network: the network of one of FILES; its usual one if None.
     Raises UserError for an unknown variant.
 
     >>> config_of_network("dy_mobile_g2", "digits").model.group_size, config_of_network("seg_dy_mobile").model.name
     (2, 'fcn_dy_mobile')
     """
+    if name in FILES:
+        make, usual = FILES[name]
+        return make(network or usual, *variant)
     known, arguments = list_models(), {}
     name = re.sub("^seg_", "fcn_", name)
     matched = WITH_ARGUMENT.fullmatch(name)

@@ -13,7 +13,10 @@ MAX_CLASSES = 254  # for segmentation: a label is a byte, and 255 is ignored
 def check_relations(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for values that do not fit together."""
     if config.warmup_epochs >= config.epochs:
-        raise UserError(f"warmup_epochs={config.warmup_epochs} must be less than epochs={config.epochs}")
+        raise UserError(
+            f"warmup_epochs={config.warmup_epochs} must be less than epochs={config.epochs}"
+            "; for a short run, set --config.warmup_epochs=0"
+        )
     if config.temperature_from is None and not _is_default(config, "temperature_epochs"):
         raise UserError(
             f"temperature_epochs={config.temperature_epochs:g} has no effect without temperature_from; set "

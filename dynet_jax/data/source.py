@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dynet_jax import data
 from dynet_jax.bucket import check_access, place, told
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
@@ -20,7 +21,7 @@ class Registered(NamedTuple):
     from_bucket: bool
 
 
-_DATASETS: Registry[Registered] = Registry("dataset")
+_DATASETS: Registry[Registered] = Registry("dataset", own=data.modules)
 
 
 def register_dataset(

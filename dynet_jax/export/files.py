@@ -41,6 +41,7 @@ def export_workdir(
     """
     chosen = export_format(format)
     check_options(chosen, options)
+    chosen.check()
     name = read_config(workdir).model.name
     path = Path(out) if out else workdir / f"{name}.{chosen.suffix}"
     if path.exists() and not overwrite:

@@ -29,13 +29,17 @@ class Option(NamedTuple):
 
 
 class ExportFormat(NamedTuple):
-    """A format: write(model, name of the network, **options) -> the content of the file, NETWORK.SUFFIX."""
+    """A format: write(model, name of the network, **options) -> the content of the file, NETWORK.SUFFIX.
+
+    `check` raises UserError if `write` lacks a package; it is called before a network is opened, which takes seconds.
+    """
 
     name: str
     help: str
     options: Mapping[str, Option]
     write: Writer
     suffix: str
+    check: Callable[[], object] = lambda: None
 
 
 def _import_own() -> None:
@@ -47,7 +51,12 @@ _FORMATS: Registry[ExportFormat] = Registry("export format", own=_import_own)
 
 
 def register_export_format(
-    name: str, *, help: str = "", options: Mapping[str, Option] | None = None, suffix: str | None = None
+    name: str,
+    *,
+    help: str = "",
+    options: Mapping[str, Option] | None = None,
+    suffix: str | None = None,
+    check: Callable[[], object] = lambda: None,
 ) -> Callable[[Writer], Writer]:
     """Decorator of a function (model, name of the network, **options) -> bytes: `dynet export --format=NAME` calls it.
 
@@ -63,7 +72,7 @@ def register_export_format(
     """
 
     def register(write: Writer) -> Writer:
-        _FORMATS.add(name, ExportFormat(name, help, dict(options or {}), write, suffix or name))
+        _FORMATS.add(name, ExportFormat(name, help, dict(options or {}), write, suffix or name, check))
         return write
 
     return register

@@ -44,6 +44,7 @@ IMAGE = ("height", "width", 3)
     "onnx",
     help="runs with ONNX Runtime, OpenVINO and others",
     options={"opset": Option(f"the version of its operators; default: {OPSETS.start}", int, "N")},
+    check=import_onnx,
 )
 def write_onnx(model: InferenceModel, network: str, **options) -> bytes:
     """The content of a file of `program_to_onnx`."""

@@ -106,7 +106,7 @@ def conv_per_example(
     Args:
       x: [batch, *spatial, C_in].
       kernels: [batch, *kernel_size, C_in / feature_group_count, C_out].
-      (the rest as in `conv`)
+      others: as in `conv`.
     Returns:
       [batch, *output_spatial, C_out], in x's dtype.
 

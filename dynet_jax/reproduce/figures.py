@@ -20,7 +20,7 @@ def plot_pairs(pairs: Sequence[tuple[str, str, Sequence[int], Sample, Sample]], 
 
     pairs: (dynamic's name, the other's, seeds, errors of both for these seeds).
     """
-    figure, row = figures.pyplot().subplots(
+    figure, row = figures.subplots(
         1, len(pairs), figsize=(max(7, 3.1 * len(pairs)), 4), squeeze=False, layout="constrained"
     )
     for axes, (dynamic, other, seeds, first, second) in zip(row[0], pairs):
@@ -45,7 +45,7 @@ def plot_over(
 
     lines: {name: (x, errors)}.
     """
-    figure, axes = figures.pyplot().subplots(figsize=(6.4, 4), layout="constrained")
+    figure, axes = figures.subplots(figsize=(6.4, 4), layout="constrained")
     ticks = sorted({value for x, _ in lines.values() for value in x})
     for number, (name, (x, errors)) in enumerate(lines.items()):
         color, shift = COLORS[number], 1 + 0.012 * (number - (len(lines) - 1) / 2)
@@ -71,7 +71,7 @@ def plot_tradeoff(points: Sequence[tuple[Arm, Quartiles, Sample]], file: Path, t
     """
     from matplotlib.ticker import LogLocator
 
-    figure, axes = figures.pyplot().subplots(figsize=(8.5, 5), layout="constrained")
+    figure, axes = figures.subplots(figsize=(8.5, 5), layout="constrained")
     networks = list(dict.fromkeys((arm.network, arm.coefficients) for arm, _, _ in points))
     families = list(dict.fromkeys(kind or model_info(network).family for network, kind in networks))
     for (network, kind), marker in zip(networks, cycle(MARKERS)):
@@ -105,7 +105,7 @@ def plot_curves(runs: Mapping[Arm, Sequence[Sequence[dict]]], file: Path, title:
     families: dict[str, list[Arm]] = {}
     for arm in runs:
         families.setdefault(model_info(arm.network).family, []).append(arm)
-    figure, row = figures.pyplot().subplots(
+    figure, row = figures.subplots(
         1, len(families), figsize=(5 * len(families), 4.6), squeeze=False, layout="constrained"
     )
     for axes, arms in zip(row[0], families.values()):

@@ -31,8 +31,8 @@ class Trainer:
         if question["arm"] != self._arm:
             jax.clear_caches()
             self._arm, self._programs = question["arm"], Programs()
-        workdir = Path(question["workdir"])
-        if train(ml_collections.ConfigDict(_with_tuples(question["config"])), workdir, programs=self._programs):
+        workdir, config = Path(question["workdir"]), ml_collections.ConfigDict(_with_tuples(question["config"]))
+        if train(config, workdir, programs=self._programs, ends_process=True):
             os._exit(LEFT_ALONE)
         if last_evaluation(workdir, question["steps"]) is None:
             raise UserError("its last evaluation could not be written; it is made again next time")

@@ -70,4 +70,6 @@ class Classification:
         return f"top-1 {100 * means['top1']:.1f}"
 
     def report(self, metrics: dict[str, float]) -> str:
-        return f"top-1 {100 * metrics['top1']:.2f} % | top-5 {100 * metrics['top5']:.2f} %"
+        several = self.config.model.num_classes > 5  # of fewer classes all are among the best five
+        top5 = f" | top-5 {100 * metrics['top5']:.2f} %" if several else ""
+        return f"top-1 {100 * metrics['top1']:.2f} %{top5}"

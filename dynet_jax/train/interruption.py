@@ -18,24 +18,47 @@ POLL_SECONDS = 0.05
 
 
 class Interruption:
-    """A handler of signals: the first SIGTERM or Ctrl-C requests a checkpoint and an exit, the second ends at once."""
+    """A handler of signals: the first SIGTERM or Ctrl-C requests a checkpoint and an exit, the second ends at once.
 
-    seen = False
+    Signals reach the main thread alone: in any other thread none is caught, and `stop` asks the run to leave.
+
+    Args:
+      stop: set by anyone to ask the run to save and leave; None if only signals do.
+      ends_process: whether the second signal ends the process without an exception, which works in the middle of a
+        compilation too. Otherwise the handlers from before `train` answer it, as a notebook's kernel does by
+        KeyboardInterrupt.
+    """
+
+    def __init__(self, stop: threading.Event | None = None, *, ends_process: bool = False):
+        self._stop, self._ends_process = stop, ends_process
+        self._signalled, self._previous = False, {}
+
+    @property
+    def seen(self) -> bool:
+        """Whether the run has been asked to leave."""
+        return self._signalled or (self._stop is not None and self._stop.is_set())
 
     def __enter__(self):
-        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def _note(self, number, frame):
-        self.seen = True
-        for number in SIGNALS:  # the default handler also works in the middle of a compilation
-            signal.signal(number, signal.SIG_DFL)
+        self._signalled = True
+        if self._ends_process:
+            for other in SIGNALS:
+                signal.signal(other, signal.SIG_DFL)
+        else:
+            self._restore()
         # os.write instead of print, because a signal may interrupt a print.
         os.write(2, b"stopping after the current step; send the signal again to stop at once, without saving\n")
 
-    def __exit__(self, *exception):
+    def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+    def __exit__(self, *exception):
+        self._restore()
 
 
 class StopVote:

@@ -5,6 +5,7 @@ The order is: check everything, restore or initialise, compile, then for each st
 batch n is a function of n.
 """
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,16 +39,23 @@ def train(
     allow_config_change: bool = False,
     profile_steps: int = 0,
     programs: Programs | None = None,
+    stop: threading.Event | None = None,
+    ends_process: bool = False,
 ) -> int:
     """Trains to the end, or to the first SIGTERM or Ctrl-C. Returns the process's exit code, 0 or INTERRUPTED.
 
-    `programs` are shared by runs of one process that differ only in the seed, so that only the first one compiles.
-    After INTERRUPTED a compilation may still be running in the background; end the process with `os._exit` then.
+    It works in a script, in a notebook and in a thread. Signals are caught in the main thread only; a run in another
+    thread leaves when `stop` is set. In a notebook the first interrupt saves and returns INTERRUPTED; the second one
+    raises KeyboardInterrupt.
+
+    `programs` are shared by runs of one process that differ in their seed alone, so that only the first one compiles.
+    `ends_process` is for commands: the second signal ends the process at once, and whoever calls ends it by `os._exit`
+    after INTERRUPTED, because a compilation may still be running in the background.
 
     Writes to `workdir`: config.json, labels.json, metrics.jsonl, tensorboard/, curves.png, checkpoints/.
     Raises UserError for every problem that the user can fix.
     """
-    with Interruption() as interruption:
+    with Interruption(stop, ends_process=ends_process) as interruption:
         start = start_up(config, workdir, allow_config_change=allow_config_change)
         session = _open(start, workdir, StopVote(interruption, start.run.layout), profile_steps)
         try:
@@ -96,7 +104,7 @@ def _run(session: Session, programs: Programs) -> int:
     told = describe({"train": session.train_source, "test": session.test_source})
     for line in (*told, *_introduction(run, state, origin, session.workdir)):
         progress.say(line)
-    progress.say("compiling the training and evaluation steps (half a minute on a CPU) ...")
+    progress.say("compiling the training and evaluation steps (minutes for a large network on a CPU) ...")
     compiled = programs.steps(run, state, len(session.test_source), session.vote)
     if compiled is None:
         return _leave_early()

@@ -25,6 +25,7 @@ from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.metrics import read_metrics
 
 INTERRUPTED = 75  # EX_TEMPFAIL: "start me again"
+LEAST_REPORTS = 10  # of a run that has so many steps
 
 
 class Session:
@@ -117,8 +118,11 @@ class Session:
                 yield ahead.popleft()
 
     def _is_reported(self, step: int) -> bool:
-        """Returns whether a step is a multiple of log_every_steps; a short remainder joins the report at the end."""
-        every = self.config.log_every_steps
+        """Returns whether a report is due: every log_every_steps, or more often, so that a short run has ten reports.
+
+        A short remainder, which alone would be noise, joins the report at the end.
+        """
+        every = min(self.config.log_every_steps, max(1, self.run.total_steps // LEAST_REPORTS))
         return step % every == 0 and self.run.total_steps - step >= every
 
     def _evaluation_is_due(self, step: int) -> bool:

@@ -21,9 +21,9 @@ def test_setup_installs_once(machine):
     assert rest == [["python3", "-m", "venv", ".venv"]]
     calls = (machine.package / ".venv/bin/calls").read_text().split("\0\n\0")
     installed = [call.split("\0")[-3:] for call in calls if call]
-    assert installed[0][1:] == [".[gcs]", "jax[tpu]"]
-    assert installed[1][1:] == [".", "jax[cuda13]"]
-    assert installed[2][1:] == ["--editable", "."]
+    assert installed[0][1:] == [".[train,export,gcs]", "jax[tpu]"]
+    assert installed[1][1:] == [".[train,export]", "jax[cuda13]"]
+    assert installed[2][1:] == ["--editable", ".[train,export]"]
     assert len(installed) == 3  # the second call for TPUs found it done
 
 

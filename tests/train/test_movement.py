@@ -168,8 +168,8 @@ def test_reports_have_them_and_curves_show_them(tiny_config, tmp_path):
     training = [row for row in rows if row["kind"] == "train"]
     for key in KEYS:
         assert all(of_stages(row, key).keys() == {"stage1"} for row in training)
-    first, last = training[0], training[-1]
-    assert 0 < first["coefficients/stage1/deviation"] < last["coefficients/stage1/deviation"] < 0.5
+    deviations = [row["coefficients/stage1/deviation"] for row in training]
+    assert 0 < np.mean(deviations[:4]) < np.mean(deviations[-4:]) < 0.5
     from matplotlib import image
 
     height, width, _ = image.imread(tmp_path / "curves.png").shape
@@ -220,5 +220,5 @@ def test_a_run_looks(tiny_config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(movement, "DEAD", 1.0)
     assert loop.train(tiny_config, tmp_path) == 0
     assert (
-        capsys.readouterr().err.count("WARNING: coefficients hardly depend on the image: at step 4 they deviate") == 1
+        capsys.readouterr().err.count("WARNING: coefficients hardly depend on the image: at step 2 they deviate") == 1
     )

@@ -53,8 +53,12 @@ def plain_iou(pairs) -> dict[int, float]:
 def test_it_learns(trained):
     train, test = (read_metrics(trained / "metrics.jsonl", kind) for kind in ("train", "test"))
     assert [row["step"] for row in test] == [6, 12]
-    assert train[-1]["loss"] < 0.7 * train[0]["loss"]
-    assert train[-1]["pixel_accuracy"] > 0.6
+    first, last = (
+        {key: np.mean([row[key] for row in rows]) for key in ("loss", "pixel_accuracy")}
+        for rows in (train[:4], train[-4:])
+    )
+    assert last["loss"] < 0.7 * first["loss"]
+    assert last["pixel_accuracy"] > 0.6
     assert json.loads((trained / "labels.json").read_text()) == CLASSES
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     events = b"".join(path.read_bytes() for path in (trained / "tensorboard").glob("events*"))
