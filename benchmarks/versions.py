@@ -7,7 +7,7 @@ from pathlib import Path
 from dynet_jax.machine import source_digest
 
 ROOT = Path(__file__).parents[1]
-OF_PROGRAMS = tuple(f"dynet_jax/{folder}" for folder in ("config", "layers", "models", "ops", "tpu", "train"))
+OF_PROGRAMS = tuple(f"dynet_jax/{folder}" for folder in ("compiled", "config", "layers", "models", "ops", "tpu", "train"))
 
 
 @functools.cache

@@ -27,7 +27,7 @@ def _compile_tpu(options) -> None:
     from dynet_jax.tpu.chips import parse_topology
     from dynet_jax.tpu.compiler import compile_for
     from dynet_jax.tpu.devices import slice_devices
-    from dynet_jax.tpu.report import report
+    from dynet_jax.compiled.report import report
 
     slice, files = parse_topology(options.topology), [options.config, *filter(None, [options.compare])]
     configs = [load_config(file) for file in files]

@@ -20,6 +20,17 @@ class Collective(NamedTuple):
     bytes: int
     participants: int
 
+    @property
+    def passes(self) -> int:
+        """Returns how often a ring sends every byte: to be summed, and then the sum."""
+        return 2 if self.kind == "all-reduce" else 1
+
+    @property
+    def ring_bytes(self) -> float:
+        """Returns what a device sends where all of them are one ring."""
+        whole = self.bytes * (self.participants if self.kind == "reduce-scatter" else 1)  # its result is a part
+        return self.passes * whole * (self.participants - 1) / self.participants
+
 
 class CompiledProgram(NamedTuple):
     """One device's part of a compiled step. The compiler's own counts; `flops` are 2 per multiply-add."""
@@ -36,6 +47,7 @@ class CompiledProgram(NamedTuple):
     code: int
     collectives: tuple[Collective, ...]
     seconds_to_compile: float
+    library_calls: tuple[tuple[str, int], ...] = ()  # of cuDNN, cuBLAS and others, with how often
     rounds: int = 1  # how often nearly all of it runs in a step: once per micro-batch; counts are of one
 
     @property
