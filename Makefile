@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-fast test-slow env-torch test-torch env-gpu env-tpu test-tpu env-onnx test-onnx lint format clean
+.PHONY: train test test-fast test-slow env-torch test-torch env-gpu env-gpu-compiler test-gpu-compiler env-tpu test-tpu env-onnx test-onnx lint format clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
@@ -25,6 +25,13 @@ test-torch: env-torch
 
 # JAX and PyTorch, both for CUDA 13, for `benchmarks.throughput` on a machine with a GPU: many GB.
 env-gpu: .venv-gpu/installed
+
+# XLA's compiler for GPUs, for `dynet compile-gpu` on machines without a GPU: ptxas and JAX's plugin, without CUDA's
+# libraries, and JAX of the plugin's version.
+env-gpu-compiler: .venv-gpu-compiler/installed
+
+test-gpu-compiler: env-gpu-compiler
+	.venv-gpu-compiler/bin/python -m pytest tests/test_gpu.py tests/ops/gpu
 
 # The TPU's compiler, for `dynet compile-tpu` on machines without a TPU. Beside it plain CPU runs look for one.
 env-tpu: .venv-tpu/installed
@@ -50,7 +57,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-torch .venv-gpu .venv-tpu .venv-onnx build dynet_jax.egg-info
+	rm -rf .venv .venv-torch .venv-gpu .venv-gpu-compiler .venv-tpu .venv-onnx build dynet_jax.egg-info
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
@@ -72,6 +79,15 @@ clean:
 	test -x .venv-gpu/bin/pip || $(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[cuda13]" torch torchvision timm \
 	  --editable . --requirement requirements-dev.txt
+	touch $@
+
+.venv-gpu-compiler/installed: requirements.txt requirements-dev.txt pyproject.toml
+	test -x .venv-gpu-compiler/bin/pip || $(PYTHON) -m venv .venv-gpu-compiler
+	.venv-gpu-compiler/bin/python -m pip install --quiet --disable-pip-version-check nvidia-cuda-nvcc-cu12 --editable . \
+	  --requirement requirements-dev.txt
+	version=$$(.venv-gpu-compiler/bin/python -c 'import jax; print(jax.__version__)'); \
+	.venv-gpu-compiler/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version
 	touch $@
 
 .venv-tpu/installed: requirements.txt requirements-dev.txt pyproject.toml

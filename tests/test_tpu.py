@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from dynet_jax.cli import main
-from dynet_jax.errors import UserError
-from dynet_jax.ops import backend, choose_fusion, dynamic_conv
 from dynet_jax.compiled import steps as compiled_steps
-from dynet_jax.tpu import kernels
-from dynet_jax.tpu.bundles import count_cycles
-from dynet_jax.tpu.chips import CHIPS, HOP_SECONDS, parse_topology
-from dynet_jax.compiled.steps import Steps
 from dynet_jax.compiled.program import Collective, CompiledProgram, find_collectives, read_program
 from dynet_jax.compiled.report import UNKNOWN, report
 from dynet_jax.compiled.roofline import estimate
+from dynet_jax.compiled.steps import Steps
 from dynet_jax.compiled.traced import traced_kernels
+from dynet_jax.errors import UserError
+from dynet_jax.ops import backend, choose_fusion, dynamic_conv
+from dynet_jax.tpu import kernels
+from dynet_jax.tpu.bundles import count_cycles
+from dynet_jax.tpu.chips import CHIPS, HOP_SECONDS, parse_topology
 
 HLO = """
   %all-reduce.1 = (f32[320]{0:T(512)S(1)}, bf16[8,4]{1,0:T(8,128)}) all-reduce(%a, %b), replica_groups={{0,1},{2,3}}

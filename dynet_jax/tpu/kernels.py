@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 from jax import export
 
+from dynet_jax.compiled.traced import TracedKernel
 from dynet_jax.measure.failures import Failure
 from dynet_jax.measure.serve import serve
 from dynet_jax.measure.worker import Worker
 from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import Slice, parse_topology
 from dynet_jax.tpu.devices import slice_devices
-from dynet_jax.compiled.traced import TracedKernel
 
 DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final_bundles"
 _CALL = re.compile(r"%([a-z0-9_]+)[\w.-]* = (.*?) custom-call\(.*operand_layout_constraints=\{(.*?)\}, [a-z_]+=")
