@@ -13,7 +13,7 @@ PLANTED = {
     "measure/turns.py": ("def late(): import jax", "dynet_jax.measure is not allowed to import jax"),
     "inference/fold.py": ("from dynet_jax.train import step", "dynet_jax.inference is not allowed to import"),
     "layers/norm.py": (
-        "def late(): from dynet_jax.ops.tpu import strips",
+        "def late(): from dynet_jax.ops.tpu import rolls",
         "dynet_jax.layers.norm -> dynet_jax.ops.tpu",
     ),
     "errors.py": ("def late(): import benchmarks.timing", "is not allowed to import benchmarks"),

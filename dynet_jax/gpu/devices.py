@@ -1,7 +1,6 @@
 """GPUs that are not there: programs can be compiled for them by the plugin that JAX has for CUDA."""
 
 import importlib.util
-import os
 
 import jax
 
@@ -27,7 +26,6 @@ def node_devices(node: Node) -> list:
             "GPU programs are compiled by JAX's plugin for CUDA, which is not installed; `make env-gpu-compiler` makes "
             f"an environment with it: {COMPILER}"
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the plugin is loaded: it would report a missing driver
     # Computing is the CPU's affair here. Without this, JAX would ask the missing driver for its GPUs.
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
