@@ -5,8 +5,8 @@ BIN := .venv/bin
 
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast test-slow test-oldest env-torch test-torch env-gpu env-tpu test-tpu env-onnx test-onnx lint
-.PHONY: format docs wheel clean
+.PHONY: train test test-fast test-slow test-oldest env-torch test-torch env-gpu env-gpu-compiler test-gpu-compiler env-tpu
+.PHONY: test-tpu env-onnx test-onnx lint format docs wheel clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
@@ -32,6 +32,13 @@ test-torch: env-torch
 
 # JAX and PyTorch, both for CUDA 13, for `benchmarks.throughput` on a machine with a GPU: many GB.
 env-gpu: .venv-gpu/installed
+
+# XLA's compiler for GPUs, for `dynet compile-gpu` on machines without a GPU: ptxas and JAX's plugin, without CUDA's
+# libraries, and JAX of the plugin's version.
+env-gpu-compiler: .venv-gpu-compiler/installed
+
+test-gpu-compiler: env-gpu-compiler
+	.venv-gpu-compiler/bin/python -m pytest tests/test_gpu.py tests/ops/gpu
 
 # The TPU's compiler, for `dynet compile-tpu` on machines without a TPU. Beside it plain CPU runs look for one.
 env-tpu: .venv-tpu/installed
@@ -65,7 +72,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-oldest .venv-torch .venv-gpu .venv-tpu .venv-onnx .venv-docs build dist site dynet_jax.egg-info
+	rm -rf .venv .venv-oldest .venv-torch .venv-gpu .venv-gpu-compiler .venv-tpu .venv-onnx .venv-docs build dist site dynet_jax.egg-info
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
@@ -93,3 +100,9 @@ clean:
 .venv-gpu/installed: packages = "jax[cuda13]" torch torchvision timm
 .venv-tpu/installed: packages = "jax[tpu]"
 .venv-onnx/installed: packages = openvino nncf
+.venv-gpu-compiler/installed: pyproject.toml
+	test -x .venv-gpu-compiler/bin/pip || $(PYTHON) -m venv .venv-gpu-compiler
+	.venv-gpu-compiler/bin/python $(PIP) nvidia-cuda-nvcc-cu12 --editable ".[dev]"
+	version=$$(.venv-gpu-compiler/bin/python -c 'import jax; print(jax.__version__)'); \
+	.venv-gpu-compiler/bin/python $(PIP) --no-deps jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version
+	touch $@

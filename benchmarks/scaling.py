@@ -17,6 +17,8 @@ from benchmarks.arguments import make_parser, output_file, positive, topologies
 from benchmarks.versions import tpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.arguments import overrides, report_mistakes
+from dynet_jax.compiled.roofline import estimate
+from dynet_jax.compiled.steps import TRAIN_EXAMPLES
 from dynet_jax.config.load import check_config, load_config, override
 from dynet_jax.config.named import config_of_network
 from dynet_jax.console import say
@@ -24,9 +26,8 @@ from dynet_jax.errors import UserError, suggest
 from dynet_jax.measure.records import Records
 from dynet_jax.models import list_models
 from dynet_jax.tpu.chips import Slice, parse_topology
-from dynet_jax.tpu.compiler import TRAIN_EXAMPLES, compile_for
+from dynet_jax.tpu.compiler import compile_for
 from dynet_jax.tpu.devices import slice_devices
-from dynet_jax.tpu.roofline import estimate
 
 USUAL_TOPOLOGIES = "v5e:2x4,v5e:8x8,v5e:16x16,v5p:4x8x8"
 DAY = 24 * 60 * 60

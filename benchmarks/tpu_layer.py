@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from benchmarks.forms import STATIC, form_function
 from benchmarks.layers import GROUP_SIZE, Layer
+from dynet_jax.compiled.program import CompiledProgram, read_program
+from dynet_jax.compiled.traced import traced_kernels
 from dynet_jax.measure.failures import what_failed
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.tpu.chips import Slice
 from dynet_jax.tpu.devices import slice_devices
 from dynet_jax.tpu.kernels import kernel_cycles
-from dynet_jax.tpu.program import CompiledProgram, read_program
-from dynet_jax.tpu.traced import traced_kernels
 
 BY_XLA = "kernel_by_xla"  # `kernel` with DYNET_JAX_PALLAS=0
 

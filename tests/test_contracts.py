@@ -13,7 +13,7 @@ PLANTED = {
     "dynet_jax/measure/turns.py": ("def late(): import jax", "dynet_jax.measure is not allowed to import jax"),
     "dynet_jax/inference/fold.py": ("from dynet_jax.train import step", "dynet_jax.inference is not allowed to import"),
     "dynet_jax/layers/norm.py": (
-        "def late(): from dynet_jax.ops.tpu import strips",
+        "def late(): from dynet_jax.ops.tpu import rolls",
         "dynet_jax.layers.norm -> dynet_jax.ops.tpu",
     ),
     "dynet_jax/errors.py": ("def late(): import benchmarks.timing", "is not allowed to import benchmarks"),

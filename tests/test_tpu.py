@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from dynet_jax.cli import main
+from dynet_jax.compiled import steps as compiled_steps
+from dynet_jax.compiled.program import Collective, CompiledProgram, find_collectives, read_program
+from dynet_jax.compiled.report import UNKNOWN, report
+from dynet_jax.compiled.roofline import estimate
+from dynet_jax.compiled.steps import Steps
+from dynet_jax.compiled.traced import traced_kernels
 from dynet_jax.errors import UserError
 from dynet_jax.ops import backend, choose_fusion, dynamic_conv
-from dynet_jax.tpu import compiler, kernels
+from dynet_jax.tpu import kernels
 from dynet_jax.tpu.bundles import count_cycles
-from dynet_jax.tpu.chips import CHIPS, parse_topology
-from dynet_jax.tpu.compiler import Steps
-from dynet_jax.tpu.program import Collective, CompiledProgram, find_collectives, read_program
-from dynet_jax.tpu.report import UNKNOWN, report
-from dynet_jax.tpu.roofline import HOP_SECONDS, estimate
-from dynet_jax.tpu.traced import traced_kernels
+from dynet_jax.tpu.chips import CHIPS, HOP_SECONDS, parse_topology
 
 HLO = """
   %all-reduce.1 = (f32[320]{0:T(512)S(1)}, bf16[8,4]{1,0:T(8,128)}) all-reduce(%a, %b), replica_groups={{0,1},{2,3}}
@@ -60,9 +61,9 @@ def test_bundles_are_counted_as_often_as_their_loops_run():
 def test_a_program_that_does_not_fit_says_what_needs_less():
     step = mock.Mock()
     step.lower.side_effect = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 43 GB")
-    advice = r"use more chips, a smaller --config\.batch_size, or --config\.accumulation_steps$"
+    advice = r"use more devices, a smaller --config\.batch_size, or --config\.accumulation_steps$"
     with pytest.raises(UserError, match=r"does not fit in the 16 GB of a device of v5e:4x4 .*; " + advice):
-        compiler._compile(step, (), 16, parse_topology("v5e:4x4"))
+        compiled_steps._compile(step, (), parse_topology("v5e:4x4"), mock.Mock())
 
 
 def program(**values) -> CompiledProgram:
@@ -268,7 +269,7 @@ KERNELS = """
 import jax, jax.numpy as jnp
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
-from dynet_jax.tpu.traced import traced_kernels
+from dynet_jax.compiled.traced import traced_kernels
 from dynet_jax.tpu.chips import parse_topology
 from dynet_jax.tpu.devices import slice_devices
 from dynet_jax.tpu.kernels import kernel_cycles

@@ -1,5 +1,5 @@
 """The commands: `train.py`, and `dynet`'s summary, train, prepare, evaluate, predict, correlate, import-torch, export,
-compile-tpu, benchmark and reproduce.
+compile-tpu, compile-gpu, benchmark and reproduce.
 
 A command imports what it works with when it runs: --help, and the answer to a mistyped argument, do not wait for it.
 """
@@ -8,6 +8,7 @@ import sys
 
 from dynet_jax.arguments import FAILED, Parser, add_imports, report_mistakes
 from dynet_jax.cli.benchmark import add_benchmark
+from dynet_jax.cli.compile_gpu import add_compile_gpu
 from dynet_jax.cli.compile_tpu import add_compile_tpu
 from dynet_jax.cli.correlate import add_correlate
 from dynet_jax.cli.export import add_export
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_import_torch(commands)
     add_export(commands)
     add_compile_tpu(commands)
+    add_compile_gpu(commands)
     add_benchmark(commands)
     add_reproduce(commands)
     for command in commands.choices.values():

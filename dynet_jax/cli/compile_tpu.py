@@ -1,9 +1,6 @@
 """`dynet compile-tpu`: how a configuration would run on a slice of TPUs."""
 
-import sys
-from pathlib import Path
-
-from dynet_jax.arguments import overrides
+from dynet_jax.cli.compiled import add_configurations, report_steps
 
 
 def add_compile_tpu(commands) -> None:
@@ -16,30 +13,16 @@ def add_compile_tpu(commands) -> None:
         "configs/dy_mobile.py --compare=configs/mobilenet_v2.py --config.dtype=bfloat16",
         usage="dynet compile-tpu CONFIG [--topology=CHIP:SHAPE] [--compare=CONFIG] [--config.KEY=VALUE ...]",
     )
-    parser.add_argument("config", help="a file as train.py takes it, FILE[:VARIANT]")
+    add_configurations(parser)
     parser.add_argument("--topology", default="v5e:2x2", help="v4, v5e, v5p or v6e and its grid; default: v5e:2x2")
-    parser.add_argument("--compare", metavar="CONFIG", help="another file, compiled too and shown beside it")
-    parser.set_defaults(run=_compile_tpu, takes_overrides=True)
+    parser.set_defaults(run=_compile_tpu)
 
 
 def _compile_tpu(options) -> None:
-    from dynet_jax.config.load import load_config, override
     from dynet_jax.tpu.chips import parse_topology
     from dynet_jax.tpu.compiler import compile_for
     from dynet_jax.tpu.devices import slice_devices
-    from dynet_jax.tpu.report import report
 
-    slice, files = parse_topology(options.topology), [options.config, *filter(None, [options.compare])]
-    configs = [load_config(file) for file in files]
-    for config in configs:
-        override(config, overrides(options.overrides))
+    slice = parse_topology(options.topology)
     slice_devices(slice)  # without the compiler there is nothing to wait for
-    results = []
-    for file, config in zip(files, configs):
-        _say(f"compiling {file} for {slice.name} (one to ten minutes) ...")
-        results.append(compile_for(config, slice, progress=_say))
-    print(report([Path(file).stem for file in files], results, slice))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    report_steps(options, slice, compile_for)

@@ -1,7 +1,7 @@
 """Who computes the operations of this package on the hardware that a program is traced for.
 
 An implementation is a module with `serves()`, `feature_map(x)` and `dynamic_conv(x, kernels, coefficients, fusion,
-options)`. `dynet_jax.ops.xla` serves any hardware; another one is a folder beside `dynet_jax.ops.tpu`, named below.
+options)`. `dynet_jax.ops.xla` serves any hardware; the others, a folder each, are named below.
 `dynet_jax.ops.outline` is for shapes alone.
 """
 
@@ -9,10 +9,10 @@ from types import ModuleType
 
 import jax
 
-from dynet_jax.ops import outline, tpu, xla
+from dynet_jax.ops import gpu, outline, tpu, xla
 from dynet_jax.ops.maps import Map
 
-IMPLEMENTATIONS = (outline, tpu, xla)  # in order of preference
+IMPLEMENTATIONS = (outline, tpu, gpu, xla)  # in order of preference
 
 
 def implementation() -> ModuleType:

@@ -3,7 +3,10 @@
 import math
 from typing import NamedTuple
 
+from dynet_jax.compiled.program import Collective
 from dynet_jax.errors import UserError
+
+HOP_SECONDS = 1e-6  # assumed time from chip to chip, which is what small sums cost
 
 
 class Chip(NamedTuple):
@@ -34,11 +37,19 @@ CHIPS = {
 
 
 class Slice(NamedTuple):
-    """Chips in a grid."""
+    """Chips in a grid; a `dynet_jax.compiled.machine.Machine`."""
 
     name: str  # like v5e:16x16
     chip: Chip
     shape: tuple[int, ...]
+
+    has_schedule = True
+    kind = property(lambda self: self.name.partition(":")[0])
+    devices = property(lambda self: self.chips)
+    flops = property(lambda self: self.chip.flops)
+    memory_bytes = property(lambda self: self.chip.hbm_bytes)
+    memory_bandwidth = property(lambda self: self.chip.hbm_bandwidth)
+    clock = property(lambda self: self.chip.clock)
 
     @property
     def chips(self) -> int:
@@ -62,6 +73,21 @@ class Slice(NamedTuple):
     def hops(self) -> int:
         """Between the two chips that are farthest from one another, along open lines."""
         return sum(length - 1 for length in self.shape)
+
+    def exchange(self, collective: Collective) -> float:
+        """Returns the seconds in which a device sends its part; the first byte has to go all the way.
+
+        Groups smaller than the slice are neighbours: they are taken as one line of chips.
+        """
+        count = collective.participants
+        if count == 1:
+            return 0.0
+        if collective.kind == "collective-permute":  # from neighbour to neighbour
+            return collective.bytes / self.chip.link_bandwidth + HOP_SECONDS
+        everyone = count == self.chips
+        bandwidth = self.all_reduce_bandwidth if everyone else self.chip.link_bandwidth
+        hops = self.hops if everyone else count - 1
+        return collective.ring_bytes / bandwidth + collective.passes * hops * HOP_SECONDS
 
 
 def parse_topology(text: str) -> Slice:

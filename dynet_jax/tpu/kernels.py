@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 from jax import export
 
+from dynet_jax.compiled.traced import TracedKernel
 from dynet_jax.measure.failures import Failure
 from dynet_jax.measure.serve import serve
 from dynet_jax.measure.worker import Worker
 from dynet_jax.tpu.bundles import count_cycles
 from dynet_jax.tpu.chips import Slice, parse_topology
 from dynet_jax.tpu.devices import slice_devices
-from dynet_jax.tpu.traced import TracedKernel
 
 DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final_bundles"
 _CALL = re.compile(r"%([a-z0-9_]+)[\w.-]* = (.*?) custom-call\(.*operand_layout_constraints=\{(.*?)\}, [a-z_]+=")
@@ -58,7 +58,7 @@ def _key_of(kernel: TracedKernel) -> str:
 def kernel_cycles(hlo: str, kernels: Iterable[TracedKernel], slice: Slice) -> int | None:
     """Returns the cycles of all Pallas kernels in a compiled program if nothing waits; None if they are not known.
 
-    hlo: the text of the program. kernels: those found when it was traced (`dynet_jax.tpu.traced`).
+    hlo: the text of the program. kernels: those found when it was traced (`dynet_jax.compiled.traced`).
     """
     calls = find_kernels(hlo)
     programs = programs_by_call(kernels, calls)

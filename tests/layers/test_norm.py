@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from dynet_jax import BatchNorm
 from dynet_jax.ops.maps import to_array
+from dynet_jax.ops.strips import channel_sums
 from dynet_jax.ops.tpu.feature_map import DeferredMap
-from dynet_jax.ops.tpu.strips import channel_sums
 
 FEATURES = 5
 

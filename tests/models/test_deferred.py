@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dynet_jax.compiled.traced import traced_kernels
 from dynet_jax.layers import add
 from dynet_jax.layers.blocks import Block, ConvSpec, Layers
 from dynet_jax.ops import tpu
 from dynet_jax.ops.backend import tracing_for
+from dynet_jax.ops.strips import strips_of
 from dynet_jax.ops.tpu import dynamic as tpu_dynamic
 from dynet_jax.ops.tpu.dense_plan import make_dense_plan
 from dynet_jax.ops.tpu.grouped_plan import make_grouped_plan
 from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan
-from dynet_jax.ops.tpu.strips import strips_of
 from dynet_jax.ops.window import make_window
-from dynet_jax.tpu.traced import traced_kernels
 from tests.models.smallest import random_variables, shallow, smallest
 
 

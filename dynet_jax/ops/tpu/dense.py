@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dynet_jax.ops.tpu.call import call, forward_rule, like
+from dynet_jax.ops.normalizing import add_gradient_of_sums, gradient_like
+from dynet_jax.ops.pallas import forward_rule, like
+from dynet_jax.ops.tpu.call import call
 from dynet_jax.ops.tpu.dense_plan import DensePlan, fold_shape
-from dynet_jax.ops.tpu.normalizing import add_gradient_of_sums, gradient_like
 from dynet_jax.ops.tpu.patches import col2im, im2col, unfold_columns
 
 BY_INPUTS = (((1,), (0,)), ((), ()))  # a @ b

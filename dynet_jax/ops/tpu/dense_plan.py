@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dynet_jax.ops.tpu.strips import LANES
+from dynet_jax.ops.strips import LANES
 from dynet_jax.ops.tpu.tiles import SUBLANES, largest_divisor, round_up, vmem_bytes
 from dynet_jax.ops.window import Window
 

@@ -12,14 +12,14 @@ from jaxtyping import Float32, Shaped
 
 from dynet_jax.ops import xla
 from dynet_jax.ops.maps import Map, to_array
+from dynet_jax.ops.pallas import vary_alike
 from dynet_jax.ops.partition import is_partitioned
+from dynet_jax.ops.strips import channel_sums, cut, for_strips, join, sum_of_strips
 from dynet_jax.ops.tpu import dense, grouped
-from dynet_jax.ops.tpu.call import vary_alike
 from dynet_jax.ops.tpu.dense_plan import DensePlan, fold_shape, make_dense_plan
 from dynet_jax.ops.tpu.grouped_plan import GroupedPlan, make_grouped_plan
 from dynet_jax.ops.tpu.pointwise import pointwise
 from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan, make_pointwise_plan
-from dynet_jax.ops.tpu.strips import channel_sums, cut, for_strips, join, sum_of_strips
 from dynet_jax.ops.window import make_window
 
 

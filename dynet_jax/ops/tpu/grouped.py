@@ -16,15 +16,15 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dynet_jax.ops.tpu.call import call, forward_rule, like
-from dynet_jax.ops.tpu.grouped_plan import GroupedPlan
-from dynet_jax.ops.tpu.normalizing import (
+from dynet_jax.ops.normalizing import (
     add_gradient_of_sums,
     gradient_like,
     normalize_block,
     normalize_block_gradients,
-    zero_at_first_rows,
 )
+from dynet_jax.ops.pallas import forward_rule, like
+from dynet_jax.ops.tpu.call import call, zero_at_first_rows
+from dynet_jax.ops.tpu.grouped_plan import GroupedPlan
 from dynet_jax.ops.tpu.rolls import roll_block, roll_lanes, roll_within_groups
 from dynet_jax.ops.tpu.tiles import hbm_bytes
 

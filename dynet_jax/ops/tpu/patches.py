@@ -8,8 +8,8 @@ import itertools
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from dynet_jax.ops.normalizing import normalize_block, normalize_block_gradients
 from dynet_jax.ops.tpu.dense_plan import DensePlan, fold_of
-from dynet_jax.ops.tpu.normalizing import normalize_block, normalize_block_gradients
 
 
 def im2col(x, affine, n, image, patches, plan: DensePlan, activation):

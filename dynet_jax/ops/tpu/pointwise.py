@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dynet_jax.ops.tpu.call import call, forward_rule, like
-from dynet_jax.ops.tpu.normalizing import (
+from dynet_jax.ops.normalizing import (
     add_gradient_of_sums,
     gradient_like,
     normalize_block,
     normalize_block_gradients,
-    zero_at_first_rows,
 )
+from dynet_jax.ops.pallas import forward_rule, like
+from dynet_jax.ops.tpu.call import call, zero_at_first_rows
 from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan
 
 AT_ONCE = 4  # positions that are summed before they are added to a sum over all of them in memory

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dynet_jax.ops.tpu.strips import LANES, strips_of
+from dynet_jax.ops.strips import LANES, strips_of
 from dynet_jax.ops.tpu.tiles import divisors, images_per_block, vmem_bytes
 from dynet_jax.ops.window import Window
 

@@ -6,8 +6,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from dynet_jax.ops.strips import LANES
 from dynet_jax.ops.tpu.grouped_plan import GroupedPlan
-from dynet_jax.ops.tpu.strips import LANES
 
 
 def roll_within_groups(x: jax.Array, shift: int, plan: GroupedPlan) -> jax.Array:

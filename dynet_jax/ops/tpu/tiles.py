@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from dynet_jax.ops.tpu.strips import LANES
+from dynet_jax.ops.strips import LANES
 
 SUBLANE_BYTES = 32  # of a tile of VMEM, which has 128 lanes
 SUBLANES = 16, 8  # of bfloat16; of float32

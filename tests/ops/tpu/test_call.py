@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
 
+from dynet_jax.compiled.traced import TracedKernel, traced_kernels
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.tpu.feature_map import DeferredMap
 from dynet_jax.ops.tpu.tiles import hbm_bytes
-from dynet_jax.tpu.traced import TracedKernel, traced_kernels
 
 # Multiply-adds of a convolution: positions out x kernel's entries, for every image.
 LAYERS = {

@@ -9,9 +9,9 @@ import pytest
 from dynet_jax.layers import spatial_mean
 from dynet_jax.ops import conv, dynamic_conv
 from dynet_jax.ops.maps import activate, add, moments, to_array
+from dynet_jax.ops.strips import channel_sums
 from dynet_jax.ops.tpu import dynamic
 from dynet_jax.ops.tpu.feature_map import DeferredMap
-from dynet_jax.ops.tpu.strips import channel_sums
 
 ACTIVATIONS = {
     None: lambda z: z,

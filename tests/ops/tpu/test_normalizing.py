@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dynet_jax.compiled.traced import traced_kernels
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
 from dynet_jax.ops.maps import to_array
@@ -15,7 +16,6 @@ from dynet_jax.ops.tpu.feature_map import DeferredMap
 from dynet_jax.ops.tpu.grouped_plan import make_grouped_plan
 from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan
 from dynet_jax.ops.window import make_window
-from dynet_jax.tpu.traced import traced_kernels
 from tests import reference
 from tests.ops.tpu.compiled import bytes_of, needs_libtpu
 

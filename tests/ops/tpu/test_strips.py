@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dynet_jax.ops import conv
-from dynet_jax.ops.tpu.strips import cut, cut_with_margins, for_strips, join, strips_of, sum_of_strips
+from dynet_jax.ops.strips import cut, cut_with_margins, for_strips, join, strips_of, sum_of_strips
 from dynet_jax.ops.window import make_window
 
 

@@ -1,19 +1,19 @@
-"""The answer of `dynet compile-tpu` as a table: does it fit, what bounds it, what do the exchanges cost."""
+"""The answer of `dynet compile-tpu` and `compile-gpu` as a table: does it fit, what bounds it, what is exchanged."""
 
 from collections.abc import Iterator, Sequence
 
 from dynet_jax.analysis.table import Table
-from dynet_jax.tpu.chips import Slice
-from dynet_jax.tpu.compiler import Steps
-from dynet_jax.tpu.program import CompiledProgram
-from dynet_jax.tpu.roofline import Estimate, estimate
+from dynet_jax.compiled.machine import Machine
+from dynet_jax.compiled.program import CompiledProgram
+from dynet_jax.compiled.roofline import Estimate, estimate
+from dynet_jax.compiled.steps import Steps
 
 UNKNOWN = "?: how long the Pallas kernels take is not known; such a step counts computing, memory and exchanges alone."
 
 
-def report(names: Sequence[str], results: Sequence[Steps], slice: Slice) -> str:
+def report(names: Sequence[str], results: Sequence[Steps], machine: Machine) -> str:
     """One column per configuration; of two, the ratio of the first to the second too."""
-    columns = [dict(facts(steps, slice)) for steps in results]
+    columns = [dict(facts(steps, machine)) for steps in results]
     header = ("", *names, *(["ratio"] if len(columns) == 2 else []))
     rows = []
     for label in columns[0]:
@@ -24,18 +24,18 @@ def report(names: Sequence[str], results: Sequence[Steps], slice: Slice) -> str:
             ratio = [f"{first / second:.2f}" if min(first, second) > 0 else ""]
         rows.append((label, *map(_text, values), *ratio))
     table = Table(header, rows).markdown()
-    unknown = any(times.kernels is None for times in _estimates(results, slice))
+    unknown = any(times.kernels is None for times in _estimates(results, machine))
     return f"{table}\n\n{UNKNOWN}" if unknown else table
 
 
-def facts(steps: Steps, slice: Slice) -> Iterator[tuple[str, float | str]]:
+def facts(steps: Steps, machine: Machine) -> Iterator[tuple[str, float | str]]:
     """What there is to say, one line each. GB are 10^9 bytes, of one device where nothing else is said."""
-    yield "chips, hosts", f"{slice.chips} {slice.name.partition(':')[0]}, {steps.hosts}"
+    yield "devices, hosts", f"{machine.devices} {machine.kind}, {steps.hosts}"
     yield "batch; images at once on a device", f"{steps.batch_size}; {steps.images_per_device}"
     for name, program in (("training", steps.training), ("evaluation", steps.evaluation)):
-        times = estimate(program, slice)
+        times = estimate(program, machine)
         yield f"{name}: memory (GB)", program.memory / 1e9
-        yield f"{name}: memory (% of the device's)", 100 * program.memory / slice.chip.hbm_bytes
+        yield f"{name}: memory (% of the device's)", 100 * program.memory / machine.memory_bytes
         yield f"{name}: temporaries (GB)", program.temporaries / 1e9
         yield f"{name}: operations (GFLOP)", program.flops / 1e9
         yield f"{name}: bytes moved (GB)", program.bytes / 1e9
@@ -43,25 +43,32 @@ def facts(steps: Steps, slice: Slice) -> Iterator[tuple[str, float | str]]:
         if program is steps.training:
             yield f"{name}: gradients (MB)", steps.gradients / 1e6
         yield f"{name}: Pallas kernels called", str(program.kernels)
+        if not machine.has_schedule:
+            yield f"{name}: calls of libraries", _calls(program)
         yield f"{name}: at the peak of computing (ms)", 1e3 * times.compute
         yield f"{name}: at the peak of memory (ms)", 1e3 * times.memory
-        schedule = _unknown(program) if times.schedule is None else 1e3 * times.schedule
-        yield f"{name}: the compiler's schedule (ms)", schedule
-        yield f"{name}: of it Pallas kernels (ms)", _kernels(program, times)
+        if machine.has_schedule:
+            schedule = _unknown(program) if times.schedule is None else 1e3 * times.schedule
+            yield f"{name}: the compiler's schedule (ms)", schedule
+            yield f"{name}: of it Pallas kernels (ms)", _kernels(program, times)
         yield f"{name}: exchanges (ms)", 1e3 * times.exchange
         yield f"{name}: step, at best (ms)", _marked(1e3 * times.step, times)
         yield f"{name}: bound by", times.bound
-        yield f"{name}: images/s of the slice, at best", _marked(steps.batch_size / times.step, times)
+        yield f"{name}: images/s of all devices, at best", _marked(steps.batch_size / times.step, times)
         yield f"{name}: compiled in (s)", program.seconds_to_compile
 
 
-def _estimates(results: Sequence[Steps], slice: Slice) -> Iterator[Estimate]:
-    return (estimate(program, slice) for steps in results for program in (steps.training, steps.evaluation))
+def _estimates(results: Sequence[Steps], machine: Machine) -> Iterator[Estimate]:
+    return (estimate(program, machine) for steps in results for program in (steps.training, steps.evaluation))
 
 
 def _exchanges(program: CompiledProgram) -> str:
     kinds = program.collectives_by_kind.items()
     return ", ".join(f"{number} {kind} of {size / 1e6:.2f} MB" for kind, (number, size) in kinds) or "none"
+
+
+def _calls(program: CompiledProgram) -> str:
+    return ", ".join(f"{number} {name}" for name, number in program.library_calls) or "none"
 
 
 def _kernels(program: CompiledProgram, times: Estimate) -> float | str:

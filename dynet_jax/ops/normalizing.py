@@ -8,9 +8,8 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 
-from dynet_jax.ops.tpu.call import like
+from dynet_jax.ops.pallas import like
 
 LIMITS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # of each activation
 
@@ -40,16 +39,6 @@ def add_gradient_of_sums(dy: jax.Array, y: jax.Array | None, dsums) -> jax.Array
     """Returns the gradient of y in float32, with the part that comes through its sums if they have been used."""
     dy = dy.astype(jnp.float32)
     return dy if dsums is None or y is None else dy + dsums[0] + 2 * y.astype(jnp.float32) * dsums[1]
-
-
-def zero_at_first_rows(*results) -> None:
-    """Sets results to zero, with the first block of rows, that are summed over all of them."""
-
-    @pl.when(pl.program_id(1) == 0)
-    def _():
-        for result in results:
-            if result is not None:
-                result[...] = jnp.zeros_like(result)
 
 
 def gradient_like(x: jax.Array, affine: jax.Array | None) -> jax.ShapeDtypeStruct | None:

@@ -1,14 +1,14 @@
 """What a compiled program says of itself."""
 
-import math
 import re
 from collections import Counter
 from typing import NamedTuple
 
+from dynet_jax.compiled.hlo import bytes_of, shapes_in
+
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 _INSTRUCTION = re.compile(rf"= (?P<shapes>.*?) (?P<kind>{'|'.join(COLLECTIVES)})(?P<begun>-start)?\(")
 _PASSED_ON = ("all-gather", "collective-permute")  # begun, they have their operands beside their results
-_SHAPE = re.compile(r"\b(pred|[sufb]+[0-9]+[a-z0-9]*)\[([0-9,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _GROUPS = re.compile(r"replica_groups=(?:\[(?P<rows>\d+),(?P<columns>\d+)\]|\{\{(?P<first>[0-9,]*)\})")
 
@@ -19,6 +19,26 @@ class Collective(NamedTuple):
     kind: str
     bytes: int
     participants: int
+
+    @property
+    def passes(self) -> int:
+        """Returns how often a ring sends every byte: to be summed, and then the sum."""
+        return 2 if self.kind == "all-reduce" else 1
+
+    @property
+    def ring_bytes(self) -> float:
+        """Returns what a device sends where all of them are one ring."""
+        whole = self.bytes * (self.participants if self.kind == "reduce-scatter" else 1)  # its result is a part
+        return self.passes * whole * (self.participants - 1) / self.participants
+
+
+class Counts(NamedTuple):
+    """What a program computes and moves."""
+
+    flops: float
+    bytes: float
+    kernels: int  # calls of Pallas kernels
+    library_calls: tuple[tuple[str, int], ...] = ()  # of cuDNN, cuBLAS and others, with how often
 
 
 class CompiledProgram(NamedTuple):
@@ -36,6 +56,7 @@ class CompiledProgram(NamedTuple):
     code: int
     collectives: tuple[Collective, ...]
     seconds_to_compile: float
+    library_calls: tuple[tuple[str, int], ...] = ()
     rounds: int = 1  # how often nearly all of it runs in a step: once per micro-batch; counts are of one
 
     @property
@@ -53,14 +74,23 @@ class CompiledProgram(NamedTuple):
         return {kind: (numbers[kind], sizes[kind]) for kind in numbers}
 
 
-def read_program(compiled, seconds: float = 0.0, devices: int = 1, kernel_cycles: int | None = 0) -> CompiledProgram:
-    """Returns the facts of a `jax.stages.Compiled` for a number of devices."""
-    cost, memory, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
+def read_program(
+    compiled, seconds: float = 0.0, devices: int = 1, kernel_cycles: int | None = 0, counts: Counts | None = None
+) -> CompiledProgram:
+    """Returns the facts of a `jax.stages.Compiled` for a number of devices.
+
+    counts: where its own cost analysis has none; by default that analysis, and the Pallas kernels of a TPU.
+    """
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    if counts is None:
+        cost = compiled.cost_analysis()
+        kernels = text.count('custom_call_target="tpu_custom_call"')
+        counts = Counts(cost.get("flops", 0.0), cost.get("bytes accessed", 0.0), kernels)
     return CompiledProgram(
-        flops=cost.get("flops", 0.0),
-        bytes=cost.get("bytes accessed", 0.0),
+        flops=counts.flops,
+        bytes=counts.bytes,
         cycles=sum(int(cycles) for cycles in _CYCLES.findall(text)),
-        kernels=text.count('custom_call_target="tpu_custom_call"'),
+        kernels=counts.kernels,
         kernel_cycles=kernel_cycles,
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes,
@@ -69,6 +99,7 @@ def read_program(compiled, seconds: float = 0.0, devices: int = 1, kernel_cycles
         code=memory.generated_code_size_in_bytes,
         collectives=find_collectives(text, devices),
         seconds_to_compile=seconds,
+        library_calls=counts.library_calls,
     )
 
 
@@ -82,18 +113,12 @@ def find_collectives(hlo: str, devices: int) -> tuple[Collective, ...]:
     for line in hlo.splitlines():
         match = _INSTRUCTION.search(line)
         if match:
-            shapes = _SHAPE.findall(match["shapes"])
+            shapes = shapes_in(match["shapes"])
             if match["begun"] and match["kind"] in _PASSED_ON:
-                arrays = [shape for shape in shapes if shape != ("u32", "")]  # flags of the exchange
+                arrays = [shape for shape in shapes if shape != ("u32", ())]  # flags of the exchange
                 shapes = arrays[len(arrays) // 2 :]
-            size = sum(_bytes(kind, shape) for kind, shape in shapes)
-            found.append(Collective(match["kind"], size, _participants(line, devices)))
+            found.append(Collective(match["kind"], sum(map(bytes_of, shapes)), _participants(line, devices)))
     return tuple(found)
-
-
-def _bytes(kind: str, shape: str) -> int:
-    bits = 8 if kind == "pred" else int(re.findall(r"\d+", kind)[0])
-    return math.prod(int(size) for size in shape.split(",") if size) * bits // 8
 
 
 def _participants(line: str, devices: int) -> int:

@@ -1,0 +1,184 @@
+r"""The grouped convolution with one kernel per image, for GPUs, by their matrix units.
+
+A matrix unit multiplies 16 channels at least, and a group has 6. So whole groups, up to 32 channels, are one product
+for every position of the window: $y_p = \sum_t x_{p+t} W_t$ with a $W_t$ that is zero between groups and made of the
+image's kernel in registers. Most of the arithmetic is with zeros; a card that has 300 operations for every byte has
+time for it. Both results of the backward pass are of the same tiles, those of y that see a tile of x at each tap:
+$dx_p = \sum_t dy_{p-t} W_t^T$ and $dW_t = \sum_p x_p^T dy_{p-t}$.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from dynet_jax.ops.gpu.call import call, dot, lanes, load, store
+from dynet_jax.ops.gpu.plans import POSITIONS, WIDTH, GroupedPlan, blocks_of
+from dynet_jax.ops.gpu.tiles import Channels, Tile
+from dynet_jax.ops.pallas import forward_rule, like
+
+
+def _channels(limit: int, plan: GroupedPlan) -> Channels:
+    """Returns those of the image and the tile that this block of threads has."""
+    first = pl.program_id(1) * plan.channels
+    numbers, inside = lanes(first, WIDTH, limit)
+    return Channels(pl.program_id(0), numbers, inside & (numbers < first + plan.channels))
+
+
+def _matrix_indices(tap: int, channels: Channels, plan: GroupedPlan, *, transposed: bool = False):
+    """Returns where the weights of a tap are for each pair of channels, [in, out], and which pairs are of one group."""
+    inputs, outputs = channels.numbers[:, None], channels.numbers[None, :]
+    inside = channels.inside[:, None] & channels.inside[None, :]
+    if transposed:
+        inputs, outputs = outputs, inputs
+    same = lax.div(inputs, jnp.int32(plan.members)) == lax.div(outputs, jnp.int32(plan.members))
+    # Pairs of two groups have no weight: out of bounds, they do not meet those that have.
+    member = jnp.where(same & inside, lax.rem(inputs, jnp.int32(plan.members)), plan.members)
+    return (channels.image, tap, member, outputs + jnp.zeros_like(inputs)), same & inside
+
+
+def _matrix(weights, tap: int, channels: Channels, plan: GroupedPlan, *, transposed: bool = False) -> jax.Array:
+    """Returns the weights of a tap as a matrix, [in, out]; [out, in] if transposed."""
+    indices, mask = _matrix_indices(tap, channels, plan, transposed=transposed)
+    return load(weights, *indices, mask=mask)
+
+
+def _forward_kernel(x, weights, affine, y, sums, *, plan: GroupedPlan, activation):
+    channels, block = _channels(x.shape[-1], plan), pl.program_id(2)
+    rows, columns = plan.output_size
+    positions, inside = lanes(block * POSITIONS, POSITIONS, rows * columns)
+    row, column = lax.div(positions, jnp.int32(columns)), lax.rem(positions, jnp.int32(columns))
+    affine, total = channels.rows(affine), jnp.zeros((POSITIONS, WIDTH), jnp.float32)
+    for tap, (down, right) in enumerate(plan.taps):
+        seen = _seen(row, column, inside, down, right, channels, plan)
+        total += dot(seen.read(x, affine, activation), _matrix(weights, tap, channels, plan))
+    Tile(channels, positions, inside).write(y, sums, block, total)
+
+
+def _seen(row, column, inside, down, right, channels, plan: GroupedPlan) -> Tile:
+    """Returns what outputs see at a tap; outside is the padding."""
+    (top, _), (left, _) = plan.window.padding
+    row = row * plan.window.strides[0] + (down - top)
+    column = column * plan.window.strides[1] + (right - left)
+    inside = inside & (row >= 0) & (row < plan.size[0]) & (column >= 0) & (column < plan.size[1])
+    return Tile(channels, row * plan.size[1] + column, inside)
+
+
+def _seers(row, column, inside, down, right, channels, plan: GroupedPlan) -> Tile:
+    """Returns the outputs that see positions of x at a tap; where there is none, it is outside."""
+    parts, sizes = [], plan.output_size
+    for place, offset, (before, _), stride, size in zip(
+        (row, column), (down, right), plan.window.padding, plan.window.strides, sizes
+    ):
+        place = place + (before - offset)
+        inside = inside & (place >= 0) & (lax.rem(place, jnp.int32(stride)) == 0) & (place < stride * size)
+        parts.append(lax.div(place, jnp.int32(stride)))
+    return Tile(channels, parts[0] * sizes[1] + parts[1], inside)
+
+
+def _backward_kernel(x, dy, y, weights, affine, dsums, dx, dweights, daffine, *, plan: GroupedPlan, activation):
+    """Works on every `blocks`-th tile of positions: first for x, and then, from the cache, for the weights.
+
+    Both at once would take more registers than there are.
+    """
+    channels, block, blocks = _channels(x.shape[-1], plan), pl.program_id(2), pl.num_programs(2)
+    affine, dsums = channels.rows(affine), channels.rows(dsums)
+    count, (_, columns) = math.prod(plan.size), plan.size
+    steps = pl.cdiv(blocks_of(count, POSITIONS), blocks)
+
+    def tiles_of(step):
+        """Returns the number of a tile, the tile, and for every tap that of y that sees it."""
+        number = step * blocks + block
+        positions, inside = lanes(number * POSITIONS, POSITIONS, count)
+        row, column = lax.div(positions, jnp.int32(columns)), lax.rem(positions, jnp.int32(columns))
+        seers = (_seers(row, column, inside, *offset, channels, plan) for offset in plan.taps)
+        return number, Tile(channels, positions, inside), seers
+
+    def gradient_of_x(step, _):
+        number, tile, seers = tiles_of(step)
+        gradient = jnp.zeros((POSITIONS, WIDTH), jnp.float32)
+        for tap, seer in enumerate(seers):
+            matrix = _matrix(weights, tap, channels, plan, transposed=True)
+            gradient += dot(seer.read_gradient(dy, y, dsums), matrix)
+        tile.write_gradient(dx, daffine, number, gradient, x, affine, activation)
+        return _
+
+    def gradients_of_weights(step, sums):
+        _, tile, seers = tiles_of(step)
+        values = tile.read(x, affine, activation)
+        products = (dot(values, seer.read_gradient(dy, y, dsums), transposed=True) for seer in seers)
+        return tuple(total + product for total, product in zip(sums, products))
+
+    lax.fori_loop(0, steps, gradient_of_x, 0)
+    zeros = tuple(jnp.zeros((WIDTH, WIDTH), jnp.float32) for _ in plan.taps)
+    for tap, dmatrix in enumerate(lax.fori_loop(0, steps, gradients_of_weights, zeros)):
+        (image, tap, *indices), mask = _matrix_indices(tap, channels, plan)
+        store(dweights, image, block, tap, *indices, value=dmatrix, mask=mask)
+
+
+def _grid(x, blocks: int, plan: GroupedPlan) -> tuple[int, int, int]:
+    return x.shape[0], blocks_of(x.shape[-1], plan.channels), blocks
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def convolve(
+    x: jax.Array,
+    weights: jax.Array,
+    affine: jax.Array | None,
+    activation: str | None,
+    with_sums: bool,
+    plan: GroupedPlan,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the convolution of activation(x * multiplier + offset), in x's dtype, and its sums and those of squares.
+
+    x: [batch, positions, channels]; weights: [batch, taps, members, channels]; affine: [2, batch, channels] or None.
+    The results are [batch, positions, channels], and [2, batch, channels] or, not `with_sums`, None.
+    """
+    batch, _, channels = x.shape
+    positions = math.prod(plan.output_size)
+    blocks = blocks_of(positions, POSITIONS)
+    outputs = (
+        like(x, (batch, positions, channels)),
+        like(x, (batch, blocks, 2, channels), jnp.float32) if with_sums else None,
+    )
+    y, sums = call(
+        functools.partial(_forward_kernel, plan=plan),
+        "grouped_conv",
+        (x, weights, affine),
+        outputs,
+        grid=_grid(x, blocks, plan),
+        activation=activation,
+        flops=2 * positions * weights.size,
+        interpret=plan.interpret,
+    )
+    return y, None if sums is None else jnp.swapaxes(sums.sum(1), 0, 1)
+
+
+def _backward(activation, with_sums, plan, saved, gradients):
+    (x, weights, affine, y), (dy, dsums) = saved, gradients
+    batch, positions, channels = x.shape
+    tiles, blocks = blocks_of(positions, POSITIONS), plan.gradient_blocks(positions)
+    outputs = (
+        like(x, x.shape),
+        like(x, (batch, blocks, *weights.shape[1:]), jnp.float32),
+        None if affine is None else like(x, (batch, tiles, 2, channels), jnp.float32),
+    )
+    dx, dweights, daffine = call(
+        functools.partial(_backward_kernel, plan=plan),
+        "grouped_conv_gradients",
+        (x, dy, y, weights, affine, dsums if with_sums else None),
+        outputs,
+        grid=_grid(x, blocks, plan),
+        activation=activation,
+        flops=4 * math.prod(plan.output_size) * weights.size,
+        warps=8,  # of 4, the matrices of all taps would not fit the registers
+        interpret=plan.interpret,
+    )
+    daffine = None if daffine is None else jnp.swapaxes(daffine.sum(1), 0, 1)
+    return dx, dweights.sum(1).astype(weights.dtype), daffine
+
+
+convolve.defvjp(forward_rule(convolve), _backward)
