@@ -119,7 +119,7 @@ TRIED_ELSEWHERE = {
     "data/prepare.py": "tests/data/test_packed.py",
     "evaluation/held_coefficients.py": "tests/train/test_segmentation.py",
     "reproduce/plan.py": "tests/reproduce/test_command.py",
-    "tpu/compiler.py": "tests/test_tpu.py",
+    "compiled/steps.py": "tests/test_tpu.py",
     "train/alike.py": "tests/train/test_alike.py",
     "train/by_name.py": "tests/train/test_optimizers_by_name.py",
     "train/divergence.py": "tests/train/test_loop.py",

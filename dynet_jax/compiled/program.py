@@ -33,7 +33,7 @@ class Collective(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a program computes and moves."""
+    """The operations and bytes of a program."""
 
     flops: float
     bytes: float

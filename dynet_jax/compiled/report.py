@@ -29,7 +29,7 @@ def report(names: Sequence[str], results: Sequence[Steps], machine: Machine) -> 
 
 
 def facts(steps: Steps, machine: Machine) -> Iterator[tuple[str, float | str]]:
-    """What there is to say, one line each. GB are 10^9 bytes, of one device where nothing else is said."""
+    """Yields the lines of a report: a name and a value. GB are 10^9 bytes, of one device where nothing else is said."""
     yield "devices, hosts", f"{machine.devices} {machine.kind}, {steps.hosts}"
     yield "batch; images at once on a device", f"{steps.batch_size}; {steps.images_per_device}"
     for name, program in (("training", steps.training), ("evaluation", steps.evaluation)):

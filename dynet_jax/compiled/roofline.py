@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
 
     @property
     def bound(self) -> str:
-        """What would have to be faster first."""
+        """Returns the resource that limits the speed."""
         names = {"compute": self.compute, "memory": self.memory, "exchange": self.exchange}
         names["schedule"] = self.schedule or 0.0
         return max(names, key=names.__getitem__)

@@ -35,7 +35,7 @@ class Interruption:
 
     @property
     def seen(self) -> bool:
-        """Whether the run has been asked to leave."""
+        """Returns whether the run has been asked to leave."""
         return self._signalled or (self._stop is not None and self._stop.is_set())
 
     def __enter__(self):

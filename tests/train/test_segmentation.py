@@ -183,7 +183,7 @@ def test_evaluate_prints_the_classes_and_draws_the_matrix(trained, capfd):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["evaluate", "WORKDIR", "--config.learning_rate=1"], "learning_rate cannot be changed in an evaluation; what"),
+        (["evaluate", "WORKDIR", "--config.learning_rate=1"], "learning_rate cannot be changed in an evaluation; keys"),
         (["evaluate", "WORKDIR", "--config.inference=slid"], "inference must be 'whole' or 'slide', not 'slid'"),
         (
             ["evaluate", "WORKDIR", "--config.data.label_size=[20,20]"],
