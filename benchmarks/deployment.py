@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +32,14 @@ from dynet_jax.inference.native.file import Numbers, write_file
 SIZE = 224
 PREPROCESSING = Preprocessing(SIZE, 256, KEYS["data.mean"].default, KEYS["data.std"].default)
 NUMBERS = {"float32": ("float32", "float32"), "bfloat16": ("bfloat16", "bfloat16"), "int8": ("int8", "int8")}
+# A small process that starts others: a child counts the memory of whoever forks it as its own.
+LAUNCHER = """
+import os, subprocess, sys, time
+begin = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(status, time.perf_counter() - begin, usage.ru_maxrss / 1024)
+"""
 BEGIN = "import sys, numpy as np; image = np.zeros((1, 224, 224, 3), np.uint8); "
 IN_PYTHON = {
     "dynet": "import dynet_runtime; dynet_runtime.load(sys.argv[1], 1).logits(image)",
@@ -77,13 +84,11 @@ def commands(files: dict[str, Path], prefix: Path, image: Path) -> dict[str, tup
 def start(command: list[str], library: Path) -> tuple[float, float]:
     """Returns the seconds of a process from exec to its end, and its peak memory in MB."""
     environment = os.environ | {"DYNET_LIBRARY": str(library), "OMP_NUM_THREADS": "1"}
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begin
+    launcher = [sys.executable, "-S", "-c", LAUNCHER, *command]
+    status, seconds, memory = map(float, subprocess.check_output(launcher, env=environment).split())
     if status:
-        raise SystemExit(f"{command[0]} failed with status {status}")
-    return seconds, usage.ru_maxrss / 1024
+        raise SystemExit(f"{command[0]} failed with status {status:.0f}")
+    return seconds, memory
 
 
 def main() -> None:
