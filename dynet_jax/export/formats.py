@@ -89,7 +89,7 @@ def export_format(name: str) -> ExportFormat:
 
 
 def program_of(model: InferenceModel) -> Program:
-    """What is exported. Raises UserError for a network that programs cannot express."""
+    """Returns the program to export. Raises UserError for a network that programs cannot express."""
     if model.program is None:
         raise UserError("the network has an operation that programs do not have, so that it cannot be exported")
     return model.program

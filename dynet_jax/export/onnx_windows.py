@@ -26,7 +26,7 @@ SIZE_DEPENDENT = {"SAME": "SAME_UPPER", "SAME_LOWER": "SAME_LOWER"}
 
 
 class Window(NamedTuple):
-    """What of a convolution or pooling decides about positions."""
+    """The properties of a convolution or pooling that decide about positions."""
 
     name: str
     kernel_size: tuple[int, int]

@@ -28,7 +28,7 @@ def called(equation):
 
 
 def activation_of(equation) -> str | None:
-    """Which of `ACTIVATIONS` the called function computes, or None."""
+    """Returns which of `ACTIVATIONS` the called function computes, or None."""
     function = called(equation)
     if function is None or len(equation.invars) != 1:
         return None

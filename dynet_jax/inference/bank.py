@@ -23,7 +23,7 @@ class Bank(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of each kernel, [*kernel_size, C_in / groups, C_out]."""
+        """Returns the shape of each kernel, [*kernel_size, C_in / groups, C_out]."""
         return self.kernels.shape[1:]
 
     @property

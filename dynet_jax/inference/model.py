@@ -106,7 +106,7 @@ class InferenceModel:
         return own
 
     def logits(self, images: Images) -> Float[np.ndarray, "batch *positions classes"]:
-        """Of images in uint8, or in float32 from 0 to 255.
+        """Returns the logits of images in uint8, or in float32 from 0 to 255.
 
         A network for segmentation has positions, (height / stride, width / stride); others have none.
         Raises UserError for another shape, type or range, and for images that are smaller than the network's strides.
@@ -131,7 +131,7 @@ class InferenceModel:
         return softmax(self.logits(images))
 
     def predict(self, pictures: Picture | Iterable[Picture], count: int = 5) -> Prediction | list[Prediction]:
-        """What the network says of pictures of any size, preprocessed as in its evaluation.
+        """Classifies, or segments, pictures of any size, preprocessed as in its evaluation.
 
         Args:
           pictures: a path, an array [height, width, 3] uint8, or a Pillow image; or several, or a folder of images.
@@ -234,7 +234,7 @@ def check_options(runtime: Runtime, arithmetic: str, threads: int | None) -> Non
 
 
 def engine_threads(wanted: int) -> int:
-    """As many as there are cores at most: they wait for each other by spinning."""
+    """Returns the number of threads, at most that of cores: they wait for each other by spinning."""
     count = min(wanted, len(cores()))
     if count < wanted:
         warn(f"the native engine has {count} threads instead of {wanted}: this process has the time of {count} cores")
@@ -242,7 +242,7 @@ def engine_threads(wanted: int) -> int:
 
 
 def wants_engine(runtime: Runtime) -> bool:
-    """Whether the native engine is asked for, or is the fastest here."""
+    """Returns whether the native engine is asked for, or is the fastest here."""
     return runtime == "native" or (runtime == "auto" and devices(or_cpu=True)[0].platform == "cpu")
 
 

@@ -35,7 +35,7 @@ class Ready(NamedTuple):
 
 
 def is_one(pictures: Picture | Iterable[Picture]) -> TypeGuard[Picture]:
-    """Whether this is a single picture. A folder, and an array of four dimensions, are several."""
+    """Returns whether this is a single picture. A folder, and an array of four dimensions, are several."""
     if isinstance(pictures, np.ndarray):
         return pictures.ndim < 4
     return isinstance(pictures, Image.Image) or (isinstance(pictures, str | Path) and not Path(pictures).is_dir())

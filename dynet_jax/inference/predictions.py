@@ -20,7 +20,7 @@ Logits = Callable[[np.ndarray], np.ndarray]
 
 
 class Prediction(NamedTuple):
-    """What a network says of one image, or why it says nothing. `path` is None but for files.
+    """The result for one image, or why there is none. `path` is None but for files.
 
     Attributes:
       top: of a classifier, the most probable classes, best first.
@@ -92,7 +92,7 @@ def _not_finite(picture: Ready) -> str:
 
 
 def softmax(logits: Float[np.ndarray, "*batch classes"]) -> Float[np.ndarray, "*batch classes"]:
-    """Over the last axis."""
+    """Returns the softmax over the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 

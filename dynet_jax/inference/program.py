@@ -23,7 +23,7 @@ COEFFICIENTS = "coefficients"  # [batch, group_size, channels]
 
 
 class Value(NamedTuple):
-    """What a value of a program is. Its shape does not say it: a map may have one position for some size of images."""
+    """The kind of a value. Its shape does not say it: a map may have one position for some size of images."""
 
     kind: str  # MAP, VECTOR or COEFFICIENTS
     channels: int  # of coefficients, how many each kernel has: those of the convolution, or 1
@@ -127,7 +127,7 @@ class MaxPool(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """Over all positions: [batch, height, width, channels] -> [batch, channels], or [batch, 1, 1, channels]."""
+    """The mean over positions: [batch, height, width, channels] -> [batch, channels], or [batch, 1, 1, channels]."""
 
     name: str
     x: int
@@ -166,7 +166,7 @@ class Program(NamedTuple):
 
     @property
     def strides(self) -> tuple[int, int]:
-        """How many times fewer rows, and columns, than the image the smallest map has."""
+        """Returns how many times fewer rows, and columns, than the image the smallest map has."""
         known = {IMAGES: (1, 1)}
         for operation in self.operations:
             before = known[operation.inputs[0]]  # what else it has is of the size of its result
@@ -178,7 +178,7 @@ class Program(NamedTuple):
         return max(rows), max(columns)
 
     def uses(self) -> dict[int, int]:
-        """How often each value is needed."""
+        """Returns how often each value is needed."""
         counts = {self.result: 1}
         for operation in self.operations:
             for value in operation.inputs:

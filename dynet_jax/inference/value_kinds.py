@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 
 def kind_of_layer(operation: Operation, kinds: Sequence[str], shape: Sequence[int]) -> str | None:
-    """What the result of a layer is; None for a layer of something that it cannot be of."""
+    """Returns the kind of the result of a layer; None for a layer of something that it cannot be of."""
     x, *others = kinds
     if isinstance(operation, Convolution):
         if others != [COEFFICIENTS] * (operation.coefficients is not None):
@@ -32,7 +32,7 @@ def common(kinds: Sequence[str]) -> str | None:
 
 
 def of_sum(kinds: Sequence[str], shapes: Sequence[Sequence[int]]) -> str | None:
-    """What the sum or product of two is: of two vectors, or of a map and whatever has its positions or none."""
+    """Returns the kind of a sum or product of two vectors, or of a map and a value with its positions or none."""
     if MAP not in kinds:
         return common(kinds)
     of_map = all(shape[1:3] == shapes[-1][1:3] for kind, shape in zip(kinds, shapes) if kind == MAP)
@@ -40,7 +40,7 @@ def of_sum(kinds: Sequence[str], shapes: Sequence[Sequence[int]]) -> str | None:
 
 
 def of_reshape(kind: str, before: tuple[int, ...], after: tuple[int, ...], params) -> str | None:
-    """What a value is whose axes of length 1 come, go or are repeated; None if anything else happens to it."""
+    """Returns the kind of a value whose axes of length 1 come, go or are repeated; None for any other change."""
     dimensions = params.get("broadcast_dimensions")
     kept = {2: (0, 3), 4: (0, 1, 2, 3)} if len(after) == 4 else {2: (0, 1)}
     if dimensions is not None and dimensions != kept.get(len(before)):

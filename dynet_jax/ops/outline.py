@@ -26,7 +26,7 @@ def tracing_outlines() -> Iterator[None]:
 
 
 def serves() -> bool:
-    """Whether shapes alone are asked for."""
+    """Returns whether only shapes are asked for."""
     return target_backend() == OUTLINE
 
 

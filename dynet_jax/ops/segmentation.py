@@ -71,7 +71,7 @@ def intersection_over_union(confusion: Shaped[np.ndarray, "classes classes"]) ->
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows of a side begin, so that they cover it; the last one ends with it.
+    """Returns where windows of a side begin, so that they cover it; the last one ends with it.
 
     >>> window_starts(10, 4, 3), window_starts(4, 4, 3)
     ([0, 3, 6], [0])
@@ -84,7 +84,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def window_strides(window: Sequence[int]) -> list[int]:
-    """How far apart windows of that size are: two thirds of it.
+    """Returns how far apart windows of that size are: two thirds of it.
 
     >>> window_strides((512, 768))
     [341, 512]

@@ -17,7 +17,7 @@ MANY_LANES = 64  # as few of them must be full, or channels are better
 
 
 def strips_of(shape: Sequence[int]) -> int | None:
-    """Into how many strips the images of a map are cut; None if its channels are to fill the lanes.
+    """Returns into how many strips the images of a map are cut; None if its channels are to fill the lanes.
 
     shape: [batch, rows, columns, channels]; of maps with other axes nothing is cut. Maps of one size are cut alike, so
     that nothing has to be moved between their layers, and often those of half the size, too: by powers of two.
@@ -46,7 +46,7 @@ def cut(x: jax.Array, strips: int) -> jax.Array:
 
 
 def join(x: jax.Array, strips: int) -> jax.Array:
-    """What `cut` does, undone."""
+    """Undoes `cut`."""
     if strips == 1:
         return x
     _, rows, *others = x.shape
@@ -54,7 +54,7 @@ def join(x: jax.Array, strips: int) -> jax.Array:
 
 
 def for_strips(values: jax.Array, strips: int, axis: int = 0) -> jax.Array:
-    """What belongs to images, for each of their strips. Gradients of strips are summed in float32."""
+    """Repeats what belongs to images for each of their strips. Gradients of strips are summed in float32."""
     if strips == 1:
         return values
     wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
@@ -81,7 +81,7 @@ def channel_sums(x: jax.Array, strips: int = 1) -> jax.Array:
 
 
 def cut_with_margins(x: jax.Array, window: Window, strips: int) -> jax.Array:
-    """What the strips of a convolution's result see of x, [strips x batch, rows that a strip needs, ...].
+    """Returns what the strips of a convolution's result see of x, [strips x batch, rows that a strip needs, ...].
 
     The window's padding above and below is in it.
 

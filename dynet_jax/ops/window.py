@@ -43,7 +43,7 @@ class Window(NamedTuple):
         return tuple(sizes)
 
     def positions(self, spatial_shape: Sequence[int]) -> int | None:
-        """How many the result has; None if they depend on a symbol of `jax.export`."""
+        """Returns how many positions the result has; None if they depend on a symbol of `jax.export`."""
         count = math.prod(self.output_shape(spatial_shape))
         return count if isinstance(count, int) else None
 

@@ -19,7 +19,7 @@ class _Loop:
             parent.inner.append(self)
 
     def times(self, inside=False) -> int:
-        """How often its bundles are run; the grid's first and last round only load and store."""
+        """Returns how often its bundles are run; the grid's first and last round only load and store."""
         rounds = self.rounds - 2 if inside and self.is_grid else self.rounds
         return max(1, rounds) * (self.parent.times(inside=True) if self.parent else 1)
 

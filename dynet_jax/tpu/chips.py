@@ -57,7 +57,7 @@ class Slice(NamedTuple):
 
     @property
     def host_shape(self) -> tuple[int, ...] | None:
-        """Of the chips of one host, where that is all of the slice; None where the compiler knows: 2x2 of many."""
+        """Returns the shape of one host's chips if it has the whole slice; None where the compiler knows: 2x2 of many."""
         return self.shape if self.chips == 1 or self.shape == self.chip.host_shape else None
 
     @property
@@ -71,7 +71,7 @@ class Slice(NamedTuple):
 
     @property
     def hops(self) -> int:
-        """Between the two chips that are farthest from one another, along open lines."""
+        """Returns the number of hops between the two chips that are farthest from one another, along open lines."""
         return sum(length - 1 for length in self.shape)
 
     def exchange(self, collective: Collective) -> float:

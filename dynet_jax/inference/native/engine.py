@@ -82,7 +82,7 @@ def _told() -> Iterator[None]:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16 arithmetic, so that it is the faster one.
+    """Returns whether this processor has instructions for bfloat16 arithmetic, so that it is the faster one.
 
     Raises UserError if there is no engine here.
     """

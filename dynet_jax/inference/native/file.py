@@ -38,7 +38,7 @@ KINDS = dict(
 
 
 class Numbers(NamedTuple):
-    """How a network is stored and computed.
+    """The number formats in which a network is stored and computed.
 
     Attributes:
       storage: of what is read once per image: banks, predictors and the classifier; 'float32', 'bfloat16' or 'int8'.

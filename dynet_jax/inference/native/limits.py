@@ -25,7 +25,7 @@ KINDS = {"MaxPool": "pooling", "Dense": "linear layer", "Channels": "choice of c
 
 
 def unknown(op: Operation, what: str = "") -> UserError:
-    """That there is no such operation. what: which, of its kind."""
+    """Returns the error for an operation that the engine does not have. what: which, of its kind."""
     kind = op.function if isinstance(op, Elementwise) else KINDS.get(type(op).__name__, type(op).__name__.lower())
     return UserError(f"the native engine has no {f'{kind} {what}'.strip()} ({op.name}); use runtime='jax'")
 
@@ -52,7 +52,7 @@ def check_image(op: Operation) -> None:
 
 
 def reads_image_as_bytes(program: Program) -> bool:
-    """Whether whatever reads the image of a program is a static convolution of all its channels.
+    """Returns whether whatever reads the image of a program is a static convolution of all its channels.
 
     The image is then taken as it is, with pixels from 0 to 255; otherwise such layers are of floats.
     """

@@ -20,7 +20,7 @@ CLIPPED = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 
 
 class Requantization(NamedTuple):
-    """How sums of products become bytes: struct Requantization of the engine says what each number does."""
+    """The conversion of sums of products to bytes: struct Requantization of the engine says what each number does."""
 
     x_step: float
     x_zero: float

@@ -38,7 +38,7 @@ class Tile(NamedTuple):
 
     @property
     def at(self) -> tuple:
-        """Where it is in a map."""
+        """Returns its place in a map."""
         return self.channels.image, self.positions[:, None], self.channels.numbers[None, :]
 
     @property

@@ -86,7 +86,7 @@ def grouped_dynamic_conv(
     precision=None,
     with_sums: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """What `dynet_jax.ops.dynamic_conv` computes, for a layer that `make_grouped_plan` has a plan for.
+    """Computes `dynet_jax.ops.dynamic_conv` for a layer that `make_grouped_plan` has a plan for.
 
     >>> from dynet_jax.ops.tpu.grouped_plan import make_grouped_plan
     >>> from dynet_jax.ops.window import make_window
