@@ -14,7 +14,7 @@ _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("rec
 
 @contextlib.contextmanager
 def recorded_by(recorder: Callable | None) -> Iterator[None]:
-    """Within this context, recorder(name, x, options, y) is asked for the result of every such function instead of y.
+    """A context in which recorder(name, x, options, y) is asked for the result of every such function instead of y.
 
     options: all arguments but x, by their names.
     """

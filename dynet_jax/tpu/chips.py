@@ -57,7 +57,7 @@ class Slice(NamedTuple):
 
     @property
     def host_shape(self) -> tuple[int, ...] | None:
-        """Returns the shape of one host's chips if it has the whole slice; None where the compiler knows: 2x2 of many."""
+        """Returns the shape of one host's chips if it has the whole slice; None where the compiler knows: 2x2."""
         return self.shape if self.chips == 1 or self.shape == self.chip.host_shape else None
 
     @property
