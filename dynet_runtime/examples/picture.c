@@ -19,9 +19,9 @@ static uint8_t* failed(const char* path, const char* reason, char error[256]) {
   return NULL;
 }
 
-static uint8_t* room_for(int height, int width) {
+static uint8_t* room_for(int height, int width, int channels) {
   if (height < 1 || width < 1 || height > 1 << 15 || width > 1 << 15) return NULL;
-  return malloc((size_t)height * width * 3);
+  return malloc((size_t)height * width * channels);
 }
 
 /* A number of a PPM header, behind space and comments; -1 for none. */
@@ -41,7 +41,7 @@ static uint8_t* read_ppm(FILE* file, const char* path, int* height, int* width, 
   fseek(file, 2, SEEK_SET);
   *width = ppm_number(file), *height = ppm_number(file);
   if (ppm_number(file) != 255) return failed(path, "not a PPM file of 8 bits", error);
-  uint8_t* pixels = room_for(*height, *width);
+  uint8_t* pixels = room_for(*height, *width, 3);
   if (!pixels) return failed(path, "no size that a picture can have", error);
   size_t bytes = (size_t)*height * *width * 3;
   if (fread(pixels, 1, bytes, file) == bytes) return pixels;
@@ -79,7 +79,7 @@ static uint8_t* read_jpeg(FILE* file, const char* path, int* height, int* width,
   info.out_color_space = JCS_RGB;
   jpeg_start_decompress(&info);
   *height = (int)info.output_height, *width = (int)info.output_width;
-  pixels = room_for(*height, *width);
+  pixels = room_for(*height, *width, 3);
   while (pixels && info.output_scanline < info.output_height) {
     JSAMPROW row = pixels + (size_t)info.output_scanline * *width * 3;
     jpeg_read_scanlines(&info, &row, 1);
@@ -95,14 +95,19 @@ static uint8_t* read_jpeg(FILE* file, const char* path, int* height, int* width,
 #endif
 
 #ifdef DYNET_PNG
+/* Without its opacity a picture is what its colours are, as for most programs: libpng would lay it over what is in `pixels`. */
 static uint8_t* read_png(FILE* file, const char* path, int* height, int* width, char error[256]) {
   png_image image = {.version = PNG_IMAGE_VERSION};
   rewind(file);
   if (!png_image_begin_read_from_stdio(&image, file)) return failed(path, image.message, error);
-  image.format = PNG_FORMAT_RGB;
+  image.format = PNG_FORMAT_RGBA;
   *height = (int)image.height, *width = (int)image.width;
-  uint8_t* pixels = room_for(*height, *width);
-  if (pixels && png_image_finish_read(&image, NULL, pixels, 0, NULL)) return pixels;
+  uint8_t* pixels = room_for(*height, *width, 4);
+  if (pixels && png_image_finish_read(&image, NULL, pixels, 0, NULL)) {
+    const size_t count = (size_t)*height * *width;
+    for (size_t i = 0; i < count; i++) memmove(pixels + 3 * i, pixels + 4 * i, 3);
+    return pixels;
+  }
   free(pixels);
   failed(path, pixels ? image.message : "no size that a picture can have", error);
   png_image_free(&image);
