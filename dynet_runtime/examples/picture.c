@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "orientation.h"
+
 #ifdef DYNET_JPEG
 #include <jpeglib.h>
 #include <setjmp.h>
@@ -75,7 +77,11 @@ static uint8_t* read_jpeg(FILE* file, const char* path, int* height, int* width,
   }
   jpeg_create_decompress(&info);
   jpeg_stdio_src(&info, file);
+  jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);
   jpeg_read_header(&info, TRUE);
+  int orientation = 1;
+  for (jpeg_saved_marker_ptr m = info.marker_list; m && orientation == 1; m = m->next)
+    if (m->marker == JPEG_APP0 + 1) orientation = orientation_of(m->data, m->data_length);
   info.out_color_space = JCS_RGB;
   jpeg_start_decompress(&info);
   *height = (int)info.output_height, *width = (int)info.output_width;
@@ -90,7 +96,8 @@ static uint8_t* read_jpeg(FILE* file, const char* path, int* height, int* width,
   }
   jpeg_finish_decompress(&info);
   jpeg_destroy_decompress(&info);
-  return pixels;
+  uint8_t* upright = turn_upright(pixels, height, width, orientation);
+  return upright ? upright : failed(path, "there is not enough memory", error);
 }
 #endif
 
