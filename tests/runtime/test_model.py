@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import dynet_runtime
+from dynet_jax.inference.native.file import Numbers, write_file
+from dynet_jax.inference.program import Convolution, Dense, Mean, Program, Value
 from dynet_runtime.library import ARGUMENT, levels, load_library
 from tests.inference.networks import images
 from tests.inference.test_programs import needs_compiler
-from tests.runtime.files import content, without_preprocessing
+from tests.runtime.files import PREPROCESSING, content, without_preprocessing
 
 pytestmark = needs_compiler
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,30 @@ def test_a_model_outlives_the_bytes_that_it_was_made_of_and_its_file(tmp_path):
     mapped, copied = dynet_runtime.load(tmp_path / "x.dynet"), dynet_runtime.load(bytearray(content("dy_mobile")))
     (tmp_path / "x.dynet").unlink()
     np.testing.assert_array_equal(mapped.logits(images(1)), copied.logits(images(1)))
+
+
+@pytest.mark.slow
+def test_very_many_groups():
+    """The number of blocks times that of their parts is more than 32 bits hold."""
+    channels, size, taps = 140_000, 16, 5
+    none = np.zeros(channels, np.float32)
+    wide = Convolution("wide", 0, 1, np.ones((1, 1, 3, channels), np.float32), none)
+    kernel = np.ones((taps, taps, 1, channels), np.float32)
+    deep = Convolution("deep", 1, 2, kernel, none, feature_group_count=channels)
+    some = np.linspace(0, channels - 1, 50).astype(int)
+    chosen = np.zeros((channels, len(some)), np.float32)
+    chosen[some, range(len(some))] = 1
+    last = Mean("mean", 2, 3, False), Dense("logits", 3, 4, chosen, np.zeros(len(some), np.float32))
+    values = {i: Value("map", channels if i else 3) for i in range(3)} | {
+        3: Value("vector", channels),
+        4: Value("vector", len(some)),
+    }
+    file = write_file(Program((wide, deep, *last), 4, values), Numbers(), PREPROCESSING)[0]
+    pixels = np.full((1, size, size, 3), 100, np.uint8)
+    inside = (size * taps - 6) / size  # taps of a row that are within the map, on average
+    wanted = ((100 - np.array(PREPROCESSING.mean)) / PREPROCESSING.std).sum() * inside**2
+    logits = dynet_runtime.load(file, threads=2).logits(pixels)
+    np.testing.assert_allclose(logits, np.full((1, len(some)), wanted), rtol=1e-5)
 
 
 @pytest.mark.slow
