@@ -14,6 +14,7 @@ from dynet_runtime.cache import cache_folder, processor
 from dynet_runtime.errors import Error
 
 SOURCES = Path(__file__).parent / "src"
+HEADER = Path(__file__).parent / "include" / "dynet.h"
 COMPILE = ("-std=c++20", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden", "-c")
 LEVEL = ("-march=native", "-ffast-math", "-fno-finite-math-only", "-DDYNET_LEVEL=native")
 # Apart: a library that is linked with -ffast-math makes denormals zeros for whoever loads it, the whole process.
@@ -59,7 +60,7 @@ def _compiler() -> list[str]:
 
 def _fingerprint(compiler: list[str]) -> str:
     """Of all that the library depends on."""
-    sources = [path.read_bytes() for path in sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cpp"))]
+    sources = [path.read_bytes() for path in [HEADER, *sorted(SOURCES.glob("*.h")), *sorted(SOURCES.glob("*.cpp"))]]
     words = [shlex.join(compiler), _run(compiler, "--version"), processor(), " ".join(COMPILE + LEVEL + LINK)]
     digest = hashlib.blake2b(digest_size=8)
     for part in (*(word.encode() for word in words), *sources):

@@ -37,14 +37,14 @@ class Model:
         about = Description()
         library.dynet_describe(self._model, ctypes.byref(about))
         self.name, self.arithmetic, self.storage, self.processor = (
-            text.decode() for text in (about.name, about.arithmetic, about.storage, about.processor)
+            text.decode(errors="replace") for text in (about.name, about.arithmetic, about.storage, about.processor)
         )
         self.threads, self.classes = about.threads, about.classes
         self.image_size = about.image_height, about.image_width
         self.resize_to, self.is_segmentation = about.resize_to, bool(about.is_segmentation)
         self.mean, self.std = tuple(about.mean), tuple(about.std)
         names = (library.dynet_class_name(self._model, i) for i in range(about.named_classes))
-        self.class_names = [name.decode() for name in names]
+        self.class_names = [name.decode(errors="replace") for name in names]
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """Returns the probabilities [classes] of a picture uint8 [height, width, 3] of any size, in RGB.
@@ -58,7 +58,12 @@ class Model:
         return probabilities
 
     def top(self, picture: np.ndarray, count: int = 5) -> list[tuple[str, float]]:
-        """Returns the most probable classes of a picture, the best first, as names (or numbers) and probabilities."""
+        """Returns the most probable classes of a picture, the best first, as names (or numbers) and probabilities.
+
+        Raises Error for what is no picture, and for a network for segmentation.
+        """
+        if self.is_segmentation:
+            raise Error("this network is for segmentation: it has classes for every position", ARGUMENT)
         probabilities = self(picture)[..., : len(self.class_names) or None]
         names: Sequence[str] = self.class_names or list(map(str, range(self.classes)))
         best = np.argsort(-probabilities, kind="stable")[:count]
@@ -66,10 +71,7 @@ class Model:
 
     def preprocess(self, picture: np.ndarray) -> np.ndarray:
         """Returns the image [height, width, 3] that the network takes for a picture, bit-identical to evaluation."""
-        picture = np.asarray(picture)
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
-            raise Error(f"a picture must be [height, width, 3] uint8, not {picture.shape} {picture.dtype}", ARGUMENT)
-        picture = np.ascontiguousarray(picture)
+        picture = _checked(picture)
         image = np.empty((*self.image_size, 3), np.uint8)
         check(self._library.dynet_preprocess(self._model, picture.ctypes.data, *picture.shape[:2], image.ctypes.data))
         return image
@@ -89,8 +91,8 @@ class Model:
 
     def profile(self, image: np.ndarray) -> np.ndarray:
         """Returns the seconds of every operation for an image uint8 [height, width, 3], and behind them those of all
-        fusions of kernels, which are a part of their predictors'."""
-        image = np.ascontiguousarray(image, np.uint8)
+        fusions of kernels, which are a part of their predictors'. Raises Error as `logits` does."""
+        image = _checked(image)
         seconds = np.zeros(self._library.dynet_operations(self._model) + 1)
         check(self._library.dynet_profile(self._model, image.ctypes.data, *image.shape[:2], seconds.ctypes.data))
         return seconds
@@ -109,9 +111,21 @@ class Model:
         rows, columns, classes = shape
         return (rows, columns, classes) if rows else (classes,)
 
+    def __reduce__(self):
+        # Of copies that share the library's model, each would free it.
+        raise TypeError("a model cannot be copied or pickled; load its file again")
+
     def __repr__(self) -> str:
         return f"<{self.name or 'network'} in {self.arithmetic}, {self.classes} classes, {self.processor}>"
 
     def __del__(self):
         if getattr(self, "_model", None):
             self._library.dynet_free(self._model)
+
+
+def _checked(picture: np.ndarray) -> np.ndarray:
+    """Returns what the library can read as a picture. Raises Error for what is none."""
+    picture = np.asarray(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
+        raise Error(f"a picture must be [height, width, 3] uint8, not {picture.shape} {picture.dtype}", ARGUMENT)
+    return np.ascontiguousarray(picture)

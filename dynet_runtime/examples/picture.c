@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "orientation.h"
+
 #ifdef DYNET_JPEG
 #include <jpeglib.h>
 #include <setjmp.h>
@@ -19,9 +21,9 @@ static uint8_t* failed(const char* path, const char* reason, char error[256]) {
   return NULL;
 }
 
-static uint8_t* room_for(int height, int width) {
+static uint8_t* room_for(int height, int width, int channels) {
   if (height < 1 || width < 1 || height > 1 << 15 || width > 1 << 15) return NULL;
-  return malloc((size_t)height * width * 3);
+  return malloc((size_t)height * width * channels);
 }
 
 /* A number of a PPM header, behind space and comments; -1 for none. */
@@ -41,7 +43,7 @@ static uint8_t* read_ppm(FILE* file, const char* path, int* height, int* width, 
   fseek(file, 2, SEEK_SET);
   *width = ppm_number(file), *height = ppm_number(file);
   if (ppm_number(file) != 255) return failed(path, "not a PPM file of 8 bits", error);
-  uint8_t* pixels = room_for(*height, *width);
+  uint8_t* pixels = room_for(*height, *width, 3);
   if (!pixels) return failed(path, "no size that a picture can have", error);
   size_t bytes = (size_t)*height * *width * 3;
   if (fread(pixels, 1, bytes, file) == bytes) return pixels;
@@ -75,11 +77,15 @@ static uint8_t* read_jpeg(FILE* file, const char* path, int* height, int* width,
   }
   jpeg_create_decompress(&info);
   jpeg_stdio_src(&info, file);
+  jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);
   jpeg_read_header(&info, TRUE);
+  int orientation = 1;
+  for (jpeg_saved_marker_ptr m = info.marker_list; m && orientation == 1; m = m->next)
+    if (m->marker == JPEG_APP0 + 1) orientation = orientation_of(m->data, m->data_length);
   info.out_color_space = JCS_RGB;
   jpeg_start_decompress(&info);
   *height = (int)info.output_height, *width = (int)info.output_width;
-  pixels = room_for(*height, *width);
+  pixels = room_for(*height, *width, 3);
   while (pixels && info.output_scanline < info.output_height) {
     JSAMPROW row = pixels + (size_t)info.output_scanline * *width * 3;
     jpeg_read_scanlines(&info, &row, 1);
@@ -90,19 +96,25 @@ static uint8_t* read_jpeg(FILE* file, const char* path, int* height, int* width,
   }
   jpeg_finish_decompress(&info);
   jpeg_destroy_decompress(&info);
-  return pixels;
+  uint8_t* upright = turn_upright(pixels, height, width, orientation);
+  return upright ? upright : failed(path, "there is not enough memory", error);
 }
 #endif
 
 #ifdef DYNET_PNG
+/* Without its opacity a picture is what its colours are, as for most programs: libpng would lay it over what is in `pixels`. */
 static uint8_t* read_png(FILE* file, const char* path, int* height, int* width, char error[256]) {
   png_image image = {.version = PNG_IMAGE_VERSION};
   rewind(file);
   if (!png_image_begin_read_from_stdio(&image, file)) return failed(path, image.message, error);
-  image.format = PNG_FORMAT_RGB;
+  image.format = PNG_FORMAT_RGBA;
   *height = (int)image.height, *width = (int)image.width;
-  uint8_t* pixels = room_for(*height, *width);
-  if (pixels && png_image_finish_read(&image, NULL, pixels, 0, NULL)) return pixels;
+  uint8_t* pixels = room_for(*height, *width, 4);
+  if (pixels && png_image_finish_read(&image, NULL, pixels, 0, NULL)) {
+    const size_t count = (size_t)*height * *width;
+    for (size_t i = 0; i < count; i++) memmove(pixels + 3 * i, pixels + 4 * i, 3);
+    return pixels;
+  }
   free(pixels);
   failed(path, pixels ? image.message : "no size that a picture can have", error);
   png_image_free(&image);

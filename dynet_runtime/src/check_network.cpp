@@ -4,6 +4,8 @@
 
 namespace {
 
+constexpr int64_t MOST_ELEMENTS = 1 << 30;  // of a kernel, which may be fused for each image
+
 enum class What { NOTHING, MAP, VECTOR, COEFFICIENTS };
 
 struct Known {  // of a value
@@ -81,6 +83,7 @@ class Checks {
     const Geometry& g = node.geometry;
     require(g.groups > 0 && g.c_in > 0 && g.c_out > 0 && g.c_in % g.groups == 0 && g.c_out % g.groups == 0,
             "groups that do not divide its channels");
+    require(g.activation <= HARD_SWISH, "an activation that no convolution has");
     require(static_cast<int64_t>(g.kernel[0]) * g.kernel[1] <= MAX_TAPS, "a window of too many positions");
     const Known& x = map(node.inputs[0]);
     const bool filled_up = node.inputs[0] == 0 && packed == 2 && g.c_in == 4;  // the image in pairs of channels
@@ -107,14 +110,15 @@ class Checks {
     const int packed = node.mode == SINGLE ? 1 : 2;
     common(node, packed);
     require(node.residual < 0 || map(node.residual).packed == packed, "a residual of other elements");
-    require(g.activation <= HARD_SWISH, "an activation that no convolution has");
     require(node.group_size > 0 || node.storage == FLOAT32, "a static kernel that is stored in less");
     if (packed == 2) require(network_.packed == 2 && g.c_out % 2 == 0, "pairs where there are none");
     const int inputs = g.c_in / g.groups, outputs = g.c_out / g.groups;
     if (node.mode == PAIRS) require(inputs % 2 == 0 && outputs % 2 == 0, "odd numbers of channels in pairs");
     if (node.mode == APART) require(inputs == 1 && outputs == 1, "pairs apart that are not depthwise");
     const bool rounded = node.mode == PAIRS && node.group_size == 0;
-    size(node.weights, panels_of(node).weights * (rounded ? 2 : bytes_of(node.storage)));
+    const Panels panels = panels_of(node);
+    require(panels.elements < MOST_ELEMENTS, "a kernel that is too large");
+    size(node.weights, panels.weights * (rounded ? 2 : bytes_of(node.storage)));
     scales_of_bank(node);
     if (node.group_size == 0) size(node.scales, 0);
     size(node.bias, 4ll * g.c_out);
@@ -128,7 +132,7 @@ class Checks {
     const int64_t weights = static_cast<int64_t>(node.geometry.c_in / node.geometry.groups) * node.geometry.taps();
     require(weights <= MOST_WEIGHTS, "sums that are too large for 32 bits");
     const Rows rows = rows_of(node);
-    require(rows.row < 1 << 28, "rows that are too long");
+    require(rows.row < 1 << 28 && rows.outputs * rows.row < MOST_ELEMENTS, "a kernel that is too large");
     size(node.weights, rows.weights * (node.group_size ? bytes_of(node.storage) : 1));
     scales_of_bank(node);
     if (node.group_size == 0) size(node.scales, 4 * rows.outputs);
@@ -194,6 +198,7 @@ class Checks {
       require(channel >= 0 && channel < known(node.inputs[input]).channels, "a channel that is not there");
     }
     const int64_t count = static_cast<int64_t>(node.sources.size()) / 2;
+    require(count <= MOST_CHANNELS, "too many channels");
     require(first.what != What::MAP || first.packed != 2 || count % 2 == 0, "an odd number of channels in pairs");
     define(node.outputs[0], {first.what, count, first.packed});
   }

@@ -95,7 +95,8 @@ struct Convolution : Fusing {
       int part = number % parts, own = end == out.positions() ? lones : 0;
       float* repeated = context.scratch_of(thread, static_cast<int64_t>(own) * size);
       for (int i = 0; i < own; i++) repeat_inputs(in.data + end - own + i, in.plane, input_planes(), size, repeated + i * size);
-      for (int block = part * count / parts; block < (part + 1) * count / parts; block++) {
+      const int end_block = begin_of_part(part + 1, count, parts);
+      for (int block = begin_of_part(part, count, parts); block < end_block; block++) {
         Task t = task(context, blocks[block]);
         t.offsets = here, t.taps = 1;
         bool apart = blocks[block].width == BLOCK;
@@ -117,7 +118,8 @@ struct Convolution : Fusing {
     context.pool.run(chunks * parts, [&](int number, int) {
       int64_t begin = number / parts * CHUNK, end = std::min(begin + CHUNK, out.positions());
       int part = number % parts;
-      for (int block = part * count / parts; block < (part + 1) * count / parts; block++) {
+      const int end_block = begin_of_part(part + 1, count, parts);
+      for (int block = begin_of_part(part, count, parts); block < end_block; block++) {
         Task t = task(context, blocks[block]);
         t.offsets = masks.offsets.data(), t.taps = g.taps(), t.masks = masks.bits.data();
         with_width<P>(blocks[block].width, [&](auto m) { direct<P, decltype(m)::value, A, true>(t, begin, end); });
@@ -143,8 +145,9 @@ struct Convolution : Fusing {
     context.pool.run(strips * parts, [&](int number, int thread) {
       int first = number / parts * rows, part = number % parts, count = std::min(rows, out.height - first);
       float* padded = context.scratch_of(thread, static_cast<int64_t>(input_planes()) * s.plane + 64);
-      for (int share = part * shares / parts; share < (part + 1) * shares / parts; share++) {
-        bool copies = own_inputs || share == part * shares / parts;
+      const int end_share = begin_of_part(part + 1, shares, parts);
+      for (int share = begin_of_part(part, shares, parts); share < end_share; share++) {
+        bool copies = own_inputs || share == begin_of_part(part, shares, parts);
         for (int block = share * per_share; block < (share + 1) * per_share; block++) {
           Task t = task(context, blocks[block]);
           for (int i = 0; copies && i < input_planes(); i++)

@@ -116,6 +116,21 @@ struct dynet_model {
   }
 };
 
+namespace {
+
+const dynet_model& existing(const dynet_model* model) {
+  require(model, "there is no model");
+  return *model;
+}
+
+const PreprocessingDescription& preprocessing_of(const dynet_model& model) {
+  const PreprocessingDescription& p = model.network.preprocessing;
+  require(p.kind != 0, "the file does not say how pictures are preprocessed");
+  return p;
+}
+
+}  // namespace
+
 extern "C" {
 
 const char* dynet_version(void) { return DYNET_VERSION; }
@@ -162,6 +177,7 @@ const char* dynet_class_name(const dynet_model* model, int32_t index) {
 
 dynet_status dynet_output_shape(dynet_model* model, int32_t height, int32_t width, int32_t shape[3]) {
   return status_of([&] {
+    require(model && shape, "there is no model, or no place for the shape");
     check_size(height, width);
     int32_t own[3];
     for_size(height, width, [&] { model->level.shape(model->engine, height, width, own); });
@@ -171,21 +187,20 @@ dynet_status dynet_output_shape(dynet_model* model, int32_t height, int32_t widt
 
 dynet_status dynet_run(dynet_model* model, const uint8_t* images, int32_t batch, int32_t height, int32_t width,
                        float* logits, size_t count) {
-  return status_of([&] { model->run(images, true, batch, height, width, logits, count); });
+  return status_of([&] { existing(model).run(images, true, batch, height, width, logits, count); });
 }
 
 dynet_status dynet_run_floats(dynet_model* model, const float* images, int32_t batch, int32_t height, int32_t width,
                               float* logits, size_t count) {
-  return status_of([&] { model->run(images, false, batch, height, width, logits, count); });
+  return status_of([&] { existing(model).run(images, false, batch, height, width, logits, count); });
 }
 
 dynet_status dynet_preprocess(const dynet_model* model, const uint8_t* picture, int32_t height, int32_t width,
                               uint8_t* image) {
   return status_of([&] {
+    const PreprocessingDescription& p = preprocessing_of(existing(model));
     require(picture && image, "there is no picture, or no room for the image");
     check_size(height, width);
-    const PreprocessingDescription& p = model->network.preprocessing;
-    require(p.kind != 0, "the file does not say how pictures are preprocessed");
     preprocess({p.kind, p.height, p.width, p.resize_to}, {picture, height, width}, image);
   });
 }
@@ -193,9 +208,10 @@ dynet_status dynet_preprocess(const dynet_model* model, const uint8_t* picture, 
 dynet_status dynet_classify(dynet_model* model, const uint8_t* picture, int32_t height, int32_t width,
                             float* probabilities) {
   return status_of([&] {
-    const Network& network = model->network;
+    const Network& network = existing(model).network;
     require(!network.result_is_map, "this network is for segmentation: it has outputs for every position");
-    const PreprocessingDescription& p = network.preprocessing;
+    const PreprocessingDescription& p = preprocessing_of(*model);
+    require(probabilities, "there is no room for probabilities");
     std::vector<uint8_t> image(static_cast<size_t>(p.height) * p.width * 3);
     const dynet_status status = dynet_preprocess(model, picture, height, width, image.data());
     if (status != DYNET_OK) throw Failure(status, last_error);
@@ -205,6 +221,7 @@ dynet_status dynet_classify(dynet_model* model, const uint8_t* picture, int32_t 
 }
 
 void dynet_softmax(float* logits, size_t rows, int32_t classes) {
+  if (classes < 1) return;
   for (; rows; rows--, logits += classes) {
     const float largest = *std::max_element(logits, logits + classes);
     float total = 0;
@@ -231,8 +248,9 @@ int32_t dynet_operations(const dynet_model* model) { return static_cast<int32_t>
 
 dynet_status dynet_profile(dynet_model* model, const uint8_t* image, int32_t height, int32_t width, double* seconds) {
   return status_of([&] {
+    require(image && seconds, "there is no image, or no room for the seconds");
     check_size(height, width);
-    std::vector<float> logits(model->outputs(height, width));
+    std::vector<float> logits(existing(model).outputs(height, width));
     for_size(height, width, [&] {
       model->level.profile(model->engine, image, true, height, width, logits.data(), seconds);
     });
@@ -243,6 +261,10 @@ const char* dynet_level(int32_t index) {
   return index >= 0 && static_cast<size_t>(index) < levels().size() ? levels()[index]->name : nullptr;
 }
 
-int32_t dynet_has_bfloat16(void) { return levels().front()->bfloat16; }
+int32_t dynet_has_bfloat16(void) {
+  int32_t has = 0;
+  status_of([&] { has = chosen_level().bfloat16; });
+  return has;
+}
 
 }  // extern "C"

@@ -5,8 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <new>
 
 #include "reader.h"
@@ -15,7 +15,7 @@ class File {
  public:
   // Throws Failure if the file cannot be read.
   explicit File(const char* path) {
-    const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // or it would wait for who writes into a pipe
     struct stat about;
     if (descriptor < 0 || fstat(descriptor, &about) < 0) fail(descriptor, path);
     if (!S_ISREG(about.st_mode)) errno = S_ISDIR(about.st_mode) ? EISDIR : EINVAL, fail(descriptor, path);
@@ -27,15 +27,14 @@ class File {
   }
 
   File(const void* content, size_t bytes) : bytes_(bytes) {
-    memory_ = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
-    if (!memory_) throw std::bad_alloc();
+    memory_ = ::operator new(std::max<size_t>(bytes, 1), ALIGNMENT);
     if (bytes) std::memcpy(memory_, content, bytes);
   }
 
   File(const File&) = delete;
   ~File() {
     if (mapped_ && memory_) munmap(memory_, bytes_);
-    if (!mapped_) std::free(memory_);
+    if (!mapped_) ::operator delete(memory_, ALIGNMENT);
   }
 
   Content content() const { return {static_cast<const char*>(memory_), bytes_}; }
@@ -46,6 +45,8 @@ class File {
     if (descriptor >= 0) close(descriptor);
     throw Failure(DYNET_NO_FILE, std::string(path) + " cannot be read: " + std::strerror(reason));
   }
+
+  static constexpr std::align_val_t ALIGNMENT{64};
 
   void* memory_ = nullptr;
   size_t bytes_ = 0;

@@ -20,8 +20,17 @@ bool has_in_leaf(int bit) {
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> bit & 1;
 }
 
+// Returns whether the processor has what x86-64-v3 has beside vectors. A virtual one may lack it, and where there is no
+// LZCNT, its code is that of another instruction.
+bool has_scalars_of_v3() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || ~c & (bit_MOVBE | bit_F16C | bit_POPCNT)) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || ~b & (bit_BMI | bit_BMI2)) return false;
+  return __get_cpuid(0x80000001, &a, &b, &c, &d) && c & bit_LZCNT;
+}
+
 std::vector<const Level*> find_levels() {
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_scalars_of_v3();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512cd");

@@ -8,6 +8,7 @@
 #include "window.h"
 
 constexpr int MAX_GROUP_SIZE = 16;
+constexpr int MOST_CHANNELS = 1 << 20;  // of a map
 constexpr int BLOCK = 6;  // output channels that are worked on together in floats
 
 // How weights are stored that are read once per image: banks of kernels, and what predicts coefficients.

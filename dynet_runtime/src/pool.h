@@ -3,6 +3,7 @@
 // is the same part of the maps, so that it finds them in its own cache; then it helps the others.
 #pragma once
 #include <atomic>
+#include <cstdint>
 #include <exception>
 #include <thread>
 #include <utility>
@@ -34,6 +35,11 @@ class FlushDenormals {
 #endif
 };
 
+// Returns where a part of `count` things begins, of `parts` of about the same size.
+inline int begin_of_part(int part, int count, int parts) {
+  return static_cast<int>(static_cast<int64_t>(part) * count / parts);
+}
+
 class Pool {
  public:
   explicit Pool(int threads) : threads_(threads), parts_(threads) {
@@ -58,8 +64,8 @@ class Pool {
     call_ = [](void* function, int task, int thread) { (*static_cast<F*>(function))(task, thread); };
     function_ = &f;
     for (int part = 0; part < threads_; part++) {
-      parts_[part].next.store(tasks * part / threads_, std::memory_order_relaxed);
-      parts_[part].end = tasks * (part + 1) / threads_;
+      parts_[part].next.store(begin_of_part(part, tasks, threads_), std::memory_order_relaxed);
+      parts_[part].end = begin_of_part(part + 1, tasks, threads_);
     }
     busy_.store(threads_ - 1, std::memory_order_relaxed);
     round_.fetch_add(1);

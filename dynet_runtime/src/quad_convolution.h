@@ -129,7 +129,8 @@ struct QuadConvolution : Fusing {
     context.pool.run(chunks * parts, [&](int number, int) {
       int64_t begin = static_cast<int64_t>(number / parts) * CHUNK, end = std::min(begin + CHUNK, out.positions());
       int part = number % parts;
-      for (int block = part * count / parts; block < (part + 1) * count / parts; block++) {
+      const int end_block = begin_of_part(part + 1, count, parts);
+      for (int block = begin_of_part(part, count, parts); block < end_block; block++) {
         QuadTask t = task(context, block);
         t.offsets = here;
         quad_tiles<A, FLOATS>(t, requantization, begin, end);
@@ -158,7 +159,7 @@ struct QuadConvolution : Fusing {
     context.pool.run(strips * parts, [&](int number, int thread) {
       int offsets[MAX_TAPS];
       int first = number / parts * rows, part = number % parts, own = std::min(rows, out.height - first);
-      const int from_block = part * count / parts, to_block = (part + 1) * count / parts;
+      const int from_block = begin_of_part(part, count, parts), to_block = begin_of_part(part + 1, count, parts);
       const Range read = {planes_of_block(from_block).begin, planes_of_block(to_block - 1).end};
       const int64_t copied = static_cast<int64_t>(read.end - read.begin + quads) * s.plane + 64;
       const int beside = gathers ? (row / 4 + AMX_SIDE) : 0;

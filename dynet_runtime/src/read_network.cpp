@@ -68,11 +68,11 @@ PreprocessingDescription read_preprocessing(Reader& reader) {
 }
 
 Geometry read_geometry(Reader& reader) {
-  constexpr int CHANNELS = 1 << 20, REACH = 1 << 12;
+  constexpr int REACH = 1 << 12;
   Geometry g;
-  g.c_in = reader.number(0, CHANNELS, "the number of input channels");
-  g.c_out = reader.number(0, CHANNELS, "the number of output channels");
-  g.groups = reader.number(0, CHANNELS, "the number of groups");
+  g.c_in = reader.number(0, MOST_CHANNELS, "the number of input channels");
+  g.c_out = reader.number(0, MOST_CHANNELS, "the number of output channels");
+  g.groups = reader.number(0, MOST_CHANNELS, "the number of groups");
   for (int& size : g.kernel) size = reader.number(1, REACH, "the size of a window");
   for (int& stride : g.strides) stride = reader.number(1, 64, "a stride");
   for (int& dilation : g.dilation) dilation = reader.number(1, REACH, "a dilation");

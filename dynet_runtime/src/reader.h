@@ -18,7 +18,7 @@ struct Content {
 
 class Reader {
  public:
-  Reader(Content content, uint64_t from, uint64_t to) : content_(content), at_(from), to_(to) {}
+  Reader(Content content, uint64_t from, uint64_t to) : content_(content), at_(from), to_(to), arrays_to_(to) {}
 
   uint32_t word() {
     if (to_ - at_ < 4) damaged("it ends within an operation");
@@ -75,6 +75,9 @@ class Reader {
     bytes |= static_cast<uint64_t>(word()) << 32;
     if (bytes == 0) return {};
     if (offset % 64 || offset > content_.bytes || bytes > content_.bytes - offset) damaged("an array is outside of it");
+    // In order, so that a small file cannot name one large array many times.
+    if (offset < arrays_to_) damaged("an array begins within another one");
+    arrays_to_ = offset + bytes;
     return {content_.begin + offset, bytes};
   }
 
@@ -84,4 +87,5 @@ class Reader {
   const Content content_;
   uint64_t at_;
   const uint64_t to_;
+  uint64_t arrays_to_;  // where the last one has ended
 };

@@ -1,6 +1,8 @@
 """Files of small networks, as `dynet export --format=native` writes them."""
 
 import functools
+import struct
+import zlib
 
 import numpy as np
 
@@ -52,3 +54,16 @@ def difference(logits: np.ndarray, wanted: np.ndarray) -> float:
     """Returns the largest difference, relative to the largest magnitude."""
     assert logits.shape == wanted.shape
     return float(np.abs(logits - wanted).max() / np.abs(wanted).max())
+
+
+def with_checksum(file: bytes) -> bytes:
+    """Returns a file whose size and checksum are right again."""
+    sized = file[:16] + struct.pack("<Q", len(file)) + file[24:]
+    return sized[:12] + struct.pack("<I", zlib.crc32(sized[16:])) + sized[16:]
+
+
+def without_preprocessing(file: bytes) -> bytes:
+    """Returns a file that does not say how pictures are preprocessed."""
+    (name,) = struct.unpack_from("<I", file, 64)
+    at = 68 + (name + 3) // 4 * 4 + 4 * (3 + 6)
+    return with_checksum(file[:at] + bytes(6 * 4) + file[at + 6 * 4 :])

@@ -2,7 +2,6 @@
 
 import shutil
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,11 @@ from dynet_jax.inference.native.file import Numbers, write_file
 from dynet_jax.inference.program import Convolution, Dense, Mean, Program, Value
 from dynet_runtime.library import DAMAGED, NEWER
 from tests.inference.test_programs import needs_compiler
-from tests.runtime.files import PREPROCESSING, content
+from tests.runtime.files import PREPROCESSING, content, with_checksum
 from tests.runtime.libraries import SOURCE, run
 
 pytestmark = needs_compiler
 HERE = Path(__file__).parent
-
-
-def with_checksum(file: bytes) -> bytes:
-    sized = file[:16] + struct.pack("<Q", len(file)) + file[24:]
-    return sized[:12] + struct.pack("<I", zlib.crc32(sized[16:])) + sized[16:]
 
 
 def load(file: bytes) -> dynet_runtime.Error:
@@ -65,6 +59,15 @@ def test_what_an_operation_must_hold_to():
     error = load(with_checksum(bytes(file)))
     assert error.status == DAMAGED
     assert "a layer for another number of inputs" in str(error)
+
+
+def test_arrays_that_are_named_twice():
+    """A small file could have a network of any size otherwise."""
+    file = bytearray(content("dy_mobile"))
+    words = 64 + 4 * struct.unpack_from("<Q", file, 24)[0]
+    weights, bias = words - 48, words - 16  # of the last layer
+    file[bias : bias + 8] = file[weights : weights + 8]
+    assert "an array begins within another one" in str(load(with_checksum(bytes(file))))
 
 
 @pytest.mark.slow

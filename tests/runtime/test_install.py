@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import dynet_jax.inference
 from dynet_jax.cli import main
@@ -113,6 +114,28 @@ def test_the_example_program(tmp_path, workdir):
     nothing = subprocess.run([str(command[0]), "none.dynet", "x.ppm"], capture_output=True, text=True)
     assert (nothing.returncode, nothing.stdout) == (2, "")
     assert nothing.stderr == "none.dynet cannot be read: No such file or directory\n"
+
+
+def test_pictures_as_dynet_predict_reads_them(tmp_path, workdir):
+    """Photographs are turned as EXIF data say, and what is transparent has its colours all the same."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 4), np.uint8)
+    paths = [tmp_path / "transparent.png"]
+    Image.fromarray(pixels).save(paths[0])
+    for orientation in range(1, 9):
+        paths.append(tmp_path / f"turned{orientation}.jpg")
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(pixels[..., :3]).save(paths[-1], exif=exif, quality=100)
+    command = [every_level() / "bin/dynet_classify", workdir / "digits.dynet"]
+    result = subprocess.run([*map(str, command + paths)], capture_output=True, text=True)
+    if "no picture of a kind that this program was built for" in result.stdout:
+        pytest.skip("libjpeg and libpng are not installed")
+    model = dynet_jax.inference.load(workdir, runtime="native")
+    for path, line in zip(paths, result.stdout.strip().split("\n"), strict=True):
+        wanted = model.predict(path, count=5).top
+        found = json.loads(line)["classes"]
+        assert [entry["class"] for entry in found] == [name for name, _ in wanted]
+        np.testing.assert_allclose([entry["probability"] for entry in found], [p for _, p in wanted], atol=1e-3)
 
 
 def test_a_wheel(tmp_path):
