@@ -6,7 +6,8 @@
  *
  * Images are uint8 [height, width, 3], in RGB, row after row. Functions that can fail return a dynet_status, and
  * dynet_last_error() says in a line what was wrong. Threads may call functions with the same model at once; those that run
- * it wait for each other. After a fork, a model can be used in both processes.
+ * it wait for each other. After a fork, a model can be used in both processes. Functions that return no status must not be
+ * given a null model.
  */
 #ifndef DYNET_H
 #define DYNET_H

@@ -171,7 +171,8 @@ Network read_network(Content content) {
   network.storage = reader.number(FLOAT32, INT8, "the storage");
   network.packed = reader.number(1, 4, "the number of channels in an element");
   for (float& mean : network.mean) mean = reader.real();
-  for (float& std : network.std) std = reader.real();
+  for (float& std : network.std)
+    if (std = reader.real(); !(std > 0)) damaged("a standard deviation of pixels is not positive");
   network.preprocessing = read_preprocessing(reader);
   network.classes.resize(reader.count(1, "classes"));
   for (std::string& name : network.classes) name = reader.text();

@@ -199,7 +199,7 @@ def test_images_that_are_too_small():
     for size in ((2, 2), (2, 9), (0, 0)):
         with pytest.raises(UserError, match=f"images of {size[0]}x{size[1]} are too small for this network"):
             engine(program)(pixels(1, *size))
-        with pytest.raises(UserError, match="too small"):
+        with pytest.raises(UserError, match="too small" if all(size) else "must be"):
             engine(program).profile(pixels(1, *size))
 
 
