@@ -76,7 +76,7 @@ def main() -> int:
     from dynet_jax.predict import evaluate_workdir
     from dynet_jax.train.loop import train
     from dynet_jax.train.program_cache import use_compilation_cache
-    from dynet_jax.workdir.checkpoint import report_failures_once
+    from dynet_jax.workdir.echoes import report_failures_once
 
     parser = Parser(prog="finetune_and_export.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=path_argument, metavar="FOLDER")

@@ -182,6 +182,8 @@ class Checks {
     const Geometry& g = node.geometry;
     const Known x = map(node.inputs[0]);
     require(g.dilation[0] == 1 && g.dilation[1] == 1, "a dilated pooling");
+    for (int axis = 0; axis < 2; axis++)
+      require(std::max(g.padding[axis][0], g.padding[axis][1]) < g.kernel[axis], "windows that see nothing but padding");
     define(node.outputs[0], x);
   }
 

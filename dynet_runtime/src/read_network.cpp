@@ -82,7 +82,6 @@ Geometry read_geometry(Reader& reader) {
   g.activation = reader.number(NONE, SILU, "an activation");
   for (int axis = 0; axis < 2; axis++) {
     if (static_cast<int64_t>(g.dilation[axis]) * (g.kernel[axis] - 1) >= REACH) damaged("a window is too large");
-    if (std::max(g.padding[axis][0], g.padding[axis][1]) >= g.reach(axis)) damaged("padding is larger than the window");
   }
   return g;
 }

@@ -87,7 +87,7 @@ def test_the_default_file_lies_in_the_work_directory_and_is_not_replaced(workdir
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format=tflite"], "unknown export format 'tflite'; choose from: onnx, stablehlo"),
+        (["--format=keras"], "unknown export format 'keras'; choose from: native, onnx, stablehlo"),
         (["--format=onnx", "--storage=float16"], "banks cannot be stored as 'float16'; did you mean"),
         (["--format=onnx", "--opset=7"], "opset 7 is not one of 19 to 23; --opset=19"),
         (["--format=onnx", "--opset=0"], "opset 0 is not one of 19 to 23; --opset=19"),

@@ -43,7 +43,7 @@ def test_a_format_of_ones_own(workdir, tmp_path, capfd):
         (["--format=onnx", "--limit=3"], "--limit is of --format=names; leave it out for onnx"),
         (["--format=names", "--limits=3"], "names has no option --limits; did you mean limit?"),
         (["--format=names", "limit"], "cannot read 'limit'"),
-        (["--format=name"], "unknown export format 'name'; did you mean names?"),
+        (["--format=name"], "unknown export format 'name'; did you mean names"),
     ],
 )
 def test_options_belong_to_their_format(workdir, arguments, message, capfd):

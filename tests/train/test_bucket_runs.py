@@ -97,7 +97,7 @@ def test_over_a_network_that_fails_it_ends_bitwise_the_same(server, started, str
     process = started("gs://bucket/faults")
     process.join()
     assert process.exitcode == 0
-    assert server.faults > 15
+    assert server.faults > 8
     server.reset()
     assert outcome("gs://bucket/faults") == straight
 
