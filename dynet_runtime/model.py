@@ -50,7 +50,7 @@ class Model:
         """Returns the probabilities [classes] of a picture uint8 [height, width, 3] of any size, in RGB.
 
         It is preprocessed as in the network's evaluation. A network for segmentation has positions, [rows, columns,
-        classes], of the whole picture: averaging over windows is left to the caller. Raises Error for what is no picture.
+        classes], of the whole picture; windows are not averaged. Raises Error for what is no picture.
         """
         probabilities = self.logits(self.preprocess(picture)[None])[0]
         rows = probabilities.size // self.classes
