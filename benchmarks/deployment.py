@@ -28,10 +28,10 @@ from dynet_jax.export.onnx import write_onnx
 from dynet_jax.inference import InferenceModel, program_of
 from dynet_jax.inference.int8 import find_ranges
 from dynet_jax.inference.native.file import Numbers, write_file
+from dynet_jax.number_formats import NUMBERS
 
 SIZE = 224
 PREPROCESSING = Preprocessing(SIZE, 256, KEYS["data.mean"].default, KEYS["data.std"].default)
-NUMBERS = {"float32": ("float32", "float32"), "bfloat16": ("bfloat16", "bfloat16"), "int8": ("int8", "int8")}
 # A small process that starts others: a child counts the memory of whoever forks it as its own.
 LAUNCHER = """
 import os, subprocess, sys, time
@@ -58,7 +58,8 @@ def write_files(network: str, folder: Path) -> dict[str, Path]:
     noise = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
     ranges = find_ranges(program, PREPROCESSING, [noise])
     files = {}
-    for name, (storage, arithmetic) in NUMBERS.items():
+    for name in ("float32", "bfloat16", "int8"):
+        storage, arithmetic = NUMBERS[name]
         files[f"dynet {name}"] = folder / f"{name}.dynet"
         options = Numbers(storage, arithmetic, ranges if arithmetic == "int8" else None)
         files[f"dynet {name}"].write_bytes(write_file(program, options, PREPROCESSING, name=network)[0])

@@ -59,7 +59,7 @@ def _compiler() -> list[str]:
 
 
 def _fingerprint(compiler: list[str]) -> str:
-    """Of all that the library depends on."""
+    """Returns a digest of everything that the library depends on."""
     sources = [path.read_bytes() for path in [HEADER, *sorted(SOURCES.glob("*.h")), *sorted(SOURCES.glob("*.cpp"))]]
     words = [shlex.join(compiler), _run(compiler, "--version"), processor(), " ".join(COMPILE + LEVEL + LINK)]
     digest = hashlib.blake2b(digest_size=8)
@@ -69,7 +69,7 @@ def _fingerprint(compiler: list[str]) -> str:
 
 
 def _digest_of(library: Path) -> str:
-    """Of its content; of a file that cannot be read, none."""
+    """Returns a digest of its content; an empty one if the file cannot be read."""
     try:
         return hashlib.blake2b(library.read_bytes(), digest_size=8).hexdigest()
     except OSError:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "dynet_jax"
+ROOT = Path(__file__).parents[1]
 WORDS = """
     about above after against along among around as at because before behind below beneath beside besides between beyond
     but by despite down during except for from how in inside into like near of off on once onto out outside over per
@@ -43,7 +43,7 @@ def test_private_functions_and_missing_docstrings_pass():
 
 
 def test_public_docstrings_are_sentences():
-    files = list(PACKAGE.rglob("*.py"))
+    files = [file for package in ("dynet_jax", "dynet_runtime") for file in (ROOT / package).rglob("*.py")]
     assert len(files) > 100
-    found = [f"{file.relative_to(PACKAGE)}:{line}" for file in sorted(files) for line in fragments(file.read_text())]
+    found = [f"{file.relative_to(ROOT)}:{line}" for file in sorted(files) for line in fragments(file.read_text())]
     assert not found, "begin them with 'Returns ...', or say what the class is:\n" + "\n".join(found)

@@ -83,7 +83,7 @@ def _unknown(program: CompiledProgram) -> str:
 
 
 def _marked(value: float, times: Estimate) -> float | str:
-    """With a "?" where Pallas kernels take nobody knows how long: not to be compared with others."""
+    """Returns the value, with a "?" if the time of Pallas kernels is not known: it cannot be compared with others."""
     return f"{_text(value)}?" if times.kernels is None else value
 
 

@@ -120,12 +120,12 @@ def _classes(program: Program, class_names: Sequence[str] | None) -> int:
 
 
 def _shape(program: Program, classes: int) -> tuple[int | str, ...]:
-    """Of the result for one image."""
+    """Returns the shape of the result for one image."""
     return (classes,) if program.is_vector(program.result) else ("rows", "columns", classes)
 
 
 def _network(graph: Graph, program: Program, pixels, images: str, batch: int | str) -> str:
-    """From [batch, height, width, 3] uint8 to the program's result."""
+    """Adds the network, from [batch, height, width, 3] uint8 to the program's result, whose name it returns."""
     mean, std = pixels
     x = graph.node("Transpose", images, name="images/channels_first", perm=(0, 3, 1, 2))
     x = graph.node("Cast", x, name="images/float32", to=FLOAT)

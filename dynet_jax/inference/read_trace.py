@@ -216,5 +216,5 @@ def _circumstances(equation, inputs: Sequence[Traced | None]) -> str:
 
 
 def _are_floats(equation) -> bool:
-    """Not so for a rounding to integers, which changes values."""
+    """Returns whether all values are floats; a rounding to integers, which changes values, has others."""
     return all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (*equation.invars, *equation.outvars))

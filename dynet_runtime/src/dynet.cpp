@@ -72,7 +72,7 @@ void require(bool holds, const char* otherwise) {
 
 void check_size(int height, int width) {
   if (height < 1 || width < 1) for_size(height, width, [] { throw Failure(DYNET_TOO_SMALL, ""); });
-  require(height <= 1 << 15 && width <= 1 << 15, "the sides of images must be at most 32768");
+  require(height <= LARGEST_SIDE && width <= LARGEST_SIDE, "the sides of images must be at most 32768");
 }
 
 int threads_for(int wanted) {

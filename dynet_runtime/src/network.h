@@ -8,6 +8,7 @@
 #include "window.h"
 
 constexpr int MAX_GROUP_SIZE = 16;
+constexpr int LARGEST_SIDE = 1 << 15;  // of an image, in pixels
 constexpr int MOST_CHANNELS = 1 << 20;  // of a map
 constexpr int BLOCK = 6;  // output channels that are worked on together in floats
 

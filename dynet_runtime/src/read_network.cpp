@@ -6,7 +6,6 @@ namespace {
 
 constexpr char MAGIC[8] = {'\x93', 'D', 'Y', 'N', 'E', 'T', '\r', '\n'};
 constexpr uint64_t HEADER = 64, CHECKED_FROM = 16;
-constexpr int LARGEST_SIDE = 1 << 15;
 
 // CRC-32 as zlib and PNG have it, eight bytes at a time.
 uint32_t crc32(const char* from, uint64_t bytes) {

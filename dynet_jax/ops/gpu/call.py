@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from dynet_jax.ops.pallas import like
+
 
 def call(
     kernel: Callable,
@@ -41,6 +43,16 @@ def call(
         compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=1),
         cost_estimate=pl.CostEstimate(flops=flops, bytes_accessed=moved, transcendentals=0),
     )(*inputs)
+
+
+def sums_of_blocks(x: jax.Array, blocks: int, channels: int) -> jax.ShapeDtypeStruct:
+    """Returns the shape of two sums for each image, block of positions and channel, which `added` adds up."""
+    return like(x, (x.shape[0], blocks, 2, channels), jnp.float32)
+
+
+def added(sums: jax.Array | None) -> jax.Array | None:
+    """Returns [2, batch, channels] of the sums of all blocks; None of None."""
+    return None if sums is None else jnp.swapaxes(sums.sum(1), 0, 1)
 
 
 def load(ref, *indices, mask) -> jax.Array:

@@ -4,59 +4,28 @@ import math
 from typing import Any
 
 import jax
-from jax import Array, lax
-from jaxtyping import Float32, Shaped
+from jax import Array
 
-from dynet_jax.ops import xla
 from dynet_jax.ops.fusion import fuse_kernels
 from dynet_jax.ops.gpu import grouped, pointwise
 from dynet_jax.ops.gpu.plans import GroupedPlan, PointwisePlan, make_plan
-from dynet_jax.ops.maps import Map, to_array
+from dynet_jax.ops.maps import Map
 from dynet_jax.ops.pallas import vary_alike
-from dynet_jax.ops.partition import is_partitioned
-from dynet_jax.ops.strips import channel_sums
+from dynet_jax.ops.planned import has_default_precision, may_have_kernel, or_xla
 from dynet_jax.ops.window import make_window
 
 
-def dynamic_conv(
-    x: Shaped[Array, "batch *spatial c_in"],
-    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
-    coefficients: Shaped[Array, "batch group_size #c_out"],
-    fusion: str,
-    options: dict[str, Any],
-) -> Shaped[Array, "batch *output_spatial c_out"]:
-    """Returns `dynet_jax.ops.dynamic_conv` of checked operands: by a kernel if the layer has one, else XLA's."""
+def _dynamic_conv(x, kernels, coefficients, fusion, options, *, with_sums) -> tuple[Array, Any] | None:
     plan = _plan(x, kernels, fusion, options)
-    if plan is None:
-        return xla.dynamic_conv(x, kernels, coefficients, fusion, options)
-    y, _ = by_kernel(x, kernels, coefficients, plan, with_sums=False)
-    return y
+    return None if plan is None else by_kernel(x, kernels, coefficients, plan, with_sums=with_sums)
 
 
-def dynamic_conv_and_sums(
-    x: Shaped[Map, "batch *spatial c_in"],
-    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
-    coefficients: Shaped[Array, "batch group_size #c_out"],
-    fusion: str,
-    options: dict[str, Any],
-) -> tuple[Shaped[Array, "batch *output_spatial c_out"], Float32[Array, "2 batch c_out"]]:
-    """Returns the same of a map that may be deferred, and `channel_sums` of the result for a BatchNorm."""
-    plan = _plan(x, kernels, fusion, options)
-    if plan is None:
-        y = xla.dynamic_conv(to_array(x), kernels, coefficients, fusion, options)
-        return y, channel_sums(y)
-    return by_kernel(x, kernels, coefficients, plan, with_sums=True)
+dynamic_conv, dynamic_conv_and_sums = or_xla(_dynamic_conv)
 
 
 def _plan(x, kernels, fusion, options) -> GroupedPlan | PointwisePlan | None:
     """Returns the plan of the kernel for a layer; None if it has none, or XLA's form is asked for."""
-    sizes_known = all(isinstance(size, int) for size in x.shape)  # and no symbols of `jax.export`
-    if fusion == "feature" or not sizes_known or x.shape[0] < 2 or is_partitioned(jax.tree.leaves(x)[0]):
-        return None
-    ambient = jax.config.jax_default_matmul_precision  # pyrefly: ignore[missing-attribute]  (made at run time)
-    if options["precision"] not in (None, lax.Precision.DEFAULT) or ambient not in (None, "default"):
-        return None
-    if options["padding"] in ("CIRCULAR", "REFLECT"):
+    if not may_have_kernel(x, fusion, options) or not has_default_precision(options):
         return None
     geometry = options["strides"], options["padding"], options["kernel_dilation"]
     window = make_window(x.shape, kernels.shape[1:-2], *geometry)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dynet_jax.ops.gpu.call import call, dot, lanes, load, store
+from dynet_jax.ops.gpu.call import added, call, dot, lanes, load, store, sums_of_blocks
 from dynet_jax.ops.gpu.plans import POSITIONS, WIDTH, GroupedPlan, blocks_of
 from dynet_jax.ops.gpu.tiles import Channels, Tile
 from dynet_jax.ops.pallas import forward_rule, like
@@ -142,7 +142,7 @@ def convolve(
     blocks = blocks_of(positions, POSITIONS)
     outputs = (
         like(x, (batch, positions, channels)),
-        like(x, (batch, blocks, 2, channels), jnp.float32) if with_sums else None,
+        sums_of_blocks(x, blocks, channels) if with_sums else None,
     )
     y, sums = call(
         functools.partial(_forward_kernel, plan=plan),
@@ -154,7 +154,7 @@ def convolve(
         flops=2 * positions * weights.size,
         interpret=plan.interpret,
     )
-    return y, None if sums is None else jnp.swapaxes(sums.sum(1), 0, 1)
+    return y, added(sums)
 
 
 def _backward(activation, with_sums, plan, saved, gradients):
@@ -164,7 +164,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
     outputs = (
         like(x, x.shape),
         like(x, (batch, blocks, *weights.shape[1:]), jnp.float32),
-        None if affine is None else like(x, (batch, tiles, 2, channels), jnp.float32),
+        None if affine is None else sums_of_blocks(x, tiles, channels),
     )
     dx, dweights, daffine = call(
         functools.partial(_backward_kernel, plan=plan),
@@ -177,8 +177,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
         warps=8,  # of 4, the matrices of all taps would not fit the registers
         interpret=plan.interpret,
     )
-    daffine = None if daffine is None else jnp.swapaxes(daffine.sum(1), 0, 1)
-    return dx, dweights.sum(1).astype(weights.dtype), daffine
+    return dx, dweights.sum(1).astype(weights.dtype), added(daffine)
 
 
 convolve.defvjp(forward_rule(convolve), _backward)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dynet_jax.ops.gpu.call import call, dot, lanes, load, store
+from dynet_jax.ops.gpu.call import added, call, dot, lanes, load, store, sums_of_blocks
 from dynet_jax.ops.gpu.plans import POSITIONS, PointwisePlan, blocks_of
 from dynet_jax.ops.gpu.tiles import Channels, Tile
 from dynet_jax.ops.pallas import forward_rule, like
@@ -97,7 +97,7 @@ def convolve(
     c_out, blocks = weights.shape[-1], blocks_of(positions, POSITIONS)
     outputs = (
         like(x, (batch, positions, c_out)),
-        like(x, (batch, blocks, 2, c_out), jnp.float32) if with_sums else None,
+        sums_of_blocks(x, blocks, c_out) if with_sums else None,
     )
     y, sums = call(
         functools.partial(_forward_kernel, plan=plan),
@@ -109,7 +109,7 @@ def convolve(
         flops=2 * positions * weights.size,
         interpret=plan.interpret,
     )
-    return y, None if sums is None else jnp.swapaxes(sums.sum(1), 0, 1)
+    return y, added(sums)
 
 
 def _backward(activation, with_sums, plan, saved, gradients):
@@ -119,7 +119,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
     c_out, blocks = weights.shape[-1], blocks_of(positions, POSITIONS)
     tiles_in, tiles_out = (blocks_of(channels, plan.width(channels)) for channels in (c_in, c_out))
     common = dict(activation=activation, flops=2 * positions * weights.size, interpret=plan.interpret)
-    daffine = None if affine is None else like(x, (batch, blocks, 2, c_in), jnp.float32)
+    daffine = None if affine is None else sums_of_blocks(x, blocks, c_in)
     dx, daffine = call(
         functools.partial(_input_gradient_kernel, plan=plan),
         "pointwise_conv_input_gradients",
@@ -136,7 +136,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
         grid=(batch, tiles_in, tiles_out),
         **common,
     )
-    return dx, dweights, None if daffine is None else jnp.swapaxes(daffine.sum(1), 0, 1)
+    return dx, dweights, added(daffine)
 
 
 convolve.defvjp(forward_rule(convolve), _backward)

@@ -7,14 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-from jaxtyping import Float32, Shaped
+from jax import Array
 
-from dynet_jax.ops import xla
-from dynet_jax.ops.maps import Map, to_array
+from dynet_jax.ops.maps import Map
 from dynet_jax.ops.pallas import vary_alike
-from dynet_jax.ops.partition import is_partitioned
-from dynet_jax.ops.strips import channel_sums, cut, for_strips, join, sum_of_strips
+from dynet_jax.ops.planned import has_default_precision, may_have_kernel, or_xla
+from dynet_jax.ops.strips import cut, for_strips, join, sum_of_strips
 from dynet_jax.ops.tpu import dense, grouped
 from dynet_jax.ops.tpu.dense_plan import DensePlan, fold_shape, make_dense_plan
 from dynet_jax.ops.tpu.grouped_plan import GroupedPlan, make_grouped_plan
@@ -23,33 +21,15 @@ from dynet_jax.ops.tpu.pointwise_plan import PointwisePlan, make_pointwise_plan
 from dynet_jax.ops.window import make_window
 
 
-def dynamic_conv(
-    x: Shaped[Array, "batch *spatial c_in"],
-    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
-    coefficients: Shaped[Array, "batch group_size #c_out"],
-    fusion: str,
-    options: dict[str, Any],
-) -> Shaped[Array, "batch *output_spatial c_out"]:
-    """Returns `dynet_jax.ops.dynamic_conv` of checked operands: by a kernel if the layer has one, else XLA's."""
+def _dynamic_conv(x, kernels, coefficients, fusion, options, *, with_sums) -> tuple[Array, Any] | None:
     plan = _plan(x, kernels, fusion, options)
     if plan is None:
-        return xla.dynamic_conv(x, kernels, coefficients, fusion, options)
-    return _by_kernel(x, kernels, coefficients, plan, options, with_sums=False)
+        return None
+    result = _by_kernel(x, kernels, coefficients, plan, options, with_sums)
+    return result if with_sums else (result, None)
 
 
-def dynamic_conv_and_sums(
-    x: Shaped[Map, "batch *spatial c_in"],
-    kernels: Shaped[Array, "group_size *kernel_size c_in_of_group c_out"],
-    coefficients: Shaped[Array, "batch group_size #c_out"],
-    fusion: str,
-    options: dict[str, Any],
-) -> tuple[Shaped[Array, "batch *output_spatial c_out"], Float32[Array, "2 batch c_out"]]:
-    """Returns the same of a map that may be deferred, and `channel_sums` of the result for a BatchNorm."""
-    plan = _plan(x, kernels, fusion, options)
-    if plan is None:
-        y = xla.dynamic_conv(to_array(x), kernels, coefficients, fusion, options)
-        return y, channel_sums(y)
-    return _by_kernel(x, kernels, coefficients, plan, options, with_sums=True)
+dynamic_conv, dynamic_conv_and_sums = or_xla(_dynamic_conv)
 
 
 def _by_kernel(x, kernels, coefficients, plan, options, with_sums) -> Any:
@@ -62,19 +42,13 @@ def _by_kernel(x, kernels, coefficients, plan, options, with_sums) -> Any:
 
 def _plan(x, kernels, fusion, options):
     """Returns the plan of the kernel for a layer; None if it has none, or XLA's form is asked for."""
-    sizes_known = all(isinstance(size, int) for size in x.shape)  # and no symbols of `jax.export`
-    if fusion == "feature" or not sizes_known or x.shape[0] < 2 or x.dtype not in (jnp.float32, jnp.bfloat16):
-        return None
-    if options["padding"] in ("CIRCULAR", "REFLECT") or is_partitioned(jax.tree.leaves(x)[0]):
+    if not may_have_kernel(x, fusion, options) or x.dtype not in (jnp.float32, jnp.bfloat16):
         return None
     geometry = options["strides"], options["padding"], options["kernel_dilation"]
     window = make_window(x.shape, kernels.shape[1:-2], *geometry)
     layer = x, kernels, options["feature_group_count"], window
     plan = make_pointwise_plan(*layer) or make_grouped_plan(*layer)
-    ambient = jax.config.jax_default_matmul_precision  # pyrefly: ignore[missing-attribute]  (made at run time)
-    if plan is None and options["precision"] in (None, lax.Precision.DEFAULT) and ambient in (None, "default"):
-        plan = make_dense_plan(*layer)
-    return plan
+    return make_dense_plan(*layer) if plan is None and has_default_precision(options) else plan
 
 
 def grouped_dynamic_conv(
