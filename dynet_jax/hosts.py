@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -82,7 +82,7 @@ def together(check: Callable[[], T]) -> T:
     if not failed:
         return result
     host, text = failed[0]
-    raise UserError(text if jax.process_count() == 1 else f"host {host} of {jax.process_count()}: {text}")
+    _refuse_together(text if jax.process_count() == 1 else f"host {host} of {jax.process_count()}: {text}")
 
 
 def same_before_start(what: str, text: str) -> None:
@@ -118,7 +118,18 @@ def same_everywhere(what: str, text: str) -> None:
 def _compare(what: str, texts: list[str]) -> None:
     for host, other in enumerate(texts):
         if other != texts[0]:
-            raise UserError(f"{what} is not the same on all hosts: {_first_difference(texts[0], other)} on host {host}")
+            difference = _first_difference(texts[0], other)
+            _refuse_together(f"{what} is not the same on all hosts: {difference} on host {host}")
+
+
+def _refuse_together(message: str) -> NoReturn:
+    """Raises UserError on all hosts.
+
+    They leave first: if the first host, which holds the store, ended before another had read what is in it, that one
+    would report a lost connection in place of the reason.
+    """
+    leave()
+    raise UserError(message)
 
 
 def _first_difference(text: str, other: str) -> str:

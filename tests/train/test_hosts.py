@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import chex
@@ -13,7 +15,7 @@ import pytest
 from dynet_jax.train.loop import INTERRUPTED
 from dynet_jax.workdir.checkpoint import Checkpoints
 from tests.train import tiny_run
-from tests.train.processes import Run, two_hosts
+from tests.train.processes import Run, free_port, two_hosts
 from tests.train.saved import load_workdir
 
 pytestmark = pytest.mark.slow
@@ -192,3 +194,38 @@ def test_hosts_that_are_not_alike(tmp_path, devices, platforms, message):
         assert message in run.output
         assert "Traceback" not in run.output
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+SLOW_READER = """
+import os, sys, time
+from unittest.mock import Mock
+from dynet_jax import hosts
+from dynet_jax.errors import UserError
+
+process, address = int(sys.argv[1]), sys.argv[2]
+hosts.join(address, 2, process)
+if process == 1:
+    client = hosts.distributed.global_state.client
+    hosts.distributed.global_state.client = Mock(wraps=client)
+    hosts.distributed.global_state.client.blocking_key_value_get = lambda *key: (
+        time.sleep(3), client.blocking_key_value_get(*key)
+    )[1]
+try:
+    hosts.same_before_start("the colour", ("red", "blue")[process])
+except UserError as error:
+    print(f"refused: {error}", file=sys.stderr, flush=True)
+    os._exit(2)
+"""
+
+
+def test_the_first_host_waits_for_one_that_is_slow_to_see_a_difference():
+    """It holds the store of texts; without it the other would report a lost connection, or be ended by JAX."""
+    address = f"localhost:{free_port()}"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SLOW_READER, str(host), address], stderr=subprocess.PIPE, text=True)
+        for host in range(2)
+    ]
+    outputs = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    for output in outputs:
+        assert "refused: the colour is not the same on all hosts: red on host 0, blue on host 1" in output
