@@ -18,9 +18,9 @@ from dynet_jax.ops.window import Padding
 
 
 class DynamicConv(nn.Module):
-    r"""A convolution whose kernel is generated for each image: a drop-in replacement for `flax.linen.Conv`.
+    """A convolution whose kernel is generated for each image: a drop-in replacement for `flax.linen.Conv`.
 
-    $\tilde w_t = \sum_i \eta_t^i(x) w_t^i$ (Eq. 1): the kernel of output channel t is the sum of `group_size` fixed
+    `w̃_t = Σ_i η_t^i(x) w_t^i` (Eq. 1): the kernel of output channel t is the sum of `group_size` fixed
     kernels, weighted by coefficients that are predicted from the image. The layer supports 1-D, 2-D and 3-D inputs,
     strides, dilation and groups.
 

@@ -28,9 +28,9 @@ def dynamic_conv(
     fusion: Fusion = "auto",
     precision=None,
 ) -> Shaped[Map, "batch *output_spatial c_out"]:
-    r"""Convolve every example with its own kernel, fused from the bank (Eq. 1 = Eq. 2).
+    """Convolve every example with its own kernel, fused from the bank (Eq. 1 = Eq. 2).
 
-    $O_t = \tilde w_t * x = \sum_i \eta_t^i (w_t^i * x)$: the left form fuses kernels, the right one feature maps. They
+    `O_t = w̃_t * x = Σ_i η_t^i (w_t^i * x)`: the left form fuses kernels, the right one feature maps. They
     are the same function, gradients included; which is faster depends on shapes and hardware.
 
     Args:

@@ -22,7 +22,7 @@ def fuse_kernels(
     *,
     precision=None,
 ) -> Shaped[Array, "batch *kernel_size c_in_of_group c_out"]:
-    r"""Eq. 1: the dynamic kernel of every example, $\tilde w_t = \sum_{i=1}^{g_t} \eta_t^i w_t^i$.
+    """Eq. 1: the dynamic kernel of every example, `w̃_t = Σ_i η_t^i w_t^i` over the g_t fixed kernels.
 
     Args:
       kernels: the bank, [group_size, *kernel_size, C_in / groups, C_out]: a stack of ordinary kernels.
