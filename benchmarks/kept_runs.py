@@ -65,8 +65,13 @@ class KeptRun(NamedTuple):
 
     @property
     def command(self) -> str:
-        changes = " ".join(f"'--config.{change}'" if '"' in change else f"--config.{change}" for change in self.changes)
-        return f"python train.py --config={self.config} {changes}".rstrip()
+        return training_command(self.config, self.changes)
+
+
+def training_command(config: str, changes: list[str]) -> str:
+    """Returns the command of a run with these changes of a configuration."""
+    options = " ".join(f"'--config.{change}'" if '"' in change else f"--config.{change}" for change in changes)
+    return f"python train.py --config={config} {options}".rstrip()
 
 
 def read_kept(paths: list[Path]) -> list[KeptRun]:
@@ -86,7 +91,7 @@ def keep(workdir: Path, variant: str) -> KeptRun:
     config = read_config(workdir)
     if not rows["train"] or not rows["test"] or rows["test"][-1]["step"] < _last_step(workdir, config):
         raise UserError(f"{workdir} has not been trained to its end")
-    name, changes = _difference(config, variant)
+    name, changes = difference(config, variant)
     held = {}
     for how in (None, *(HELD if is_dynamic(create_model(**config.model.to_dict())) else ())):
         say(f"{workdir.name}: evaluating, coefficients {how or 'as predicted'} ...")
@@ -102,7 +107,7 @@ def _last_step(workdir: Path, config) -> int:
     return count_steps(config, images["training images"])[1]
 
 
-def _difference(config, variant: str) -> tuple[str, list[str]]:
+def difference(config, variant: str) -> tuple[str, list[str]]:
     """Returns the network's configuration by its name, and the changes of this one."""
     name = f"{config.model.name}:{variant}"
     before, now = flatten_whole(load_config(name)), flatten_whole(config)

@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--commands", action="store_true", help="print the command of every run too")
     options = parser.parse_args(arguments)
     runs = read_kept(options.files)
-    print(f"All runs: {' '.join(f'--config.{change}' for change in in_common(runs))}\n")
+    print(f"All runs: `{' '.join(f'--config.{change}' for change in in_common(runs))}`\n")
     print(scouting_table(runs).markdown())
     if options.commands:
         print("\n" + "\n".join(f"    {run.command}" for run in runs))

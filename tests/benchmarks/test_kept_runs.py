@@ -115,7 +115,7 @@ def test_tables_and_figures(tmp_path, evaluations, capsys):
     capsys.readouterr()
     assert kept_tables.main([*files, f"--png={tmp_path / 'movement.png'}", "--commands"]) == 0
     out = capsys.readouterr().out
-    assert "All runs: --config.epochs=12.0 --config.model.width=0.125" in out
+    assert "All runs: `--config.epochs=12.0 --config.model.width=0.125`" in out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("|")]
     assert rows[2:] == [
         ["fix_resnet18", "", "0.125", "30.00", "", "", "", ""],
