@@ -71,6 +71,7 @@ def _reproduce(options) -> int:
     plan.check_runs()
     if options.dry_run:
         print(_runs_table(plan))
+        say(plan.decides)
         return 0
     if options.report_only:
         if not any(job.is_finished for arm in plan.arms for job in plan.jobs(arm)):
@@ -86,6 +87,7 @@ def _reproduce(options) -> int:
         plan.settle(device, arrangement.threads)
         runs = len(plan.arms) * len(plan.seeds)
         say(f"{len(plan.arms)} networks, {runs} runs of {plan.steps} steps, {arrangement.workers} at a time")
+        say(plan.decides)
         if plan.unfinished:
             note_device(plan, device, *arrangement)
         failed = train_plan(plan, arrangement, say)

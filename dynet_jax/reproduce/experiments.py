@@ -97,7 +97,7 @@ def _own(budget: Budget, networks: Sequence[str]) -> Experiment:
 
 
 def _arm(network: str, budget: Budget) -> Arm:
-    return Arm(network, budget.width, default_arguments(network).get("group_size"))
+    return Arm(network, budget.width_of(network), default_arguments(network).get("group_size"))
 
 
 def _of_pairs(pairs: tuple[tuple[Arm, Arm], ...]) -> Experiment:

@@ -1,6 +1,7 @@
 """The plan of all training: arms x seeds, each with its configuration and work directory."""
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,17 @@ import ml_collections
 from dynet_jax.config.keys import KEYS
 from dynet_jax.config.load import check_config, flatten, override
 from dynet_jax.config.schema import ARMS
+from dynet_jax.config.variants import PREDICTORS
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import cores
 from dynet_jax.models import create_model
+from dynet_jax.models.registry import model_info
 from dynet_jax.plugins import imported_plugins
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
 from dynet_jax.reproduce.experiments import TITLES, Experiment, experiments
+from dynet_jax.reproduce.statistics import decidable
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.setup import count_steps, make_run_optimizer, make_run_schedule
 from dynet_jax.workdir.changes import FREE, changed_keys
@@ -26,6 +30,9 @@ from dynet_jax.workdir.files import IMAGES_FILE, LOCK_FILE, lock, read_config, w
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
+# The standard deviation between seeds of the difference of two networks' test errors, in points, and the number of test
+# images: Dy-ResNet18 and Fix-ResNet18 on CIFAR-10 (docs/results.md). With fewer images it is larger.
+SPREAD, SPREAD_IMAGES = 0.6, 10_000
 OF_ARMS = {key.name for key in KEYS.values() if key.set_by == ARMS}
 LEFTOVERS = {LOCK_FILE, f"{PLAN_FILE}.tmp"}  # of a command that was killed before it wrote its plan
 
@@ -97,7 +104,7 @@ class Plan:
 
     def _common(self, data_dir: str | None) -> ml_collections.ConfigDict:
         config = base_config(self.dataset, data_dir, self.budget)
-        given = {text.removeprefix("--config.").partition("=")[0] for text in self.overrides}
+        given = self._given
         for key in (KEYS[name] for name in sorted(given & KEYS.keys())):
             if key.set_by == ARMS:
                 raise UserError(
@@ -111,6 +118,11 @@ class Plan:
         if "eval_every_epochs" not in given:
             config.eval_every_epochs = config.epochs / EVALUATIONS
         return config
+
+    @property
+    def _given(self) -> set[str]:
+        """Returns the keys of the configuration that the user has set."""
+        return {text.removeprefix("--config.").partition("=")[0] for text in self.overrides}
 
     @property
     def arms(self) -> list[Arm]:
@@ -134,6 +146,9 @@ class Plan:
         config = self.common.copy_and_resolve_references()
         config.model.update({"name": job.arm.network, "num_classes": len(self.class_names), **job.arm.arguments})
         config.seed = job.seed
+        is_slow = model_info(job.arm.network).slow_predictors and self.budget.predictor_factor != 1.0
+        if is_slow and "learning_rate_factors" not in self._given:
+            config.learning_rate_factors = ((PREDICTORS, self.budget.predictor_factor),)
         check_config(config)
         return config
 
@@ -156,6 +171,18 @@ class Plan:
     def steps(self) -> int:
         """Returns the number of steps of each run."""
         return count_steps(self.common, self.train_images)[1]
+
+    @property
+    def decides(self) -> str:
+        """Returns what the plan will be able to decide, as far as that is known before anything is trained."""
+        if len(self.seeds) < 2:
+            return "one seed decides nothing, because seeds differ; use --seeds=3 or more"
+        spread = SPREAD * math.sqrt(max(1.0, SPREAD_IMAGES / self.test_images))
+        least = decidable(len(self.seeds), spread)
+        return (
+            f"{len(self.seeds)} seeds decide differences of about {least:.1f} points and more, if differences vary "
+            f"between seeds by {spread:.1f} points; more --seeds decide smaller ones"
+        )
 
     @property
     def command(self) -> str:

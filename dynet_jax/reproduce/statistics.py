@@ -43,8 +43,7 @@ class Sample(NamedTuple):
         """
         if (spread := self.spread) is None:
             return math.inf
-        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1)
-        return float(quantile * max(spread, self.resolution) / math.sqrt(len(self.values)))
+        return decidable(len(self.values), max(spread, self.resolution))
 
     @property
     def interval(self) -> str:
@@ -79,6 +78,20 @@ def verdict(differences: Sample, *, below: float = 0.0) -> Verdict:
     if differences.mean + differences.half_width < below:
         return "seen"
     return "not seen" if differences.mean - differences.half_width > below else "not decided"
+
+
+def decidable(seeds: int, spread: float) -> float:
+    """Returns the smallest mean difference that is decided if paired differences have this standard deviation.
+
+    >>> round(decidable(3, 0.6), 2), round(decidable(5, 0.6), 2), decidable(1, 0.6)
+    (1.49, 0.74, inf)
+    """
+    return math.inf if seeds < 2 else _quantile(seeds) * spread / math.sqrt(seeds)
+
+
+def _quantile(number: int) -> float:
+    """Returns Student's t of the interval of the mean of so many values."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, number - 1))
 
 
 def conjunction(first: Verdict, second: Verdict) -> Verdict:

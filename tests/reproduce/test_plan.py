@@ -138,3 +138,36 @@ def test_the_command_can_be_typed(tmp_path):
 def test_no_seed_is_no_plan(tmp_path):
     with pytest.raises(UserError, match="leaves nothing to train"):
         Plan("digits", "small", tmp_path, seeds=0)
+
+
+def test_a_plan_says_what_it_can_decide(tmp_path):
+    """Student's t of 95 % for 3 and 5 values is 4.303 and 2.776; 359 images vary by sqrt(10000 / 359) times as much."""
+    spread = 0.6 * (10_000 / 359) ** 0.5
+    for seeds, quantile in ((3, 4.303), (5, 2.776)):
+        text = Plan("digits", "small", tmp_path / "out", seeds=seeds).decides
+        assert f"{seeds} seeds decide differences of about {quantile * spread / seeds**0.5:.1f} points" in text
+    assert "one seed decides nothing" in Plan("digits", "small", tmp_path / "out", seeds=1).decides
+
+
+def test_slow_predictors_learn_faster_in_the_medium_budget_alone(tmp_path):
+    def factors(budget, network, *overrides):
+        plan = Plan("digits", budget, tmp_path / "out", networks=[network], overrides=overrides)
+        return {arm.network: plan.config(plan.job(arm, 0)).learning_rate_factors for arm in plan.arms}
+
+    assert factors("medium", "dy_resnet18") == {
+        "dy_resnet18": (("predictor", 25.0),),
+        "resnet18": (),
+        "fix_resnet18": (),
+    }
+    assert set(factors("medium", "dy_mobile").values()) == {()}
+    assert set(factors("paper", "dy_resnet18").values()) == {()}
+    given = "--config.learning_rate_factors=[]"
+    assert set(factors("medium", "dy_resnet18", given).values()) == {()}
+
+
+def test_networks_have_the_width_of_their_family(tmp_path):
+    plan = Plan("digits", "medium", tmp_path / "out", networks=["dy_resnet18", "dy_shuffle", "dy_mobile"])
+    widths = {arm.network: arm.width for arm in plan.arms}
+    assert widths["dy_resnet18"] == widths["fix_resnet18"] == 0.125
+    assert widths["dy_shuffle"] == widths["shufflenet_v2"] == 0.5
+    assert widths["dy_mobile"] == widths["fix_mobile"] == 0.25
