@@ -10,6 +10,7 @@ from typing import Any
 from dynet_jax.bucket import key, place
 from dynet_jax.errors import UserError
 from dynet_jax.memory import OutOfMemory, explained, is_out_of_memory, memory_cause
+from dynet_jax.pretrained import SCHEME, is_pretrained
 
 FAILED, INTERRUPTED = 2, 130  # 130 is 128 + SIGINT, as in a shell
 # The modules that extras of pyproject.toml install; the layer and the networks need none of them.
@@ -92,14 +93,14 @@ def path_argument(text: str) -> Path:
 
 
 def workdir_argument(text: str) -> Path:
-    """Returns a work directory: a folder, or a path in a bucket."""
-    if "://" not in text and not text.startswith("gs:/"):
+    """Returns a work directory: a folder, a path in a bucket, or that of a network of the package."""
+    if "://" not in text and not text.startswith(("gs:/", SCHEME)):
         return path_argument(text)
     try:
         path = place(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if not key(path):
+    if not is_pretrained(path) and not key(path):
         example = f"{text.rstrip('/')}/runs/digits"
         raise argparse.ArgumentTypeError(f"{text} is a whole bucket; name a path in it, like {example}")
     return path

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dynet_jax import pretrained
 from dynet_jax.errors import UserError, named, one_line
 from dynet_jax.memory import causes
 
@@ -45,8 +46,13 @@ def is_bucket(path: Path | str) -> bool:
 
 
 def place(path: Path | str) -> Path:
-    """Returns a local or bucket path with the methods of `pathlib.Path`. Raises UserError for another address."""
+    """Returns a local or bucket path with the methods of `pathlib.Path`. Raises UserError for another address.
+
+    'pretrained:NAME' is the folder of a network that comes with the package.
+    """
     text = str(path)
+    if text.startswith(pretrained.SCHEME):
+        return pretrained.pretrained_folder(text.removeprefix(pretrained.SCHEME))
     if "://" not in text:
         if text.startswith("gs:/"):  # the form that `pathlib.Path` makes from an address
             raise UserError(f"{text} is not an address; write {SCHEME}BUCKET/PATH, as a text and not as a pathlib.Path")

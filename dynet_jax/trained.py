@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import ml_collections
 
 from dynet_jax import bucket
@@ -16,7 +15,8 @@ from dynet_jax.data.matching import matched
 from dynet_jax.data.record import Source
 from dynet_jax.errors import UserError
 from dynet_jax.hardware import devices
-from dynet_jax.ops.outline import tracing_outlines
+from dynet_jax.models.weights_file import read_weights, variable_shapes
+from dynet_jax.pretrained import CARD_FILE, SCHEME, WEIGHTS_FILE, is_pretrained
 from dynet_jax.tasks.task import Task, make_task
 from dynet_jax.workdir.checkpoint import Checkpoints
 from dynet_jax.workdir.files import read_class_names, read_config
@@ -80,9 +80,10 @@ class TrainedNetwork:
 
 
 def open_trained(workdir: Path | str, *, step: int | str | None = None) -> TrainedNetwork:
-    """Returns the network of a work directory of `train.py` or `dynet import-torch`.
+    """Returns the network of a work directory of `train.py` or `dynet import-torch`, or of the package itself.
 
     Args:
+      workdir: a folder, gs://BUCKET/PATH, or 'pretrained:NAME' (see `dynet_jax.list_pretrained`).
       step: the step of the checkpoint, or 'best', by the task's score; the newest valid one if None.
     Raises:
       UserError: if there is no such work directory or checkpoint, or if it is damaged or of another network.
@@ -96,9 +97,14 @@ def open_trained(workdir: Path | str, *, step: int | str | None = None) -> Train
 def _opened(workdir: Path, step: int | str | None) -> TrainedNetwork:
     config = read_config(workdir)
     devices(or_cpu=True)
-    model, checkpoints = build_model(config), Checkpoints(workdir)
-    task = make_task(config)
-    shapes = _shapes(model, task.init_size)
+    model, task = build_model(config), make_task(config)
+    shapes = variable_shapes(model, task.init_size)
+    if is_pretrained(workdir):
+        if step is not None:
+            raise UserError(f"{SCHEME}{workdir.name} is a single checkpoint; leave out the step")
+        variables = read_weights(workdir / WEIGHTS_FILE, shapes)
+        return TrainedNetwork(workdir, config, model, variables, read_class_names(workdir), _step_of_card(workdir))
+    checkpoints = Checkpoints(workdir)
     if isinstance(step, str):
         if step != "best":
             raise UserError(f"step must be a number or 'best', not {step!r}")
@@ -116,9 +122,5 @@ def _best_step(checkpoints: Checkpoints, workdir: Path, score: str) -> int:
     return checkpoints.best_step
 
 
-def _shapes(model: nn.Module, size: int) -> dict[str, Any]:
-    """Returns the shapes of the network's parameters and statistics."""
-    images = jnp.zeros((1, size, size, 3))
-    with tracing_outlines():
-        variables = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))
-    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+def _step_of_card(folder: Path) -> int:
+    return json.loads((folder / CARD_FILE).read_text())["step"]

@@ -11,6 +11,7 @@ from dynet_jax.export.formats import check_options, export_format
 from dynet_jax.inference import InferenceModel, program_of
 from dynet_jax.inference.calibration import calibration_batches
 from dynet_jax.inference.int8 import find_ranges
+from dynet_jax.pretrained import is_pretrained
 from dynet_jax.trained import open_trained
 from dynet_jax.workdir.files import read_config
 
@@ -29,7 +30,7 @@ def export_workdir(
 
     Args:
       workdir, step, storage: see `dynet_jax.inference.load`.
-      out: by default WORKDIR/NETWORK.SUFFIX.
+      out: by default WORKDIR/NETWORK.SUFFIX, or NETWORK.SUFFIX here for a network of the package.
       format: the name of one that is registered (see `dynet_jax.export.formats`), such as 'stablehlo', 'onnx' and
         'native'.
       overwrite: whether a file that is there may be replaced.
@@ -43,7 +44,7 @@ def export_workdir(
     check_options(chosen, options)
     chosen.check()
     name = read_config(workdir).model.name
-    path = Path(out) if out else workdir / f"{name}.{chosen.suffix}"
+    path = Path(out or (Path() if is_pretrained(workdir) else workdir) / f"{name}.{chosen.suffix}")
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
     trained = open_trained(workdir, step=step)

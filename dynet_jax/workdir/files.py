@@ -16,6 +16,7 @@ from dynet_jax.config.load import check_config, flatten_whole
 from dynet_jax.config.recipe import RECIPES
 from dynet_jax.errors import UserError, named
 from dynet_jax.plugins import expect_plugins, imported_plugins
+from dynet_jax.pretrained import SCHEME, is_pretrained
 from dynet_jax.workdir.changes import check_changes
 
 CONFIG_FILE, LABELS_FILE, IMAGES_FILE, LOCK_FILE = "config.json", "labels.json", "images.json", ".lock"
@@ -28,6 +29,9 @@ def lock(workdir: Path, busy: str | None = None) -> IO:
     Raises UserError if another run is using it (with the message `busy`), or if it cannot be created. On a file system
     without locks, it does not exclude others.
     """
+    if is_pretrained(workdir):
+        name = f"{SCHEME}{workdir.name}"
+        raise UserError(f"{name} is only read; use another --workdir, with --init_from={name} to start from it")
     with _writing(workdir):
         file = (workdir / LOCK_FILE).open("w")
     try:
