@@ -16,7 +16,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.gpu.call import added, call, dot, lanes, load, store, sums_of_blocks
-from dynet_jax.ops.gpu.plans import POSITIONS, WIDTH, GroupedPlan, blocks_of
+from dynet_jax.ops.gpu.geometry import POSITIONS
+from dynet_jax.ops.gpu.plans import WIDTH, GroupedPlan, blocks_of
 from dynet_jax.ops.gpu.tiles import Channels, Tile
 from dynet_jax.ops.pallas import forward_rule, like
 
@@ -48,35 +49,12 @@ def _matrix(weights, tap: int, channels: Channels, plan: GroupedPlan, *, transpo
 
 def _forward_kernel(x, weights, affine, y, sums, *, plan: GroupedPlan, activation):
     channels, block = _channels(x.shape[-1], plan), pl.program_id(2)
-    rows, columns = plan.output_size
-    positions, inside = lanes(block * POSITIONS, POSITIONS, rows * columns)
-    row, column = lax.div(positions, jnp.int32(columns)), lax.rem(positions, jnp.int32(columns))
+    geometry, places = plan.geometry, plan.geometry.output_places(block)
     affine, total = channels.rows(affine), jnp.zeros((POSITIONS, WIDTH), jnp.float32)
-    for tap, (down, right) in enumerate(plan.taps):
-        seen = _seen(row, column, inside, down, right, channels, plan)
+    for tap in range(geometry.taps):
+        seen = Tile(channels, *geometry.seen(places, tap))
         total += dot(seen.read(x, affine, activation), _matrix(weights, tap, channels, plan))
-    Tile(channels, positions, inside).write(y, sums, block, total)
-
-
-def _seen(row, column, inside, down, right, channels, plan: GroupedPlan) -> Tile:
-    """Returns what outputs see at a tap; outside is the padding."""
-    (top, _), (left, _) = plan.window.padding
-    row = row * plan.window.strides[0] + (down - top)
-    column = column * plan.window.strides[1] + (right - left)
-    inside = inside & (row >= 0) & (row < plan.size[0]) & (column >= 0) & (column < plan.size[1])
-    return Tile(channels, row * plan.size[1] + column, inside)
-
-
-def _seers(row, column, inside, down, right, channels, plan: GroupedPlan) -> Tile:
-    """Returns the outputs that see positions of x at a tap; where there is none, it is outside."""
-    parts, sizes = [], plan.output_size
-    for place, offset, (before, _), stride, size in zip(
-        (row, column), (down, right), plan.window.padding, plan.window.strides, sizes
-    ):
-        place = place + (before - offset)
-        inside = inside & (place >= 0) & (lax.rem(place, jnp.int32(stride)) == 0) & (place < stride * size)
-        parts.append(lax.div(place, jnp.int32(stride)))
-    return Tile(channels, parts[0] * sizes[1] + parts[1], inside)
+    Tile(channels, *places.of(geometry.output_size)).write(y, sums, block, total)
 
 
 def _backward_kernel(x, dy, y, weights, affine, dsums, dx, dweights, daffine, *, plan: GroupedPlan, activation):
@@ -86,16 +64,15 @@ def _backward_kernel(x, dy, y, weights, affine, dsums, dx, dweights, daffine, *,
     """
     channels, block, blocks = _channels(x.shape[-1], plan), pl.program_id(2), pl.num_programs(2)
     affine, dsums = channels.rows(affine), channels.rows(dsums)
-    count, (_, columns) = math.prod(plan.size), plan.size
-    steps = pl.cdiv(blocks_of(count, POSITIONS), blocks)
+    geometry = plan.geometry
+    steps = pl.cdiv(blocks_of(math.prod(geometry.size), POSITIONS), blocks)
 
     def tiles_of(step):
         """Returns the number of a tile, the tile, and for every tap that of y that sees it."""
         number = step * blocks + block
-        positions, inside = lanes(number * POSITIONS, POSITIONS, count)
-        row, column = lax.div(positions, jnp.int32(columns)), lax.rem(positions, jnp.int32(columns))
-        seers = (_seers(row, column, inside, *offset, channels, plan) for offset in plan.taps)
-        return number, Tile(channels, positions, inside), seers
+        places = geometry.places(number)
+        seers = (Tile(channels, *geometry.seers(places, tap)) for tap in range(geometry.taps))
+        return number, Tile(channels, *places.of(geometry.size)), seers
 
     def gradient_of_x(step, _):
         number, tile, seers = tiles_of(step)
@@ -113,7 +90,7 @@ def _backward_kernel(x, dy, y, weights, affine, dsums, dx, dweights, daffine, *,
         return tuple(total + product for total, product in zip(sums, products))
 
     lax.fori_loop(0, steps, gradient_of_x, 0)
-    zeros = tuple(jnp.zeros((WIDTH, WIDTH), jnp.float32) for _ in plan.taps)
+    zeros = tuple(jnp.zeros((WIDTH, WIDTH), jnp.float32) for _ in range(geometry.taps))
     for tap, dmatrix in enumerate(lax.fori_loop(0, steps, gradients_of_weights, zeros)):
         (image, tap, *indices), mask = _matrix_indices(tap, channels, plan)
         store(dweights, image, block, tap, *indices, value=dmatrix, mask=mask)
@@ -138,7 +115,7 @@ def convolve(
     The results are [batch, positions, channels], and [2, batch, channels] or, not `with_sums`, None.
     """
     batch, _, channels = x.shape
-    positions = math.prod(plan.output_size)
+    positions = math.prod(plan.geometry.output_size)
     blocks = blocks_of(positions, POSITIONS)
     outputs = (
         like(x, (batch, positions, channels)),
@@ -173,7 +150,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
         outputs,
         grid=_grid(x, blocks, plan),
         activation=activation,
-        flops=4 * math.prod(plan.output_size) * weights.size,
+        flops=4 * math.prod(plan.geometry.output_size) * weights.size,
         warps=8,  # of 4, the matrices of all taps would not fit the registers
         interpret=plan.interpret,
     )

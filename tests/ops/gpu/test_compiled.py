@@ -67,7 +67,7 @@ def assembled(folder: Path, architecture: str) -> dict[str, tuple[int, int, str]
         for part in said.split("Compiling entry function '")[1:]:
             [spilled] = re.findall(r"(\d+) bytes spill stores", part)
             [registers] = re.findall(r"Used (\d+) registers", part)
-            if re.match("(grouped|pointwise)_conv", name := part.partition("'")[0]):
+            if re.match("(dense|grouped|pointwise)_conv", name := part.partition("'")[0]):
                 found[name] = int(registers), int(spilled), program
     return found
 

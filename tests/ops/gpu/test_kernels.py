@@ -28,6 +28,13 @@ CASES = {
     "grouped_stride_torch": ((2, 6, 8, 4), 4, (3, 3), 2, {"strides": 2, "padding": "TORCH"}),
     "grouped_dilation": ((2, 7, 6, 6), 6, (3, 3), 2, {"kernel_dilation": 2}),
     "grouped_row_window": ((2, 4, 5, 8), 8, (1, 3), 2, {"padding": "VALID"}),
+    "dense": ((5, 6, 5, 18), 36, (3, 3), 1, {}),  # two blocks of images, the second of them not full
+    "dense_stride": ((2, 9, 8, 20), 18, (3, 3), 1, {"strides": 2}),
+    "dense_stride_torch": ((3, 8, 7, 70), 17, (3, 3), 1, {"strides": 2, "padding": "TORCH"}),  # two tiles of inputs
+    "dense_dilation": ((2, 7, 6, 17), 70, (3, 3), 1, {"kernel_dilation": 2}),
+    "dense_large_map": ((2, 17, 18, 20), 24, (3, 3), 1, {}),  # kernels are fused by XLA
+    "dense_large_stride": ((2, 33, 10, 24), 17, (3, 3), 1, {"strides": 2}),  # and here for the gradient of x alone
+    "dense_window": ((2, 5, 6, 3), 4, (2, 5), 1, {"padding": ((0, 1), (3, 0)), "strides": (1, 2)}),
     "pointwise": ((2, 9, 8, 18), 70, (1, 1), 1, {}),  # two tiles of positions and of channels out
     "pointwise_many_inputs": ((2, 3, 3, 70), 18, (1, 1), 1, {}),
 }
