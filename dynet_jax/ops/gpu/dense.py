@@ -2,7 +2,7 @@ r"""The convolution over all channels with one kernel per image, for GPUs: an im
 
 $y_p = \sum_t x_{p+t} W_t$: for each position t of the window, a product of the positions of x that a tile of y sees and
 of the image's kernel. The image's kernel is fused from the bank where it is used, $W_t = \sum_i \eta^i w^i_t$, for some
-images at once, and is forgotten; or XLA has fused it before (`DensePlan.images`). Its gradient is never written: blocks
+images at once, and is forgotten; or XLA has fused it before (`DensePlan.tiling`). Its gradient is never written: blocks
 of threads go from image to image with their tile of the bank, and add up its gradient and that of the coefficients.
 """
 
@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from dynet_jax.ops.fusion import fuse_kernels
 from dynet_jax.ops.gpu.call import added, call, dot, lanes, load, store, sums_of_blocks
 from dynet_jax.ops.gpu.geometry import POSITIONS
-from dynet_jax.ops.gpu.plans import DensePlan, blocks_of, tile_width
+from dynet_jax.ops.gpu.plans import DensePlan, Tiling, blocks_of
 from dynet_jax.ops.gpu.tiles import Channels, Tile
 from dynet_jax.ops.pallas import forward_rule, like
 
@@ -61,10 +61,10 @@ def _matrices(
     return [total.astype(dtype) for total in fused]
 
 
-def _forward_kernel(x, weights, coefficients, affine, y, sums, *, plan: DensePlan, count: int, activation):
+def _forward_kernel(x, weights, coefficients, affine, y, sums, *, plan: DensePlan, tiling: Tiling, activation):
     (batch, _, c_in), c_out = x.shape, y.shape[-1]
-    block, columns, depth = pl.program_id(2), _columns(c_out, coefficients), tile_width(c_in)
-    geometry, images, chunks = plan.geometry, _images(count, batch), blocks_of(c_in, depth)
+    block, columns, depth = pl.program_id(2), tiling.columns(c_out), tiling.depth(c_in)
+    geometry, images, chunks = plan.geometry, _images(tiling.images, batch), blocks_of(c_in, depth)
     places = geometry.output_places(block)
     outputs = _of_images(images, *lanes(pl.program_id(1) * columns, columns, c_out))
 
@@ -82,11 +82,11 @@ def _forward_kernel(x, weights, coefficients, affine, y, sums, *, plan: DensePla
 
 
 def _input_gradient_kernel(
-    x, dy, y, weights, coefficients, affine, dsums, dx, daffine, *, plan: DensePlan, count: int, activation
+    x, dy, y, weights, coefficients, affine, dsums, dx, daffine, *, plan: DensePlan, tiling: Tiling, activation
 ):
     (batch, _, c_in), c_out = x.shape, dy.shape[-1]
-    block, columns, depth = pl.program_id(2), _columns(c_in, coefficients), tile_width(c_out)
-    geometry, images, chunks = plan.geometry, _images(count, batch), blocks_of(c_out, depth)
+    block, columns, depth = pl.program_id(2), tiling.columns(c_in), tiling.depth(c_out)
+    geometry, images, chunks = plan.geometry, _images(tiling.images, batch), blocks_of(c_out, depth)
     places = geometry.places(block)
     inputs = _of_images(images, *lanes(pl.program_id(1) * columns, columns, c_in))
 
@@ -145,16 +145,9 @@ def _bank_gradient_kernel(
         store(dbank, pl.program_id(2), i, *at, value=total, mask=mask)
 
 
-def _columns(channels: int, coefficients) -> int:
-    """Returns the channels of a tile of a result: fewer of several images at once."""
-    return tile_width(channels, most=64 if coefficients is None else 32)
-
-
-def _weights(x, bank, coefficients, positions: int, plan: DensePlan):
-    """Returns what a kernel for maps of so many positions makes kernels of, and for how many images at once."""
-    if images := plan.images(positions):
-        return bank, coefficients, images
-    return fuse_kernels(bank, coefficients).astype(x.dtype), None, 1
+def _weights(x, bank, coefficients, tiling: Tiling):
+    """Returns what kernels of images are made of: the bank and coefficients, or what XLA has fused and None."""
+    return (bank, coefficients) if tiling.fuses else (fuse_kernels(bank, coefficients).astype(x.dtype), None)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -175,15 +168,16 @@ def convolve(
     """
     batch, positions, c_out = x.shape[0], math.prod(plan.geometry.output_size), bank.shape[-1]
     blocks = blocks_of(positions, POSITIONS)
-    weights, factors, images = _weights(x, bank, coefficients, positions, plan)
+    tiling = plan.tiling(positions)
     y, sums = call(
-        functools.partial(_forward_kernel, plan=plan, count=images),
+        functools.partial(_forward_kernel, plan=plan, tiling=tiling),
         "dense_conv",
-        (x, weights, factors, affine),
+        (x, *_weights(x, bank, coefficients, tiling), affine),
         (like(x, (batch, positions, c_out)), sums_of_blocks(x, blocks, c_out) if with_sums else None),
-        grid=(blocks_of(batch, images), blocks_of(c_out, _columns(c_out, factors)), blocks),
+        grid=tiling.grid(batch, c_out, blocks),
         activation=activation,
         flops=2 * batch * positions * math.prod(bank.shape[1:]),
+        warps=tiling.warps,
         interpret=plan.interpret,
     )
     return y, added(sums)
@@ -195,13 +189,14 @@ def _backward(activation, with_sums, plan, saved, gradients):
     (batch, positions, c_in), blocks = x.shape, blocks_of(x.shape[1], POSITIONS)
     flops = 2 * batch * math.prod(plan.geometry.output_size) * math.prod(bank.shape[1:])
     common = dict(activation=activation, flops=flops, interpret=plan.interpret)
-    weights, factors, images = _weights(x, bank, coefficients, positions, plan)
+    tiling = plan.tiling(positions)
     dx, daffine = call(
-        functools.partial(_input_gradient_kernel, plan=plan, count=images),
+        functools.partial(_input_gradient_kernel, plan=plan, tiling=tiling),
         "dense_conv_input_gradients",
-        (*maps, weights, factors, affine, dsums),
+        (*maps, *_weights(x, bank, coefficients, tiling), affine, dsums),
         (like(x, x.shape), None if affine is None else sums_of_blocks(x, blocks, c_in)),
-        grid=(blocks_of(batch, images), blocks_of(c_in, _columns(c_in, factors)), blocks),
+        grid=tiling.grid(batch, c_in, blocks),
+        warps=tiling.warps,
         **common,
     )
     dbank, dcoefficients = _bank_gradients(maps, bank, coefficients, affine, dsums, plan, common)

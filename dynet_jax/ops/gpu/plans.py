@@ -20,7 +20,6 @@ MOST_BLOCKS = 65535  # along all but the first axis of a grid
 GROUPED_TAPS = 9  # of a window: a matrix for each is kept in registers
 BANK_TILE = 6 * 64 * 64  # weights of a tile of the bank, of all its kernels, whose gradient is kept in registers
 CARD_BLOCKS = 128  # of threads that a card works on at once, about
-FUSED_IMAGES = 4  # that a block fuses kernels for at once, so that the bank is read for all of them
 FUSED_TILES = 4  # of positions of an image, at most, that fuse kernels on their own
 
 
@@ -47,6 +46,32 @@ class PointwisePlan(NamedTuple):
     interpret: bool = False
 
 
+class Tiling(NamedTuple):
+    """What a block of threads has of a dense layer's product: tiles of as many images."""
+
+    fuses: bool  # the kernels of the images, from the bank
+    images: int
+    most_columns: int  # channels of the result
+    most_depth: int  # channels that are multiplied at once
+    warps: int
+
+    def columns(self, channels: int) -> int:
+        return tile_width(channels, self.most_columns)
+
+    def depth(self, channels: int) -> int:
+        return tile_width(channels, self.most_depth)
+
+    def grid(self, batch: int, channels: int, blocks: int) -> tuple[int, int, int]:
+        """Returns the blocks by images, by channels of the result, and by positions, which there are as many of."""
+        return blocks_of(batch, self.images), blocks_of(channels, self.columns(channels)), blocks
+
+
+# What has been read of the bank is used for several images at once. Larger tiles would not fit the registers, or would
+# make fewer blocks than a card works on at once.
+FUSING = Tiling(fuses=True, images=4, most_columns=32, most_depth=32, warps=8)
+READING = Tiling(fuses=False, images=1, most_columns=64, most_depth=64, warps=4)
+
+
 class DensePlan(NamedTuple):
     """A layer with a window over all channels: a product for each of its positions.
 
@@ -57,9 +82,9 @@ class DensePlan(NamedTuple):
     geometry: Geometry
     interpret: bool = False
 
-    def images(self, positions: int) -> int:
-        """Returns for how many images a block fuses kernels, with maps of so many positions; 0 if XLA does it."""
-        return FUSED_IMAGES if blocks_of(positions, POSITIONS) <= FUSED_TILES else 0
+    def tiling(self, positions: int) -> "Tiling":
+        """Returns how a product is divided whose result has so many positions in an image."""
+        return FUSING if blocks_of(positions, POSITIONS) <= FUSED_TILES else READING
 
     def bank_tile(self, group_size: int, c_in: int, c_out: int) -> tuple[int, int]:
         """Returns the channels in and out of a tile of the bank, and of its gradient."""
