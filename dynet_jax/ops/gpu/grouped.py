@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 
 from dynet_jax.ops.gpu.call import added, call, dot, lanes, load, store, sums_of_blocks
 from dynet_jax.ops.gpu.geometry import POSITIONS
-from dynet_jax.ops.gpu.plans import WIDTH, GroupedPlan, blocks_of
+from dynet_jax.ops.gpu.plans import TAPS_AT_ONCE, WIDTH, GroupedPlan, blocks_of
 from dynet_jax.ops.gpu.tiles import Channels, Tile
 from dynet_jax.ops.pallas import forward_rule, like
 
@@ -60,7 +60,7 @@ def _forward_kernel(x, weights, affine, y, sums, *, plan: GroupedPlan, activatio
 def _backward_kernel(x, dy, y, weights, affine, dsums, dx, dweights, daffine, *, plan: GroupedPlan, activation):
     """Works on every `blocks`-th tile of positions: first for x, and then, from the cache, for the weights.
 
-    Both at once would take more registers than there are.
+    All at once would take more registers than there are.
     """
     channels, block, blocks = _channels(x.shape[-1], plan), pl.program_id(2), pl.num_programs(2)
     affine, dsums = channels.rows(affine), channels.rows(dsums)
@@ -68,32 +68,38 @@ def _backward_kernel(x, dy, y, weights, affine, dsums, dx, dweights, daffine, *,
     steps = pl.cdiv(blocks_of(math.prod(geometry.size), POSITIONS), blocks)
 
     def tiles_of(step):
-        """Returns the number of a tile, the tile, and for every tap that of y that sees it."""
+        """Returns the number of a tile, the tile, and a function that reads the gradient of y that sees it at a tap."""
         number = step * blocks + block
         places = geometry.places(number)
-        seers = (Tile(channels, *geometry.seers(places, tap)) for tap in range(geometry.taps))
-        return number, Tile(channels, *places.of(geometry.size)), seers
+
+        def read(tap):
+            return Tile(channels, *geometry.seers(places, tap)).read_gradient(dy, y, dsums)
+
+        return number, Tile(channels, *places.of(geometry.size)), read
 
     def gradient_of_x(step, _):
-        number, tile, seers = tiles_of(step)
-        gradient = jnp.zeros((POSITIONS, WIDTH), jnp.float32)
-        for tap, seer in enumerate(seers):
-            matrix = _matrix(weights, tap, channels, plan, transposed=True)
-            gradient += dot(seer.read_gradient(dy, y, dsums), matrix)
+        number, tile, read = tiles_of(step)
+
+        def one_tap(tap, gradient):
+            return gradient + dot(read(tap), _matrix(weights, tap, channels, plan, transposed=True))
+
+        gradient = lax.fori_loop(0, geometry.taps, one_tap, jnp.zeros((POSITIONS, WIDTH), jnp.float32))
         tile.write_gradient(dx, daffine, number, gradient, x, affine, activation)
         return _
 
-    def gradients_of_weights(step, sums):
-        _, tile, seers = tiles_of(step)
+    def gradients_of_weights(taps, step, sums):
+        _, tile, read = tiles_of(step)
         values = tile.read(x, affine, activation)
-        products = (dot(values, seer.read_gradient(dy, y, dsums), transposed=True) for seer in seers)
-        return tuple(total + product for total, product in zip(sums, products))
+        return tuple(total + dot(values, read(tap), transposed=True) for tap, total in zip(taps, sums))
 
     lax.fori_loop(0, steps, gradient_of_x, 0)
-    zeros = tuple(jnp.zeros((WIDTH, WIDTH), jnp.float32) for _ in range(geometry.taps))
-    for tap, dmatrix in enumerate(lax.fori_loop(0, steps, gradients_of_weights, zeros)):
-        (image, tap, *indices), mask = _matrix_indices(tap, channels, plan)
-        store(dweights, image, block, tap, *indices, value=dmatrix, mask=mask)
+    for first in range(0, geometry.taps, TAPS_AT_ONCE):
+        taps = range(first, min(first + TAPS_AT_ONCE, geometry.taps))
+        zeros = tuple(jnp.zeros((WIDTH, WIDTH), jnp.float32) for _ in taps)
+        sums = lax.fori_loop(0, steps, functools.partial(gradients_of_weights, taps), zeros)
+        for tap, dmatrix in zip(taps, sums):
+            (image, tap, *indices), mask = _matrix_indices(tap, channels, plan)
+            store(dweights, image, block, tap, *indices, value=dmatrix, mask=mask)
 
 
 def _grid(x, blocks: int, plan: GroupedPlan) -> tuple[int, int, int]:
