@@ -53,12 +53,16 @@ def _matrices(
 
     if coefficients is None:
         return [matrix(channels.image, channels) for channels in outputs]
-    fused = [jnp.float32(0)] * len(outputs)
-    for i in range(weights.shape[0]):
+
+    def add(i, fused):
         kernel = matrix(i, outputs[0]).astype(jnp.float32)
         factors = (load(coefficients, each.image, i, each.numbers, mask=each.inside) for each in outputs)
-        fused = [total + kernel * row(factor) for total, factor in zip(fused, factors)]
-    return [total.astype(dtype) for total in fused]
+        return tuple(total + kernel * row(factor) for total, factor in zip(fused, factors))
+
+    # A loop, because the compiler would otherwise keep the coefficients of all images and kernels in registers.
+    shape = (len(outputs[0].numbers), len(inputs.numbers))
+    zeros = (jnp.zeros(shape if transposed else shape[::-1], jnp.float32),) * len(outputs)
+    return [total.astype(dtype) for total in lax.fori_loop(0, weights.shape[0], add, zeros)]
 
 
 def _forward_kernel(x, weights, coefficients, affine, y, sums, *, plan: DensePlan, tiling: Tiling, activation):
