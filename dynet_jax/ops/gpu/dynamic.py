@@ -1,14 +1,14 @@
 """Dynamic convolution with the kernels of this package."""
 
-import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from dynet_jax.ops.fusion import fuse_kernels
-from dynet_jax.ops.gpu import grouped, pointwise
-from dynet_jax.ops.gpu.plans import GroupedPlan, PointwisePlan, make_plan
+from dynet_jax.ops.gpu import dense, grouped, pointwise
+from dynet_jax.ops.gpu.plans import DensePlan, GroupedPlan, Plan, PointwisePlan, make_plan
 from dynet_jax.ops.maps import Map
 from dynet_jax.ops.pallas import vary_alike
 from dynet_jax.ops.planned import has_default_precision, may_have_kernel, or_xla
@@ -23,7 +23,7 @@ def _dynamic_conv(x, kernels, coefficients, fusion, options, *, with_sums) -> tu
 dynamic_conv, dynamic_conv_and_sums = or_xla(_dynamic_conv)
 
 
-def _plan(x, kernels, fusion, options) -> GroupedPlan | PointwisePlan | None:
+def _plan(x, kernels, fusion, options) -> Plan | None:
     """Returns the plan of the kernel for a layer; None if it has none, or XLA's form is asked for."""
     if not may_have_kernel(x, fusion, options) or not has_default_precision(options):
         return None
@@ -32,9 +32,7 @@ def _plan(x, kernels, fusion, options) -> GroupedPlan | PointwisePlan | None:
     return make_plan(x, kernels, options["feature_group_count"], window)
 
 
-def by_kernel(
-    x: Map, kernels: Array, coefficients: Array, plan: GroupedPlan | PointwisePlan, *, with_sums: bool
-) -> tuple[Array, Any]:
+def by_kernel(x: Map, kernels: Array, coefficients: Array, plan: Plan, *, with_sums: bool) -> tuple[Array, Any]:
     """Returns what `dynet_jax.ops.dynamic_conv` computes for a layer with a plan, and its `channel_sums` or None.
 
     >>> import jax.numpy as jnp
@@ -43,19 +41,36 @@ def by_kernel(
     (2, 4, 4, 6)
     """
     x, affine, activation = _opened(x)
+    batch, *size, c_in = x.shape
+    if not isinstance(plan, PointwisePlan):
+        size = plan.geometry.output_size
     with jax.named_scope("dynamic_conv_kernel_fusion"):
-        with jax.named_scope("fusion"):
-            weights = fuse_kernels(kernels, coefficients).astype(x.dtype)
+        if isinstance(plan, DensePlan):
+            convolve, weights = dense.convolve, _bank(kernels, coefficients)
+        else:
+            convolve, weights = _fused(kernels, coefficients, x.dtype, plan)
         with jax.named_scope("convolution"):
-            batch, *size, c_in = x.shape
-            c_out, taps = weights.shape[-1], math.prod(kernels.shape[1:-2])
-            if isinstance(plan, PointwisePlan):
-                kernel, shape = pointwise.convolve, (batch, c_in, c_out)
-            else:
-                kernel, shape, size = grouped.convolve, (batch, taps, plan.members, c_out), plan.output_size
-            operands = vary_alike(x.reshape(batch, -1, c_in), weights.reshape(shape), affine)
-            y, sums = kernel(*operands, activation, with_sums, plan)
-    return y.reshape(batch, *size, c_out), sums
+            operands = vary_alike(x.reshape(batch, -1, c_in), *weights, affine)
+            y, sums = convolve(*operands, activation, with_sums, plan)
+    return y.reshape(batch, *size, kernels.shape[-1]), sums
+
+
+def _bank(kernels, coefficients) -> tuple[Array, Array]:
+    """Returns what the kernel fuses: a matrix for each tap and kernel, and coefficients of each channel."""
+    *_, c_in, c_out = kernels.shape
+    coefficients = jnp.broadcast_to(coefficients, (*coefficients.shape[:2], c_out))
+    rounded = coefficients.astype(kernels.dtype).astype(jnp.float32)  # as fusion by XLA has them
+    return kernels.reshape(kernels.shape[0], -1, c_in, c_out), rounded
+
+
+def _fused(kernels, coefficients, dtype, plan: GroupedPlan | PointwisePlan) -> tuple[Any, tuple[Array]]:
+    """Returns the kernel's function, and the weights of every image in its shape."""
+    with jax.named_scope("fusion"):
+        weights = fuse_kernels(kernels, coefficients).astype(dtype)
+    *_, members, c_out = kernels.shape
+    if isinstance(plan, PointwisePlan):
+        return pointwise.convolve, (weights.reshape(-1, members, c_out),)
+    return grouped.convolve, (weights.reshape(len(weights), -1, members, c_out),)
 
 
 def _opened(x):

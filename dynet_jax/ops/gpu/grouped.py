@@ -16,7 +16,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.gpu.call import added, call, dot, lanes, load, store, sums_of_blocks
-from dynet_jax.ops.gpu.plans import POSITIONS, WIDTH, GroupedPlan, blocks_of
+from dynet_jax.ops.gpu.geometry import POSITIONS
+from dynet_jax.ops.gpu.plans import TAPS_AT_ONCE, WIDTH, GroupedPlan, blocks_of
 from dynet_jax.ops.gpu.tiles import Channels, Tile
 from dynet_jax.ops.pallas import forward_rule, like
 
@@ -48,75 +49,57 @@ def _matrix(weights, tap: int, channels: Channels, plan: GroupedPlan, *, transpo
 
 def _forward_kernel(x, weights, affine, y, sums, *, plan: GroupedPlan, activation):
     channels, block = _channels(x.shape[-1], plan), pl.program_id(2)
-    rows, columns = plan.output_size
-    positions, inside = lanes(block * POSITIONS, POSITIONS, rows * columns)
-    row, column = lax.div(positions, jnp.int32(columns)), lax.rem(positions, jnp.int32(columns))
+    geometry, places = plan.geometry, plan.geometry.output_places(block)
     affine, total = channels.rows(affine), jnp.zeros((POSITIONS, WIDTH), jnp.float32)
-    for tap, (down, right) in enumerate(plan.taps):
-        seen = _seen(row, column, inside, down, right, channels, plan)
+    for tap in range(geometry.taps):
+        seen = Tile(channels, *geometry.seen(places, tap))
         total += dot(seen.read(x, affine, activation), _matrix(weights, tap, channels, plan))
-    Tile(channels, positions, inside).write(y, sums, block, total)
-
-
-def _seen(row, column, inside, down, right, channels, plan: GroupedPlan) -> Tile:
-    """Returns what outputs see at a tap; outside is the padding."""
-    (top, _), (left, _) = plan.window.padding
-    row = row * plan.window.strides[0] + (down - top)
-    column = column * plan.window.strides[1] + (right - left)
-    inside = inside & (row >= 0) & (row < plan.size[0]) & (column >= 0) & (column < plan.size[1])
-    return Tile(channels, row * plan.size[1] + column, inside)
-
-
-def _seers(row, column, inside, down, right, channels, plan: GroupedPlan) -> Tile:
-    """Returns the outputs that see positions of x at a tap; where there is none, it is outside."""
-    parts, sizes = [], plan.output_size
-    for place, offset, (before, _), stride, size in zip(
-        (row, column), (down, right), plan.window.padding, plan.window.strides, sizes
-    ):
-        place = place + (before - offset)
-        inside = inside & (place >= 0) & (lax.rem(place, jnp.int32(stride)) == 0) & (place < stride * size)
-        parts.append(lax.div(place, jnp.int32(stride)))
-    return Tile(channels, parts[0] * sizes[1] + parts[1], inside)
+    Tile(channels, *places.of(geometry.output_size)).write(y, sums, block, total)
 
 
 def _backward_kernel(x, dy, y, weights, affine, dsums, dx, dweights, daffine, *, plan: GroupedPlan, activation):
     """Works on every `blocks`-th tile of positions: first for x, and then, from the cache, for the weights.
 
-    Both at once would take more registers than there are.
+    All at once would take more registers than there are.
     """
     channels, block, blocks = _channels(x.shape[-1], plan), pl.program_id(2), pl.num_programs(2)
     affine, dsums = channels.rows(affine), channels.rows(dsums)
-    count, (_, columns) = math.prod(plan.size), plan.size
-    steps = pl.cdiv(blocks_of(count, POSITIONS), blocks)
+    geometry = plan.geometry
+    steps = pl.cdiv(blocks_of(math.prod(geometry.size), POSITIONS), blocks)
 
     def tiles_of(step):
-        """Returns the number of a tile, the tile, and for every tap that of y that sees it."""
+        """Returns the number of a tile, the tile, and a function that reads the gradient of y that sees it at a tap."""
         number = step * blocks + block
-        positions, inside = lanes(number * POSITIONS, POSITIONS, count)
-        row, column = lax.div(positions, jnp.int32(columns)), lax.rem(positions, jnp.int32(columns))
-        seers = (_seers(row, column, inside, *offset, channels, plan) for offset in plan.taps)
-        return number, Tile(channels, positions, inside), seers
+        places = geometry.places(number)
+
+        def read(tap):
+            return Tile(channels, *geometry.seers(places, tap)).read_gradient(dy, y, dsums)
+
+        return number, Tile(channels, *places.of(geometry.size)), read
 
     def gradient_of_x(step, _):
-        number, tile, seers = tiles_of(step)
-        gradient = jnp.zeros((POSITIONS, WIDTH), jnp.float32)
-        for tap, seer in enumerate(seers):
-            matrix = _matrix(weights, tap, channels, plan, transposed=True)
-            gradient += dot(seer.read_gradient(dy, y, dsums), matrix)
+        number, tile, read = tiles_of(step)
+
+        def one_tap(tap, gradient):
+            return gradient + dot(read(tap), _matrix(weights, tap, channels, plan, transposed=True))
+
+        gradient = lax.fori_loop(0, geometry.taps, one_tap, jnp.zeros((POSITIONS, WIDTH), jnp.float32))
         tile.write_gradient(dx, daffine, number, gradient, x, affine, activation)
         return _
 
-    def gradients_of_weights(step, sums):
-        _, tile, seers = tiles_of(step)
+    def gradients_of_weights(taps, step, sums):
+        _, tile, read = tiles_of(step)
         values = tile.read(x, affine, activation)
-        products = (dot(values, seer.read_gradient(dy, y, dsums), transposed=True) for seer in seers)
-        return tuple(total + product for total, product in zip(sums, products))
+        return tuple(total + dot(values, read(tap), transposed=True) for tap, total in zip(taps, sums))
 
     lax.fori_loop(0, steps, gradient_of_x, 0)
-    zeros = tuple(jnp.zeros((WIDTH, WIDTH), jnp.float32) for _ in plan.taps)
-    for tap, dmatrix in enumerate(lax.fori_loop(0, steps, gradients_of_weights, zeros)):
-        (image, tap, *indices), mask = _matrix_indices(tap, channels, plan)
-        store(dweights, image, block, tap, *indices, value=dmatrix, mask=mask)
+    for first in range(0, geometry.taps, TAPS_AT_ONCE):
+        taps = range(first, min(first + TAPS_AT_ONCE, geometry.taps))
+        zeros = tuple(jnp.zeros((WIDTH, WIDTH), jnp.float32) for _ in taps)
+        sums = lax.fori_loop(0, steps, functools.partial(gradients_of_weights, taps), zeros)
+        for tap, dmatrix in zip(taps, sums):
+            (image, tap, *indices), mask = _matrix_indices(tap, channels, plan)
+            store(dweights, image, block, tap, *indices, value=dmatrix, mask=mask)
 
 
 def _grid(x, blocks: int, plan: GroupedPlan) -> tuple[int, int, int]:
@@ -138,7 +121,7 @@ def convolve(
     The results are [batch, positions, channels], and [2, batch, channels] or, not `with_sums`, None.
     """
     batch, _, channels = x.shape
-    positions = math.prod(plan.output_size)
+    positions = math.prod(plan.geometry.output_size)
     blocks = blocks_of(positions, POSITIONS)
     outputs = (
         like(x, (batch, positions, channels)),
@@ -173,7 +156,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
         outputs,
         grid=_grid(x, blocks, plan),
         activation=activation,
-        flops=4 * math.prod(plan.output_size) * weights.size,
+        flops=4 * math.prod(plan.geometry.output_size) * weights.size,
         warps=8,  # of 4, the matrices of all taps would not fit the registers
         interpret=plan.interpret,
     )

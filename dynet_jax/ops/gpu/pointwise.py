@@ -11,7 +11,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from dynet_jax.ops.gpu.call import added, call, dot, lanes, load, store, sums_of_blocks
-from dynet_jax.ops.gpu.plans import POSITIONS, PointwisePlan, blocks_of
+from dynet_jax.ops.gpu.geometry import POSITIONS
+from dynet_jax.ops.gpu.plans import PointwisePlan, blocks_of, tile_width
 from dynet_jax.ops.gpu.tiles import Channels, Tile
 from dynet_jax.ops.pallas import forward_rule, like
 
@@ -29,10 +30,10 @@ def _matrix(weights, rows: Channels, columns: Channels, *, transposed: bool = Fa
     return load(weights, rows.image, inputs, outputs, mask=mask)
 
 
-def _forward_kernel(x, weights, affine, y, sums, *, plan: PointwisePlan, activation):
+def _forward_kernel(x, weights, affine, y, sums, *, activation):
     c_in, c_out = x.shape[-1], y.shape[-1]
     image, block = pl.program_id(0), pl.program_id(2)
-    width, depth = plan.width(c_out), plan.width(c_in)
+    width, depth = tile_width(c_out), tile_width(c_in)
     positions, inside = lanes(block * POSITIONS, POSITIONS, x.shape[1])
     outputs = _channels(image, pl.program_id(1), width, c_out)
 
@@ -45,10 +46,10 @@ def _forward_kernel(x, weights, affine, y, sums, *, plan: PointwisePlan, activat
     Tile(outputs, positions, inside).write(y, sums, block, total)
 
 
-def _input_gradient_kernel(x, dy, y, weights, affine, dsums, dx, daffine, *, plan: PointwisePlan, activation):
+def _input_gradient_kernel(x, dy, y, weights, affine, dsums, dx, daffine, *, activation):
     c_in, c_out = x.shape[-1], dy.shape[-1]
     image, block = pl.program_id(0), pl.program_id(2)
-    width, depth = plan.width(c_in), plan.width(c_out)
+    width, depth = tile_width(c_in), tile_width(c_out)
     positions, inside = lanes(block * POSITIONS, POSITIONS, x.shape[1])
     inputs = _channels(image, pl.program_id(1), width, c_in)
 
@@ -62,10 +63,10 @@ def _input_gradient_kernel(x, dy, y, weights, affine, dsums, dx, daffine, *, pla
     tile.write_gradient(dx, daffine, block, total, x, inputs.rows(affine), activation)
 
 
-def _weight_gradient_kernel(x, dy, y, affine, dsums, dweights, *, plan: PointwisePlan, activation):
+def _weight_gradient_kernel(x, dy, y, affine, dsums, dweights, *, activation):
     c_in, c_out, image = x.shape[-1], dy.shape[-1], pl.program_id(0)
-    inputs = _channels(image, pl.program_id(1), plan.width(c_in), c_in)
-    outputs = _channels(image, pl.program_id(2), plan.width(c_out), c_out)
+    inputs = _channels(image, pl.program_id(1), tile_width(c_in), c_in)
+    outputs = _channels(image, pl.program_id(2), tile_width(c_out), c_out)
     affine, dsums = inputs.rows(affine), outputs.rows(dsums)
 
     def some_positions(step, total):
@@ -73,7 +74,7 @@ def _weight_gradient_kernel(x, dy, y, affine, dsums, dweights, *, plan: Pointwis
         values = Tile(inputs, *places).read(x, affine, activation)
         return total + dot(values, Tile(outputs, *places).read_gradient(dy, y, dsums), transposed=True)
 
-    zeros = jnp.zeros((plan.width(c_in), plan.width(c_out)), jnp.float32)
+    zeros = jnp.zeros((tile_width(c_in), tile_width(c_out)), jnp.float32)
     total = lax.fori_loop(0, blocks_of(x.shape[1], POSITIONS), some_positions, zeros)
     at = inputs.image, inputs.numbers[:, None], outputs.numbers[None, :]
     store(dweights, *at, value=total, mask=inputs.inside[:, None] & outputs.inside[None, :])
@@ -100,11 +101,11 @@ def convolve(
         sums_of_blocks(x, blocks, c_out) if with_sums else None,
     )
     y, sums = call(
-        functools.partial(_forward_kernel, plan=plan),
+        _forward_kernel,
         "pointwise_conv",
         (x, weights, affine),
         outputs,
-        grid=(batch, blocks_of(c_out, plan.width(c_out)), blocks),
+        grid=(batch, blocks_of(c_out, tile_width(c_out)), blocks),
         activation=activation,
         flops=2 * positions * weights.size,
         interpret=plan.interpret,
@@ -117,11 +118,11 @@ def _backward(activation, with_sums, plan, saved, gradients):
     dsums = dsums if with_sums else None
     batch, positions, c_in = x.shape
     c_out, blocks = weights.shape[-1], blocks_of(positions, POSITIONS)
-    tiles_in, tiles_out = (blocks_of(channels, plan.width(channels)) for channels in (c_in, c_out))
+    tiles_in, tiles_out = (blocks_of(channels, tile_width(channels)) for channels in (c_in, c_out))
     common = dict(activation=activation, flops=2 * positions * weights.size, interpret=plan.interpret)
     daffine = None if affine is None else sums_of_blocks(x, blocks, c_in)
     dx, daffine = call(
-        functools.partial(_input_gradient_kernel, plan=plan),
+        _input_gradient_kernel,
         "pointwise_conv_input_gradients",
         (x, dy, y, weights, affine, dsums),
         (like(x, x.shape), daffine),
@@ -129,7 +130,7 @@ def _backward(activation, with_sums, plan, saved, gradients):
         **common,
     )
     (dweights,) = call(
-        functools.partial(_weight_gradient_kernel, plan=plan),
+        _weight_gradient_kernel,
         "pointwise_conv_weight_gradients",
         (x, dy, y, affine, dsums),
         (like(x, weights.shape, weights.dtype),),

@@ -28,16 +28,27 @@ CASES = {
     "grouped_stride_torch": ((2, 6, 8, 4), 4, (3, 3), 2, {"strides": 2, "padding": "TORCH"}),
     "grouped_dilation": ((2, 7, 6, 6), 6, (3, 3), 2, {"kernel_dilation": 2}),
     "grouped_row_window": ((2, 4, 5, 8), 8, (1, 3), 2, {"padding": "VALID"}),
+    "dense": ((5, 6, 5, 18), 36, (3, 3), 1, {}),  # two blocks of images, the second of them not full
+    "dense_stride": ((2, 9, 8, 20), 18, (3, 3), 1, {"strides": 2}),
+    "dense_stride_torch": ((3, 8, 7, 70), 17, (3, 3), 1, {"strides": 2, "padding": "TORCH"}),  # two tiles of inputs
+    "dense_dilation": ((2, 7, 6, 17), 70, (3, 3), 1, {"kernel_dilation": 2}),
+    "dense_large_map": ((2, 17, 18, 20), 24, (3, 3), 1, {}),  # kernels are fused by XLA
+    "dense_large_stride": ((2, 33, 10, 24), 17, (3, 3), 1, {"strides": 2}),  # and here for the gradient of x alone
+    "dense_window": ((2, 5, 6, 3), 4, (2, 5), 1, {"padding": ((0, 1), (3, 0)), "strides": (1, 2)}),
     "pointwise": ((2, 9, 8, 18), 70, (1, 1), 1, {}),  # two tiles of positions and of channels out
     "pointwise_many_inputs": ((2, 3, 3, 70), 18, (1, 1), 1, {}),
 }
 
 
-def arrays(name, shared=False, dtype=jnp.float32):
+def arrays(name, shared=False, dtype=jnp.float32, group_size=4):
     """Random x, kernels, coefficients, and the options of `dynamic_conv`."""
     shape, c_out, kernel_size, groups, geometry = CASES[name]
     rng = np.random.default_rng(0)
-    shapes = shape, (4, *kernel_size, shape[-1] // groups, c_out), (shape[0], 4, 1 if shared else c_out)
+    shapes = (
+        shape,
+        (group_size, *kernel_size, shape[-1] // groups, c_out),
+        (shape[0], group_size, 1 if shared else c_out),
+    )
     options = {"feature_group_count": groups} | geometry
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes], options
 
@@ -63,7 +74,27 @@ def gradients(form, operands, weights):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients(name):
-    operands, options = arrays(name, shared=name == "pointwise")
+    check_values_and_gradients(*arrays(name, shared=name in ("pointwise", "dense_stride")))
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_bank_of_many_kernels():
+    """Its tiles have fewer channels, of which a block of threads can keep the gradients of all kernels."""
+    check_values_and_gradients(*arrays("dense", group_size=24))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [1, 12])
+def test_the_gradient_of_a_bank_adds_up_images(blocks, monkeypatch):
+    """In one part, and in two of which the second has fewer; a part is a block of threads for every tap."""
+    monkeypatch.setattr("dynet_jax.ops.gpu.plans.CARD_BLOCKS", blocks)
+    operands, options = arrays("dense")
+    plan = plan_of(*operands[:2], **options)
+    assert plan.image_parts(batch=5, tiles=9) == -(-blocks // 9)
+    check_values_and_gradients(operands, options)
+
+
+def check_values_and_gradients(operands, options):
     y = jax.jit(functools.partial(by_interpreter, options=options))(*operands)
     expected = reference.dynamic_conv(*operands, **options)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
@@ -76,7 +107,7 @@ def test_values_and_gradients(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu6", None])
-@pytest.mark.parametrize("name", ["grouped_stride", "pointwise"])
+@pytest.mark.parametrize("name", ["grouped_stride", "pointwise", "dense", "dense_large_stride"])
 def test_maps_are_normalised_and_summed(name, activation):
     """Padding is added to a map that has been normalised; sums have gradients, too."""
     (x, kernels, coefficients), options = arrays(name)
@@ -101,7 +132,7 @@ def test_maps_are_normalised_and_summed(name, activation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["grouped", "pointwise"])
+@pytest.mark.parametrize("name", ["grouped", "pointwise", "dense"])
 def test_half_precision_is_summed_in_float32(name):
     operands, options = arrays(name, dtype=jnp.bfloat16)
     y = by_interpreter(*operands, options)
@@ -117,10 +148,12 @@ def test_half_precision_is_summed_in_float32(name):
         ((2, 8, 8, 12), (1, 1), 12, 1, {"strides": 2}),
         ((2, 8, 8, 12), (3, 3), 12, 12, {}),  # depthwise
         ((2, 8, 8, 12), (3, 3), 24, 2, {}),  # as many channels out as in
-        ((2, 8, 8, 64), (3, 3), 64, 1, {}),  # too many channels in a group
+        ((2, 8, 8, 128), (3, 3), 128, 2, {}),  # too many channels in a group
         ((2, 8, 8, 12), (5, 5), 12, 2, {}),  # too many taps
         ((2, 8, 8, 12), (3, 3), 12, 2, {"padding": ((-1, 1), (0, 0))}),
+        ((2, 8, 8, 24), (3, 3), 48, 1, {"padding": ((-1, 1), (0, 0))}),
         ((2**11, 112, 112, 96), (1, 1), 12, 1, {}),  # addresses beyond int32
+        ((2**11, 112, 112, 96), (3, 3), 12, 1, {}),
     ],
 )
 def test_other_layers_are_left_to_the_plain_forms(shape, kernel_shape, c_out, groups, geometry):
@@ -129,32 +162,42 @@ def test_other_layers_are_left_to_the_plain_forms(shape, kernel_shape, c_out, gr
     assert plan_of(x, kernels, groups, **geometry) is None
 
 
+def test_banks_of_too_many_kernels_are_left_to_the_plain_forms():
+    """The gradients of all kernels of a tile would not fit the registers."""
+    x = jax.ShapeDtypeStruct((2, 8, 8, 64), jnp.bfloat16)
+    assert plan_of(x, jax.ShapeDtypeStruct((24, 3, 3, 64, 64), jnp.bfloat16)) is not None
+    assert plan_of(x, jax.ShapeDtypeStruct((25, 3, 3, 64, 64), jnp.bfloat16)) is None
+
+
 def test_other_types_are_left_to_the_plain_forms():
     kernels = jax.ShapeDtypeStruct((6, 1, 1, 12, 12), jnp.float16)
     assert plan_of(jax.ShapeDtypeStruct((2, 8, 8, 12), jnp.float16), kernels) is None
 
 
-def test_dynamic_conv_takes_them_where_they_are_asked_for(monkeypatch):
-    operands, options = arrays("grouped")
+@pytest.mark.parametrize("name", ["grouped", "dense"])
+def test_dynamic_conv_takes_them_where_they_are_asked_for(name, monkeypatch):
+    operands, options = arrays(name)
+    kernel = f"{name}_conv"
 
     def program(backend="gpu", **more):
         with tracing_for(backend):
             return str(jax.make_jaxpr(lambda *a: dynamic_conv(*a, **options, **more))(*operands))
 
-    assert "grouped_conv" not in program()
+    assert kernel not in program()
     monkeypatch.setenv("DYNET_JAX_GPU_KERNELS", "1")
-    assert "grouped_conv" in program()
-    assert "grouped_conv" in program(fusion="kernel")
-    assert "grouped_conv" not in program(fusion="feature")
-    assert "grouped_conv" not in program(precision="highest")
-    assert "grouped_conv" not in program(backend="cpu")
+    assert kernel in program()
+    assert kernel in program(fusion="kernel")
+    assert kernel not in program(fusion="feature")
+    assert kernel not in program(precision="highest")
+    assert kernel not in program(padding="CIRCULAR")
+    assert kernel not in program(backend="cpu")
     with jax.default_matmul_precision("highest"):
-        assert "grouped_conv" not in program()
+        assert kernel not in program()
     monkeypatch.setenv("DYNET_JAX_PALLAS", "0")
-    assert "grouped_conv" not in program()
+    assert kernel not in program()
 
 
-@pytest.mark.parametrize("name", ["grouped", "pointwise"])
+@pytest.mark.parametrize("name", ["grouped", "pointwise", "dense"])
 def test_gradients_where_only_some_operands_differ_between_devices(name, monkeypatch):
     """Traced only: interpreted kernels cannot tell over which devices values vary."""
     monkeypatch.setenv("DYNET_JAX_GPU_KERNELS", "1")
