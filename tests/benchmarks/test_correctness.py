@@ -17,7 +17,7 @@ def one_layer(monkeypatch):
         for form in names
         for dtype in correctness_cases.DTYPES
     ]
-    monkeypatch.setattr(correctness, "form_cases", lambda size: cases)
+    monkeypatch.setattr(correctness, "form_cases", lambda size, forms: cases)
 
 
 @pytest.mark.slow
@@ -59,6 +59,7 @@ def test_cases_cover_every_form_kind_and_network():
     assert {(case.kind, case.layer.strides) for case in cases if case.form == "auto"} == {
         (kind, strides) for kind in correctness_cases.KINDS for strides in (1, 2)
     }
+    assert {case.form for case in correctness_cases.form_cases(size=15, forms=["auto"])} == {"auto"}
     networks = correctness_cases.network_cases("*", 0.25)
     assert {case.network for case in networks} >= {"dy_mobile", "dy_shuffle", "dy_resnet50", "condconv_resnet18"}
 
