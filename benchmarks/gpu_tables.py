@@ -96,12 +96,16 @@ def page(steps: list[dict], layers: list[dict]) -> str:
     text += "\n" + STEPS.format(batch=_only(steps, "batch"))
     for card in COUNTED_ON:
         of_card = [row for row in steps if row["card"] == card and row["devices"] == 1]
-        text += f"\n### {card.upper()}\n\n{step_table(of_card).markdown()}\n"
+        text += f"\n### {card.upper()}\n\n{_markdown(step_table(of_card))}\n"
         if missing := not_counted(of_card):
             text += f"\nNot counted yet: {', '.join(missing)}.\n"
-    text += f"\n{EXCHANGES}\n{exchange_table([row for row in steps if row['devices'] > 1]).markdown()}\n"
+    text += f"\n{EXCHANGES}\n{_markdown(exchange_table([row for row in steps if row['devices'] > 1]))}\n"
     text += "\n" + LAYERS.format(batch=_only(layers, "batch"), group_size=GROUP_SIZE)
     return f"{text}\n{layer_table(layers).markdown()}\n"
+
+
+def _markdown(table: Table) -> str:
+    return table.markdown() if table.rows else "None has been counted yet."
 
 
 def _only(rows: list[dict], key: str):
@@ -135,17 +139,14 @@ def step_table(rows: list[dict]) -> Table:
     return Table(STEP_HEADER, [_step(found[key], found) for key in programs() if key in found])
 
 
-def _step(row: dict, found: dict[tuple[str, str], dict]) -> tuple[str, ...]:
+def _step(row: dict, found: dict[tuple[str, str], dict]) -> tuple:
     info = model_info(row["network"])
     others = [found.get((name, "auto")) for name in (info.base, info.twin)]
     return (
-        *(row["network"], row["form"], f"{row['bytes'] / 1e9:.2f}"),
-        *("" if other is None else f"{row['bytes'] / other['bytes']:.2f}" for other in others),
-        f"{row['flops'] / 1e9:.0f}",
-        f"{row['temporaries'] / 1e6:.0f}",
-        str(row["kernels"]),
-        str(sum(number for _, number in row["calls"])),
-        f"{1e3 * row['step']:.2f}",
+        *(row["network"], row["form"], row["bytes"] / 1e9),
+        *(None if other is None else row["bytes"] / other["bytes"] for other in others),
+        *(round(row["flops"] / 1e9), round(row["temporaries"] / 1e6), row["kernels"]),
+        *(sum(number for _, number in row["calls"]), 1e3 * row["step"]),
     )
 
 
@@ -187,19 +188,19 @@ def layer_table(layers: list[dict]) -> Table:
         mark = "*" if (ratio > 1) == (rule == "kernel") else ""
         rooflines = (_roofline_ratio(found.get(layer), card) for card, found in zip(COUNTED_ON, of_cards))
         counts = (_counts(forms["kernel"]), _counts(forms["feature"]))
-        rows.append((str(layer), *counts, f"{ratio:.2f}", rule + mark, *rooflines))
+        rows.append((str(layer), *counts, ratio, rule + mark, *rooflines))
     return Table(LAYER_HEADER, rows)
 
 
-def _roofline_ratio(forms: dict[str, dict] | None, card: str) -> str:
+def _roofline_ratio(forms: dict[str, dict] | None, card: str) -> float | None:
     if forms is None:
-        return ""
+        return None
     peaks = CARDS[card]
     kernel, feature = (
         max(forms[form]["bytes"] / peaks.memory_bandwidth, forms[form]["flops"] / peaks.flops)
         for form in ("kernel", "feature")
     )
-    return f"{kernel / feature:.2f}"
+    return kernel / feature
 
 
 def _counts(row: dict) -> str:
