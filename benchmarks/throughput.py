@@ -26,7 +26,7 @@ import sys
 from benchmarks.arguments import batches, make_parser, names, output_file, positive
 from benchmarks.console import table_head, table_row, three_digits
 from benchmarks.network_forms import FORMS, usual_forms
-from benchmarks.throughput_cells import FAMILIES, FRAMEWORKS, PASSES, Cell
+from benchmarks.throughput_cells import FAMILIES, FRAMEWORKS, PASSES, TORCH_PACKAGES, Cell
 from benchmarks.throughput_rounds import Rounds
 from dynet_jax.arguments import report_mistakes
 from dynet_jax.console import say
@@ -105,7 +105,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if getattr(options, key) is None:
             setattr(options, key, value)
     options.forms = options.forms or usual_forms()
-    missing = [package for package in ("torch", "torchvision", "timm") if importlib.util.find_spec(package) is None]
+    missing = [package for package in TORCH_PACKAGES if importlib.util.find_spec(package) is None]
     if missing and "torch" in options.frameworks:
         say(f"no {' and no '.join(missing)}: PyTorch's rows are left out (`make env-gpu` installs it)")
         options.frameworks = [name for name in options.frameworks if name != "torch"]

@@ -1,5 +1,6 @@
 """The comparisons of `benchmarks.throughput`."""
 
+import importlib.util
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,14 @@ from dynet_jax.models.registry import list_models, model_info
 
 FRAMEWORKS = ("jax", "torch")
 PASSES = ("training", "inference")
+
+
+TORCH_PACKAGES = ("torch", "torchvision", "timm")
+
+
+def has_pytorch() -> bool:
+    """Returns whether PyTorch and its networks are installed."""
+    return all(importlib.util.find_spec(package) for package in TORCH_PACKAGES)
 
 
 class Subject(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import correctness, dynamic_conv, gpu_half_hour, half_hour_run, throughput
+from benchmarks import correctness, dynamic_conv, gpu_half_hour, half_hour_run, half_hour_sections, throughput
 from benchmarks.half_hour_goals import goals
 from benchmarks.half_hour_sections import Section, make_sections
 from dynet_jax import cli
@@ -54,25 +54,28 @@ def fakes(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("rehearse", [False, True])
-def test_correctness_comes_first_and_training_runs_last(rehearse, tmp_path):
+def test_correctness_comes_first_and_training_runs_last(rehearse, tmp_path, monkeypatch):
+    monkeypatch.setattr(half_hour_sections, "has_pytorch", lambda: False)
     kinds = [section.name.partition("_")[0] for section in make_sections(tmp_path, 64, None, rehearse)]
     assert list(dict.fromkeys(kinds)) == ["correctness", "training", "inference", "layers", "reproduce"]
+    monkeypatch.setattr(half_hour_sections, "has_pytorch", lambda: True)
     names = [section.name for section in make_sections(tmp_path, 64, "DIR", rehearse)]
     assert names[-2:] == ["cifar10_dy_resnet18", "cifar10_fix_resnet18"]
     families = ["mobile", "resnet18", "resnet50", "shuffle"]
-    assert [name for name in names if name.startswith("training")][:4] == [f"training_{name}" for name in families]
+    assert names[3:11] == [f"{kind}_{name}" for kind in ("training", "pytorch") for name in families]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rehearse", [False, True])
-def test_the_programs_understand_their_arguments(rehearse, tmp_path, capsys):
+def test_the_programs_understand_their_arguments(rehearse, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(half_hour_sections, "has_pytorch", lambda: True)
     for found in [*make_sections(tmp_path, 64, None, rehearse), *make_sections(tmp_path, 64, "DIR", rehearse)]:
         program, *arguments = found.command[1:] if found.command[0] == "-m" else found.command
         if program in PARSERS:
             assert PARSERS[program]([*arguments, "--limit=20"]).limit == 20
         elif program == "dynet_jax.cli":
             assert cli.main([*arguments, "--dry-run"]) == 0
-            assert "dy_mobile" in capsys.readouterr().out
+            assert "dy_" in capsys.readouterr().out
         else:
             assert program == "train.py"
             options = dict(argument.split("=", 1) for argument in arguments)
