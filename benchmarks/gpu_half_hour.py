@@ -6,9 +6,11 @@
 runs the benchmarks of this folder, each in a process with its own time limit:
   correctness       every form and kernel, and the dynamic networks with kernels: values, gradients, bfloat16
   training          images/s of the four families by the rule and with this package's kernels, beside their static twins
-                    and bases and PyTorch's networks, then of the other forms
+                    and bases
+  pytorch           the same in alternation with the networks of timm and torchvision, if they are installed
+  training_forms    the other forms
   inference         latency and images/s
-  layers            every form of every dynamic layer
+  layers            every dynamic layer with the kernels and in every form
   training runs     Dy-ResNet18 and Fix-ResNet18 on --data, or the paper's Table 4 on digits, with what time is left
 
 A section that fails, crashes or takes too long is recorded, and the others go on. --out is replaced after every

@@ -45,7 +45,8 @@ def run_section(section: Section, seconds: float, folder: Path, held: Sequence[i
             ended = _wait(process, limit)
         finally:
             _signal(process, signal.SIGKILL)  # nothing may stay on the card
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a broken driver may hold it for ever
+                process.wait(GRACE)
     return {
         "status": _status(process.returncode, ended, limit),
         "exit_status": process.returncode,
@@ -85,10 +86,10 @@ def _signal(process: subprocess.Popen, number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _status(code: int, ended: bool, limit: float) -> str:
+def _status(code: int | None, ended: bool, limit: float) -> str:
     if code == STOPPED:
         return "stopped"
-    if not ended:
+    if not ended or code is None:
         return f"over {limit:.0f} s"
     if code < 0:
         return f"died: signal {-code}"
