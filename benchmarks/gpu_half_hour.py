@@ -121,7 +121,7 @@ def run(options: argparse.Namespace, half_hour: HalfHour, folder: Path, held: tu
         for section in sections
         if section.name.startswith(tuple(options.only)) and not half_hour.has(section.name, options.retry)
     ]
-    say(f"{len(sections) - len(waiting)} of {len(sections)} sections are not to be run or have been run before")
+    say(f"{len(waiting)} of {len(sections)} sections to run; the others have been run or are not asked for")
     for number, section in enumerate(waiting):
         seconds = seconds_for(waiting[number:], deadline.left)
         if seconds < LEAST:

@@ -98,7 +98,7 @@ def page(steps: list[dict], layers: list[dict]) -> str:
         of_card = [row for row in steps if row["card"] == card and row["devices"] == 1]
         text += f"\n### {card.upper()}\n\n{_markdown(step_table(of_card))}\n"
         if missing := not_counted(of_card):
-            text += f"\nNot counted yet: {', '.join(missing)}.\n"
+            text += f"\nNot counted yet: {'; '.join(missing)}.\n"
     text += f"\n{EXCHANGES}\n{_markdown(exchange_table([row for row in steps if row['devices'] > 1]))}\n"
     text += "\n" + LAYERS.format(batch=_only(layers, "batch"), group_size=GROUP_SIZE)
     return f"{text}\n{layer_table(layers).markdown()}\n"
@@ -129,8 +129,12 @@ def programs() -> Iterator[tuple[str, str]]:
 
 
 def not_counted(rows: list[dict]) -> list[str]:
-    counted = {(row["network"], row["form"]) for row in rows}
-    return [f"{network} ({form})" for network, form in programs() if (network, form) not in counted]
+    """Returns what the table lacks, like 'dy_mobile: kernel, feature'."""
+    counted, missing = {(row["network"], row["form"]) for row in rows}, {}
+    for network, form in programs():
+        if (network, form) not in counted:
+            missing.setdefault(network, []).append(form)
+    return [f"{network}: {', '.join(forms)}" for network, forms in missing.items()]
 
 
 def step_table(rows: list[dict]) -> Table:

@@ -65,9 +65,8 @@ def test_ratios_are_to_the_static_networks_on_the_same_card():
     ]
     assert lines[0][5:] == (5, 7, 0, 3, 2)
     missing = gpu_tables.not_counted(rows)
-    assert "dy_mobile (auto)" in missing
-    assert "dy_mobile (pallas)" not in missing
-    assert "shufflenet_v2 (auto)" in missing
+    assert missing[0] == "dy_mobile: auto, kernel, feature, vmapped_conv"
+    assert "shufflenet_v2: auto" in missing
 
 
 def test_other_exchanges_than_sums_are_told():
