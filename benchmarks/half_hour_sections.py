@@ -82,11 +82,13 @@ def _correctness(measure: Callable[..., Section]) -> Iterator[Section]:
 def _throughput(measure: Callable[..., Section], batch: int, rehearse: bool) -> Iterator[Section]:
     """Yields JAX alone first: what PyTorch takes to compile must not cost the goals. It finds its programs again."""
 
+    batch = 4 if rehearse else batch
+
     def section(name: str, family: str, *options: str, batches: str, seconds: float) -> Section:
-        small = ("--small", "--rounds=1", f"--width={0.5 if family == 'shuffle' else 0.1}")  # the least that shuffles
-        card = (f"--batch={batches}", "--rounds=3")
-        options = (f"--families={family}", *options)
-        return measure(name, "throughput", *options, seconds=seconds, on_card=card, rehearsed=small)
+        width = 0.5 if family == "shuffle" else 0.1  # the least that can be split in two
+        small = ("--small", "--rounds=1", f"--width={width}")
+        options = (f"--families={family}", *options, f"--batch={batches}")
+        return measure(name, "throughput", *options, seconds=seconds, on_card=("--rounds=3",), rehearsed=small)
 
     alone, both = ("--frameworks=jax",), ("--frameworks=jax,torch",) if has_pytorch() else None
     usual, others = "--forms=auto,pallas", f"--forms={','.join(OTHER_FORMS)}"
