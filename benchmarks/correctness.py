@@ -22,9 +22,10 @@ import sys
 
 import jax
 
-from benchmarks.arguments import make_parser, output_file, positive
+from benchmarks.arguments import make_parser, names, output_file, positive
 from benchmarks.compiling import JOBS
 from benchmarks.correctness_cases import FormCase, NetworkCase, check_together, form_cases, network_cases
+from benchmarks.forms import FORMS
 from dynet_jax import list_models
 from dynet_jax.analysis.table import Table
 from dynet_jax.console import say
@@ -65,7 +66,7 @@ def every_case(options: argparse.Namespace) -> list[list[FormCase] | list[Networ
     """Yields groups of cases to be compiled together. Forms come first: they are quick, and can explain a failed
     network.
     """
-    forms = [] if options.only == "networks" else form_cases(options.size)
+    forms = [] if options.only == "networks" else form_cases(options.size, options.forms)
     networks = [] if options.only == "forms" else network_cases(options.networks, options.width)
     groups = [list(layer) for _, layer in itertools.groupby(forms, key=str)]
     return groups + [networks[start : start + 8] for start in range(0, len(networks), 8)]
@@ -90,6 +91,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     cpus = f"programs compiled at once (default: {JOBS})"
     limit = "seconds after which no further case is begun"
     parser.add_argument("--only", choices=("forms", "networks"))
+    forms = f"of {', '.join(FORMS)}; default: all. 'auto' is a kernel for GPUs with DYNET_JAX_GPU_KERNELS=1"
+    parser.add_argument("--forms", type=names(FORMS), default=list(FORMS), metavar="NAME,...", help=forms)
     parser.add_argument("--networks", default="*", help="a pattern like 'dy_*'; default: all")
     parser.add_argument(
         "--width", type=positive(float), default=0.25, help="of the networks (Dy-shuffle and its like: 0.5)"

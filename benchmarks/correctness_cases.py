@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,7 +23,13 @@ FORM_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 # Rounding to bfloat16 grows through a random network, up to gradients that share little with float32's: the accelerator
 # may be twice as far from float32 as the CPU is with the same rounding.
 NETWORK_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
-KINDS = {"dense": (3, 12, 16, 1), "grouped": (3, 24, 48, 4), "depthwise": (3, 24, 24, 24), "pointwise": (1, 24, 40, 1)}
+KINDS = {
+    "dense": (3, 12, 16, 1),
+    "grouped": (3, 24, 48, 4),
+    "grouped, as many out as in": (3, 24, 24, 4),
+    "depthwise": (3, 24, 24, 24),
+    "pointwise": (1, 24, 40, 1),
+}
 BATCH, IMAGE_SIZE = 8, 32
 
 
@@ -122,13 +128,13 @@ class NetworkCase(NamedTuple):
 Case = FormCase | NetworkCase
 
 
-def form_cases(size: int) -> list[FormCase]:
-    """Returns every distinct form of a layer, in both types."""
+def form_cases(size: int, forms: Sequence[str] = FORMS) -> list[FormCase]:
+    """Returns every distinct form of a layer among the given ones, in both types."""
     cases = []
     for kind, (kernel_size, c_in, c_out, groups) in KINDS.items():
         for strides in (1, 2):
             layer = Layer(size, kernel_size, c_in, c_out, strides, groups)
-            cases += [FormCase(form, kind, layer, dtype) for form in FORMS for dtype in DTYPES if layer.has(form)]
+            cases += [FormCase(form, kind, layer, dtype) for form in forms for dtype in DTYPES if layer.has(form)]
     return cases
 
 

@@ -86,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--batch", type=positive(int), default=64, help="images (default: 64)")
     add("--card", choices=list(CARDS), default="h100", help="default: h100")
     add("--kernel-size", type=positive(int), help="layers with k x k of this k alone")
+    add("--image-size", type=positive(int), default=224, help="height and width of the images (default: 224)")
     add("--jsonl", type=output_file, metavar="FILE", help="where cells are kept, and found again")
     options = parser.parse_args(argv)
     node, records, rows = parse_node(options.card), Records(options.jsonl, key=key_of), []
@@ -93,12 +94,13 @@ def main(argv: list[str] | None = None) -> int:
         node_devices(node)
     except UserError as error:
         parser.error(str(error))
-    for layer, networks in layers_of(options.networks, 1.0, 224).items():
+    for layer, networks in layers_of(options.networks, 1.0, options.image_size).items():
         if options.kernel_size not in (None, layer.kernel_size):
             continue
         found = []
         for form in options.forms:
             row = {"layer": str(layer), "batch": options.batch, "form": form, "card": options.card, **gpu_versions()}
+            row |= layer._asdict()
             if form != PALLAS and not layer.has(form):
                 found.append("")
                 continue

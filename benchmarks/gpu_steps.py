@@ -11,14 +11,11 @@ status is 1 if devices exchange anything but sums.
 """
 
 import argparse
-import contextlib
 import itertools
-import os
 import sys
-from unittest import mock
 
 from benchmarks.arguments import make_parser, names, output_file, positive
-from benchmarks.forms import vmapped_conv
+from benchmarks.network_forms import FORMS, every_dynamic_conv_by
 from benchmarks.versions import gpu_versions
 from dynet_jax.analysis.table import Table
 from dynet_jax.arguments import report_mistakes
@@ -32,7 +29,6 @@ from dynet_jax.gpu.devices import node_devices
 from dynet_jax.measure.records import Records
 from dynet_jax.models import list_models
 
-FORMS = ("auto", "kernel", "feature", "vmapped_conv", "pallas")
 KEY = ("network", "form", "card", "devices", "batch", *gpu_versions())
 HEADER = (
     *("network", "form", "card", "devices", "GB", "GFLOP", "MB of temporaries", "Pallas kernels", "calls of libraries"),
@@ -44,25 +40,11 @@ def key_of(row: dict) -> tuple:
     return tuple(row.get(name) for name in KEY)
 
 
-@contextlib.contextmanager
-def form_of_layers(form: str):
-    """Makes the dynamic convolutions that are traced inside take a form."""
-    kernels = {"DYNET_JAX_GPU_KERNELS": "1" if form == "pallas" else "0"}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(os.environ, kernels))
-        if form in ("kernel", "feature", "vmapped_conv"):
-            fusion = "feature" if form == "feature" else "kernel"
-            stack.enter_context(mock.patch("dynet_jax.ops.xla.choose_fusion", return_value=fusion))
-        if form == "vmapped_conv":
-            stack.enter_context(mock.patch("dynet_jax.ops.xla.conv_per_example", vmapped_conv))
-        yield
-
-
 def compiled(network: str, form: str, node: Node, batch: int) -> dict:
     """What a row has of both steps."""
     config = load_config(network)
     config.dtype, config.batch_size, config.bn_batch_size = "bfloat16", batch * node.devices, batch
-    with form_of_layers(form):
+    with every_dynamic_conv_by(form):
         steps = compile_for(config, node)
     training, evaluation = steps.training, steps.evaluation
     return {

@@ -5,8 +5,10 @@
 
 JAX: the training step of the files in configs/ (bfloat16, BatchNorm over 64 images, the sums of the metrics), and the
 step of `dynet predict`. PyTorch: the same batch and size, channels last, bfloat16 autocast, torch.compile, label
-smoothing, fused SGD with momentum; timm's networks, and Dy-mobile's frame around timm's CondConv layers
-(condconv_mobile) or plain ones. Images are uint8 on the device in both; no input pipeline, one device.
+smoothing, fused SGD with momentum; networks of timm or torchvision, and Dy-mobile's frame around timm's CondConv layers
+(condconv_mobile) or plain ones. --forms are those of `benchmarks.network_forms`: 'pallas' is this package's kernels for
+GPUs, which DYNET_JAX_GPU_KERNELS=1 makes the default. Images are uint8 on the device in both; no input pipeline, one
+device.
 
 Each framework has a process. Both compile one pass of one family at one batch, then alternate: every network in one
 process, every network in the other, --rounds times. A rate is the median of the rounds; a ratio is the median of the
@@ -23,7 +25,8 @@ import sys
 
 from benchmarks.arguments import batches, make_parser, names, output_file, positive
 from benchmarks.console import table_head, table_row, three_digits
-from benchmarks.throughput_cells import FAMILIES, FRAMEWORKS, PASSES, Cell
+from benchmarks.network_forms import FORMS, usual_forms
+from benchmarks.throughput_cells import FAMILIES, FRAMEWORKS, PASSES, TORCH_PACKAGES, Cell
 from benchmarks.throughput_rounds import Rounds
 from dynet_jax.arguments import report_mistakes
 from dynet_jax.console import say
@@ -39,9 +42,9 @@ COMPILE = ("none", "default", "reduce-overhead", "max-autotune", "max-autotune-n
 def table(rows: list[dict]) -> list[str]:
     """Returns lines of Markdown."""
     numbers = ["images/s", "lowest to highest", "of its static twin", "of the base network", "of PyTorch's base"]
-    lines = list(table_head("network", "framework", "batch", "pass", numbers=numbers))
+    lines = list(table_head("network", "form", "framework", "batch", "pass", numbers=numbers))
     for row in rows:
-        words = (row["network"], row["framework"], str(row["batch"]), row["pass"])
+        words = (row["network"], row["form"], row["framework"], str(row["batch"]), row["pass"])
         if "error" in row:
             lines.append(table_row(*words, row["error"].replace("|", "/"), *[""] * 4))
             continue
@@ -59,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         described = rounds.start()
         print("\n".join(described.values()), flush=True)
         for batch, family, which in itertools.product(options.batch, options.families, options.passes):
-            subjects = [subject for subject in FAMILIES[family] if subject.framework in described]
+            subjects = [form for subject in FAMILIES[family] for form in subject.in_forms(options.forms)]
+            subjects = [subject for subject in subjects if subject.framework in described]
             rounds.measure([Cell(subject, batch, which) for subject in subjects])
     except ValueError as error:
         print(f"throughput: {error}", file=sys.stderr)
@@ -80,6 +84,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--families", type=names(FAMILIES), help=f"default: {','.join(FAMILIES)}; mobile with --small")
     add("--frameworks", type=names(FRAMEWORKS), default=list(FRAMEWORKS), help="default: jax,torch")
     add("--passes", type=names(PASSES), default=list(PASSES), help="default: training,inference")
+    add("--forms", type=names(FORMS), help=f"of dynamic convolutions in JAX, of {', '.join(FORMS)} (default: auto)")
     add("--batch", type=batches, help="images, one number or several (default: 64,256)")
     add("--image-size", type=positive(int), help="default: 224")
     add("--width", type=positive(float), help="of our networks and of the frame (default: 1.0)")
@@ -99,7 +104,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     for key, value in (SMALL if options.small else USUAL).items():
         if getattr(options, key) is None:
             setattr(options, key, value)
-    missing = [package for package in ("torch", "timm") if importlib.util.find_spec(package) is None]
+    options.forms = options.forms or usual_forms()
+    missing = [package for package in TORCH_PACKAGES if importlib.util.find_spec(package) is None]
     if missing and "torch" in options.frameworks:
         say(f"no {' and no '.join(missing)}: PyTorch's rows are left out (`make env-gpu` installs it)")
         options.frameworks = [name for name in options.frameworks if name != "torch"]

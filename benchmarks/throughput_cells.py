@@ -1,5 +1,7 @@
 """The comparisons of `benchmarks.throughput`."""
 
+import importlib.util
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dynet_jax import create_model
@@ -10,6 +12,14 @@ FRAMEWORKS = ("jax", "torch")
 PASSES = ("training", "inference")
 
 
+TORCH_PACKAGES = ("torch", "torchvision", "timm")
+
+
+def has_pytorch() -> bool:
+    """Returns whether PyTorch and its networks are installed."""
+    return all(importlib.util.find_spec(package) for package in TORCH_PACKAGES)
+
+
 class Subject(NamedTuple):
     """A network of one framework, and those of the same framework to compare it with."""
 
@@ -17,9 +27,15 @@ class Subject(NamedTuple):
     network: str
     base: str
     twin: str | None = None
+    form: str = "auto"  # of its dynamic convolutions, by `benchmarks.network_forms`
 
     def __str__(self):
-        return f"{self.framework} {self.network}"
+        return f"{self.framework} {self.network}" + ("" if self.form == "auto" else f" ({self.form})")
+
+    def in_forms(self, forms: Sequence[str]) -> list["Subject"]:
+        """Returns the subject in every form; static networks, and those of PyTorch, have one."""
+        dynamic = self.framework == "jax" and self.twin is not None
+        return [self._replace(form=form) for form in forms] if dynamic else [self]
 
 
 def _ours(*names: str) -> list[Subject]:
@@ -40,6 +56,10 @@ FAMILIES = {
         name: [*_ours(name, f"dy_{name}", f"fix_{name}"), Subject("torch", name, name)]
         for name in ("resnet18", "resnet50")
     },
+    "shuffle": [
+        *_ours("shufflenet_v2", "dy_shuffle", "fix_shuffle"),
+        Subject("torch", "shufflenet_v2", "shufflenet_v2"),
+    ],
 }
 
 
@@ -58,9 +78,11 @@ class Cell(NamedTuple):
         return self._replace(subject=next((s for s in found if s.framework == wanted), None))
 
 
-def timm_name(network: str) -> str | None:
-    """Returns timm's name of a network of this package; None for the others, which have timm's names."""
-    return model_info(network).timm if network in list_models() else None
+def torch_names(network: str) -> dict[str, str | None]:
+    """Returns the names of a network of this package in timm and torchvision; those of others are timm's own."""
+    if network not in list_models():
+        return {"timm": network, "torchvision": None}
+    return {"timm": model_info(network).timm, "torchvision": model_info(network).torchvision}
 
 
 def frame(width: float) -> dict:

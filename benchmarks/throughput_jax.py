@@ -1,5 +1,6 @@
 """The JAX side of `benchmarks.throughput`: the training step of the paper's recipe, and its network under `jax.jit`."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.compiling import compile_all
+from benchmarks.network_forms import every_dynamic_conv_by
 from benchmarks.programs import Call, Programs
 from dynet_jax.config.load import load_config
 from dynet_jax.devices import make_layout, to_devices
@@ -34,9 +36,8 @@ def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
     training = {cell["name"]: cell["pass"] == "training" for cell in cells}
     quick = {"xla_backend_optimization_level": 0} if any(cell["small"] for cell in cells) else {}
     steps = {name: _step(run, states[name], training[name]) for name, run in runs.items()}
-    lowerings = {
-        name: lambda step=step, arguments=arguments: step.lower(*arguments) for name, (step, arguments) in steps.items()
-    }
+    forms = {cell["name"]: cell["form"] for cell in cells}
+    lowerings = {name: functools.partial(_lower, *step, forms[name]) for name, step in steps.items()}
     for name, compiled in compile_all(lowerings, **quick).items():
         if isinstance(compiled, Exception):
             yield name, compiled
@@ -44,6 +45,11 @@ def prepare(cells: list[dict]) -> Iterator[tuple[str, Call | Exception]]:
             yield name, _training(compiled, runs[name], states[name])
         else:
             yield name, _inference(compiled, runs[name], states[name])
+
+
+def _lower(step, arguments: tuple, form: str) -> jax.stages.Lowered:
+    with every_dynamic_conv_by(form):
+        return step.lower(*arguments)
 
 
 def make_cell_run(cell: dict) -> Run:

@@ -4,7 +4,7 @@ import argparse
 import functools
 import statistics
 
-from benchmarks.throughput_cells import Cell, frame, timm_name
+from benchmarks.throughput_cells import Cell, frame, torch_names
 from dynet_jax.console import say
 from dynet_jax.measure.failures import Deadline, Ended, Failure, OutOfTime, Raised
 from dynet_jax.measure.records import Records
@@ -102,13 +102,15 @@ class Rounds:
         options = self.options
         question = {key: getattr(options, key) for key in ("image_size", "width", "dtype", "small", "compile")}
         question |= {"name": str(cell), "network": cell.subject.network, "batch": cell.batch, "pass": cell.which}
+        question["form"] = cell.subject.form
         if cell.subject.framework == "torch":
-            question |= {"frame": frame(options.width), "timm": timm_name(cell.subject.network)}
+            question |= {"frame": frame(options.width), **torch_names(cell.subject.network)}
         return question
 
     def row(self, cell: Cell) -> dict:
         subject = cell.subject
         row = {"network": subject.network, "framework": subject.framework, "batch": cell.batch, "pass": cell.which}
+        row["form"] = subject.form
         rates = [cell.batch / seconds for seconds in self.turns.times(cell)]
         if not rates:
             return row | {"error": self.turns.errors.get(cell, "no time was left")}

@@ -35,9 +35,8 @@ def forget() -> None:
 
 
 def _cell(cell: dict) -> Call:
-    model = torch_networks.create(cell["network"], cell["frame"], cell.get("timm")).to(
-        DEVICE, memory_format=torch.channels_last
-    )
+    model = torch_networks.create(cell["network"], cell["frame"], cell["timm"], cell["torchvision"])
+    model = model.to(DEVICE, memory_format=torch.channels_last)
     size, batch = cell["image_size"], cell["batch"]
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=DEVICE)
     images = images.to(memory_format=torch.channels_last)

@@ -1,18 +1,25 @@
-"""The PyTorch networks of `benchmarks.throughput`: timm's, and Dy-mobile's frame around timm's CondConv layers."""
+"""The PyTorch networks of `benchmarks.throughput`: those of timm and torchvision, and Dy-mobile's frame around timm's
+CondConv layers.
+"""
 
 import timm
 import torch
+import torchvision
 from timm.layers import CondConv2d
 from torch import nn
 
 OF_FRAME = {"condconv_mobile": 6, "fix_mobile": None}  # the experts of each layer
 
 
-def create(name: str, frame: dict, timm_name: str | None = None, num_classes: int = 1000) -> nn.Module:
-    """Returns a network. timm_name: its name in timm, if that differs."""
+def create(
+    name: str, frame: dict, timm_name: str | None = None, torchvision_name: str | None = None, num_classes: int = 1000
+) -> nn.Module:
+    """Returns a network: of the frame, or else timm's, or else torchvision's."""
     if name in OF_FRAME:
         return FrameNetwork(frame, OF_FRAME[name], num_classes)
-    return timm.create_model(timm_name or name, num_classes=num_classes)
+    if timm_name is not None:
+        return timm.create_model(timm_name, num_classes=num_classes)
+    return torchvision.models.get_model(torchvision_name, num_classes=num_classes)
 
 
 class FrameNetwork(nn.Module):

@@ -1,23 +1,20 @@
 """Whole training steps of Dy-mobile, with every dynamic convolution in one form."""
 
 import argparse
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from benchmarks.console import table_head, table_row, three_digits
-from benchmarks.forms import PER_IMAGE, feature_conv
+from benchmarks.network_forms import every_dynamic_conv_by
 from benchmarks.timing import Timing, random_array, time_in_turns
 from dynet_jax import create_model
 from dynet_jax.console import say
 from dynet_jax.measure.failures import what_failed
-from dynet_jax.ops import xla
 
 
 def step_table(forms: list[str], arguments: argparse.Namespace) -> Iterator[str]:
@@ -79,22 +76,3 @@ def compiled_step(form: str, arguments: argparse.Namespace) -> tuple[Callable, f
         return state
 
     return call, seconds
-
-
-def every_dynamic_conv_by(form: str) -> contextlib.AbstractContextManager:
-    """A context in which newly traced functions use this form for every `dynamic_conv` with fusion='auto'.
-
-    Networks leave the choice to `choose_fusion`, so that is replaced; for a form that is not the library's,
-    `conv_per_example` or the fusion of feature maps is replaced as well.
-    """
-    if form in ("static", "auto"):
-        return contextlib.nullcontext()
-    of_features = form in ("feature", "feature_conv")
-    replacements = {"choose_fusion": lambda *_, **__: "feature" if of_features else "kernel"}
-    if form in PER_IMAGE:
-        replacements["conv_per_example"] = PER_IMAGE[form]
-    if form == "feature_conv":
-        replacements["_fuse_features"] = lambda x, kernels, coefficients, options: feature_conv(
-            x, kernels.astype(x.dtype), coefficients, **options
-        )
-    return mock.patch.multiple(xla, **replacements)

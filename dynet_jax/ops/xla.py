@@ -67,12 +67,14 @@ def choose_fusion(
       would write g_t of them.
     - maps so small that the kernel of an image, used at few positions, costs more to fuse than g_t results at each of
       them: fuse feature maps. On a CPU these are maps of up to 4 positions, and up to 16 where one kernel spans k x k
-      and all channels (measured with `benchmarks/dynamic_conv.py`, see `docs/performance.md`); elsewhere up to 4, by
-      reasoning.
+      and all channels (measured with `benchmarks/dynamic_conv.py`, see `docs/performance.md`); on a TPU up to 4, by
+      reasoning. On a GPU, pointwise layers with more channels in than g_t x positions.
     - larger maps on a CPU: fuse kernels (measured, too).
     - larger maps on TPU and GPU: fuse kernels for pointwise layers, which are batched matrix products; fuse feature
-      maps for other kernels, whose per-image forms move several times the bytes there: by the TPU compiler's count, and
-      1.6 to 4.7 times for Dy-mobile's grouped layers by XLA's GPU compiler's. GPUs have not been measured.
+      maps for other kernels, whose per-image forms move several times the bytes there, by the compilers' count.
+
+    GPUs have not been measured. What decides there are the bytes that a layer and its gradients move, as XLA's GPU
+    compiler counts them (`docs/measured/gpu`, `docs/gpu.md`).
 
     positions: of an output map, height x width; None where it is not known, as in a program for any size.
     `dynamic_conv` asks for the hardware it is traced for (`dynet_jax.ops.backend`).
@@ -88,6 +90,8 @@ def choose_fusion(
         return "kernel"
     dense = not pointwise and feature_group_count == 1
     few = 16 if dense and backend == "cpu" else 4
+    if backend == "gpu" and pointwise:  # an output channel has c_in numbers of a kernel, g_t at each position of maps
+        few = (kernels_shape[-2] - 1) // kernels_shape[0]
     if positions is not None and positions <= few:
         return "feature"
     return "kernel" if backend == "cpu" or pointwise else "feature"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import console, dynamic_conv, forms, layer_timing, layers, timing, training_step
+from benchmarks import console, dynamic_conv, forms, layer_timing, layers, network_forms, timing, training_step
 from dynet_jax import create_model, ops
 from dynet_jax.measure.failures import Deadline
 
@@ -101,7 +101,7 @@ def test_a_limit_of_time_leaves_layers_out(capsys):
 )
 def test_a_form_can_be_forced_on_a_network(form, convolutions):
     x, kernels = jnp.ones((2, 5, 5, 4)), jnp.ones((6, 3, 3, 4, 4))
-    with training_step.every_dynamic_conv_by(form):  # the lambda is new to JAX, whose traces are cached by function
+    with network_forms.every_dynamic_conv_by(form):  # the lambda is new to JAX, whose traces are cached by function
         jaxpr = jax.make_jaxpr(lambda *arrays: ops.dynamic_conv(*arrays))(x, kernels, jnp.ones((2, 6, 4)))
     assert ("conv_general_dilated" in str(jaxpr)) == convolutions
 

@@ -2,10 +2,12 @@
 
 import json
 
+import jax
 import pytest
 
 from benchmarks import correctness, correctness_cases, forms
 from benchmarks.layers import Layer
+from dynet_jax.ops.backend import tracing_for
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def one_layer(monkeypatch):
         for form in names
         for dtype in correctness_cases.DTYPES
     ]
-    monkeypatch.setattr(correctness, "form_cases", lambda size: cases)
+    monkeypatch.setattr(correctness, "form_cases", lambda size, forms: cases)
 
 
 @pytest.mark.slow
@@ -59,8 +61,20 @@ def test_cases_cover_every_form_kind_and_network():
     assert {(case.kind, case.layer.strides) for case in cases if case.form == "auto"} == {
         (kind, strides) for kind in correctness_cases.KINDS for strides in (1, 2)
     }
+    assert {case.form for case in correctness_cases.form_cases(size=15, forms=["auto"])} == {"auto"}
     networks = correctness_cases.network_cases("*", 0.25)
     assert {case.network for case in networks} >= {"dy_mobile", "dy_shuffle", "dy_resnet50", "condconv_resnet18"}
+
+
+@pytest.mark.parametrize("kind", ["grouped, as many out as in", "pointwise"])
+def test_layers_with_kernels_for_gpus_are_among_the_cases(kind, monkeypatch):
+    """In bfloat16: at the highest precision, which float32 is compared at, layers are XLA's."""
+    monkeypatch.setenv("DYNET_JAX_GPU_KERNELS", "1")
+    cases = correctness_cases.form_cases(size=5, forms=["auto"])
+    [case] = [c for c in cases if (c.kind, c.layer.strides, c.dtype) == (kind, 1, "bfloat16")]
+    with tracing_for("gpu"):
+        program = jax.make_jaxpr(case.program("bfloat16"))(*case.operands())
+    assert str(program).count("pallas_call[") >= 2  # forward and backward
 
 
 def test_the_limit_of_time(one_layer, capsys):

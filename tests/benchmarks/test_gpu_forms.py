@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import gpu_forms, gpu_steps
+from benchmarks import gpu_forms, gpu_steps, network_forms
 from dynet_jax.ops import dynamic_conv
 from dynet_jax.ops.backend import tracing_for
 
@@ -36,7 +36,7 @@ def test_rows_of_steps():
 )
 def test_layers_take_the_form_that_is_asked_for(form, expected):
     x, bank, coefficients = jnp.ones((2, 6, 6, 12)), jnp.ones((4, 3, 3, 6, 12)), jnp.ones((2, 4, 12))
-    with gpu_steps.form_of_layers(form), tracing_for("gpu"):
+    with network_forms.every_dynamic_conv_by(form), tracing_for("gpu"):
         lowered = jax.jit(lambda *a: dynamic_conv(*a, feature_group_count=2)).trace(x, bank, coefficients)
     scopes = str(lowered.jaxpr.pretty_print(source_info=False, name_stack=True))
     assert (expected if form == "pallas" else f"dynamic_conv_{expected}_fusion") in scopes

@@ -72,7 +72,7 @@ def test_a_network_that_ends_its_process_costs_its_own_row_only(fake, tmp_path, 
     }
     assert rows["last"]["images_per_s"] > 0
     assert rows["last"]["of_base"] > 0
-    assert "| killed | jax | 4 | inference | died: signal 9 |" in capsys.readouterr().out
+    assert "| killed | auto | jax | 4 | inference | died: signal 9 |" in capsys.readouterr().out
 
 
 def test_the_side_of_pytorch_needs_no_jax():

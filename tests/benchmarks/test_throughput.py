@@ -15,6 +15,7 @@ from dynet_jax.measure import records, worker
 from dynet_jax.measure.failures import Ended
 
 CELL = {"batch": 2, "image_size": 32, "width": 0.1, "dtype": "bfloat16", "small": True, "compile": "none"}
+CELL |= {"form": "auto"}
 
 
 class FakeWorker:
@@ -59,10 +60,42 @@ def test_ratios_and_failures(fake, tmp_path, capsys):
     assert dynamic["of_twin"] == pytest.approx(10 / 9)
     assert dynamic["of_base"] == dynamic["of_pytorch"] == pytest.approx(12 / 9)
     assert rows["torch", "efficientnet_cc_b0_4e"]["error"] == "RuntimeError: no memory"
-    assert "| dy_mobile | jax | 64 | training | 7.11 | 7.11 to 7.11 | 1.11 | 1.33 | 1.33 |" in printed
-    assert "| efficientnet_cc_b0_4e | torch | 64 | training | RuntimeError: no memory |" in printed
+    assert "| dy_mobile | auto | jax | 64 | training | 7.11 | 7.11 to 7.11 | 1.11 | 1.33 | 1.33 |" in printed
+    assert "| efficientnet_cc_b0_4e | auto | torch | 64 | training | RuntimeError: no memory |" in printed
     frameworks = [framework for framework, do in FakeWorker.asked if do == "time"]
     assert frameworks == 3 * ["jax"] + 6 * ["torch"] + 3 * ["jax"]  # in turns, to and fro
+
+
+def test_every_form_of_a_dynamic_network_is_compared_with_its_static_ones(fake, tmp_path, monkeypatch):
+    file = tmp_path / "rates.jsonl"
+    options = ["--families=shuffle", "--batch=64", "--passes=training", "--rounds=1", f"--jsonl={file}"]
+    assert throughput.main([*options, "--forms=auto,pallas"]) == 0
+    rows = records.read_rows(file)
+    assert [(row["framework"], row["network"], row["form"]) for row in rows] == [
+        *[("jax", "shufflenet_v2", "auto"), ("jax", "dy_shuffle", "auto"), ("jax", "dy_shuffle", "pallas")],
+        *[("jax", "fix_shuffle", "auto"), ("torch", "shufflenet_v2", "auto")],
+    ]
+    assert [row["of_twin"] for row in rows if row["network"] == "dy_shuffle"] == [pytest.approx(11 / 10)] * 2
+    monkeypatch.setenv("DYNET_JAX_GPU_KERNELS", "1")
+    assert throughput.parse_arguments(options).forms == ["pallas"]
+
+
+def test_names_of_networks_in_pytorch():
+    assert throughput_cells.torch_names("mobilenet_v2")["timm"] == "mobilenetv2_100"
+    assert throughput_cells.torch_names("shufflenet_v2") == {"timm": None, "torchvision": "shufflenet_v2_x1_0"}
+    assert throughput_cells.torch_names("efficientnet_cc_b0_4e")["timm"] == "efficientnet_cc_b0_4e"
+
+
+@pytest.mark.slow
+def test_a_step_is_compiled_in_the_form_that_is_asked_for():
+    texts = {}
+    for form in ("kernel", "feature"):
+        run = throughput_jax.make_cell_run(CELL | {"network": "dy_resnet18"})
+        step, arguments = throughput_jax._step(run, throughput_jax.random_state(run), training=False)
+        texts[form] = throughput_jax._lower(step, arguments, form).as_text(debug_info=True)
+    for form, other in (("kernel", "feature"), ("feature", "kernel")):
+        assert f"dynamic_conv_{form}_fusion" in texts[form]
+        assert f"dynamic_conv_{other}_fusion" not in texts[form]
 
 
 def test_the_limit_of_time(fake, capsys):
@@ -80,7 +113,7 @@ def test_a_framework_that_does_not_start(fake, monkeypatch, capsys):
     assert throughput.main(["--families=resnet18", "--batch=64"]) == 0
     printed = capsys.readouterr()
     assert "torch does not start: died: exit status 1; its rows are left out" in printed.err
-    assert "| dy_resnet18 | jax | 64 | training |" in printed.out
+    assert "| dy_resnet18 | auto | jax | 64 | training |" in printed.out
 
 
 def test_without_pytorch(fake, monkeypatch, capsys):
@@ -159,7 +192,8 @@ def test_torch_compiles_nothing_while_it_is_timed(monkeypatch):
     cells = []
     for name in names:
         network, which = name.split()
-        cells.append(CELL | {"name": name, "network": network, "pass": which, "frame": frame})
+        names_there = throughput_cells.torch_names(network)
+        cells.append(CELL | {"name": name, "network": network, "pass": which, "frame": frame, **names_there})
     programs.answer({"do": "forget"})
     prepared = programs.answer({"do": "prepare", "cells": cells})
     assert prepared == dict.fromkeys(names)
@@ -181,8 +215,9 @@ def test_torch_frame_has_the_parameters_of_fix_mobile():
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
     images = torch.zeros(2, 3, 64, 64)
     assert torch_networks.create("condconv_mobile", frame).eval()(images).shape == (2, 1000)
+    no_names = {"timm": None, "torchvision": None}
     cells = [
-        CELL | {"name": which, "network": "condconv_mobile", "pass": which, "frame": frame}
+        CELL | {"name": which, "network": "condconv_mobile", "pass": which, "frame": frame} | no_names
         for which in ("training", "inference")
     ]
     for _, call in throughput_torch.prepare(cells):
@@ -200,4 +235,4 @@ def test_small(tmp_path, capfd):
     assert all(row["images_per_s"] > 0 for row in rows)
     printed = capfd.readouterr().out
     assert printed.startswith(f"jax {jax.__version__} on ")
-    assert "| dy_mobile | jax | 4 | inference |" in printed
+    assert "| dy_mobile | auto | jax | 4 | inference |" in printed

@@ -177,7 +177,9 @@ def test_rule_of_auto(kernels_shape, batch, backend, expected):
         ((6, 1, 1, 96, 96), 1, "cpu", 4),
         ((6, 3, 3, 6, 96), 16, "cpu", 4),
         ((6, 3, 3, 96, 96), 1, "cpu", 16),
-        ((6, 1, 1, 96, 96), 1, "gpu", 4),
+        ((6, 1, 1, 96, 96), 1, "tpu", 4),
+        ((6, 1, 1, 96, 40), 1, "gpu", 15),
+        ((12, 1, 1, 96, 96), 1, "gpu", 7),
         ((6, 3, 3, 1, 96), 96, "cpu", 0),
         ((6, 3, 3, 1, 96), 96, "gpu", 0),
     ],
@@ -185,7 +187,7 @@ def test_rule_of_auto(kernels_shape, batch, backend, expected):
 def test_rule_of_auto_for_small_maps(kernels_shape, groups, backend, most):
     """Maps of up to `most` positions fuse features, larger ones kernels."""
     rule = functools.partial(choose_fusion, kernels_shape, backend=backend, feature_group_count=groups)
-    chosen = {positions: rule(batch=64, positions=positions) for positions in (1, 4, 5, 16, 17, 49)}
+    chosen = {positions: rule(batch=64, positions=positions) for positions in (1, 4, 5, 7, 8, 15, 16, 17, 49)}
     assert chosen == {positions: "feature" if positions <= most else "kernel" for positions in chosen}
     assert rule(batch=1, positions=1) == "kernel"
 
