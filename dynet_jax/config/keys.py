@@ -106,6 +106,8 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("data.resize_to", int, {C: 256}, "Shorter side of a test image before its central crop.", POSITIVE, "px"),
         Key("data.crop", str, {C: "random_resized_crop"}, "Method of cropping training images.",
             one_of("random_resized_crop", "random_shift", "none")),
+        Key("data.fast_crop", bool, {C: False},
+            "Whether random resized crops are computed in half of the time, within a grey level of the exact ones."),
         Key("data.crop_size", tuple, {S: (512, 1024)}, "Size of the crops.", SIDES, "px"),
         Key("data.eval_size", tuple, {S: (1024, 2048)}, "Size of resized test images.", SIDES, "px", free=EVALUATION),
         Key("data.label_size", tuple, {S: (1024, 2048)}, "Size that fits the largest label of the test set.",

@@ -37,7 +37,7 @@ class Classification:
 
     def training_transform(self) -> Callable:
         data = self.config.data
-        return make_training_transform(data.image_size, data.crop, data.flip)
+        return make_training_transform(data.image_size, data.crop, data.flip, data.fast_crop)
 
     def evaluation_transform(self) -> Callable:
         return make_test_transform(self.config.data.image_size, self.config.data.resize_to)
