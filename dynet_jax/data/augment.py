@@ -2,14 +2,16 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
 from dynet_jax.data.decode import decode
 from dynet_jax.data.partial import PartialJpeg, open_image
+from dynet_jax.data.random_erasing import random_erasing
 from dynet_jax.data.record import Arrays, Record
+from dynet_jax.data.trivial_augment import trivial_augment
 from dynet_jax.errors import UserError, suggest
 
 
@@ -85,30 +87,58 @@ CROPS: dict[str, Callable] = {
 
 
 class TrainingTransform:
-    """A function (record, rng) -> {'image': [size, size, 3] uint8, 'label': int32}, see `make_training_transform`."""
+    """A function (record, rng) -> the arrays of a training example, see `make_training_transform`.
 
-    def __init__(self, size: int, cut: Callable, flip: bool, open_image: Callable):
-        self._size, self._cut, self._flip = size, cut, flip
-        self.open_image = open_image  # from the bytes of a file to what `cut` takes; `TrainingLoader` calls it
+    Attributes:
+      open_image: from the bytes of a file to an image that `cut` takes; `TrainingLoader` calls it.
+    """
+
+    def __init__(self, size: int, cut: Callable, open_image: Callable, changes: Sequence[Callable], noise: bool):
+        self._size, self._cut, self._changes, self._noise = size, cut, changes, noise
+        self.open_image = open_image
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Arrays:
         image = self._cut(self.open_image(record.image, record.name), rng, self._size)
-        if self._flip and rng.random() < 0.5:
-            image = cv2.flip(image, 1)  # twenty times as fast as copying the reversed view
-        return {"image": np.ascontiguousarray(image), "label": np.int32(record.label)}
+        for change in self._changes:
+            image = change(image, rng)
+        arrays: Arrays = {"image": np.ascontiguousarray(image), "label": np.int32(record.label)}
+        return {**arrays, "noise": rng.integers(2**32, dtype=np.uint32)} if self._noise else arrays
 
 
-def make_training_transform(size: int, crop: str, flip: bool, fast: bool = False) -> TrainingTransform:
-    """Returns the augmentation of a training image, one of CROPS and a mirror image in half of the cases.
+def make_training_transform(
+    size: int,
+    crop: str,
+    flip: bool,
+    *,
+    fast: bool = False,
+    trivial: bool = False,
+    erasing: float = 0.0,
+    noise: bool = False,
+) -> TrainingTransform:
+    """Returns a function (record, rng) -> {'image': [size, size, 3] uint8, 'label': int32}.
 
-    fast: whether random resized crops are resized by `fast_resize`; other crops are not affected.
-    Raises UserError for an unknown crop; the transform raises it if an image cannot be decoded.
+    Args:
+      crop: one of CROPS.
+      flip: whether half of the images are mirrored.
+      fast: whether random resized crops are resized by `fast_resize`; other crops are not affected.
+      trivial: whether `trivial_augment` changes the images.
+      erasing: probability of `random_erasing`.
+      noise: whether the result has 'noise' uint32, a random number for what the training step draws.
+    Raises UserError for an unknown crop; the function raises it if an image cannot be decoded.
     """
     if crop not in CROPS:
         raise UserError(f"unknown crop {crop!r}; {suggest(crop, CROPS)}")
-    if CROPS[crop] is not random_resized_crop:
-        return TrainingTransform(size, CROPS[crop], flip, decode)
-    return TrainingTransform(size, functools.partial(random_resized_crop, fast=fast), flip, open_image)
+    cut, open_ = CROPS[crop], decode
+    if cut is random_resized_crop:
+        cut, open_ = functools.partial(cut, fast=fast), open_image
+    changes = [_mirrored] * flip + [trivial_augment] * trivial
+    changes += [functools.partial(random_erasing, probability=erasing)] * (erasing > 0)
+    return TrainingTransform(size, cut, open_, changes, noise)
+
+
+def _mirrored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    # twenty times as fast as copying the reversed view
+    return cv2.flip(image, 1) if rng.random() < 0.5 else image
 
 
 def make_test_transform(size: int, resize_to: int) -> Callable:

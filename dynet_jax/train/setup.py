@@ -17,6 +17,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.evaluation.placed import PlacedNetwork
 from dynet_jax.models.registry import default_arguments
 from dynet_jax.tasks.task import make_task
+from dynet_jax.train.image_mixing import ImageMixing
 from dynet_jax.train.optim import make_optimizer
 from dynet_jax.train.schedule import make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
@@ -38,6 +39,11 @@ class Run(PlacedNetwork):
     def annealed_at(self) -> int:
         """Returns the step at which the temperature of predictors stops changing; 0 if it never changes."""
         return 0 if self.temperature is None else round(self.config.temperature_epochs * self.steps_per_epoch)
+
+    @property
+    def mixing(self) -> ImageMixing:
+        """Returns the parameters of mixup and CutMix; none for a task without these keys."""
+        return ImageMixing(self.config.get("mixup") or 0.0, self.config.get("cutmix") or 0.0)
 
     def initialiser(self) -> Callable[[int], TrainState]:
         """Returns a function from a seed to the state at step 0, on every device."""
@@ -68,7 +74,7 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     steps_per_epoch, total_steps = count_steps(config, train_examples, layout.mesh.size)
     schedule = make_run_schedule(config, steps_per_epoch, total_steps)
     optimizer = make_run_optimizer(config, schedule)
-    return Run(
+    run = Run(
         config,
         layout,
         build_model(config, layout.bn_axis_name),
@@ -79,6 +85,12 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
+    if run.mixing and layout.micro_batch % 2:
+        raise UserError(
+            f"mixup and cutmix mix pairs of images, and a device sees {layout.micro_batch} at a time, an odd number; "
+            f"use --config.batch_size={2 * config.batch_size}, or fewer accumulation_steps"
+        )
+    return run
 
 
 def make_temperature(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule | None:
