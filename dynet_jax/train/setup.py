@@ -74,7 +74,7 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
     steps_per_epoch, total_steps = count_steps(config, train_examples, layout.mesh.size)
     schedule = make_run_schedule(config, steps_per_epoch, total_steps)
     optimizer = make_run_optimizer(config, schedule)
-    run = Run(
+    return Run(
         config,
         layout,
         build_model(config, layout.bn_axis_name),
@@ -85,12 +85,6 @@ def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Lay
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
-    if run.mixing and layout.micro_batch % 2:
-        raise UserError(
-            f"mixup and cutmix mix pairs of images, and a device sees {layout.micro_batch} at a time, an odd number; "
-            f"use --config.batch_size={2 * config.batch_size}, or fewer accumulation_steps"
-        )
-    return run
 
 
 def make_temperature(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule | None:

@@ -15,6 +15,7 @@ from dynet_jax.tasks.losses import MixedLabels, mixed_cross_entropy
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.image_mixing import ImageMixing
 from dynet_jax.train.setup import make_run
+from dynet_jax.train.startup import check_pairs
 from dynet_jax.train.step import make_train_step
 from tests.train.tasks import classification
 from tests.train.test_step import OPTIMIZER, PIXELS, assert_same_metrics, assert_same_states, make_batch, make_state
@@ -95,7 +96,7 @@ def test_an_odd_number_of_images_is_refused(tiny_config):
     override(tiny_config, ["--config.mixup=0.2", "--config.batch_size=15", "--config.bn_batch_size=15"])
     layout = make_layout(15, 15, devices=jax.devices()[:1])
     with pytest.raises(UserError, match=r"pairs of images, and a device sees 15 at a time.*batch_size=30"):
-        make_run(tiny_config, 1000, layout)
+        check_pairs(make_run(tiny_config, 1000, layout))
 
 
 @pytest.mark.parametrize("key", ["mixup=0.2", "cutmix=1.0", "data.trivial_augment=True", "data.random_erasing=0.1"])
