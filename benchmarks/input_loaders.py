@@ -68,15 +68,28 @@ class _Source:
         return f"{index}"
 
 
-def pipeline(files: list[Path], batch: int, size: int) -> Iterator:
+def pipeline(files: list[Path], batch: int, size: int, fast: bool = False) -> Iterator:
     """Yields `training_batches`, complete: shuffled, read ahead by threads, in batches."""
     from dynet_jax.data import training_batches
     from dynet_jax.data.augment import make_training_transform
 
-    transform = make_training_transform(size, "random_resized_crop", flip=True)
+    transform = make_training_transform(size, "random_resized_crop", flip=True, fast=fast)
     options = {"batch_size": batch, "seed": 0, "start_step": 0, "threads": 2}
     for arrays in training_batches(_Source(files), transform, **options):
         yield arrays["image"]
+
+
+def fast_pipeline(files: list[Path], batch: int, size: int) -> Iterator:
+    """Yields the same with `data.fast_crop`."""
+    return pipeline(files, batch, size, fast=True)
+
+
+def whole_pipeline(files: list[Path], batch: int, size: int) -> Iterator:
+    """Yields the exact ones without libjpeg-turbo, as where it is not installed: whole images are decoded."""
+    from dynet_jax.data import turbojpeg
+
+    turbojpeg.decode_part = lambda *window: None
+    return pipeline(files, batch, size)
 
 
 def tf_data(files: list[Path], batch: int, size: int, method: str = "bilinear") -> Iterator:
@@ -153,6 +166,8 @@ LOADERS = {
     "decode only": decode_only,
     "decode and crop": decode_and_crop,
     "training_batches": pipeline,
+    "training_batches with fast_crop": fast_pipeline,
+    "training_batches of whole images": whole_pipeline,
     "tf.data": tf_data,
     "tf.data with area averaging": tf_data_area,
     "PIL": pil,

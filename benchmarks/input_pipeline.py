@@ -28,7 +28,7 @@ from dynet_jax.measure.turns import Turns
 from dynet_jax.measure.worker import Worker, Workers
 
 EXAMPLE = "example: python -m benchmarks.input_pipeline ~/imagenet/val --repeats 9 --markdown table.md"
-BASELINE = "decode and crop"
+BASELINES = ("decode and crop", "tf.data")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -94,23 +94,28 @@ def _start(name: str, options: argparse.Namespace) -> Worker:
 
 def table(options: argparse.Namespace, rates: dict[str, Rates]) -> Iterator[str]:
     """Returns lines of Markdown with a row per loader."""
-    packages = ("grain", "opencv-python-headless", "pillow", "tensorflow-cpu")
+    packages = ("grain", "opencv-python-headless", "turbojpeg", "pillow", "tensorflow-cpu")
     yield ", ".join(f"{name} {_version(name)}" for name in packages)
     files = len(list_images(options.folder))
     yield f"{platform.machine()}, one core, load average {os.getloadavg()[0]:.1f}, {files} files"
     yield ""
-    numbers = ["images/s", "lowest to highest", "images per second of the processor", f"of {BASELINE}"]
+    numbers = ["images/s", "lowest to highest", "images per second of the processor"]
+    numbers += [f"of {baseline}" for baseline in BASELINES]
     yield from table_head("loader", numbers=numbers)
     for name, (passed, used) in rates.items():
         if not passed:
-            yield table_row(name, "failed", "-", "-", "-")
+            yield table_row(name, "failed", "-", "-", *["-"] * len(BASELINES))
             continue
         median = statistics.median(used)
         extremes = f"{three_digits(min(passed))} to {three_digits(max(passed))}"
-        baseline = rates[BASELINE].used if BASELINE in rates else []
-        shares = [value / other for value, other in zip(used, baseline)]  # within a round
-        share = f"{100 * statistics.median(shares):.0f} %" if shares else "-"
-        yield table_row(name, three_digits(statistics.median(passed)), extremes, three_digits(median), share)
+        shares = (_share(used, rates[baseline].used) if baseline in rates else "-" for baseline in BASELINES)
+        yield table_row(name, three_digits(statistics.median(passed)), extremes, three_digits(median), *shares)
+
+
+def _share(used: list[float], baseline: list[float]) -> str:
+    """Returns the median over the rounds of one rate as a share of another."""
+    shares = [value / other for value, other in zip(used, baseline)]
+    return f"{100 * statistics.median(shares):.0f} %" if shares else "-"
 
 
 def _version(package: str) -> str:

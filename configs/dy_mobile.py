@@ -8,7 +8,7 @@ The full run has not been made with this code yet. Without ImageNet:
     python train.py --config=configs/dy_mobile.py:digits --workdir=runs/digits
 
 trains the same network, half as wide, on the digits that come with scikit-learn, in about two minutes on two CPU cores.
-Other variants: fashion_mnist, cifar10, cifar100, imagenette (dynet_jax/config/variants.py).
+Other variants: modern, fashion_mnist, cifar10, cifar100, imagenette (dynet_jax/config/variants.py).
 """
 
 from dynet_jax.config.named import recipe

@@ -117,6 +117,10 @@ def _assign(config: ml_collections.ConfigDict, key: str, text: str, only: Set[st
         _check_sections(config, section)
         values.setdefault(key, None)
     known = {**values, **dict.fromkeys(SECTIONS)}
+    if key not in known and key in KEYS and KEYS[key].defaults and values.get("task") not in KEYS[key].defaults:
+        raise UserError(
+            f"{key} is for {' and '.join(KEYS[key].defaults)}, and this configuration for {values.get('task')}"
+        )
     if key not in known:
         raise UserError(f"the configuration has no key {key!r}; {suggest(key, known)}")
     if only is not None and key not in only:

@@ -5,7 +5,7 @@ Learning rates are the paper's, scaled by batch size, or found by experiment.
 
 import ml_collections
 
-from dynet_jax.models.registry import model_info
+from dynet_jax.models.registry import has_residuals, model_info
 
 PREDICTORS = "predictor"  # a pattern that matches all coefficient predictors of this package's networks
 
@@ -91,9 +91,28 @@ def _small_images(config: ml_collections.ConfigDict, dataset: str, flip: bool) -
     config.log_every_steps = 50
 
 
+def _modern(config: ml_collections.ConfigDict) -> None:
+    """Sets ImageNet with today's regularisation, of torchvision's recipe for its second weights of ResNet50 (2021).
+
+    Its values are: TrivialAugment, random erasing 0.1, mixup 0.2, CutMix 1.0, label smoothing 0.1, weight decay 2e-5,
+    moving averages, 600 epochs, and 20 % dropout of MobileNets. Stochastic depth is 10 %, of networks with residuals.
+    """
+    config.epochs = 600.0
+    config.weight_decay = 2e-5
+    config.ema_decay = 0.9999
+    config.mixup = 0.2
+    config.cutmix = 1.0
+    config.data.trivial_augment = True
+    config.data.random_erasing = 0.1
+    config.model.dropout = 0.2
+    if has_residuals(config.model.name):
+        config.model.stochastic_depth = 0.1
+
+
 # Each function changes a configuration of `paper_recipe` in place.
 VARIANTS = {
     "imagenet2012": _imagenet2012,
+    "modern": _modern,
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar10,

@@ -6,13 +6,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from dynet_jax.data.jpeg_header import START, has_end
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.memory import is_out_of_memory
 
 cv2.setNumThreads(0)  # the pipeline has its own threads
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # images that cannot be decoded are reported here
-
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def decode(image: np.ndarray | bytes, name: str = "image") -> np.ndarray:
@@ -46,7 +45,7 @@ def _lacks_its_end(content: bytes) -> bool:
     Only files that do not end with the end-of-image marker are decoded a second time. Files that continue after the
     marker (some cameras append data) are intact.
     """
-    if not content.startswith(JPEG_START) or content.endswith(JPEG_END) or content.rstrip(b"\0").endswith(JPEG_END):
+    if not content.startswith(START) or has_end(content):
         return False
     try:
         with Image.open(io.BytesIO(content)) as image:

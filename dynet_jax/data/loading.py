@@ -8,6 +8,7 @@ import numpy as np
 from dynet_jax.bucket import Refused
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.decode import decode
+from dynet_jax.data.partial import PartialJpeg
 from dynet_jax.data.record import Arrays, Record, Source, UnknownClass
 from dynet_jax.errors import UserError
 from dynet_jax.memory import is_out_of_memory
@@ -35,18 +36,30 @@ class TrainingLoader:
 
     def __init__(self, source: Source, transform: Callable, limit: int):
         self._source, self._transform, self._limit = source, transform, limit
+        self._open_image = getattr(transform, "open_image", decode)
 
     def __call__(self, index: int, rng: np.random.Generator) -> Example:
         damages = []
         length = len(self._source)
         for candidate in range(index, index + length):
-            record = read_record(self._source, candidate % length)
-            if isinstance(record, Record):
-                return Example(self._transform(record, rng), candidate % length, record.name, tuple(damages))
-            damages.append(record)
+            record = read_record(self._source, candidate % length, self._open_image)
+            arrays = self._transformed(record, rng) if isinstance(record, Record) else record
+            if not isinstance(arrays, Damage):
+                return Example(arrays, candidate % length, record.name, tuple(damages))
+            damages.append(arrays)
             if len(damages) > self._limit:
                 break
         return Example({}, index, "", tuple(damages))
+
+    def _transformed(self, record: Record, rng: np.random.Generator) -> Arrays | Damage:
+        if not isinstance(record.image, PartialJpeg):
+            return self._transform(record, rng)
+        state = rng.bit_generator.state
+        try:
+            return self._transform(record, rng)
+        except UserError as error:  # decoding what was cropped has found the damage, after the crop was drawn
+            rng.bit_generator.state = state
+            return Damage(record.name, str(error))
 
 
 class EvaluationLoader:
@@ -67,8 +80,8 @@ class EvaluationLoader:
         return Example(self._blank, index, record.name, (record,))
 
 
-def read_record(source: Source, index: int) -> Record | Damage:
-    """Returns a record with its image and its class map decoded, or the damage."""
+def read_record(source: Source, index: int, open_image: Callable = decode) -> Record | Damage:
+    """Returns a record with its image, opened by (bytes, name) -> image, and its class map decoded, or the damage."""
     try:
         record = source[index]
     except Refused:
@@ -79,7 +92,7 @@ def read_record(source: Source, index: int) -> Record | Damage:
         name = source.name_of(index)
         return Damage(name, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
     try:
-        record = record._replace(image=decode(record.image, record.name))
+        record = record._replace(image=open_image(record.image, record.name))
         if hasattr(record.label, "decode"):
             record = record._replace(label=record.label.decode())
         if isinstance(record.label, np.ndarray) and record.label.shape != record.image.shape[:2]:

@@ -8,7 +8,7 @@ does everything else with functions of `dynet_jax.layers`: `add`, `concatenate`,
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Shaped
@@ -16,10 +16,11 @@ from jaxtyping import Shaped
 from dynet_jax.errors import UserError
 from dynet_jax.layers.conv import Conv
 from dynet_jax.layers.dynamic import DynamicConv
+from dynet_jax.layers.image_noise import dropout
 from dynet_jax.layers.predictor import CoefficientPredictor, CoefficientSpec
 from dynet_jax.layers.whole import spatial_mean
 from dynet_jax.ops.implementation import feature_map
-from dynet_jax.ops.maps import Map, activate, scale
+from dynet_jax.ops.maps import Map, activate, add, scale
 from dynet_jax.ops.window import Padding
 
 # The initialisation of MobileNetV2's and ResNet's reference implementations.
@@ -64,6 +65,7 @@ class Layers:
       norm: creates a BatchNorm.
       dynamic, padding, dtype, zero_init_residual: as in `Network`.
       opaque: whether the maps that blocks exchange may be opaque.
+      drop_rate, site: the probability with which stochastic depth drops the block's branch, and the block's number.
     """
 
     norm: Callable[..., nn.Module]
@@ -72,6 +74,12 @@ class Layers:
     zero_init_residual: bool = True
     dtype: Any = None
     opaque: bool = False
+    drop_rate: float = 0.0
+    site: int = 0
+
+    def residual(self, x: Map, y: Map) -> Map:
+        """Returns x + y, the shortcut and the branch of a residual block; y is 0 for an image with `drop_rate`."""
+        return add(x, dropout(y, self.drop_rate, self.site, whole_images=True) if self.drop_rate else y)
 
     def feature_map(self, x: Map) -> Map:
         """Returns x in the form in which the network's blocks exchange maps."""
@@ -127,8 +135,10 @@ class Block(nn.Module):
     Attributes:
       spec: the entry for the block in the family's table of stages; it has `strides` and `dilations`.
       layers: the factory of its convolutions.
+      has_residual: whether blocks of this kind may add a branch to a shortcut, by `Layers.residual`.
     """
 
+    has_residual: ClassVar[bool] = False
     spec: Any
     layers: Layers
 

@@ -39,6 +39,12 @@ class FCN(nn.Module):
     hidden_features: int = 512
     auxiliary: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        for rate in ("dropout", "stochastic_depth"):
+            if getattr(self.backbone, rate, 0):
+                raise UserError(f"{rate} is for classifiers; leave it 0 for segmentation")
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Returns logits [batch, height / output_stride, width / output_stride, num_classes].

@@ -10,7 +10,7 @@ from dynet_jax.models.fcn import register_fcn
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn, with_coefficients
 from dynet_jax.models.registry import register_model
-from dynet_jax.ops.maps import Map, add
+from dynet_jax.ops.maps import Map
 
 # MobileNetV2, Table 2: expansion, features, repeats, strides.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -33,6 +33,7 @@ class BlockSpec(NamedTuple):
 class InvertedResidual(Block):
     """The block of MobileNetV2 and V3 and of Dy-mobile (Fig. 4a), as described by its spec."""
 
+    has_residual = True
     spec: BlockSpec
 
     @nn.compact
@@ -52,7 +53,7 @@ class InvertedResidual(Block):
         residual = spec.strides == 1 and spec.dilations[0] == spec.dilations[1] and x.shape[-1] == spec.features
         # Residual blocks start as the identity (Goyal et al., 2017), which helps such narrow, deep networks to train.
         y = unit("project", y, zero_scale=residual)
-        return add(x, y) if residual else y
+        return self.layers.residual(x, y) if residual else y
 
 
 @register_fcn

@@ -1,6 +1,8 @@
 """The frame that all networks share: stem, stages of blocks, head, classifier."""
 
+import dataclasses
 import functools
+import itertools
 import math
 import numbers
 from collections import OrderedDict
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 from dynet_jax.errors import UserError
 from dynet_jax.layers import BatchNorm
 from dynet_jax.layers.blocks import Block, ConvSpec, Dynamic, Layers
+from dynet_jax.layers.image_noise import dropout
 from dynet_jax.layers.whole import max_pool, spatial_mean
 from dynet_jax.ops.maps import activate, to_array
 from dynet_jax.ops.window import Padding
@@ -45,6 +48,9 @@ class Network(nn.Module):
       zero_init_residual: whether the last BatchNorm of a residual branch starts with a scale of 0, so that blocks start
         as their shortcuts (Goyal et al., 2017); it has no effect on networks without residual branches.
       padding: 'SAME', or 'TORCH' for weights trained in PyTorch (it differs for a stride of 2 and an even size).
+      dropout: probability with which training sets a feature before the classifier to 0 (Srivastava et al., 2014).
+      stochastic_depth: probability with which training drops the branch of the last residual block, for each image; it
+        rises linearly from block to block (Huang et al., 2016).
       bn_batch_size, bn_axis_name, bn_momentum, bn_epsilon, bn_unbiased: see `BatchNorm`.
       dtype: of the computation; parameters and statistics stay float32. Logits are float32.
     """
@@ -63,6 +69,8 @@ class Network(nn.Module):
     remat: bool = False
     zero_init_residual: bool = True
     padding: Padding = "SAME"
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
     bn_batch_size: int | None = None
     bn_axis_name: str | tuple[str, ...] | None = None
     bn_momentum: float = 0.9
@@ -82,6 +90,11 @@ class Network(nn.Module):
             raise UserError(f"zero_init_residual must be True or False, not {self.zero_init_residual!r}")
         if not self.bn_epsilon > 0:
             raise UserError(f"bn_epsilon must be positive, not {self.bn_epsilon!r}")
+        for rate in ("dropout", "stochastic_depth"):
+            if not 0 <= getattr(self, rate) < 1:
+                raise UserError(f"{rate} must be at least 0 and less than 1, not {getattr(self, rate)!r}")
+        if self.stochastic_depth and not getattr(self.block, "has_residual", False):
+            raise UserError("stochastic_depth drops branches of residual blocks, and this network has none; leave it 0")
         if self.padding not in ("SAME", "TORCH"):
             raise UserError(f"padding must be 'SAME' or 'TORCH', not {self.padding!r}")
 
@@ -107,9 +120,11 @@ class Network(nn.Module):
         features["stem"] = x
         x = layers.feature_map(max_pool(x, 3, 2, self.padding)) if pool else x
         block = nn.remat(self.block) if self.remat else self.block
+        numbers_of_blocks = itertools.count(1)
         for stage, specs in enumerate(self.planned_stages, start=1):
             for index, spec in enumerate(specs, start=1):
-                x = block(spec, layers, name=f"stage{stage}_block{index}")(x)
+                of_block = self._with_depth(layers, next(numbers_of_blocks), train)
+                x = block(spec, of_block, name=f"stage{stage}_block{index}")(x)
             features[f"stage{stage}"] = x
         if features_only:
             return OrderedDict((name, to_array(x)) for name, x in features.items())
@@ -119,6 +134,8 @@ class Network(nn.Module):
         x = spatial_mean(to_array(x).astype(jnp.float32))
         if self.hidden_features is not None:
             x = activate(nn.Dense(self.hidden_features, name="hidden")(x), self.activation)
+        if train and self.dropout:
+            x = dropout(x, self.dropout, site=0)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")(x)
 
     @property
@@ -178,6 +195,13 @@ class Network(nn.Module):
             zero_init_residual=self.zero_init_residual,
             dtype=self.dtype,
         )
+
+    def _with_depth(self, layers: Layers, number: int, train: bool) -> Layers:
+        """Returns the layers of the block of this number, from 1 on, with its probability of stochastic depth."""
+        if not (train and self.stochastic_depth):
+            return layers
+        rate = self.stochastic_depth * number / sum(map(len, self.stages))
+        return dataclasses.replace(layers, drop_rate=rate, site=number)
 
     def _check_size(self, size):
         if min(size) < self.stride:

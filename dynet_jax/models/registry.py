@@ -136,6 +136,11 @@ def create_model(name: str, **arguments) -> nn.Module:
     return model.clone(**chosen) if backbone is None else model.clone(backbone=backbone.clone(**chosen))
 
 
+def has_residuals(name: str) -> bool:
+    """Returns whether a network of `create_model` has residual blocks, which stochastic depth can drop."""
+    return getattr(getattr(_network(create_model(name)), "block", None), "has_residual", False)
+
+
 def is_dynamic(model: nn.Module) -> bool:
     """Returns whether a network of `create_model` has dynamic convolutions; modules of other origin count as static."""
     return isinstance(getattr(_network(model), "dynamic", None), Dynamic)

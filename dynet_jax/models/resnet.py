@@ -16,7 +16,7 @@ from dynet_jax.models.fcn import register_fcn
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn
 from dynet_jax.models.registry import register_model
-from dynet_jax.ops.maps import Map, activate, add
+from dynet_jax.ops.maps import Map, activate
 
 WIDTHS, STRIDES = (64, 128, 256, 512), (1, 2, 2, 2)  # of the four stages
 REPEATS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
@@ -36,6 +36,7 @@ class BlockSpec(NamedTuple):
 class ResidualBlock(Block):
     """The block of ResNet v1.5 and of Dy-ResNet (Fig. 4c, 4d), as described by its spec. The shortcut is static."""
 
+    has_residual = True
     spec: BlockSpec
 
     @nn.compact
@@ -60,7 +61,7 @@ class ResidualBlock(Block):
         y = unit(last, y, zero_scale=True)  # a block starts as its shortcut (Goyal et al., 2017)
         if strides != 1 or before != after or x.shape[-1] != features:
             x = self.layers.unit("shortcut", x, ConvSpec(features, strides=strides))
-        return activate(add(x, y), "relu")
+        return activate(self.layers.residual(x, y), "relu")
 
 
 @register_fcn

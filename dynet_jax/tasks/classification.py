@@ -14,7 +14,7 @@ from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.preprocessing import Preprocessing
 from dynet_jax.data.record import Arrays, Source
 from dynet_jax.errors import UserError
-from dynet_jax.tasks.losses import count_correct, cross_entropy
+from dynet_jax.tasks.losses import MixedLabels, count_correct, cross_entropy, mixed_cross_entropy
 from dynet_jax.tasks.sums import means
 
 
@@ -24,7 +24,11 @@ class Classification:
 
     config: ml_collections.ConfigDict
     score, train_score, score_title = "top1", "top1", "top-1 accuracy"
-    loss_title = "loss (training: with label smoothing)"
+
+    @property
+    def loss_title(self) -> str:
+        mixed = " and mixed labels" if self.config.mixup or self.config.cutmix else ""
+        return f"loss (training: with label smoothing{mixed})"
 
     @property
     def init_size(self) -> int:
@@ -37,7 +41,15 @@ class Classification:
 
     def training_transform(self) -> Callable:
         data = self.config.data
-        return make_training_transform(data.image_size, data.crop, data.flip)
+        return make_training_transform(
+            data.image_size,
+            data.crop,
+            data.flip,
+            fast=data.fast_crop,
+            trivial=data.trivial_augment,
+            erasing=data.random_erasing,
+            noise=self._draws_on_devices,
+        )
 
     def evaluation_transform(self) -> Callable:
         return make_test_transform(self.config.data.image_size, self.config.data.resize_to)
@@ -48,10 +60,22 @@ class Classification:
 
     def blank(self, *, training: bool) -> Arrays:
         size = self.config.data.image_size
-        return {"image": np.zeros((size, size, 3), np.uint8), "label": np.int32(0)}
+        arrays: Arrays = {"image": np.zeros((size, size, 3), np.uint8), "label": np.int32(0)}
+        return {**arrays, "noise": np.uint32(0)} if training and self._draws_on_devices else arrays
 
-    def losses(self, outputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        losses = cross_entropy(outputs, labels, self.config.label_smoothing)
+    @property
+    def _draws_on_devices(self) -> bool:
+        """Returns whether a training step needs a random number for each image."""
+        config = self.config
+        return any((config.mixup, config.cutmix, config.model.get("dropout"), config.model.get("stochastic_depth")))
+
+    def losses(self, outputs: jax.Array, labels: jax.Array | MixedLabels) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the losses; of a mixed image the class with the larger share counts as the correct one."""
+        if isinstance(labels, MixedLabels):
+            losses = mixed_cross_entropy(outputs, labels, self.config.label_smoothing)
+            labels = labels.largest
+        else:
+            losses = cross_entropy(outputs, labels, self.config.label_smoothing)
         return losses, {key: jnp.sum(value) for key, value in count_correct(outputs, labels).items()}
 
     def evaluate(self, apply: Callable, images: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -1,5 +1,7 @@
 """Loss and counts per example, so that sums over devices and masks are exact."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,6 +9,27 @@ from jax import Array
 from jaxtyping import Float, Float32, Integer
 
 from dynet_jax.ops.maps import Operand
+
+
+class MixedLabels(NamedTuple):
+    """The classes [batch] of an image and of the one it is mixed with, and its own share [batch], from 0 to 1."""
+
+    own: Integer[Array, " batch"]
+    other: Integer[Array, " batch"]
+    share: Float[Array, " batch"]
+
+    @property
+    def largest(self) -> Integer[Array, " batch"]:
+        """Returns the class with the larger share."""
+        return jnp.where(self.share >= 0.5, self.own, self.other)
+
+
+def mixed_cross_entropy(
+    logits: Float[Operand, "batch classes"], labels: MixedLabels, label_smoothing: float = 0.0
+) -> Float32[Array, " batch"]:
+    """Returns the cross entropy against mixed labels: the mean of two, as it is linear in the labels."""
+    own, other = (cross_entropy(logits, of, label_smoothing) for of in (labels.own, labels.other))
+    return labels.share * own + (1 - labels.share) * other
 
 
 def cross_entropy(

@@ -1,7 +1,7 @@
 """The interface of a task, which contains everything in which loop, steps and commands depend on it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -56,8 +56,11 @@ class Task(Protocol):
     def blank(self, *, training: bool) -> Arrays:
         """Returns an empty example with the shapes and types of the transform's results."""
 
-    def losses(self, outputs, labels: jax.Array) -> tuple[jax.Array, Sums]:
-        """Returns the loss of each example, from the network's outputs in training, and sums to report."""
+    def losses(self, outputs, labels: Any) -> tuple[jax.Array, Sums]:
+        """Returns the loss of each example, from the network's outputs in training, and sums to report.
+
+        labels: an array, or `MixedLabels` of mixed images.
+        """
 
     def evaluate(self, apply: Callable, images: jax.Array, batch: Batch) -> Sums:
         """Returns sums over the examples with a 'mask' of 1. `apply` is the network in evaluation, images -> logits."""

@@ -83,6 +83,7 @@ def steps_and_arguments(
         task,
         ema_decay=config.ema_decay,
         temperature=run.temperature,
+        mixing=run.mixing,
         **run.pixels,
     )
     eval_step = make_eval_step(run.model, run.layout, task, **run.pixels)

@@ -17,6 +17,7 @@ from dynet_jax.errors import UserError
 from dynet_jax.evaluation.placed import PlacedNetwork
 from dynet_jax.models.registry import default_arguments
 from dynet_jax.tasks.task import make_task
+from dynet_jax.train.image_mixing import ImageMixing
 from dynet_jax.train.optim import make_optimizer
 from dynet_jax.train.schedule import make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
@@ -38,6 +39,11 @@ class Run(PlacedNetwork):
     def annealed_at(self) -> int:
         """Returns the step at which the temperature of predictors stops changing; 0 if it never changes."""
         return 0 if self.temperature is None else round(self.config.temperature_epochs * self.steps_per_epoch)
+
+    @property
+    def mixing(self) -> ImageMixing:
+        """Returns the parameters of mixup and CutMix; none for a task without these keys."""
+        return ImageMixing(self.config.get("mixup") or 0.0, self.config.get("cutmix") or 0.0)
 
     def initialiser(self) -> Callable[[int], TrainState]:
         """Returns a function from a seed to the state at step 0, on every device."""

@@ -63,6 +63,7 @@ def start_up(config: ml_collections.ConfigDict, workdir: Path, *, allow_config_c
         run = make_run(settled, len(train_source), layout)
         start = Start(run, train_source, open_data(config, "test"))
         check_rates(start.run)
+        check_pairs(start.run)
         if not goes_on and config.init_from is None:  # loaded parameters were trained with their unit, whatever it is
             _check_pixel_units(config)
         return start
@@ -130,6 +131,16 @@ def check_rates(run: Run) -> None:
     if wrong.size or (max(rates) == 0 < run.config.learning_rate):
         which = f"a learning rate of {wrong[0]:g}" if wrong.size else "only learning rates of 0"
         raise UserError(f"schedule {run.config.schedule!r} gives {which}; check schedule_arguments and warmup_epochs")
+
+
+def check_pairs(run: Run) -> None:
+    """Raises UserError if images are to be mixed in pairs and a device sees an odd number at a time."""
+    count = run.layout.micro_batch
+    if run.mixing and count % 2:
+        raise UserError(
+            f"mixup and cutmix mix pairs of images, and a device sees {count} at a time, an odd number; use "
+            f"--config.batch_size={2 * run.config.batch_size}, or fewer accumulation_steps"
+        )
 
 
 def check_space(run: Run, workdir: Path) -> None:

@@ -21,6 +21,7 @@ from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_c
 from dynet_jax.layers.predictor import TEMPERATURE
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.tasks.task import Task
+from dynet_jax.train.image_mixing import UNMIXED, ImageMixing, network_noise
 from dynet_jax.train.movement import KEY, by_stage, movement_metrics, movement_sums
 from dynet_jax.train.state import TrainState
 
@@ -35,11 +36,14 @@ def make_train_step(
     std,
     ema_decay: float | None = None,
     temperature: optax.Schedule | None = None,
+    mixing: ImageMixing = UNMIXED,
 ) -> Wrapped:
     """Returns a jitted function (state, batch) -> (new state, sums over the batch).
 
     The sums are 'loss', 'examples' and those that the task reports.
     A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, sharded over the layout's devices.
+    With 'noise' [batch] uint32, random numbers, images are mixed, and a network has keys for dropout and stochastic
+    depth.
     The state's buffers are donated. A device processes its part of the batch in micro-batches of `layout.micro_batch`,
     one after another, and averages their gradients and statistics: the same function as for the whole batch at once.
 
@@ -53,18 +57,17 @@ def make_train_step(
     With `temperature`, annealed predictors use temperature(n) in the step at n.
     """
 
-    loss_and_gradients = _loss_and_gradients(model, task, mean, std)
+    loss_and_gradients = _loss_and_gradients(model, task, mixing, mean, std)
 
     def step(state, batch):
         batch_stats = _at_temperature(state.batch_stats, temperature, state.step)
         # Without this, shard_map would sum the gradients of replicated parameters over the devices at every
         # micro-batch; with it the gradients stay local until the single mean below.
         of_state = lax.pcast((state.params, batch_stats, state.coefficients), AXES, to="varying")
-        images, labels = (
-            value.reshape(-1, layout.micro_batch, *value.shape[1:]) for value in (batch["image"], batch["label"])
-        )
-        count = len(images)
-        gradients, batch_stats, sums = _sum_over_micro_batches(loss_and_gradients, of_state, images, labels)
+        parts = [batch[key] for key in ("image", "label", "noise") if key in batch]
+        parts = [value.reshape(-1, layout.micro_batch, *value.shape[1:]) for value in parts]
+        count = len(parts[0])
+        gradients, batch_stats, sums = _sum_over_micro_batches(loss_and_gradients, of_state, parts)
         gradients, batch_stats = jax.tree.map(lambda v: v / count, lax.pmean((gradients, batch_stats), AXES))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -83,16 +86,16 @@ def make_train_step(
     return jax.jit(sharded, donate_argnums=0)
 
 
-def _loss_and_gradients(model: nn.Module, task: Task, mean, std) -> Callable:
+def _loss_and_gradients(model: nn.Module, task: Task, mixing: ImageMixing, mean, std) -> Callable:
     """Returns a function that computes (gradients, batch_stats, sums).
 
-    Its arguments are (params, batch_stats, running means of coefficients, images, labels).
+    Its arguments are (params, batch_stats, running means of coefficients, images, labels), and 'noise' if there is any.
     """
 
-    def mean_loss(params, batch_stats, coefficients, images, labels):
+    def mean_loss(params, batch_stats, coefficients, images, labels, noise=None):
         variables = {"params": params, "batch_stats": batch_stats}
-        images_ = normalize(images, mean, std)
-        with sown_coefficients():
+        images_, labels = mixing(normalize(images, mean, std), labels, noise)
+        with sown_coefficients(), network_noise(noise):
             outputs, updates = model.apply(variables, images_, train=True, mutable=["batch_stats", COLLECTION])
         losses, sums = task.losses(outputs, labels)
         sown: Any = updates.get(COLLECTION, {})
@@ -107,17 +110,18 @@ def _loss_and_gradients(model: nn.Module, task: Task, mean, std) -> Callable:
     return loss_and_gradients
 
 
-def _sum_over_micro_batches(function: Callable, of_state: tuple, images: jax.Array, labels: jax.Array):
-    """Returns the sums of a function's results over the micro-batches; images: [micro-batches, micro_batch, ...]."""
-    if len(images) == 1:
-        return function(*of_state, images[0], labels[0])
+def _sum_over_micro_batches(function: Callable, of_state: tuple, parts: list[jax.Array]):
+    """Returns the sums of a function's results over the micro-batches; parts: [micro-batches, micro_batch, ...]."""
+    first = [value[0] for value in parts]
+    if len(parts[0]) == 1:
+        return function(*of_state, *first)
 
     def accumulate(total, micro_batch):
         return jax.tree.map(jnp.add, total, function(*of_state, *micro_batch)), None
 
-    shapes = jax.eval_shape(function, *of_state, images[0], labels[0])
+    shapes = jax.eval_shape(function, *of_state, *first)
     zeros = jax.tree.map(lambda s: lax.pcast(jnp.zeros(s.shape, s.dtype), AXES, to="varying"), shapes)
-    total, _ = lax.scan(accumulate, zeros, (images, labels))
+    total, _ = lax.scan(accumulate, zeros, tuple(parts))
     return total
 
 

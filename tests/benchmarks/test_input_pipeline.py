@@ -39,7 +39,7 @@ def test_table_has_a_row_per_loader(folder, capsys, monkeypatch):
     assert printed == file.read_text()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if "|" in line][2:]
     assert [row[0] for row in rows] == names
-    assert rows[0][-1] == "100 %"
+    assert rows[0][-2:] == ["100 %", "-"]
     for row in rows:
         low, high = map(float, row[2].split(" to "))
         assert 0 < low <= float(row[1]) <= high

@@ -28,6 +28,21 @@ def changed(*assignments):
 # The files
 
 
+FOLDERS = {"imagenette": "folder:", "cifar100": "folder:"}
+# What the paper's recipe does not have.
+NOT_OF_THE_PAPER = ("mixup", "cutmix", "model.dropout", "model.stochastic_depth", "data.random_erasing")
+
+
+def test_only_the_modern_variant_regularises_more():
+    for variant in common.VARIANTS:
+        flat = flatten(load_config(f"dy_mobile:{variant}"))
+        values = [flat.get(key, 0.0) for key in NOT_OF_THE_PAPER]
+        assert values == ([0.2, 1.0, 0.2, 0.1, 0.1] if variant == "modern" else [0.0] * 5)
+        assert flat["data.trivial_augment"] == (variant == "modern")
+        assert not flat["data.fast_crop"]
+    assert "stochastic_depth" not in load_config("dy_shuffle:modern").model  # it has no residual blocks
+
+
 @pytest.mark.parametrize("variant", common.VARIANTS)
 @pytest.mark.parametrize("name", CLASSIFICATION)
 def test_every_name_and_variant(name, variant):
@@ -37,8 +52,8 @@ def test_every_name_and_variant(name, variant):
     assert name.startswith(config.model.name)
     arguments = config.model.to_dict()
     model = create_model(arguments.pop("name"), **arguments)
-    assert model.num_classes == {"imagenet2012": 1000, "cifar100": 100}.get(variant, 10)
-    assert config.data.name.startswith({"imagenette": "folder:", "cifar100": "folder:"}.get(variant, variant))
+    assert model.num_classes == {"imagenet2012": 1000, "modern": 1000, "cifar100": 100}.get(variant, 10)
+    assert config.data.name.startswith({**FOLDERS, "modern": "imagenet2012"}.get(variant, variant))
     fast = name.startswith("dy_resnet") and variant.startswith("cifar")  # whose predictors are slow
     assert config.learning_rate_factors == ((("predictor", 10.0),) if fast else ())
 

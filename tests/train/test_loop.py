@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from dynet_jax.config.load import override
 from dynet_jax.errors import UserError
 from dynet_jax.predict import evaluate_workdir, predict_images
 from dynet_jax.train import loop
@@ -60,8 +61,13 @@ def test_a_profile_has_the_names_of_the_paper(tiny_config, tmp_path, capsys):
     assert "WARNING" not in printed.err
 
 
+MODERN = ("mixup=0.2", "cutmix=1", "model.dropout=0.2", "model.stochastic_depth=0.1", "data.trivial_augment=True")
+
+
 @pytest.mark.slow
-def test_resuming_is_bitwise_the_same_run(tiny_config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("changes", [(), (*MODERN, "data.random_erasing=0.5")], ids=["paper", "modern"])
+def test_resuming_is_bitwise_the_same_run(changes, tiny_config, tmp_path, monkeypatch):
+    override(tiny_config, [f"--config.{change}" for change in changes])
     straight = final_state(tiny_config, tmp_path / "straight")
 
     # A stop between two checkpoints, as SIGTERM asks for it: noticed after step 6.
