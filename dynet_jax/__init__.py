@@ -21,7 +21,7 @@ __all__ = [
 
 def __getattr__(name: str):
     """Imports JAX only when it is needed, and not for --help or in a process of another framework."""
-    if name in ("layers", "models", "ops"):
+    if name in ("layers", "models", "nnx", "ops"):
         return importlib.import_module(f"{__name__}.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
