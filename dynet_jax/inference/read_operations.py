@@ -1,4 +1,4 @@
-"""How programs have the operations between the layers of a traced network: those of JAX that networks are made of.
+"""How programs have what lies between the layers of a traced network: functions of elements, and all others' table.
 
 Each function here takes the reader of the trace, an equation and its inputs, and returns the results, or None for what
 programs do not have.
@@ -12,8 +12,9 @@ import numpy as np
 
 from dynet_jax.inference.activations import activation_of
 from dynet_jax.inference.elementwise import OF_PRIMITIVES
-from dynet_jax.inference.program import MAP, VECTOR, Channels, Elementwise, Flatten
+from dynet_jax.inference.program import MAP, VECTOR, Elementwise
 from dynet_jax.inference.read_reductions import REDUCTIONS, divided_sum
+from dynet_jax.inference.read_shapes import SHAPES, chosen, shapes_of
 from dynet_jax.inference.read_windows import WINDOWS
 from dynet_jax.inference.traced import (
     BATCH,
@@ -25,15 +26,11 @@ from dynet_jax.inference.traced import (
     ONE,
     POSITIONS,
     ROWS,
-    VECTOR_AXES,
     Constant,
     Traced,
-    broadcast,
     channels,
-    reshaped,
     together,
 )
-from dynet_jax.inference.value_kinds import common
 
 
 def read_operation(reader, equation, inputs: Sequence[Traced | Constant]) -> Sequence[Traced | Constant] | None:
@@ -45,16 +42,12 @@ def read_operation(reader, equation, inputs: Sequence[Traced | Constant]) -> Seq
     return None if read is None else read(reader, equation, inputs)
 
 
-def _shapes(equation) -> list[tuple[int, ...]]:
-    return [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]
-
-
 def _elementwise(reader, equation, inputs, function) -> list[Traced] | None:
-    *shapes, after = _shapes(equation)
+    *shapes, after = shapes_of(equation)
     values = [value for value in inputs if isinstance(value, Traced)]
     if any(reader.values[value.number].kind not in (MAP, VECTOR) for value in values):
         return None
-    ranked = [axes_of(value, shape, after) for value, shape in zip(inputs, shapes)]
+    ranked = [value.axes if isinstance(value, Traced) else (ONE,) * len(after) for value in inputs]
     axes = together(ranked, [shape or (1,) * len(after) for shape in shapes])
     axes = None if axes is None else _with_lengths(axes, after)
     if axes is None:
@@ -71,11 +64,6 @@ def _elementwise(reader, equation, inputs, function) -> list[Traced] | None:
     return [
         reader.add(lambda xs, y: Elementwise(function, xs, y, function, operands), values, kind, axes, count),
     ]
-
-
-def axes_of(value: Traced | Constant, shape: Sequence[int], after: Sequence[int]):
-    """Returns the axes of an operand; a constant has those that its length says alone: none, or all of the result."""
-    return value.axes if isinstance(value, Traced) else (ONE,) * len(after)
 
 
 def _with_lengths(axes, after):
@@ -121,11 +109,7 @@ def _in_all_channels(reader, value: Traced, axes, after) -> Traced:
         return value
     (of_group, groups), (_, members) = pairs
     order = np.arange(groups).repeat(members) if of_group == GROUP else np.tile(np.arange(members), groups)
-    return reader.add(_chosen(tuple(order.tolist())), [value], reader.values[value.number].kind, axes, order.size)
-
-
-def _chosen(order: tuple[int, ...]) -> Callable:
-    return lambda xs, y: Channels("repeat", xs, y, 0, max(order) + 1, order)
+    return reader.add(chosen(tuple(order.tolist())), [value], reader.values[value.number].kind, axes, order.size)
 
 
 def _function(name: str) -> Callable:
@@ -171,6 +155,8 @@ def _clamped(reader, equation, inputs):
     least, value, greatest = inputs
     shape = equation.outvars[0].aval.shape
     if not isinstance(value, Traced) or any(isinstance(bound, Traced) for bound in (least, greatest)):
+        return None
+    if reader.values[value.number].kind not in (MAP, VECTOR):
         return None
     for function, bound in (("maximum", least), ("minimum", greatest)):
         constant = _of_channels(bound, value.axes, shape)
@@ -220,84 +206,10 @@ def _kept(reader, equation, inputs):
     return inputs
 
 
-def _reshaped(reader, equation, inputs):
-    (value,) = inputs
-    before, after = _shapes(equation)
-    if equation.params.get("dimensions") is not None and equation.primitive.name == "reshape":
-        return None
-    axes = value.axes if before == after else reshaped(value.axes, before, after)
-    if axes is not None:
-        return [value._replace(axes=axes)]
-    flat = after == (before[0], int(np.prod(before[1:])))
-    if not flat or reader.kind(value) != MAP:
-        return None
-    return [reader.add(lambda xs, y: Flatten("flatten", xs[0], y), [value], VECTOR, VECTOR_AXES, after[-1])]
-
-
-def _broadcast(reader, equation, inputs):
-    value, (before, after) = inputs[0], _shapes(equation)
-    if len(inputs) > 1 or reader.values[value.number].kind not in (MAP, VECTOR):
-        return None
-    axes = broadcast(value.axes, before, after, equation.params["broadcast_dimensions"])
-    if axes is None:
-        return None
-    kind, count = reader.values[value.number]
-    if kind == MAP and ROWS in axes and ROWS not in value.axes:
-        return None
-    value = value._replace(axes=axes)
-    missing = channels(axes, after)
-    if missing == count:
-        return [value]
-    if count == 1:
-        order = (0,) * missing
-    elif axes[-1] == MEMBER and GROUP in axes:
-        order = tuple(np.arange(count).repeat(missing // count).tolist())
-    else:
-        return None
-    return [reader.add(_chosen(order), [value], kind, axes, missing)]
-
-
-def _concatenated(reader, equation, inputs):
-    if any(isinstance(value, Constant) for value in inputs):
-        return None
-    after = equation.outvars[0].aval.shape
-    kind = common(list(map(reader.kind, inputs)))
-    if kind is None or equation.params["dimension"] != len(after) - 1:
-        return None
-    axes = (*inputs[0].axes[:-1], CHANNELS)
-    return [reader.add(lambda xs, y: Channels("concatenate", xs, y, 0, after[-1]), inputs, kind, axes, after[-1])]
-
-
-def _sliced(reader, equation, inputs):
-    before, after = _shapes(equation)
-    if before[:-1] != after[:-1] or equation.params["strides"]:
-        return None
-    return _parts(reader, inputs, [(equation.params["start_indices"][-1], equation.params["limit_indices"][-1])])
-
-
-def _split(reader, equation, inputs):
-    sizes = equation.params["sizes"]
-    if equation.params["axis"] != len(equation.invars[0].aval.shape) - 1:
-        return None
-    stops = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return _parts(reader, inputs, list(zip([0, *stops], stops)))
-
-
-def _parts(reader, inputs, bounds) -> list[Traced] | None:
-    (value,) = inputs
-    kind, results = common([reader.kind(value)]), []
-    if kind is None:
-        return None
-    for start, stop in ((int(start), int(stop)) for start, stop in bounds):
-        part = functools.partial(Channels, "slice", start=start, stop=stop)
-        axes = (*value.axes[:-1], CHANNELS)
-        results.append(reader.add(lambda xs, y, part=part: part(inputs=xs, y=y), inputs, kind, axes, stop - start))
-    return results
-
-
 _READ: dict[str, Callable] = {
     **{name: _function(function) for name, function in OF_PRIMITIVES.items()},
     **REDUCTIONS,
+    **SHAPES,
     **WINDOWS,
     "mul": functools.partial(_scaled, function="multiply"),
     "div": _divided,
@@ -306,10 +218,5 @@ _READ: dict[str, Callable] = {
     "select_n": _selected,
     "convert_element_type": _converted,
     **dict.fromkeys(("copy", "copy_p", "stop_gradient"), _kept),
-    **dict.fromkeys(("squeeze", "reshape", "expand_dims"), _reshaped),
-    "broadcast_in_dim": _broadcast,
-    "concatenate": _concatenated,
-    "slice": _sliced,
-    "split": _split,
 }
 BETWEEN_LAYERS = tuple(_READ)

@@ -84,18 +84,14 @@ def divided_sum(reader, equation, inputs, divisor) -> list[Traced] | None:
 
 def _windowed_mean(reader, value, pool, counts, divisor) -> list[Traced] | None:
     """The mean of a window, if the divisor is the number of its elements, or of those that are no padding."""
-    if divisor.size == 1 and divisor.item() == math.prod(reader.pools[pool].kernel_size):
+    if divisor.ndim == 0 and divisor == math.prod(reader.pools[pool].kernel_size):
         return [Traced(pool, value.axes)]
     if divisor.ndim != 4 or divisor.shape[1:3] != counts.shape or (divisor != counts[None, :, :, None]).any():
         return None
     kind, features = reader.values[pool]
     own: Pool = reader.pools[pool]
-    return [
-        reader.add(
-            lambda xs, y: own._replace(x=xs[0], y=y, function="mean"),
-            [Traced(own.x, value.axes)], kind, value.axes, features,
-        )
-    ]  # fmt: skip
+    x = Traced(own.x, value.axes)
+    return [reader.add(lambda xs, y: own._replace(x=xs[0], y=y, function="mean"), [x], kind, value.axes, features)]
 
 
 REDUCTIONS: dict[str, Callable] = {

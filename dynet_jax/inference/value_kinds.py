@@ -6,7 +6,7 @@ Beside the kinds that the values of programs have, a trace has some that no oper
 from collections.abc import Sequence
 
 from dynet_jax.inference.program import COEFFICIENTS, MAP, VECTOR, Convolution, MaxPool, Mean, Operation, Predictor
-from dynet_jax.inference.traced import CHANNELS, GROUP, MAP_AXES, MEMBER, ONE, ROWS, Axes
+from dynet_jax.inference.traced import BATCH, CHANNELS, ONE, POSITIONS, Axes
 
 SPREAD = "repeated vector"  # at every position, which is of use beside a map only
 PART = "value without channels, or with grouped channels"
@@ -17,11 +17,14 @@ def kind_of(kind: str, axes: Axes) -> str:
     """Returns the kind of a value in a trace: that of the program's value, if it has the shape of one."""
     if kind not in (MAP, VECTOR):
         return kind
-    if GROUP in axes or MEMBER in axes or axes[-1] not in (CHANNELS, ONE):
+    if len(axes) not in (2, 4) or axes[0] != BATCH or axes[-1] not in (CHANNELS, ONE):
         return PART
-    if kind == VECTOR:
-        return SPREAD if ROWS in axes else VECTOR if len(axes) in (2, 4) else PART
-    return MAP if axes[:3] == MAP_AXES[:3] and len(axes) == 4 else PART
+    positions = axes[1:-1]
+    if kind == VECTOR and set(positions) <= {ONE}:
+        return VECTOR
+    if positions != POSITIONS:
+        return PART
+    return MAP if kind == MAP else SPREAD
 
 
 def kind_of_layer(operation: Operation, kinds: Sequence[str], shape: Sequence[int]) -> str | None:
