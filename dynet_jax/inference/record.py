@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
@@ -54,7 +55,7 @@ def _for_all_sizes(recorded: Callable[[int], Program], image_size: int) -> Progr
             break
         try:
             other = recorded(size)
-        except (UserError, TypeError, ValueError):  # it does not take them
+        except (UserError, TypeError, ValueError, FlaxError):  # it does not take them
             other = None
         common = None if other is None else _in_common(program, other)
         if common is None and (other is not None or size == sizes[0]):

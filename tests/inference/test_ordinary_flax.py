@@ -1,5 +1,6 @@
 """What ordinary Flax networks do between their layers is recorded as it is, for every size of images, or for one."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -10,7 +11,8 @@ import pytest
 
 from dynet_jax.errors import UserError
 from dynet_jax.export.onnx import program_to_onnx
-from dynet_jax.inference import InferenceModel
+from dynet_jax.export.stablehlo import to_stablehlo
+from dynet_jax.inference import InferenceModel, program_of
 from dynet_jax.layers import DynamicConv, spatial_mean
 from tests.export.test_onnx import in_runtime
 from tests.export.test_onnx import logits as onnx_logits
@@ -163,6 +165,23 @@ def test_of_one_size(case):
         InferenceModel(program, UNIT, runtime="jax").logits(images(1, 32, 32))
     with pytest.raises(UserError, match="does not work for others than those of 16x16; use runtime='jax'"):
         InferenceModel(program, UNIT, runtime="native")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["program", "module"])
+def test_stablehlo_of_one_size(runtime):
+    """A map is flattened; the module also sorts, which programs do not have."""
+    sort = {"program": lambda x: x, "module": functools.partial(jnp.sort, axis=-1)}[runtime]
+    model = Around(lambda x: nn.max_pool(x, (4, 4), (4, 4)), lambda x: flat(sort(x)))
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    if runtime == "program":
+        network = InferenceModel(program_of(model, variables, 16), UNIT, runtime="jax")
+    else:
+        network = InferenceModel.of_module(model, variables, UNIT)
+    exported, pixels = to_stablehlo(network), images(3, 16, 16)
+    assert_same(np.asarray(exported.call(pixels)["logits"]), model.apply(variables, pixels / np.float32(255)))
+    with pytest.raises(ValueError, match="Shape mismatch"):
+        exported.call(images(1, 32, 32))
 
 
 @needs_compiler
