@@ -26,7 +26,7 @@ PRETRAINED = {"list_pretrained": "pretrained", "load_pretrained": "models.pretra
 
 def __getattr__(name: str):
     """Imports JAX only when it is needed, and not for --help or in a process of another framework."""
-    if name in ("layers", "models", "ops"):
+    if name in ("layers", "models", "nnx", "ops"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in PRETRAINED:
         return getattr(importlib.import_module(f"{__name__}.{PRETRAINED[name]}"), name)

@@ -6,6 +6,7 @@ from pathlib import Path
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import dynet_jax
@@ -67,8 +68,13 @@ def test_the_network_of_the_page_on_segmentation():
 @pytest.mark.slow
 def test_networks_and_layers_of_the_page_on_ones_own():
     page = (Path(__file__).parents[1] / "docs" / "own_networks.md").read_text()
-    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    first, second, *of_nnx = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names = {"__name__": "own"}
+    for code in of_nnx:
+        exec(code, names)
+    assert names["logits"].shape == (2, 10)
+    assert names["trained"].logits(np.zeros((1, 20, 30, 3), np.uint8)).shape == (1, 10)
+    assert "Scan" not in {node.op_type for node in names["onnx_model"].graph.node}
     exec(first, names)
     exec(second, names)
     assert names["y"].shape == (2, 16, 16, 8)

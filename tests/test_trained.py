@@ -36,11 +36,11 @@ def registered():
     with mock.patch.dict(registry._MODELS):
         register()
         registry._MODELS["tiny_fcn"] = registry.Registered("tiny_fcn", tiny_fcn, task="segmentation")
-        registry._MODELS["clipped"] = registry.Registered("clipped", Clipped)
+        registry._MODELS["sorting"] = registry.Registered("sorting", Sorting)
         yield
 
 
-class Clipped(nn.Module):
+class Sorting(nn.Module):
     """A network with an operation that programs do not have."""
 
     num_classes: int = 10
@@ -51,7 +51,7 @@ class Clipped(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        x = jnp.clip(nn.Conv(8, (3, 3), strides=4)(images), -1, 0.5)
+        x = jnp.sort(nn.Conv(8, (3, 3), strides=4)(images), axis=-1)
         return nn.Dense(self.num_classes)(BatchNorm(use_running_average=not train)(x).mean((1, 2)))
 
 
@@ -241,8 +241,8 @@ def test_pillow_images_of_other_modes(workdir, picture):
 def test_a_network_that_programs_cannot_express_is_run_as_it_is(tmp_path, picture, capsys):
     from dynet_jax.config.recipe import paper_recipe
 
-    config = paper_recipe("clipped").unlock()
-    config.model = {"name": "clipped", "num_classes": 10}
+    config = paper_recipe("sorting").unlock()
+    config.model = {"name": "sorting", "num_classes": 10}
     config.data.update({"name": "digits", "image_size": 16, "resize_to": 16})
     config.dtype, config.batch_size = "float32", 64
     workdir = save_untrained(tmp_path / "run", config.lock(), DIGITS)
@@ -254,8 +254,14 @@ def test_a_network_that_programs_cannot_express_is_run_as_it_is(tmp_path, pictur
     for options in ({"runtime": "native"}, {"storage": "int8"}):
         with pytest.raises(UserError, match="which programs do not have"):
             load(workdir, **options)
-    assert main(["export", str(workdir), "--format=stablehlo", f"--out={tmp_path / 'x'}"]) == 2
-    assert "which programs do not have" in capsys.readouterr().err
+    assert main(["export", str(workdir), "--format=onnx", f"--out={tmp_path / 'x'}"]) == 2
+    assert "'sort', which programs do not have" in capsys.readouterr().err
+    assert main(["export", str(workdir), "--format=stablehlo", f"--out={tmp_path / 'x'}"]) == 0
+    assert "the Flax module is exported as it is: " in capsys.readouterr().err
+    exported = jax.export.deserialize(bytearray((tmp_path / "x").read_bytes()))
+    for size in ((3, 16, 16, 3), (1, 20, 24, 3)):
+        pixels = np.random.default_rng(0).integers(0, 256, size).astype(np.uint8)
+        np.testing.assert_allclose(exported.call(pixels)["logits"], model.logits(pixels), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

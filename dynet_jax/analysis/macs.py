@@ -70,7 +70,8 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
     classifier.
 
     Args:
-      model: a Flax module called as `model(images, train=False)`.
+      model: a Flax module called as `model(images, train=False)`; or one of NNX, in which `dynet_jax.nnx.DynamicConv`
+        and every other convolution and product of matrices are counted, the latter as classifiers.
       input_shape: [height, width, channels] of one image.
     Returns:
       A `MacCount`: rows per layer, and .convolution, .fusion, .predictor, .classifier, .total, .parameters.
@@ -80,6 +81,8 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
     >>> count.convolution, count.total - count.classifier
     (129262392, 135143640)
     """
+    if not isinstance(model, nn.Module):
+        return _count_nnx(model, input_shape)
     rows: list[LayerMacs] = []
 
     def record(next_call, args, kwargs, context):
@@ -97,6 +100,13 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     variables = jax.eval_shape(build, images)
     return MacCount(tuple(rows), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])))
+
+
+def _count_nnx(model, input_shape) -> MacCount:
+    from dynet_jax.analysis.macs_nnx import nnx_parameters, nnx_rows
+
+    rows = [LayerMacs(str(n), *row, parameters=0) for n, row in enumerate(nnx_rows(model, input_shape), start=1)]
+    return MacCount(tuple(rows), nnx_parameters(model))
 
 
 def _layer_row(module, args, y) -> LayerMacs | None:

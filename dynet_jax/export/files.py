@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from dynet_jax import bucket
+from dynet_jax.console import warn
 from dynet_jax.errors import UserError
 from dynet_jax.export.formats import check_options, export_format
 from dynet_jax.inference import InferenceModel, program_of
 from dynet_jax.inference.calibration import calibration_batches
 from dynet_jax.inference.int8 import find_ranges
 from dynet_jax.pretrained import is_pretrained
-from dynet_jax.trained import open_trained
+from dynet_jax.trained import TrainedNetwork, open_trained
 from dynet_jax.workdir.files import read_config
 
 
@@ -34,8 +35,8 @@ def export_workdir(
       format: the name of one that is registered (see `dynet_jax.export.formats`), such as 'stablehlo', 'onnx' and
         'native'.
       overwrite: whether a file that is there may be replaced.
-      options: of the format: `platforms` of stablehlo (see `to_stablehlo`), `opset` of onnx (see `program_to_onnx`),
-        `arithmetic` and `calibrate` of native (see `write_native`).
+      options: of the format: `platforms` of stablehlo (see `to_stablehlo`), `opset` and `batch` of onnx (see
+        `program_to_onnx`), `arithmetic` and `calibrate` of native (see `write_native`).
     Raises:
       UserError: for an option of another format, and if there is no whole checkpoint, the network cannot be exported,
         the exporter is not installed or the file cannot be written.
@@ -48,11 +49,22 @@ def export_workdir(
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
     trained = open_trained(workdir, step=step)
-    program = program_of(trained.model, trained.variables, trained.task.init_size)
+    write_whole(path, chosen.write(_model(trained, storage, any_network=chosen.any_network), name, **options))
+    return path
+
+
+def _model(trained: TrainedNetwork, storage: str, *, any_network: bool) -> InferenceModel:
+    """The network as a program; as the module that it is where it has to be, and may."""
+    try:
+        program = program_of(trained.model, trained.variables, trained.task.init_size)
+    except UserError as error:
+        if not any_network or storage != "float32":
+            raise
+        warn(f"the Flax module is exported as it is: {error}")
+        return InferenceModel.of_module(trained.model, trained.variables, trained.preprocessing, trained.output_names)
     model = InferenceModel(program, trained.preprocessing, trained.output_names, runtime="jax", storage=storage)
     model.find_ranges = lambda folder: find_ranges(program, trained.preprocessing, calibration_batches(trained, folder))
-    write_whole(path, chosen.write(model, name, **options))
-    return path
+    return model
 
 
 def write_whole(path: Path, content: bytes) -> None:

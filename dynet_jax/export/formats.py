@@ -31,6 +31,7 @@ class Option(NamedTuple):
 class ExportFormat(NamedTuple):
     """A format: write(model, name of the network, **options) -> the content of the file, NETWORK.SUFFIX.
 
+    `any_network` says whether it writes networks that programs cannot express, from the model's `module`.
     `check` raises UserError if `write` lacks a package; it is called before a network is opened, which takes seconds.
     """
 
@@ -40,6 +41,7 @@ class ExportFormat(NamedTuple):
     write: Writer
     suffix: str
     check: Callable[[], object] = lambda: None
+    any_network: bool = False
 
 
 def _import_own() -> None:
@@ -57,11 +59,12 @@ def register_export_format(
     options: Mapping[str, Option] | None = None,
     suffix: str | None = None,
     check: Callable[[], object] = lambda: None,
+    any_network: bool = False,
 ) -> Callable[[Writer], Writer]:
     """Decorator of a function (model, name of the network, **options) -> bytes: `dynet export --format=NAME` calls it.
 
-    The model is a `dynet_jax.inference.InferenceModel` with a program, in JAX. `suffix` is that of
-    its files; by default the name.
+    The model is a `dynet_jax.inference.InferenceModel` with a program, in JAX; with `any_network` it may have a
+    `module` instead. `suffix` is that of its files; by default the name.
 
     >>> @register_export_format("operations", help="the names of a network's operations")
     ... def write(model, network):
@@ -72,7 +75,7 @@ def register_export_format(
     """
 
     def register(write: Writer) -> Writer:
-        _FORMATS.add(name, ExportFormat(name, help, dict(options or {}), write, suffix or name, check))
+        _FORMATS.add(name, ExportFormat(name, help, dict(options or {}), write, suffix or name, check, any_network))
         return write
 
     return register

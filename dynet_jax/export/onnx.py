@@ -14,6 +14,7 @@ image_size x image_size pixels. `mean` and `std` are there to be read; normalisa
 
 A static network is one graph. A dynamic one is the body of a Scan over the images, since its kernels differ between
 them: at batch 1 that costs nothing that could be measured, and a batch takes as long as its images one by one.
+With batch=1 there is no Scan, which tools that optimise or quantise graphs can then see through.
 
 Banks stored in bfloat16 or int8 make the file smaller, not the runtime faster: ONNX Runtime makes float32 of them once,
 when it loads the file.
@@ -37,13 +38,16 @@ if TYPE_CHECKING:
     import onnx
 
 OPSETS = range(19, 24)  # 19 is the first whose Pad can wrap around
-IMAGE = ("height", "width", 3)
+IMAGE_SIZE = ("height", "width")
 
 
 @register_export_format(
     "onnx",
     help="runs with ONNX Runtime, OpenVINO and others",
-    options={"opset": Option(f"the version of its operators; default: {OPSETS.start}", int, "N")},
+    options={
+        "opset": Option(f"the version of its operators; default: {OPSETS.start}", int, "N"),
+        "batch": Option("1: one image at a time, without a Scan over images; default: any number", int, "1"),
+    },
     check=import_onnx,
 )
 def write_onnx(model: InferenceModel, network: str, **options) -> bytes:
@@ -59,6 +63,7 @@ def program_to_onnx(
     preprocessing: Preprocessing | ResizedPreprocessing,
     class_names: Sequence[str] | None = None,
     opset: int = OPSETS.start,
+    batch: int | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> "onnx.ModelProto":
     """The model of a folded program.
@@ -66,10 +71,11 @@ def program_to_onnx(
     preprocessing: its mean and std are obeyed; what else the network was trained for is written down: the model takes
       every size.
     class_names: none if None or empty.
+    batch: 1 for a model of one image, whose dynamic convolutions are outside of a Scan; None for any number of images.
     metadata: more to write into the file, for example {"network": "dy_mobile"}; what is no string is written as JSON.
 
-    Raises UserError if onnx is not installed, for an opset that is not in OPSETS, for a number of class names that is
-    not that of the classes, and for a network that cannot be exported.
+    Raises UserError if onnx is not installed, for an opset that is not in OPSETS, another batch, for a number of
+    class names that is not that of the classes, and for a network that cannot be exported.
 
         model = program_to_onnx(fold(record(network, variables, 224)), preprocessing=preprocessing)
     """
@@ -78,22 +84,26 @@ def program_to_onnx(
         raise UserError(
             f"opset {opset} is not one of {OPSETS.start} to {OPSETS.stop - 1}; --opset={OPSETS.start} will do in most"
         )
+    if batch not in (None, 1):
+        raise UserError(f"batch must be 1, or left out for any number of images, not {batch}")
     pixels = _pixels(preprocessing.mean, preprocessing.std)
     classes = _classes(program, class_names)
     graph = Graph()
     images, *results = map(graph.reserve, ("images", "logits", "probabilities"))
-    if any(
+    axis = batch or "batch"
+    size = program.image_size or IMAGE_SIZE
+    if batch is None and any(
         isinstance(operation, Convolution) and operation.coefficients is not None for operation in program.operations
     ):
         logits = _image_by_image(graph, program, pixels, classes)
     else:
-        logits = _network(graph, program, pixels, images, "batch")
+        logits = _network(graph, program, pixels, images, axis)
     graph.result("Identity", logits, name="logits")
     graph.result("Softmax", "logits", name="probabilities", axis=-1)
-    results = [graph.tensor(name, np.float32, ("batch", *_shape(program, classes))) for name in results]
+    results = [graph.tensor(name, np.float32, (axis, *_shape(program, classes))) for name in results]
     opsets = [onnx.helper.make_opsetid("", opset)]
     model = onnx.helper.make_model(
-        graph.build("network", [graph.tensor(images, np.uint8, ("batch", *IMAGE))], results),
+        graph.build("network", [graph.tensor(images, np.uint8, (axis, *size, 3))], results),
         opset_imports=opsets,
         ir_version=onnx.helper.find_min_ir_version_for(opsets),  # so that older runtimes read it too
         producer_name="dynet_jax",
@@ -144,6 +154,8 @@ def _image_by_image(graph: Graph, program: Program, pixels, classes: int) -> str
     x = body.node("Unsqueeze", image, axis, name="image/batch")
     y = body.node("Squeeze", _network(body, program, pixels, x, 1), axis, name="image/logits")
     inside = body.build(
-        "one_image", [body.tensor(image, np.uint8, IMAGE)], [body.tensor(y, np.float32, _shape(program, classes))]
+        "one_image",
+        [body.tensor(image, np.uint8, (*(program.image_size or IMAGE_SIZE), 3))],
+        [body.tensor(y, np.float32, _shape(program, classes))],
     )
     return graph.node("Scan", "images", name="each_image", body=inside, num_scan_inputs=1)

@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 
 from dynet_jax.export.onnx_graph import Graph
-from dynet_jax.inference.program import IMAGES, Channels, Dense, Elementwise, Mean, Operation, Predictor
+from dynet_jax.inference.program import (
+    IMAGES,
+    Channels,
+    Dense,
+    Elementwise,
+    Flatten,
+    Mean,
+    Operation,
+    Predictor,
+    Reduce,
+)
 
 COEFFICIENTS = 3  # their rank
 
@@ -25,10 +35,12 @@ class Forms:
         ranks = [self._ranks[value] for value in operation.inputs]
         if isinstance(operation, Predictor):
             return COEFFICIENTS, [self._tensors[operation.x, ranks[0]]]
-        if isinstance(operation, Dense | Elementwise | Channels):
+        of_channels = isinstance(operation, Reduce) and operation.groups is not None
+        if isinstance(operation, Dense | Elementwise | Channels) or of_channels:
             rank = needed = 2 if isinstance(operation, Dense) else max(ranks)
         else:
-            needed, rank = 4, 2 if isinstance(operation, Mean) and not operation.keep_positions else 4
+            flat = isinstance(operation, Reduce | Flatten)
+            needed, rank = 4, 2 if flat or (isinstance(operation, Mean) and not operation.keep_positions) else 4
         return rank, [
             self._tensors[value, own] if own == COEFFICIENTS else self.of_rank(value, needed)
             for value, own in zip(operation.inputs, ranks)

@@ -9,12 +9,13 @@ then fusion is a matrix product that reads the bank once, in its order, and give
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
 
 from dynet_jax.errors import UserError
+from dynet_jax.export.onnx_elementwise import elementwise
 from dynet_jax.export.onnx_forms import Forms
 from dynet_jax.export.onnx_graph import Graph
 from dynet_jax.export.onnx_windows import pad, scales, window_of
@@ -24,12 +25,16 @@ from dynet_jax.inference.program import (
     Convolution,
     Dense,
     Elementwise,
+    Flatten,
     MaxPool,
     Mean,
+    Pool,
     Predictor,
     Program,
+    Reduce,
     outputs,
 )
+from dynet_jax.ops.maps import ACTIVATIONS
 
 STORED = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)))  # what banks may be
 FLOAT = 1  # onnx.TensorProto.FLOAT
@@ -120,7 +125,10 @@ class _Translation:
         scale = self.scales[operation.y]
         if scale is None or operation.residual is None or scale != self.scales[operation.residual]:
             return
-        size = [name if s == 1 else f"ceil({name}/{s})" for name, s in zip(("height", "width"), scale)]
+        if self.program.image_size is not None:
+            size: list[int | str] = [-(-n // s) for n, s in zip(self.program.image_size, scale)]
+        else:
+            size = [name if s == 1 else f"ceil({name}/{s})" for name, s in zip(("height", "width"), scale)]
         for tensor in tensors:
             self.graph.describe(tensor, [self.batch, operation.bias.size, *size])
 
@@ -178,10 +186,38 @@ class _Translation:
         return self.graph.node("Gemm", x, *arrays, name=name)
 
     def elementwise(self, operation: Elementwise, *inputs: str) -> str:
-        kind = {"add": "Add", "multiply": "Mul"}.get(operation.function)
-        if kind is None:
+        if operation.function in ACTIVATIONS:
             return self.activate(operation.function, inputs[0], operation.name)
-        return self.graph.node(kind, *inputs, name=operation.name)
+        rank = max(self.forms.rank(value) for value in operation.inputs)
+        return elementwise(self.graph, operation, inputs, rank)
+
+    def pool(self, operation: Pool, x: str) -> str:
+        graph, name, window = self.graph, operation.name, window_of(operation)
+        _, padding = pad(graph, x, window)
+        options: dict[str, Any] = {"kernel_shape": window.kernel_size, "strides": window.strides, **padding}
+        if operation.function == "max":
+            return graph.node("MaxPool", x, name=name, **options)
+        if operation.function == "min":
+            y = graph.node("MaxPool", graph.node("Neg", x, name=f"{name}/negative"), name=f"{name}/max", **options)
+            return graph.node("Neg", y, name=name)
+        padded = int(operation.function == "mean_with_padding")
+        return graph.node("AveragePool", x, name=name, count_include_pad=padded, **options)
+
+    def reduce(self, operation: Reduce, x: str) -> str:
+        graph, name, groups = self.graph, operation.name, operation.groups
+        kind = f"Reduce{operation.function.title()}"
+        if groups is None:
+            return graph.node(kind, x, graph.constant([2, 3], "positions"), name=name, keepdims=0)
+        if groups == 1:
+            return graph.node(kind, x, graph.constant([1], "channels"), name=name, keepdims=1)
+        if self.forms.rank(operation.x) == 4:
+            raise UserError(f"{name} reduces groups of channels of a map, which ONNX files do not have")
+        apart = graph.node("Reshape", x, graph.constant([0, groups, -1], f"{name}/groups"), name=f"{name}/by_group")
+        return graph.node(kind, apart, graph.constant([2], "members"), name=name, keepdims=0)
+
+    def flatten(self, operation: Flatten, x: str) -> str:
+        last = self.graph.node("Transpose", x, name=f"{operation.name}/channels_last", perm=(0, 2, 3, 1))
+        return self.graph.node("Flatten", last, name=operation.name, axis=1)
 
     def max_pool(self, operation: MaxPool, x: str) -> str:
         window = window_of(operation)
@@ -236,6 +272,9 @@ class _Translation:
         Dense: dense,
         Elementwise: elementwise,
         MaxPool: max_pool,
+        Pool: pool,
+        Reduce: reduce,
+        Flatten: flatten,
         Mean: mean,
         Channels: channels,
     }

@@ -16,6 +16,7 @@ from dynet_jax.inference.program import (
     Elementwise,
     MaxPool,
     Operation,
+    Pool,
     Program,
     outputs,
 )
@@ -39,11 +40,13 @@ class Window(NamedTuple):
         return tuple(d * (k - 1) + 1 for d, k in zip(self.kernel_dilation, self.kernel_size))
 
 
-def window_of(operation: Convolution | MaxPool) -> Window:
+def window_of(operation: Convolution | MaxPool | Pool) -> Window:
     """The window of an operation that has one."""
     if isinstance(operation, MaxPool):
         size, strides = (operation.size,) * 2, (operation.strides,) * 2
         return Window(operation.name, size, strides, pool_padding(operation.padding, operation.size))
+    if isinstance(operation, Pool):
+        return Window(operation.name, operation.kernel_size, operation.strides, operation.padding)
     height, width, *_ = operation.kernel.shape
     return Window(operation.name, (height, width), operation.strides, operation.padding, operation.kernel_dilation)
 
@@ -84,7 +87,7 @@ def scales(program: Program) -> dict[int, Scale | None]:
 
 
 def _scale(operation: Operation, known: dict[int, Scale | None]) -> Scale | None:
-    if isinstance(operation, Convolution | MaxPool):
+    if isinstance(operation, Convolution | MaxPool | Pool):
         before, window = known[operation.x], window_of(operation)
         covers = window.padding in SIZE_DEPENDENT or all(
             sum(sides) == reach - 1 for sides, reach in zip(_sides(window), window.reach)

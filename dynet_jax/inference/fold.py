@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.elementwise import scale_and_shift
 from dynet_jax.inference.program import (
     IMAGES,
     MAP,
@@ -21,6 +22,7 @@ from dynet_jax.inference.program import (
     Program,
     outputs,
 )
+from dynet_jax.ops.maps import ACTIVATIONS
 
 
 def fold(program: Program) -> Program:
@@ -52,11 +54,24 @@ def _into_producer(program: Program, merge: Callable[[Operation, Operation], Ope
 
 
 def _normalized(before: Operation, operation: Operation) -> Operation | None:
-    if not isinstance(operation, Normalization) or not isinstance(before, Convolution | Dense) or _does_more(before):
+    if not isinstance(before, Convolution | Dense) or _does_more(before):
         return None
-    bias = (before.bias * operation.scale + operation.shift).astype(np.float32)
-    weights: dict[str, Any] = {"kernel": _scaled(before.kernel, operation.scale), "bias": bias}
+    found = None
+    if isinstance(operation, Normalization):
+        found = operation.scale, operation.shift
+    elif isinstance(operation, Elementwise) and _as_wide(operation, before.bias.size):
+        found = scale_and_shift(operation, before.bias.size)
+    if found is None:
+        return None
+    scale, shift = found
+    bias = (before.bias * scale + shift).astype(np.float32)
+    weights: dict[str, Any] = {"kernel": _scaled(before.kernel, scale), "bias": bias}
     return before._replace(**weights, y=operation.y)
+
+
+def _as_wide(operation: Elementwise, channels: int) -> bool:
+    """Returns whether no constant has more channels than the value."""
+    return all(constant is None or constant.size in (1, channels) for constant in operation.constants)
 
 
 def _scaled(kernel: np.ndarray | Bank, scale: np.ndarray) -> np.ndarray | Bank:
@@ -73,9 +88,15 @@ def _linear(operation: Operation, program: Program) -> Operation:
     """A normalisation that is left is a depthwise convolution of one position; of a vector, a diagonal linear layer."""
     if not isinstance(operation, Normalization):
         return operation
-    name, x, y, scale, shift = operation
-    scale, shift = scale.astype(np.float32), shift.astype(np.float32)
-    if program.is_vector(x):
+    return scaling(
+        operation.name, operation.x, operation.y, (operation.scale, operation.shift), program.is_vector(operation.x)
+    )
+
+
+def scaling(name: str, x: int, y: int, scale_and_shift: tuple[np.ndarray, np.ndarray], of_vector: bool) -> Operation:
+    """Returns x * scale + shift of each channel as a layer."""
+    scale, shift = (array.astype(np.float32) for array in scale_and_shift)
+    if of_vector:
         return Dense(name, x, y, np.diag(scale), shift)
     return Convolution(name, x, y, scale.reshape(1, 1, 1, -1), shift, feature_group_count=scale.size)
 
@@ -83,7 +104,7 @@ def _linear(operation: Operation, program: Program) -> Operation:
 def _activated(before: Operation, operation: Operation) -> Operation | None:
     if not isinstance(operation, Elementwise) or not isinstance(before, Convolution | Dense):
         return None
-    if before.activation is not None:
+    if before.activation is not None or operation.function not in ACTIVATIONS:
         return None
     return before._replace(activation=operation.function, y=operation.y)
 

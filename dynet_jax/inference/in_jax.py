@@ -10,6 +10,7 @@ import numpy as np
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference import run_jax
 from dynet_jax.inference.program import Program
+from dynet_jax.inference.record import call_options, evaluation_of
 from dynet_jax.ops.pixels import normalize
 
 
@@ -19,7 +20,10 @@ def program_in_jax(program: Program, preprocessing) -> Callable[[np.ndarray], ja
 
 
 def module_in_jax(model: nn.Module, variables: dict, preprocessing) -> Callable[[np.ndarray], jax.Array]:
-    return _compiled(partial(model.apply, train=False), jax.device_put(variables), preprocessing)
+    if not isinstance(model, nn.Module):
+        apply = evaluation_of(model, None)
+        return _compiled(lambda _, images: apply(images), (), preprocessing)
+    return _compiled(partial(model.apply, **call_options(model)), jax.device_put(variables), preprocessing)
 
 
 def _compiled(function: Callable, arrays, preprocessing) -> Callable[[np.ndarray], jax.Array]:

@@ -21,10 +21,14 @@ REPLACED = ("conv_general_dilated", "conv_general_dilated_cls", "dot_general", "
 
 
 class Maker(NamedTuple):
-    """Makes the operation of a layer, of the numbers of its inputs and outputs."""
+    """Makes the operation of a layer, of the numbers of its inputs and outputs.
+
+    constants: how many of its last inputs are arrays, which `make` takes behind the numbers.
+    """
 
     name: str
-    make: Callable[[tuple[int, ...], tuple[int, ...]], Operation]
+    make: Callable[..., Operation]
+    constants: int = 0
 
 
 def maker_of(module: nn.Module, x: jax.Array) -> Maker:
@@ -41,6 +45,11 @@ def maker_of(module: nn.Module, x: jax.Array) -> Maker:
         bias = params.get("bias", np.zeros(module.features, np.float32))
         return Maker(name, lambda inputs, ys: Dense(name, inputs[0], ys[0], params["kernel"], bias))
     return Maker(name, _normalization(name, module, params, stats, x))
+
+
+def has_weights(module: nn.Module) -> bool:
+    """Returns whether the weights of a layer are known, which they are not within a transformation such as nn.remat."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(dict(module.variables)))
 
 
 def _arrays(module, collection) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class InferenceModel:
       runtime: 'native' or 'jax', what is used.
       engine: of the native runtime, or None.
       storage: how banks, and with the native engine predictors and the classifier, are stored.
+      module: the Flax module and its variables of a network that programs cannot express, otherwise None.
       find_ranges: from a folder of images for calibration, or None for the run's own, to the ranges of int8 maps; None
         where there is no run.
     """
@@ -68,11 +69,13 @@ class InferenceModel:
         if len(class_names) not in (0, outputs):
             raise UserError(f"there are {len(class_names)} class names for a network of {outputs} outputs")
         self.program: Program | None = stored_as(program, storage)
+        self._only_size = program.image_size
         self._smallest = program.strides  # found once: it takes as long as a tenth of an image
         self.preprocessing, self.class_names = preprocessing, list(class_names)
         self.engine: Engine | None = None
         self.storage = storage
         self.find_ranges: Callable[[Path | None], Ranges] | None = None
+        self.module: tuple[nn.Module, dict] | None = None
         self._threads = threads or len(cores())
         if wants_engine(runtime):
             options: dict[str, Any] = {"storage": storage, "arithmetic": arithmetic, "ranges": ranges}
@@ -100,7 +103,8 @@ class InferenceModel:
         own = cls.__new__(cls)
         own.program, own.engine, own.runtime, own._threads = None, None, "jax", len(cores())
         own.storage, own.find_ranges = "float32", None
-        own._smallest = (1, 1)
+        own._smallest, own._only_size = (1, 1), None
+        own.module = model, variables
         own.preprocessing, own.class_names = preprocessing, list(class_names)
         own._logits = module_in_jax(model, variables, preprocessing)
         return own
@@ -118,7 +122,12 @@ class InferenceModel:
             raise UserError("these images are from 0 to 1; they must be uint8, or float32 from 0 to 255")
         if images.ndim != 4 or images.shape[-1] != 3:
             raise UserError(f"images must be [batch, height, width, 3], not {images.shape}")
-        size, smallest = images.shape[1:3], self._smallest
+        size, smallest, only = images.shape[1:3], self._smallest, self._only_size
+        if only is not None and only != size:
+            raise UserError(
+                f"images of {size[0]}x{size[1]} do not fit this network, which takes those of {only[0]}x{only[1]} "
+                "alone, because what it does depends on their size"
+            )
         if any(has < needs for has, needs in zip(size, smallest)):
             raise UserError(
                 f"images of {size[0]}x{size[1]} are too small for this network; it takes those from "
@@ -246,8 +255,10 @@ def wants_engine(runtime: Runtime) -> bool:
     return runtime == "native" or (runtime == "auto" and devices(or_cpu=True)[0].platform == "cpu")
 
 
-def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
+def program_of(model: nn.Module, variables: dict | None, image_size: int) -> Program:
     """The folded program of a network, in float32.
+
+    model: a Linen module; or an NNX module, with variables None.
 
     Raises UserError for a network with an operation that programs do not have (see `record`).
 
@@ -264,6 +275,8 @@ def program_of(model: nn.Module, variables: dict, image_size: int) -> Program:
 
 def _plain(model: nn.Module) -> nn.Module:
     """The network, and its backbone if it has one, in float32 and without what training alone needs."""
+    if not isinstance(model, nn.Module):  # of NNX
+        return model
     plain: dict[str, Any] = {"dtype": jnp.float32, "remat": False, "bn_axis_name": None}
     fields = {key: value for key, value in plain.items() if hasattr(model, key)}
     if isinstance(backbone := getattr(model, "backbone", None), nn.Module):

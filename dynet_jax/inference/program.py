@@ -1,7 +1,9 @@
 """A network for inference, as a list of operations that every runtime can follow: JAX, the native engine, ONNX.
 
 Values are numbered; value 0 is the batch of normalised images, [batch, height, width, channels]. Nothing in a program
-depends on the batch or on the size of the images. Arrays are numpy's, float32 but for banks stored in less.
+depends on the batch. Arrays are numpy's, float32 but for banks stored in less.
+
+A program takes images of any size, unless its `image_size` says which alone.
 
 A value is a map, or a vector, or the coefficients that a predictor gives (see `Value`). [batch, channels] and
 [batch, 1, 1, channels] are the same vector: every operation takes either, and beside a map it is repeated at every
@@ -102,13 +104,17 @@ class Normalization(NamedTuple):
 
 
 class Elementwise(NamedTuple):
-    """'add' or 'multiply' of two values, a map and a vector among them, or of which one has one channel; or an
-    activation of one, 'identity' among them."""
+    """A function of each element: an activation or another function of one value, or one of two or three operands.
+
+    Operands may be a map and a vector, or have one channel; `dynet_jax.inference.elementwise` lists the functions.
+    """
 
     name: str
     inputs: tuple[int, ...]
     y: int
     function: str
+    # For each operand None, for the next input, or a constant: [], [channels], or [height, width, channels] with a map.
+    constants: tuple[np.ndarray | None, ...] = ()
 
 
 class MaxPool(NamedTuple):
@@ -120,6 +126,48 @@ class MaxPool(NamedTuple):
     size: int
     strides: int
     padding: Padding
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+class Pool(NamedTuple):
+    """The 'max', 'min', 'mean' or 'mean_with_padding' of a window; padding counts as zeros in the last one alone."""
+
+    name: str
+    x: int
+    y: int
+    function: str
+    kernel_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: Padding
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+class Reduce(NamedTuple):
+    """The 'sum', 'max' or 'min' over all positions, which gives a vector, or over the channels of each group."""
+
+    name: str
+    x: int
+    y: int
+    function: str
+    groups: int | None = None  # of channels; None reduces over positions
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+class Flatten(NamedTuple):
+    """A vector of the elements of a map of known size: [batch, height, width, channels] -> [batch, all of them]."""
+
+    name: str
+    x: int
+    y: int
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -150,15 +198,22 @@ class Channels(NamedTuple):
     permutation: tuple[int, ...] | None = None
 
 
-Operation: TypeAlias = Convolution | Predictor | Dense | Normalization | Elementwise | MaxPool | Mean | Channels
+Operation: TypeAlias = (
+    Convolution | Predictor | Dense | Normalization | Elementwise | MaxPool | Pool | Mean | Reduce | Flatten | Channels
+)
 
 
 class Program(NamedTuple):
-    """Operations in an order in which they can be run, the value that is the result, and what all values are."""
+    """Operations in an order in which they can be run, the value that is the result, and what all values are.
+
+    image_size: (height, width) of the images, for a network that does something else with images of another size, or
+      does not take them; None for any size.
+    """
 
     operations: tuple[Operation, ...]
     result: int
     values: Mapping[int, Value]
+    image_size: tuple[int, int] | None = None
 
     def is_vector(self, value: int) -> bool:
         """Returns whether a value has no positions, whatever the size of the images."""
@@ -170,8 +225,8 @@ class Program(NamedTuple):
         known = {IMAGES: (1, 1)}
         for operation in self.operations:
             before = known[operation.inputs[0]]  # what else it has is of the size of its result
-            if isinstance(operation, Convolution | MaxPool):
-                own = operation.strides if isinstance(operation, Convolution) else (operation.strides,) * 2
+            if isinstance(operation, Convolution | MaxPool | Pool):
+                own = (operation.strides,) * 2 if isinstance(operation, MaxPool) else operation.strides
                 before = before[0] * own[0], before[1] * own[1]
             known.update(dict.fromkeys(outputs(operation), before))
         rows, columns = zip(*known.values())

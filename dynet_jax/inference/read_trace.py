@@ -4,11 +4,10 @@ Every value is followed by what it is: a map, a vector, which has no positions, 
 the size of the images, which is another one later, is found: it is not enough that shapes agree in the trace.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from dynet_jax.errors import UserError
@@ -18,34 +17,26 @@ from dynet_jax.inference.program import (
     IMAGES,
     MAP,
     VECTOR,
-    Channels,
     Convolution,
     Dense,
-    Elementwise,
+    Flatten,
     Mean,
     Operation,
+    Pool,
     Program,
     Value,
     outputs,
 )
-from dynet_jax.inference.value_kinds import UNKNOWN, common, kind_of_layer, of_reshape, of_sum
-from dynet_jax.ops.maps import ACTIVATIONS
+from dynet_jax.inference.read_operations import BETWEEN_LAYERS, read_operation
+from dynet_jax.inference.source_line import line_of
+from dynet_jax.inference.traced import CHANNELS, MAP_AXES, ONE, VECTOR_AXES, Axes, Constant, Traced
+from dynet_jax.inference.value_kinds import UNKNOWN, kind_of, kind_of_layer
 
 BATCH = 2  # of the trace: with 1, it would be taken for an axis that may go
-RESHAPES = ("squeeze", "reshape", "broadcast_in_dim")
-FUNCTIONS = {"add": "add", "mul": "multiply", "add_any": "add", "logistic": "sigmoid"}
-BETWEEN_LAYERS = (*FUNCTIONS, "concatenate", "slice", "split", *RESHAPES)
 
 whole_p = core.Primitive("whole_operation")
 whole_p.multiple_results = True
 whole_p.def_abstract_eval(lambda *_, maker, avals: avals)
-
-
-class Traced(NamedTuple):
-    """number: of a value of the program. kind: that of the value, or one of `value_kinds`."""
-
-    number: int
-    kind: str
 
 
 class _Unknown(NamedTuple):
@@ -54,34 +45,44 @@ class _Unknown(NamedTuple):
     name: str
     inputs: tuple[int, ...]
     y: int
+    line: str
 
 
 def program_of_trace(closed) -> Program:
     """Returns the program of a traced network, without operations that the result does not need.
 
+    It is for images of one size if it flattens a map, or has a constant with positions. Paddings of windows are
+    `dynet_jax.inference.windows.Candidates`.
+
     Raises UserError for what programs do not have.
     """
     if len(closed.jaxpr.outvars) != 1:
         raise UserError(f"the network has {len(closed.jaxpr.outvars)} results, where programs have one")
-    reader = _Reader()
-    (result,) = reader.call(closed.jaxpr, [Traced(IMAGES, MAP)])
-    if result is None:
+    reader = Reader()
+    (result,) = reader.call(closed.jaxpr, [Traced(IMAGES, MAP_AXES)], closed.consts)
+    if isinstance(result, Constant):
         raise UserError("the network's result does not depend on the images")
     kept = _needed(reader.operations, result.number)
     strange = next((operation for operation in kept if isinstance(operation, _Unknown)), None)
     if strange is not None:
         raise UserError(
-            f"the network has an operation {strange.name} between its layers, which programs do not have; they "
-            f"have add, mul, concatenate, slices of channels, {', '.join(ACTIVATIONS)}, and the functions of "
-            "dynet_jax.layers.whole"
+            f"{strange.line}the network has an operation {strange.name}, which programs do not have; "
+            "--format=stablehlo and runtime='jax' take any network, docs/inference.md says what programs have"
         )
-    rank = len(closed.jaxpr.outvars[0].aval.shape)
-    if (result.kind, rank) not in ((MAP, 4), (VECTOR, 2)):
-        raise UserError(f"the network's result is of shape {closed.jaxpr.outvars[0].aval.shape}, not [batch, classes]")
-    if kept and result.kind == VECTOR:
+    shape, kind = closed.jaxpr.outvars[0].aval.shape, reader.kind(result)
+    if (kind, len(shape)) not in ((MAP, 4), (VECTOR, 2)):
+        raise UserError(f"the network's result is of shape {shape}, not [batch, classes]")
+    if kept and kind == VECTOR:
         kept[-1] = _as_classifier(kept[-1])
     used = {IMAGES, *(value for operation in kept for value in outputs(operation))}
-    return Program(tuple(kept), result.number, {number: reader.values[number] for number in sorted(used)})
+    values = {number: reader.values[number] for number in sorted(used)}
+    of_one_size = any(isinstance(operation, Flatten) or _has_positions(operation) for operation in kept)
+    size = closed.jaxpr.invars[0].aval.shape[1:3]
+    return Program(tuple(kept), result.number, values, size if of_one_size else None)
+
+
+def _has_positions(operation: Operation) -> bool:
+    return any(constant is not None and constant.ndim == 3 for constant in getattr(operation, "constants", ()))
 
 
 def _needed(operations, result: int) -> list:
@@ -100,121 +101,156 @@ def _as_classifier(last: Operation) -> Operation:
     return Dense(last.name, last.x, last.y, last.kernel[0, 0], last.bias)
 
 
-class _Reader:
+class Reader:
+    """The operations that have been read, and what all values are.
+
+    Attributes:
+      operations: so far, those that no result needs among them.
+      values: of the program, by number.
+      sums: of a value that is a sum over positions, the value that is the mean, and the number of positions, or of
+        those that each window sees.
+      pools: the operations of means of windows, by their results.
+    """
+
     def __init__(self):
         self.operations: list[Operation | _Unknown] = []
-        self.values = {IMAGES: Value(MAP, 3)}  # of the program
+        self.values = {IMAGES: Value(MAP, 3)}
+        self.sums: dict[int, tuple[int, int | np.ndarray]] = {}
+        self.pools: dict[int, Pool] = {}
+        self._calls: list[Any] = []  # the equations whose functions are being read
 
-    def call(self, jaxpr, inputs: Sequence[Traced | None]) -> list[Traced | None]:
-        """The results of a function; None is a constant."""
-        values: dict[Any, Traced | None] = dict(zip(jaxpr.invars, inputs))
+    def kind(self, value: Traced) -> str:
+        """Returns what a value is in the trace."""
+        return kind_of(self.values[value.number].kind, value.axes)
+
+    def add(self, make, inputs: Sequence[Traced], kind: str, axes: Axes, channels: int) -> Traced:
+        """make(numbers of the inputs, number of the result) -> the operation, whose result is returned."""
+        result = self._new(kind, channels, axes)
+        self.operations.append(make(tuple(value.number for value in inputs), result.number))
+        return result
+
+    def call(self, jaxpr, inputs: Sequence[Traced | Constant], constants: Sequence) -> list[Traced | Constant]:
+        """Returns the results of a function."""
+        values: dict[Any, Traced | Constant] = dict(zip(jaxpr.invars, inputs))
+        values.update((v, Constant(lambda array=array: array)) for v, array in zip(jaxpr.constvars, constants))
 
         def value(variable):
-            return None if isinstance(variable, core.Literal) else values.get(variable)
+            if isinstance(variable, core.Literal):
+                return Constant(lambda: variable.val)
+            return values[variable]
 
         for equation in jaxpr.eqns:
             values.update(zip(equation.outvars, self._equation(equation, list(map(value, equation.invars)))))
         return list(map(value, jaxpr.outvars))
 
-    def _equation(self, equation, inputs) -> Sequence[Traced | None]:
-        if all(value is None for value in inputs):
-            return [None] * len(equation.outvars)
-        if None not in inputs:
-            results = self._whole(equation, inputs) if equation.primitive is whole_p else self._plain(equation, inputs)
+    def _equation(self, equation, inputs) -> Sequence[Traced | Constant]:
+        function = called(equation)
+        if all(isinstance(value, Constant) for value in inputs):
+            if function is not None:
+                return self._called(equation, function, inputs)
+            if equation.primitive is whole_p:
+                return self._unknown(equation, inputs)
+            return _computed(equation, inputs)
+        if UNKNOWN not in [self.kind(value) for value in inputs if isinstance(value, Traced)]:
+            read = self._whole if equation.primitive is whole_p else self._operation
+            results = read(equation, inputs)
             if results is not None:
                 return results
-        function = called(equation)
-        if function is None or activation_of(equation):
+        if function is None or (activation_of(equation) and len(inputs) == 1):
             return self._unknown(equation, inputs)
-        return self.call(function, inputs)
+        return self._called(equation, function, inputs)
 
-    def _unknown(self, equation, inputs) -> list[Traced]:
-        known = [value for value in inputs if value is not None]
-        name = repr(_name(equation)) + _circumstances(equation, inputs)
-        results = [self._new(UNKNOWN, channels=0) for _ in equation.outvars]
-        self.operations += [_Unknown(name, tuple(v.number for v in known), result.number) for result in results]
+    def _called(self, equation, function, inputs):
+        self._calls.append(equation)
+        results = self.call(function, inputs, _constants(equation))
+        self._calls.pop()
         return results
 
-    def _new(self, kind: str, channels: int) -> Traced:
+    def _operation(self, equation, inputs):
+        return read_operation(self, equation, inputs)
+
+    def _unknown(self, equation, inputs) -> list[Traced]:
+        known = [value for value in inputs if isinstance(value, Traced)]
+        name = repr(_name(equation)) + self._circumstances(equation, inputs)
+        results = [self._new(UNKNOWN, 0, ()) for _ in equation.outvars]
+        numbers = tuple(value.number for value in known)
+        # JAX keeps what it has traced of a function, with the lines of its first call: the outermost call is this one.
+        line = next(filter(None, map(line_of, (*self._calls, equation))), "")
+        self.operations += [_Unknown(name, numbers, result.number, line) for result in results]
+        return results
+
+    def _new(self, kind: str, channels: int, axes: Axes) -> Traced:
         number = len(self.values)
         self.values[number] = Value(kind, channels)
-        return Traced(number, kind)
-
-    def _add(self, make, inputs: Sequence[Traced], kind: str, channels: int) -> list[Traced]:
-        """make(numbers of the inputs, number of the result) -> the operation"""
-        result = self._new(kind, channels)
-        self.operations.append(make(tuple(value.number for value in inputs), result.number))
-        return [result]
+        return Traced(number, axes)
 
     def _whole(self, equation, inputs) -> list[Traced] | None:
         """A layer, or a function that is one operation (`dynet_jax.ops.whole`)."""
+        maker, constants = equation.params["maker"], [value for value in inputs if isinstance(value, Constant)]
+        if len(constants) != maker.constants or any(
+            isinstance(v, Traced) for v in inputs[len(inputs) - len(constants) :]
+        ):
+            return None
+        inputs = inputs[: len(inputs) - len(constants)]
         numbers = tuple(value.number for value in inputs)
         ys = tuple(range(len(self.values), len(self.values) + len(equation.outvars)))
-        operation = equation.params["maker"].make(numbers, ys)
-        if isinstance(operation, Mean) and inputs[0].kind == VECTOR:
-            return [inputs[0]]
-        kind = kind_of_layer(operation, [value.kind for value in inputs], equation.outvars[0].aval.shape)
+        operation = maker.make(numbers, ys, *(value.array for value in constants))
+        kinds, shapes = list(map(self.kind, inputs)), [variable.aval.shape for variable in equation.outvars]
+        if isinstance(operation, Mean) and kinds == [VECTOR]:
+            axes = inputs[0].axes
+            return [Traced(numbers[0], axes if len(axes) == len(shapes[0]) else (axes[0], axes[-1]))]
+        kind = kind_of_layer(operation, kinds, shapes[0])
         if kind is None:
             return None
         if isinstance(operation, Dense) and kind == MAP:
             kernel = operation.kernel[None, None]
             operation = Convolution(operation.name, operation.x, operation.y, kernel, operation.bias)
         self.operations.append(operation)
-        return [self._new(kind, variable.aval.shape[-1]) for variable in equation.outvars]
+        return [self._new(kind, shape[-1], _axes(kind, shape)) for shape in shapes]
 
-    def _plain(self, equation, inputs) -> list[Traced] | None:
-        """One of the operations between layers that programs have; None if it is not."""
-        name, params, kind = equation.primitive.name, equation.params, common([value.kind for value in inputs])
-        shapes = [v.aval.shape for v in (*equation.invars, *equation.outvars)]
-        before, after = shapes[0], shapes[-1]
-        if name in RESHAPES:
-            kind = of_reshape(inputs[0].kind, before, after, params)
-            return None if kind is None else [inputs[0]._replace(kind=kind)]
-        if name in ("copy", "stop_gradient") or (name == "convert_element_type" and _are_floats(equation)):
-            return inputs
-        function = FUNCTIONS.get(name) or activation_of(equation)
-        if function in ("add", "multiply"):
-            kind = of_sum([value.kind for value in inputs], shapes)
-        if kind is None:
-            return None
-        if function is not None:
-            return self._add(lambda xs, y: Elementwise(function, xs, y, function), inputs, kind, after[-1])
-        last = len(before) - 1
-        if name == "concatenate" and params["dimension"] == last:
-            return self._add(lambda xs, y: Channels("concatenate", xs, y, 0, after[-1]), inputs, kind, after[-1])
-        if name == "slice" and before[:-1] == after[:-1] and not params["strides"]:
-            return self._slices(inputs, kind, [(params["start_indices"][-1], params["limit_indices"][-1])])
-        if name == "split" and params["axis"] == last:
-            stops = [sum(params["sizes"][: i + 1]) for i in range(len(params["sizes"]))]
-            return self._slices(inputs, kind, list(zip([0, *stops], stops)))
-        return None
+    def _circumstances(self, equation, inputs) -> str:
+        """What is unknown in an operation that programs have for other values."""
+        kinds = [self.kind(value) for value in inputs if isinstance(value, Traced)]
+        name = equation.primitive.name
+        known = equation.primitive is whole_p or name in BETWEEN_LAYERS or activation_of(equation)
+        if UNKNOWN in kinds or not known:
+            return ""
+        if len(kinds) < len(inputs) and equation.primitive is not whole_p:
+            return f" with a constant ({', '.join(kinds)})"
+        binary = kinds == [MAP, MAP] and len(inputs) == 2
+        return " of maps of different sizes" if binary and name != "concatenate" else f" ({', '.join(kinds)})"
 
-    def _slices(self, inputs, kind, bounds) -> list[Traced]:
-        results = []
-        for start, stop in ((int(start), int(stop)) for start, stop in bounds):
-            part = functools.partial(Channels, "slice", start=start, stop=stop)
-            results += self._add(lambda xs, y, part=part: part(inputs=xs, y=y), inputs, kind, stop - start)
-        return results
+
+def _axes(kind: str, shape: Sequence[int]) -> Axes:
+    """Returns the axes of the result of a layer."""
+    if kind == MAP:
+        return MAP_AXES
+    if kind == VECTOR:
+        return VECTOR_AXES if len(shape) == 2 else (VECTOR_AXES[0], ONE, ONE, CHANNELS)
+    return ()
+
+
+def _constants(equation) -> Sequence:
+    """Returns the arrays that a called function has in it."""
+    closed = [value for value in equation.params.values() if isinstance(value, core.ClosedJaxpr)]
+    return closed[0].consts if closed else ()
+
+
+def _computed(equation, inputs: Sequence[Constant]) -> list[Constant]:
+    """The results of an operation on constants; it is computed for those that are needed."""
+    done: list[list] = []
+
+    def result(index):
+        if not done:
+            values = [value.exact for value in inputs]
+            found = equation.primitive.bind(*values, **equation.params)
+            done.append(list(found) if equation.primitive.multiple_results else [found])
+        return done[0][index]
+
+    return [Constant(lambda index=index: result(index)) for index in range(len(equation.outvars))]
 
 
 def _name(equation) -> str:
     if equation.primitive is whole_p:
         return equation.params["maker"].name
     return activation_of(equation) or equation.primitive.name
-
-
-def _circumstances(equation, inputs: Sequence[Traced | None]) -> str:
-    """What is unknown in an operation that programs have for other values."""
-    kinds = [value.kind for value in inputs if value is not None]
-    name = equation.primitive.name
-    known = equation.primitive is whole_p or name in BETWEEN_LAYERS or activation_of(equation)
-    if UNKNOWN in kinds or not known:
-        return ""
-    if None in inputs:
-        return " with a constant"
-    return " of maps of different sizes" if kinds == [MAP, MAP] and name in ("add", "mul") else f" ({', '.join(kinds)})"
-
-
-def _are_floats(equation) -> bool:
-    """Returns whether all values are floats; a rounding to integers, which changes values, has others."""
-    return all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (*equation.invars, *equation.outvars))

@@ -11,17 +11,21 @@ from jaxtyping import Float
 
 from dynet_jax import ops
 from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.elementwise import FUNCTIONS
 from dynet_jax.inference.program import (
     IMAGES,
     Channels,
     Convolution,
     Dense,
     Elementwise,
+    Flatten,
     MaxPool,
     Mean,
     Operation,
+    Pool,
     Predictor,
     Program,
+    Reduce,
 )
 from dynet_jax.layers.whole import max_pool, spatial_mean
 from dynet_jax.ops.maps import Operand, activate
@@ -123,9 +127,34 @@ def _predictor(operation: Predictor, weights, x) -> Sequence[jax.Array]:
 
 
 def _elementwise(operation: Elementwise, weights, *inputs):
-    if operation.function in ("add", "multiply"):
-        return getattr(jnp, operation.function)(*_alike(inputs))
-    return inputs[0] if operation.function == "identity" else activate(*inputs, operation.function)
+    left = iter(_alike(inputs))
+    constants = operation.constants or (None,) * len(inputs)
+    x = inputs[0]
+    operands = [next(left) if constant is None else _typed(constant, x) for constant in constants]
+    return FUNCTIONS[operation.function](*operands)
+
+
+def _typed(constant: np.ndarray, x: jax.Array) -> jax.Array:
+    """A constant in the type of floats that it is used with."""
+    floats = jnp.issubdtype(x.dtype, jnp.floating) and constant.dtype != bool
+    return jnp.asarray(constant, x.dtype if floats else constant.dtype)
+
+
+def _pool(operation: Pool, weights, x):
+    options = {"strides": operation.strides, "padding": operation.padding}
+    if operation.function == "min":
+        return -nn.max_pool(-x, operation.kernel_size, **options)
+    if operation.function == "max":
+        return nn.max_pool(x, operation.kernel_size, **options)
+    with_padding = operation.function == "mean_with_padding"
+    return nn.avg_pool(x, operation.kernel_size, count_include_pad=with_padding, **options)
+
+
+def _reduce(operation: Reduce, weights, x):
+    function = getattr(jnp, operation.function)
+    if operation.groups is None:
+        return function(x, axis=(1, 2))
+    return function(x.reshape(*x.shape[:-1], operation.groups, -1), axis=-1)
 
 
 def _channels(operation: Channels, weights, *inputs):
@@ -139,6 +168,9 @@ _RUN: dict[type, Any] = {
     Predictor: _predictor,
     Dense: lambda op, weights, x: activate(_vector(x) @ weights["kernel"] + weights["bias"], op.activation),
     Elementwise: _elementwise,
+    Pool: _pool,
+    Reduce: _reduce,
+    Flatten: lambda op, weights, x: x.reshape(x.shape[0], -1),
     MaxPool: lambda op, weights, x: max_pool(x, op.size, op.strides, op.padding),
     Mean: lambda op, weights, x: spatial_mean(x, keepdims=op.keep_positions),
     Channels: _channels,

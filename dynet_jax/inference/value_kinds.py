@@ -1,15 +1,30 @@
 """What the values of a traced network are, by what they are made of: shapes do not say it.
 
-A map may have one position in the trace, and more for another size of images; a vector never has. Beside the kinds that
-the values of programs have, a trace has two that no operation of a program gives.
+Beside the kinds that the values of programs have, a trace has some that no operation of a program gives.
 """
 
 from collections.abc import Sequence
 
 from dynet_jax.inference.program import COEFFICIENTS, MAP, VECTOR, Convolution, MaxPool, Mean, Operation, Predictor
+from dynet_jax.inference.traced import BATCH, CHANNELS, ONE, POSITIONS, Axes
 
 SPREAD = "repeated vector"  # at every position, which is of use beside a map only
+PART = "value without channels, or with grouped channels"
 UNKNOWN = "unknown"
+
+
+def kind_of(kind: str, axes: Axes) -> str:
+    """Returns the kind of a value in a trace: that of the program's value, if it has the shape of one."""
+    if kind not in (MAP, VECTOR):
+        return kind
+    if len(axes) not in (2, 4) or axes[0] != BATCH or axes[-1] not in (CHANNELS, ONE):
+        return PART
+    positions = axes[1:-1]
+    if kind == VECTOR and set(positions) <= {ONE}:
+        return VECTOR
+    if positions != POSITIONS:
+        return PART
+    return MAP if kind == MAP else SPREAD
 
 
 def kind_of_layer(operation: Operation, kinds: Sequence[str], shape: Sequence[int]) -> str | None:
@@ -29,27 +44,3 @@ def kind_of_layer(operation: Operation, kinds: Sequence[str], shape: Sequence[in
 def common(kinds: Sequence[str]) -> str | None:
     """The kind of maps alone or of vectors alone."""
     return kinds[0] if set(kinds) in ({MAP}, {VECTOR}) else None
-
-
-def of_sum(kinds: Sequence[str], shapes: Sequence[Sequence[int]]) -> str | None:
-    """Returns the kind of a sum or product of two vectors, or of a map and a value with its positions or none."""
-    if MAP not in kinds:
-        return common(kinds)
-    of_map = all(shape[1:3] == shapes[-1][1:3] for kind, shape in zip(kinds, shapes) if kind == MAP)
-    return MAP if of_map and set(kinds) <= {MAP, VECTOR, SPREAD} else None
-
-
-def of_reshape(kind: str, before: tuple[int, ...], after: tuple[int, ...], params) -> str | None:
-    """Returns the kind of a value whose axes of length 1 come, go or are repeated; None for any other change."""
-    dimensions = params.get("broadcast_dimensions")
-    kept = {2: (0, 3), 4: (0, 1, 2, 3)} if len(after) == 4 else {2: (0, 1)}
-    if dimensions is not None and dimensions != kept.get(len(before)):
-        return None
-    if before == after:
-        return kind
-    batch, channels = before[0], before[-1]
-    if kind != VECTOR or (after[0], after[-1]) != (batch, channels):
-        return None
-    if after in ((batch, channels), (batch, 1, 1, channels)):
-        return VECTOR
-    return SPREAD if dimensions is not None else None

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jaxtyping import Shaped
 
 from dynet_jax import ops
@@ -80,33 +81,50 @@ class DynamicConv(nn.Module):
         Raises ValueError if shapes do not fit one another.
         """
         shape = kernel_shape(x, self.features, self.kernel_size, self.feature_group_count)
-        split = x.ndim - len(shape) + 1
-        batch_shape = x.shape[:split]
-        if split != 1:
-            x = to_array(x).reshape(math.prod(batch_shape), *x.shape[split:])
         kernels = self.param("kernels", self._init_bank, shape)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
-        if coefficients is None:
+
+        def predicted(x):
             predictor = CoefficientPredictor(
                 (self.features,), None, self.resolved, self.norm, self.dtype, self.param_dtype, name="predictor"
             )
-            (coefficients,) = predictor(x)
-        x, kernels, coefficients, bias = promote(self.dtype, x, kernels, coefficients, bias)
-        y = ops.dynamic_conv(
-            x,
-            kernels,
-            coefficients,
-            strides=self.strides,
-            padding=self.padding,
-            kernel_dilation=self.kernel_dilation,
-            feature_group_count=self.feature_group_count,
-            fusion=self.fusion,
-            precision=self.precision,
-        )
-        y = y if bias is None else add(y, bias)
-        return y if split == 1 else to_array(y).reshape(*batch_shape, *y.shape[1:])
+            return predictor(x)[0]
+
+        options = {"strides": self.strides, "padding": self.padding, "kernel_dilation": self.kernel_dilation}
+        options |= {"feature_group_count": self.feature_group_count, "fusion": self.fusion}
+        given = predicted if coefficients is None else coefficients
+        return convolve_batches(x, kernels, bias, given, dtype=self.dtype, precision=self.precision, **options)
 
     def _init_bank(self, key, shape):
-        keys = jax.random.split(key, self.resolved.group_size)
-        # A loop instead of a vmap: the numbers are the same, and a vmap takes XLA nearly twice as long to compile.
-        return jax.lax.map(lambda k: self.kernel_init(k, shape, self.param_dtype), keys)
+        return init_bank(self.kernel_init, key, self.resolved.group_size, shape, self.param_dtype)
+
+
+def init_bank(kernel_init: Callable, key: Array, group_size: int, shape: Sequence[int], dtype) -> Array:
+    """Returns [group_size, *shape]: kernels of that shape, each of which is initialised with a key of its own."""
+    # A loop instead of a vmap: the numbers are the same, and a vmap takes XLA nearly twice as long to compile.
+    return jax.lax.map(lambda k: kernel_init(k, tuple(shape), dtype), jax.random.split(key, group_size))
+
+
+def convolve_batches(
+    x: Shaped[Map, "*batch_and_spatial c_in"],
+    kernels: Shaped[Operand, "group_size *kernel_size c_in_of_group c_out"],
+    bias: Shaped[Operand, " c_out"] | None,
+    coefficients: Shaped[Operand, "batch group_size coefficients"] | Callable[[Map], Array],
+    *,
+    dtype: Any = None,
+    **options: Any,
+) -> Shaped[Map, "*batch_and_output_spatial c_out"]:
+    """Returns the dynamic convolution of x, which may have several batch axes, plus the bias.
+
+    coefficients: or a function that predicts them from x with one batch axis.
+    options: of `dynet_jax.ops.dynamic_conv`.
+    """
+    split = x.ndim - kernels.ndim + 2
+    batch_shape = x.shape[:split]
+    if split != 1:
+        x = to_array(x).reshape(math.prod(batch_shape), *x.shape[split:])
+    given = coefficients(x) if callable(coefficients) else coefficients
+    x, kernels, given, bias = promote(dtype, x, kernels, given, bias)
+    y = ops.dynamic_conv(x, kernels, given, **options)
+    y = y if bias is None else add(y, bias)
+    return y if split == 1 else to_array(y).reshape(*batch_shape, *y.shape[1:])

@@ -162,19 +162,30 @@ class CoefficientPredictor(nn.Module):
             dense = functools.partial(dense, kernel_init=nn.initializers.normal(0.01))
             logits = dense(spec.group_size * sum(channels), name="coefficients")(y)
             logits = logits / self._temperature(logits.dtype)
-            offsets = [spec.group_size * sum(channels[:i]) for i in range(1, len(channels))]
-            logits = [
-                part.reshape(part.shape[0], spec.group_size, c)
-                for part, c in zip(jnp.split(logits, offsets, -1), channels)
-            ]
-            activate = nn.sigmoid if spec.activation == "sigmoid" else lambda v: nn.softmax(v, axis=1)
-            return tuple(activate(part) for part in logits)
+            return coefficients_of(logits, spec, channels)
 
     def _temperature(self, dtype):
         if not self.spec.annealed:
             return self.spec.temperature
         start = functools.partial(jnp.asarray, self.spec.temperature, jnp.float32)
         return self.variable("batch_stats", TEMPERATURE, start).value.astype(dtype)
+
+
+def coefficients_of(
+    logits: Shaped[Array, "batch outputs"], spec: CoefficientSpec, channels: Sequence[int]
+) -> tuple[Shaped[Array, "batch {spec.group_size} _"], ...]:
+    """Returns the coefficients of layers with so many channels each, of the outputs of a predictor's last layer.
+
+    >>> logits = jnp.zeros((2, 18))
+    >>> [c.shape for c in coefficients_of(logits, CoefficientSpec(group_size=2), [4, 5])]
+    [(2, 2, 4), (2, 2, 5)]
+    """
+    offsets = [spec.group_size * sum(channels[:i]) for i in range(1, len(channels))]
+    activate = nn.sigmoid if spec.activation == "sigmoid" else functools.partial(nn.softmax, axis=1)
+    return tuple(
+        activate(part.reshape(part.shape[0], spec.group_size, c))
+        for part, c in zip(jnp.split(logits, offsets, -1), channels)
+    )
 
 
 class PooledLimit(nn.Module):

@@ -10,12 +10,14 @@ from dynet_jax.ops.fusion import check_coefficients
 from dynet_jax.ops.implementation import implementation
 from dynet_jax.ops.maps import FeatureMap, Map, Operand
 from dynet_jax.ops.partition import over_images
+from dynet_jax.ops.whole import whole
 from dynet_jax.ops.window import Padding
 
 Fusion = Literal["auto", "kernel", "feature"]
 FUSIONS = ("auto", "kernel", "feature")
 
 
+@whole
 def dynamic_conv(
     x: Shaped[Map, "batch *spatial c_in"],
     kernels: Shaped[Operand, "group_size *kernel_size c_in_of_group c_out"],

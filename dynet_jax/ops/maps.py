@@ -121,13 +121,13 @@ def activate(x: Shaped[Map, "*shape"], activation: str | None) -> Shaped[Map, "*
 
 
 @on_arrays
-def add(x: Shaped[Array, "*shape"], y: Shaped[Array, "*#shape"]) -> Shaped[Array, "*shape"]:
+def add(x: Shaped[Array, "*shape"], y: Shaped[Array, "..."]) -> Shaped[Array, "*shape"]:
     """Returns the sum of two maps, or of a map and what can be broadcast to it."""
     return x + y
 
 
 @on_arrays
-def scale(x: Shaped[Array, "*shape"], factor: Shaped[Array, "*#shape"]) -> Shaped[Array, "*shape"]:
+def scale(x: Shaped[Array, "*shape"], factor: Shaped[Array, "..."]) -> Shaped[Array, "*shape"]:
     """Returns x * factor, which can be broadcast to it."""
     return x * factor
 

@@ -90,6 +90,7 @@ def test_the_default_file_lies_in_the_work_directory_and_is_not_replaced(workdir
         (["--format=keras"], "unknown export format 'keras'; choose from: native, onnx, stablehlo"),
         (["--format=onnx", "--storage=float16"], "banks cannot be stored as 'float16'; did you mean"),
         (["--format=onnx", "--opset=7"], "opset 7 is not one of 19 to 23; --opset=19"),
+        (["--format=onnx", "--batch=2"], "batch must be 1, or left out for any number of images, not 2"),
         (["--format=onnx", "--opset=0"], "opset 0 is not one of 19 to 23; --opset=19"),
         (["--format=stablehlo", "--opset=19"], "--opset is of --format=onnx; leave it out for stablehlo"),
         (["--format=onnx", "--platforms=cpu"], "--platforms is of --format=stablehlo; leave it out for onnx"),

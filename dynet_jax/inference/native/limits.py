@@ -17,11 +17,13 @@ from dynet_jax.inference.program import (
     Program,
     Value,
 )
+from dynet_jax.ops.maps import ACTIVATIONS
 from dynet_jax.ops.window import fixed_padding, pool_padding
 
 MAX_TAPS, MAX_GROUP_SIZE = 256, 16
+FUNCTIONS = ("add", "multiply", "identity", *ACTIVATIONS)
 PADDINGS = ("SAME", "VALID", "TORCH")
-KINDS = {"MaxPool": "pooling", "Dense": "linear layer", "Channels": "choice of channels"}
+KINDS = {"MaxPool": "pooling", "Pool": "pooling", "Dense": "linear layer", "Channels": "choice of channels"}
 
 
 def unknown(op: Operation, what: str = "") -> UserError:
@@ -61,6 +63,12 @@ def reads_image_as_bytes(program: Program) -> bool:
         for op in program.operations
         if IMAGES in op.inputs
     )
+
+
+def check_function(op: Elementwise) -> None:
+    """Raises UserError for a function of elements that there is not."""
+    if op.constants or op.function not in FUNCTIONS:
+        raise unknown(op, "with a constant" if op.constants else "of elements")
 
 
 def check_pool(pool: MaxPool, values: Mapping[int, Value]) -> None:

@@ -1,13 +1,19 @@
 """Rewrites a program into what the engine has: what has no positions is a vector, some activations stand alone."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from dynet_jax.errors import UserError
 from dynet_jax.inference.bank import Bank
+from dynet_jax.inference.elementwise import scale_and_shift
+from dynet_jax.inference.fold import scaling
 from dynet_jax.inference.native.limits import (
     check_channels,
     check_convolution,
+    check_function,
     check_image,
     check_pool,
     check_result,
@@ -25,8 +31,10 @@ from dynet_jax.inference.program import (
     MaxPool,
     Mean,
     Operation,
+    Pool,
     Predictor,
     Program,
+    Value,
 )
 
 IN_CONVOLUTIONS = (None, "relu", "relu6", "hard_swish")  # the engine has tiles for these
@@ -38,6 +46,12 @@ def lower(program: Program, arithmetic: str = "float32") -> Program:
     In bfloat16, maps are of pairs of channels; the image is one of two pairs then, the last channel zero. In int8, what
     reads the image is a convolution, whose result may be floats yet.
     """
+    if program.image_size is not None:
+        height, width = program.image_size
+        raise UserError(
+            f"the native engine takes images of any size, and this network does not work for others than those of "
+            f"{height}x{width}; use runtime='jax'"
+        )
     lowering = _Lowering(program, arithmetic)
     paired = arithmetic == "bfloat16"
     for operation in program.operations:
@@ -69,9 +83,14 @@ class _Lowering:
             raise unknown(op, "by coefficients that are not a predictor's")
         if self._bytes:
             check_image(op)
+        if isinstance(op, Pool):
+            op = _as_convolution(op, self.values[op.x].channels)
+        if isinstance(op, Elementwise):
+            op = _as_layer(op, self.values)
         if isinstance(op, Convolution):
             return self._convolution(op)
         if isinstance(op, Elementwise):
+            check_function(op)
             maps_first = sorted(op.inputs, key=functools.partial(self._is, VECTOR))
             op = op._replace(inputs=tuple(maps_first))
         elif isinstance(op, Mean):
@@ -109,6 +128,25 @@ class _Lowering:
             self.operations.append(_for_pairs(own) if self._paired else own)
         for (function, others), x, y in zip(steps, results, results[1:]):
             self.add(Elementwise(conv.name, (x, *others), y, function))
+
+
+def _as_convolution(pool: Pool, channels: int) -> Convolution:
+    """The mean of a window, with padding by zeros, is a depthwise convolution."""
+    unpadded = pool.padding == "VALID" or (not isinstance(pool.padding, str) and not np.any(pool.padding))
+    if pool.function != "mean_with_padding" and not (pool.function == "mean" and unpadded):
+        raise unknown(pool, f"by the {pool.function} of windows of {pool.kernel_size[0]}x{pool.kernel_size[1]}")
+    kernel = np.full((*pool.kernel_size, 1, channels), 1 / np.prod(pool.kernel_size), np.float32)
+    options: dict[str, Any] = {"strides": pool.strides, "padding": pool.padding, "feature_group_count": channels}
+    return Convolution(pool.name, pool.x, pool.y, kernel, np.zeros(channels, np.float32), **options)
+
+
+def _as_layer(op: Elementwise, values: Mapping[int, Value]) -> Operation:
+    """A multiplication and addition of constants is a layer; another function is itself."""
+    channels = values[op.y].channels
+    if len(op.inputs) != 1 or values[op.inputs[0]].channels != channels:
+        return op
+    found = scale_and_shift(op, channels)
+    return op if found is None else scaling(op.name, op.inputs[0], op.y, found, values[op.y].kind == VECTOR)
 
 
 def _for_pairs(conv: Convolution) -> Convolution:
