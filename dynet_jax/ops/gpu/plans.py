@@ -48,7 +48,7 @@ class PointwisePlan(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """What a block of threads has of a dense layer's product: tiles of as many images."""
+    """The tiles of a dense layer's product that a block of threads has, of some images."""
 
     fuses: bool  # the kernels of the images, from the bank
     images: int
