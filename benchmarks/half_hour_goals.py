@@ -21,7 +21,7 @@ def goals(sections: Mapping[str, dict], rehearsal: bool) -> list[dict]:
         network = next(subject.network for subject in subjects if subject.twin and subject.framework == "jax")
         of_network = [row for name, row in rows if name.startswith(f"{TRAINING}_") and row.get("network") == network]
         found += [_ratio(family, of_network, *ratio) for ratio in RATIOS]
-    return [goal | {"verdict": NOT_MEASURED} for goal in found] if rehearsal else found
+    return [goal | {"found": "", "verdict": NOT_MEASURED} for goal in found] if rehearsal else found
 
 
 def _correctness(sections: Mapping[str, dict]) -> dict:

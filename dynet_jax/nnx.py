@@ -97,9 +97,9 @@ def predict_coefficients(
 
 
 class DynamicConv(nnx.Module):
-    r"""A convolution whose kernel is generated for each image: a drop-in replacement for `flax.nnx.Conv`.
+    """A convolution whose kernel is generated for each image: a drop-in replacement for `flax.nnx.Conv`.
 
-    $\tilde w_t = \sum_i \eta_t^i(x) w_t^i$ (Eq. 1), as `dynet_jax.DynamicConv`, the Linen layer, has it, with the same
+    `w̃_t = Σ_i η_t^i(x) w_t^i` (Eq. 1), as `dynet_jax.DynamicConv`, the Linen layer, has it, with the same
     numbers for the same parameters. Called with x alone, the layer predicts the coefficients from x; called with
     coefficients, it uses them.
 

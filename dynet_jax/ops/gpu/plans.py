@@ -48,7 +48,7 @@ class PointwisePlan(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """The tiles of a dense layer's product that a block of threads has, of some images."""
+    """The part of a dense layer's product that a block of threads has: a tile of each of some images."""
 
     fuses: bool  # the kernels of the images, from the bank
     images: int
