@@ -5,7 +5,7 @@
 Forms: output and all gradients of a dense, grouped, depthwise and pointwise layer with strides 1 and 2. The reference
 is XLA's own convolution, image by image, on the CPU, with the same (rounded) inputs. Networks: logits of a training
 step and the gradients of all parameters, at small width and size. The accelerator multiplies float32 at the highest
-precision.
+precision; with DYNET_JAX_GPU_KERNELS=1 at the default, as those kernels do, with wider tolerances.
 
 An error of a form is the largest of any entry relative to the largest entry of its array. An error of a network is the
 length of the difference relative to the array's, for the logits and for all gradients together. In bfloat16, where

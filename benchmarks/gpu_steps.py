@@ -63,7 +63,6 @@ def compiled(network: str, form: str, node: Node, batch: int) -> dict:
 
 
 def table_row(row: dict) -> tuple[str, ...]:
-    exchanges = (f"{number} {kind}, {size / 1e6:.1f} MB" for kind, (number, size) in row["exchanges"].items())
     return (
         *(row["network"], row["form"], row["card"], str(row["devices"])),
         f"{row['bytes'] / 1e9:.2f}",
@@ -71,9 +70,14 @@ def table_row(row: dict) -> tuple[str, ...]:
         f"{row['temporaries'] / 1e6:.0f}",
         str(row["kernels"]),
         str(sum(number for _, number in row["calls"])),
-        ", ".join(exchanges) or "none",
+        exchanges_text(row["exchanges"]),
         f"{1e3 * row['step']:.2f}",
     )
+
+
+def exchanges_text(exchanges: dict) -> str:
+    """Returns what devices exchange, like '17 all-reduce, 30.6 MB'."""
+    return ", ".join(f"{number} {kind}, {size / 1e6:.1f} MB" for kind, (number, size) in exchanges.items()) or "none"
 
 
 def exchanges_sums_alone(row: dict) -> bool:

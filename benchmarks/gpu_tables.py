@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.arguments import make_parser, output_file
-from benchmarks.gpu_steps import exchanges_sums_alone
+from benchmarks.gpu_steps import exchanges_sums_alone, exchanges_text
 from benchmarks.layers import GROUP_SIZE, Layer
 from benchmarks.network_forms import FORMS
 from dynet_jax import json_lines
@@ -155,13 +155,10 @@ def _step(row: dict, found: dict[tuple[str, str], dict]) -> tuple:
 
 
 def exchange_table(rows: list[dict]) -> Table:
-    def text(exchanges: dict) -> str:
-        return ", ".join(f"{number} {kind}, {size / 1e6:.1f} MB" for kind, (number, size) in exchanges.items())
-
     lines = []
     for row in sorted(rows, key=lambda row: (row["card"], row["network"], FORMS.index(row["form"]))):
         where = f"{row['devices']} {row['card'].upper()}"
-        both = text(row["exchanges"]), text(row["evaluation_exchanges"])
+        both = exchanges_text(row["exchanges"]), exchanges_text(row["evaluation_exchanges"])
         lines.append((row["network"], row["form"], where, *both, "yes" if exchanges_sums_alone(row) else "NO"))
     return Table(("network", "form", "devices", "training", "evaluation", "sums alone"), lines)
 

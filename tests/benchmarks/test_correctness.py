@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 
 from benchmarks import correctness, correctness_cases, forms
@@ -66,15 +65,33 @@ def test_cases_cover_every_form_kind_and_network():
     assert {case.network for case in networks} >= {"dy_mobile", "dy_shuffle", "dy_resnet50", "condconv_resnet18"}
 
 
-@pytest.mark.parametrize("kind", ["grouped, as many out as in", "pointwise"])
-def test_layers_with_kernels_for_gpus_are_among_the_cases(kind, monkeypatch):
-    """In bfloat16: at the highest precision, which float32 is compared at, layers are XLA's."""
+@pytest.mark.parametrize("dtype", correctness_cases.DTYPES)
+@pytest.mark.parametrize("kind", ["grouped, as many out as in", "pointwise", "dense"])
+def test_cases_run_the_kernels_for_gpus_where_they_are_asked_for(kind, dtype, monkeypatch):
+    """In both types. Kernels round float32 as the matrix units do, so more is allowed; but not for XLA's forms."""
+    [case] = [
+        case
+        for case in correctness_cases.form_cases(size=5, forms=["auto"])
+        if (case.kind, case.layer.strides, case.dtype) == (kind, 1, dtype)
+    ]
+
+    def kernels():
+        with tracing_for("gpu"):
+            return str(correctness_cases.traced(case, dtype, case.operands()).jaxpr).count("pallas_call[")
+
+    assert kernels() == 0
+    exact = case.tolerance
     monkeypatch.setenv("DYNET_JAX_GPU_KERNELS", "1")
-    cases = correctness_cases.form_cases(size=5, forms=["auto"])
-    [case] = [c for c in cases if (c.kind, c.layer.strides, c.dtype) == (kind, 1, "bfloat16")]
-    with tracing_for("gpu"):
-        program = jax.make_jaxpr(case.program("bfloat16"))(*case.operands())
-    assert str(program).count("pallas_call[") >= 2  # forward and backward
+    assert kernels() >= 2  # forward and backward
+    assert case.tolerance == (0.01 if dtype == "float32" else exact)
+
+
+def test_networks_by_kernels_may_differ_as_rounding_does(monkeypatch):
+    exact, half = correctness_cases.network_cases("dy_mobile", 0.25)
+    assert (exact.rounded, half.rounded) == (None, half)
+    monkeypatch.setenv("DYNET_JAX_GPU_KERNELS", "1")
+    assert exact.rounded == half
+    assert exact.tolerance == half.tolerance
 
 
 def test_the_limit_of_time(one_layer, capsys):

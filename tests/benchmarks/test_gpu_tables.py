@@ -34,6 +34,27 @@ def test_the_rule_takes_the_form_that_moves_fewer_bytes():
     }
 
 
+@pytest.mark.parametrize(
+    ("row", "kernel_size", "kind", "form"),
+    [
+        ("depthwise", 3, "depthwise", "kernel"),
+        ("pointwise, at most", 1, "dense", "kernel"),
+        ("pointwise, more", 1, "dense", "feature"),
+        ("grouped k x k", 3, "grouped", "feature"),
+        ("dense k x k", 3, "dense", "feature"),
+    ],
+)
+def test_the_page_says_how_far_the_forms_of_the_rule_are_apart(row, kernel_size, kind, form):
+    ratios = []
+    for layer, forms in pairs(read_layers(FOLDER / "layers.jsonl"), "h100").items():
+        of_kind = "dense" if layer.groups == 1 else "depthwise" if layer.groups == layer.c_in else "grouped"
+        if (layer.kernel_size, of_kind, rule_of(layer, forms["kernel"]["batch"])) == (kernel_size, kind, form):
+            ratios.append(forms["kernel"]["bytes"] / forms["feature"]["bytes"])
+    [line] = [line for line in (ROOT / "docs/gpu.md").read_text().splitlines() if line.startswith(f"| {row}")]
+    for part in ([r for r in ratios if r < 1], [r for r in ratios if r >= 1]):
+        assert not part or f"{min(part):.2f} to {max(part):.2f} times" in line
+
+
 def test_kept_layers_are_of_all_kinds():
     layers = pairs(read_layers(FOLDER / "layers.jsonl"), "h100")
     kinds = {(layer.kernel_size, layer.groups == 1, layer.groups == layer.c_in) for layer in layers}
