@@ -112,6 +112,11 @@ def flat(x):
     return nn.Dense(5)(x.reshape((x.shape[0], -1)))
 
 
+def rolled(x):
+    """Slices by lax have strides of 1 in numbers, and those by indices have none."""
+    return jnp.roll(x, 3, -1) * 2 + jnp.concatenate([x[..., 5:], jax.lax.slice_in_dim(x, 1, 6, axis=-1)], -1)
+
+
 ANY_SIZE = {
     "pools": (pools,),
     "pools of odd windows": (odd_pools,),
@@ -125,6 +130,7 @@ ANY_SIZE = {
     "norms in the head": (lambda x: x, head_of_norms),
     "one position": (lambda x: x, lambda x: flat(x.mean((1, 2), keepdims=True))),
     "other layers": (through_layers,),
+    "slices": (rolled,),
     "block": (lambda x: Residual()(Residual()(nn.max_pool(x, (2, 2), (2, 2)))),),
 }
 ONE_SIZE = {
@@ -220,3 +226,9 @@ def test_a_refusal_names_the_line():
     number = sorted_channels.__code__.co_firstlineno + 1
     with pytest.raises(UserError, match=rf"{re.escape(__file__)}:{number}: .*'sort'.*--format=stablehlo .*'jax'"):
         recorded(Around(sorted_channels))
+
+
+def test_a_divisor_that_is_nearly_a_multiple_of_the_positions_is_not_rounded():
+    model, variables, program = recorded(Around(lambda x: x.sum((1, 2)) / (16 * 16 * 4000.4) * 4000, nn.Dense(5)))
+    wanted = model.apply(variables, images(2, 16, 16) / np.float32(255))
+    assert_same(InferenceModel(program, UNIT, runtime="jax").logits(images(2, 16, 16)), wanted, 1e-5)
