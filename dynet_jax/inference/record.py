@@ -28,7 +28,7 @@ from dynet_jax.ops.outline import tracing_outlines
 from dynet_jax.ops.whole import recorded_by
 from dynet_jax.ops.window import per_dimension
 
-# Beyond twice the size. Maps of odd sizes, which tell paddings apart, appear behind every halving, rounded up or down.
+# Beyond twice the size. Maps of odd sizes, at which paddings differ, appear behind every halving, rounded up or down.
 MORE_PIXELS = (0, 1, 2, 3, 5, 9, 17)
 TRACED_THROUGH = (nn.Conv, nn.Dense, nn.BatchNorm)  # within nn.remat: they are made of operations that programs have
 VALUES = ("x", "y", "ys", "inputs", "coefficients", "residual")  # fields of operations that are numbers of values
