@@ -232,3 +232,38 @@ def test_a_divisor_that_is_nearly_a_multiple_of_the_positions_is_not_rounded():
     model, variables, program = recorded(Around(lambda x: x.sum((1, 2)) / (16 * 16 * 4000.4) * 4000, nn.Dense(5)))
     wanted = model.apply(variables, images(2, 16, 16) / np.float32(255))
     assert_same(InferenceModel(program, UNIT, runtime="jax").logits(images(2, 16, 16)), wanted, 1e-5)
+
+
+class InEvaluation(nn.Module):
+    """A network that trains unless it is told otherwise, by any of the names that Flax networks use."""
+
+    @nn.compact
+    def __call__(self, x, *, training=True, deterministic=False):
+        x = nn.BatchNorm(use_running_average=not training)(nn.Conv(8, (3, 3))(x))
+        return nn.Dense(5)(nn.Dropout(0.5)(spatial_mean(x), deterministic=deterministic))
+
+
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(5)(nn.Dropout(0.5, deterministic=False)(spatial_mean(x)))
+
+
+def test_a_network_is_called_as_in_evaluation():
+    model = InEvaluation()
+    given = {"training": False, "deterministic": True}
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), **given)
+    wanted = model.apply(variables, images(2, 16, 16) / np.float32(255), **given)
+    runtime = InferenceModel(program_of(model, variables, 16), UNIT, runtime="jax")
+    assert_same(runtime.logits(images(2, 16, 16)), wanted)
+    assert_same(InferenceModel.of_module(model, variables, UNIT).logits(images(2, 16, 16)), wanted)
+
+
+def test_what_flax_cannot_evaluate_is_refused_in_one_line():
+    model = Dropping()
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = model.init(rngs, jnp.zeros((1, 16, 16, 3)))
+    with pytest.raises(UserError, match=r"^the network cannot be evaluated: .*dropout[^\n]*$"):
+        program_of(model, variables, 16)
+    with pytest.raises(UserError, match=r"^a Linen module needs its variables"):
+        program_of(model, None, 16)
