@@ -1,4 +1,4 @@
-"""How Orbax, TFDS and this package reach files of a bucket: by gcsfs, but for what fails there when answers are lost.
+"""How Orbax, TFDS and this package reach files of a bucket: by gcsfs, and where it fails when answers are lost.
 
 It opens a session for every file that it writes. Where the answer to the last request of it is lost on its way, the
 session is gone when that request is repeated, and the file, which is there, counts as not written.

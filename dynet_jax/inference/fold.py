@@ -1,6 +1,6 @@
 """Rewrites a program so that a convolution does what follows it: normalisation, addition, activation.
 
-Exact but for rounding: a BatchNorm in evaluation scales and shifts channels, convolution is linear, and so is the
+This is exact up to rounding: a BatchNorm in evaluation scales and shifts channels, convolution is linear, and so is the
 fusion of kernels, so that the scale can go into every kernel of the bank.
 """
 

@@ -20,7 +20,7 @@ Logits = Callable[[np.ndarray], np.ndarray]
 
 
 class Prediction(NamedTuple):
-    """The result for one image, or why there is none. `path` is None but for files.
+    """The result for one image, or why there is none. `path` is None unless it was read from a file.
 
     Attributes:
       top: of a classifier, the most probable classes, best first.

@@ -1,7 +1,7 @@
 """A network for inference, as a list of operations that every runtime can follow: JAX, the native engine, ONNX.
 
 Values are numbered; value 0 is the batch of normalised images, [batch, height, width, channels]. Nothing in a program
-depends on the batch. Arrays are numpy's, float32 but for banks stored in less.
+depends on the batch. Arrays are numpy's, in float32, except for banks stored in less.
 
 A program takes images of any size, unless its `image_size` says which alone.
 

@@ -8,6 +8,8 @@ import numpy as np
 from dynet_jax.inference.program import MAP, VECTOR, Elementwise, Mean, Pool, Reduce
 from dynet_jax.inference.traced import CHANNELS, GROUP, MEMBER, ONE, POSITIONS, Traced, channels
 
+ROUNDING = 1e-6  # relative, of a constant in float32 such as 1 / 49
+
 
 def _reduced(reader, equation, inputs, function) -> list[Traced] | None:
     """Over all positions, over all channels or those of each group, or over both, one after the other."""
@@ -72,7 +74,7 @@ def divided_sum(reader, equation, inputs, divisor) -> list[Traced] | None:
     if divisor.size != 1:
         return None
     ratio = divisor.item() / count
-    if abs(ratio - round(ratio)) > 1e-4 * ratio or round(ratio) < 1:
+    if abs(ratio - round(ratio)) > ROUNDING * ratio or round(ratio) < 1:
         return None
     if round(ratio) == 1:
         return [Traced(mean, value.axes)]

@@ -81,7 +81,7 @@ def _concatenated(reader, equation, inputs):
 
 def _sliced(reader, equation, inputs):
     before, after = shapes_of(equation)
-    if before[:-1] != after[:-1] or equation.params["strides"]:
+    if before[:-1] != after[:-1] or set(equation.params["strides"] or ()) - {1}:
         return None
     return _parts(reader, inputs, [(equation.params["start_indices"][-1], equation.params["limit_indices"][-1])])
 

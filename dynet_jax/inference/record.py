@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from dynet_jax.errors import UserError
+from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference.bank import Bank
 from dynet_jax.inference.layer_operations import LAYERS, Maker, has_weights, maker_of
 from dynet_jax.inference.program import Channels, Convolution, Elementwise, MaxPool, Mean, Predictor, Program, outputs
@@ -28,20 +28,22 @@ from dynet_jax.ops.outline import tracing_outlines
 from dynet_jax.ops.whole import recorded_by
 from dynet_jax.ops.window import per_dimension
 
-# Beyond twice the size. Maps of odd sizes, which tell paddings apart, appear behind every halving, rounded up or down.
+# Beyond twice the size. Maps of odd sizes, at which paddings differ, appear behind every halving, rounded up or down.
 MORE_PIXELS = (0, 1, 2, 3, 5, 9, 17)
 TRACED_THROUGH = (nn.Conv, nn.Dense, nn.BatchNorm)  # within nn.remat: they are made of operations that programs have
+IN_EVALUATION = {"train": False, "training": False, "deterministic": True}  # the usual arguments of Flax networks
 VALUES = ("x", "y", "ys", "inputs", "coefficients", "residual")  # fields of operations that are numbers of values
 
 
 def record(model: nn.Module, variables: dict | None, image_size: int) -> Program:
     """The program of `model.apply(variables, images, train=False)`, BatchNorms still apart (see `fold`).
 
-    A model whose `__call__` has no argument `train` is called with images alone.
+    A model is called with those keywords of IN_EVALUATION that its `__call__` has, or with images alone.
     model: of Linen; or of NNX (`flax.nnx`), which has its variables in it, so that `variables` are None.
     image_size: of the images that the network is traced with. It is traced with other sizes too: if it does not do the
       same with them, the program is for images of image_size alone.
-    Raises UserError for a network with an operation that programs do not have, or more than one result.
+    Raises UserError for a network with an operation that programs do not have, or more than one result, and for one
+    that Flax cannot evaluate with these variables.
     """
     return _for_all_sizes(lambda size: _recorded(model, variables, size), image_size)
 
@@ -90,8 +92,12 @@ def _in_common(program: Program, other: Program) -> Program | None:
 
 def _recorded(model, variables, image_size) -> Program:
     images = jax.ShapeDtypeStruct((BATCH, image_size, image_size, 3), jnp.float32)
+    if isinstance(model, nn.Module) and variables is None:
+        raise UserError("a Linen module needs its variables, and they are None; only an NNX module has them in it")
     try:
         traced = traced_evaluation(model, variables, images)
+    except FlaxError as error:
+        raise UserError(f"the network cannot be evaluated: {one_line(error, limit=200)}") from error
     except NotImplementedError as error:
         if whole_p.name not in str(error):
             raise
@@ -143,15 +149,21 @@ def _form(program: Program) -> list:
 
 
 def call_options(model: nn.Module) -> dict[str, bool]:
-    """Returns the keywords of an evaluation, train=False or none. Raises UserError if the network needs others."""
+    """Returns the keywords of an evaluation, those of IN_EVALUATION that the network takes.
+
+    Raises UserError if the network needs others.
+    """
     signature = inspect.signature(model.__call__)
     kinds = {parameter.kind for parameter in signature.parameters.values()}
-    options = {"train": False} if "train" in signature.parameters or inspect.Parameter.VAR_KEYWORD in kinds else {}
+    options = {name: value for name, value in IN_EVALUATION.items() if name in signature.parameters}
+    if not options and inspect.Parameter.VAR_KEYWORD in kinds:
+        options = {"train": False}
     try:
         signature.bind(None, **options)
     except TypeError as error:
         raise UserError(
-            f"the network is called with images and train=False alone, which it does not take: {error}"
+            "the network is called with images and train=False, training=False or deterministic=True alone, which it "
+            f"does not take: {error}"
         ) from (error)
     return options
 

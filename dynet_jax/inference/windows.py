@@ -1,6 +1,6 @@
 """Padding in a traced network: a trace has numbers, for one size of images, where a network may have asked for 'SAME'.
 
-Traces with images of other sizes tell them apart (`dynet_jax.inference.record`).
+Traces with images of other sizes show which of them it is (`dynet_jax.inference.record`).
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 Both are contractions over g_t = 6 terms, too few for a good matrix product: multiply-adds give the value in one pass
 over the result. Their derivatives by JAX's own rules would be sums over channels or positions of broadcast products,
-which XLA computes on a CPU up to 20 times slower than contractions. So values and derivatives are told apart here; the
+which XLA computes on a CPU up to 20 times slower than contractions. So derivatives have code of their own here; the
 functions are differentiable any number of times, forwards and backwards.
 """
 

@@ -35,8 +35,12 @@ class ImageMixing(NamedTuple):
 
 
 UNMIXED = ImageMixing()
+# Keys of the network are made with it. Without it they would be those of mixing: split(key)[n] is fold_in(key, n).
+OF_NETWORK = 2**32 - 1
 
 
 def network_noise(noise: UInt32[Array, " batch"] | None) -> contextlib.AbstractContextManager:
     """Returns a context in which the network has a random key for each image, if there are numbers for them."""
-    return contextlib.nullcontext() if noise is None else image_keys(jax.vmap(jax.random.key)(noise))
+    if noise is None:
+        return contextlib.nullcontext()
+    return image_keys(jax.vmap(lambda number: jax.random.fold_in(jax.random.key(number), OF_NETWORK))(noise))

@@ -112,6 +112,11 @@ def flat(x):
     return nn.Dense(5)(x.reshape((x.shape[0], -1)))
 
 
+def rolled(x):
+    """Slices by lax have strides of 1 in numbers, and those by indices have none."""
+    return jnp.roll(x, 3, -1) * 2 + jnp.concatenate([x[..., 5:], jax.lax.slice_in_dim(x, 1, 6, axis=-1)], -1)
+
+
 ANY_SIZE = {
     "pools": (pools,),
     "pools of odd windows": (odd_pools,),
@@ -125,6 +130,7 @@ ANY_SIZE = {
     "norms in the head": (lambda x: x, head_of_norms),
     "one position": (lambda x: x, lambda x: flat(x.mean((1, 2), keepdims=True))),
     "other layers": (through_layers,),
+    "slices": (rolled,),
     "block": (lambda x: Residual()(Residual()(nn.max_pool(x, (2, 2), (2, 2)))),),
 }
 ONE_SIZE = {
@@ -220,3 +226,44 @@ def test_a_refusal_names_the_line():
     number = sorted_channels.__code__.co_firstlineno + 1
     with pytest.raises(UserError, match=rf"{re.escape(__file__)}:{number}: .*'sort'.*--format=stablehlo .*'jax'"):
         recorded(Around(sorted_channels))
+
+
+def test_a_divisor_that_is_nearly_a_multiple_of_the_positions_is_not_rounded():
+    model, variables, program = recorded(Around(lambda x: x.sum((1, 2)) / (16 * 16 * 4000.4) * 4000, nn.Dense(5)))
+    wanted = model.apply(variables, images(2, 16, 16) / np.float32(255))
+    assert_same(InferenceModel(program, UNIT, runtime="jax").logits(images(2, 16, 16)), wanted, 1e-5)
+
+
+class InEvaluation(nn.Module):
+    """A network that trains unless it is told otherwise, by any of the names that Flax networks use."""
+
+    @nn.compact
+    def __call__(self, x, *, training=True, deterministic=False):
+        x = nn.BatchNorm(use_running_average=not training)(nn.Conv(8, (3, 3))(x))
+        return nn.Dense(5)(nn.Dropout(0.5)(spatial_mean(x), deterministic=deterministic))
+
+
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(5)(nn.Dropout(0.5, deterministic=False)(spatial_mean(x)))
+
+
+def test_a_network_is_called_as_in_evaluation():
+    model = InEvaluation()
+    given = {"training": False, "deterministic": True}
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), **given)
+    wanted = model.apply(variables, images(2, 16, 16) / np.float32(255), **given)
+    runtime = InferenceModel(program_of(model, variables, 16), UNIT, runtime="jax")
+    assert_same(runtime.logits(images(2, 16, 16)), wanted)
+    assert_same(InferenceModel.of_module(model, variables, UNIT).logits(images(2, 16, 16)), wanted)
+
+
+def test_what_flax_cannot_evaluate_is_refused_in_one_line():
+    model = Dropping()
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = model.init(rngs, jnp.zeros((1, 16, 16, 3)))
+    with pytest.raises(UserError, match=r"^the network cannot be evaluated: .*dropout[^\n]*$"):
+        program_of(model, variables, 16)
+    with pytest.raises(UserError, match=r"^a Linen module needs its variables"):
+        program_of(model, None, 16)

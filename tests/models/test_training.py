@@ -60,7 +60,7 @@ def test_one_step(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(task="classification"))
 def test_forward_in_float32_and_bfloat16(name):
-    """Evaluation tells images apart; in training, every layer's statistics in bfloat16 are close to float32's.
+    """Evaluation distinguishes images; in training, every layer's statistics in bfloat16 are close to float32's.
 
     No more can be asked of the logits: random layers amplify 8 bits to half of them.
     """

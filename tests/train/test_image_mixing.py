@@ -10,10 +10,11 @@ import pytest
 from dynet_jax.config.load import override
 from dynet_jax.devices import make_layout, to_devices
 from dynet_jax.errors import UserError
+from dynet_jax.layers.image_noise import dropout
 from dynet_jax.ops.mixing import mix_pairs
 from dynet_jax.tasks.losses import MixedLabels, mixed_cross_entropy
 from dynet_jax.tasks.task import make_task
-from dynet_jax.train.image_mixing import ImageMixing
+from dynet_jax.train.image_mixing import ImageMixing, network_noise
 from dynet_jax.train.setup import make_run
 from dynet_jax.train.startup import check_pairs
 from dynet_jax.train.step import make_train_step
@@ -80,6 +81,18 @@ def test_mixed_labels_of_one_class_are_plain_labels():
     expected = [-np.log(np.exp(row[k]) / np.exp(row).sum()) for row, k in zip(logits, (0, 1, 1))]
     np.testing.assert_allclose(mixed_cross_entropy(logits, labels), expected, rtol=1e-5)
     np.testing.assert_array_equal(labels.largest, [0, 1, 1])
+
+
+def test_what_the_network_drops_does_not_depend_on_how_images_are_mixed():
+    noise = np.random.default_rng(0).integers(2**32, size=1000, dtype=np.uint32)
+    mixed, labels = MIXING(jnp.indices((1000, 4, 4, 1))[0].astype(jnp.float32), jnp.zeros(1000, jnp.int32), noise)
+    blended = np.ptp(mixed, axis=(1, 2, 3)) == 0  # by mixup, or by a rectangle that is empty or the whole image
+    with network_noise(noise):
+        kept = np.stack([dropout(jnp.ones((1000, 1)), 0.5, site)[:, 0] > 0 for site in range(4)])
+    own = slice(None, None, 2)  # a pair has the random numbers of its first image
+    for site in range(4):
+        for other in (blended, labels.share):
+            assert abs(np.corrcoef(kept[site, own], other[own])[0, 1]) < 0.2
 
 
 def test_random_numbers_are_part_of_a_batch_only_if_something_draws(tiny_config):

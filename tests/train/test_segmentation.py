@@ -68,7 +68,7 @@ def test_it_learns(trained):
 
 @pytest.mark.slow
 def test_miou_is_numpys_on_the_predictions_that_are_written(trained, maps, tmp_path, capfd):
-    """`dynet predict` enlarges by OpenCV on the host, evaluation on the device: the same pixels, but for ties."""
+    """`dynet predict` enlarges by OpenCV on the host, evaluation on the device: the same pixels, except for ties."""
     root, scenes = maps
     assert main(["predict", str(trained), str(root / "val"), f"--out={tmp_path / 'out'}"]) == 0
     pairs = []

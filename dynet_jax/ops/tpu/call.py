@@ -34,7 +34,7 @@ def call(
 
     The grid is (images, rows) if nothing else is said, rows one after another. The kernel gets references in the
     structure of what is given here: an input or output that is None is None to it, and `scratch`, a named tuple, is one
-    of references. Its name says the activation, because tools tell kernels of the same shapes apart by their names.
+    of references. Its name says the activation, because tools distinguish kernels of the same shapes by their names.
     `flops` (2 per multiply-add) and `bytes_accessed` (with the padding of tiles; by default that of every array once)
     are what XLA counts for the kernel, into which it cannot look.
     """

@@ -173,7 +173,7 @@ def test_half_precision(name):
     ],
 )
 def test_on_tpus_the_map_itself_is_never_made(shape, bank_shape, options, name):
-    """Kernels take x as it is, and are told apart by what they do to it: their time differs."""
+    """Kernels take x as it is, and are reported by what they do to it: their time differs."""
     x, bank, coefficients = operands(shape, bank_shape)
     x = DeferredMap(x.x, x.multiplier, x.offset, "relu6")
 
