@@ -21,8 +21,10 @@ def handlers_stay():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_in_a_notebook_the_second_interrupt_is_a_keyboard_interrupt():
+def test_in_a_notebook_the_second_interrupt_is_a_keyboard_interrupt(request):
     """The kernel answers it as it did before; it would end if the system answered."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs without it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with Interruption() as interruption:
         assert not interruption.seen
         signal.raise_signal(signal.SIGINT)

@@ -72,7 +72,7 @@ def test_the_loss_is_a_mean_over_all_pixels(segmentation_config):
         (["model.num_classes=255"], "model.num_classes must be at most 254, not 255"),
         (["data.scale=[0.5,Infinity]"], "data.scale must be two numbers from 0.01 to 100"),
         (["schedule=polly"], "unknown schedule 'polly'; did you mean poly"),
-        (["label_smoothing=0.1"], "the configuration has no key 'label_smoothing'"),
+        (["label_smoothing=0.1"], "label_smoothing is for classification, and this configuration for segmentation"),
     ],
     ids=str,
 )
