@@ -69,8 +69,7 @@ BUDGETS = {
         latency_runs=10,
         images=256,
     ),
-    # Effects grow as networks narrow. At 16 px a run of CIFAR-10 costs a quarter, and three seeds decide differences of
-    # two points (docs/results.md).
+    # Effects grow as networks narrow, and at 16 px a run of CIFAR-10 costs a quarter (docs/results.md).
     "medium": Budget(
         width=0.25,
         resnet_width=0.125,
@@ -79,7 +78,7 @@ BUDGETS = {
         widths=(0.125, 0.25),
         resnet50=False,
         settings={"cifar10": {"data.image_size": 16, "data.resize_to": 16}},
-        epochs={"digits": 30, "fashion_mnist": 10, "cifar10": 12, "folder": 40, "imagenet2012": 20},
+        epochs={"digits": 30, "fashion_mnist": 10, "cifar10": 30, "folder": 40, "imagenet2012": 20},
         predictor_factor=25.0,
         latency_networks=("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle"),
         latency_sizes=(128, 224, 320, 448),
