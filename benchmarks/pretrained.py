@@ -65,8 +65,8 @@ def card_table() -> Table:
         size = (FOLDER / name / WEIGHTS_FILE).stat().st_size
         accuracy = f"{100 * card['top1']:.2f} % of {card['test_images']:,}"
         macs, millions = f"{card['macs'] / 1e6:.2f}", f"{size / 1e6:.2f}"
-        rows.append((f"`{name}`", card["data"], card["image_size"], accuracy, macs, millions, f"`{card['command']}`"))
-    return Table(("name", "data", "px", "top-1", "MACs, 1e6", "MB", "trained by"), rows)
+        rows.append((f"`{name}`", card["data"], card["image_size"], accuracy, macs, millions, f"`{card['network']}`"))
+    return Table(("name", "data", "px", "top-1", "MACs, 1e6", "MB", "configuration"), rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
