@@ -176,5 +176,5 @@ def test_a_written_network_is_that_of_its_run(tmp_path, monkeypatch, capfd):
     rounded = jax.tree.map(lambda leaf: np.float16(leaf) if leaf.ndim > 1 else leaf, before.variables)
     jax.tree.map(np.testing.assert_array_equal, rounded, after.variables)
     assert (card["network"], card["step"], card["test_images"]) == ("fix_shuffle:digits", before.step, 359)
-    assert all(argument in card["command"] for argument in short)
+    assert "--config.epochs=0.1 --config.warmup_epochs=0.0" in card["command"]
     assert str(tmp_path) not in "".join(file.read_text() for file in folder.glob("*.json"))
