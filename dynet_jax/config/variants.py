@@ -55,9 +55,14 @@ def _cifar(config, dataset, num_classes):
     config.model.num_classes = num_classes
     config.model.small_input = True
     config.epochs = 200.0
-    if model_info(config.model.name).slow_predictors:
+    if config.model.name and has_slow_predictors(config):  # a plan of many networks names them later
         config.learning_rate_factors = ((PREDICTORS, FACTOR_OF_SLOW_PREDICTORS),)
         config.model.hidden_divisor = None
+
+
+def has_slow_predictors(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether the network's coefficient predictors are registered as slow."""
+    return model_info(config.model.name).slow_predictors
 
 
 def _imagenette(config: ml_collections.ConfigDict) -> None:

@@ -12,12 +12,11 @@ import ml_collections
 from dynet_jax.config.keys import KEYS
 from dynet_jax.config.load import check_config, flatten, override
 from dynet_jax.config.schema import ARMS
-from dynet_jax.config.variants import PREDICTORS
+from dynet_jax.config.variants import PREDICTORS, has_slow_predictors
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import cores
 from dynet_jax.models import create_model
-from dynet_jax.models.registry import model_info
 from dynet_jax.plugins import imported_plugins
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
@@ -146,8 +145,8 @@ class Plan:
         config = self.common.copy_and_resolve_references()
         config.model.update({"name": job.arm.network, "num_classes": len(self.class_names), **job.arm.arguments})
         config.seed = job.seed
-        is_slow = model_info(job.arm.network).slow_predictors and self.budget.predictor_factor != 1.0
-        if is_slow and "learning_rate_factors" not in self._given:
+        faster = self.budget.predictor_factor != 1.0 and "learning_rate_factors" not in self._given
+        if faster and has_slow_predictors(config):
             config.learning_rate_factors = ((PREDICTORS, self.budget.predictor_factor),)
         check_config(config)
         return config

@@ -97,6 +97,14 @@ def test_datasets_of_ones_own(monkeypatch):
         dataset_kind("wrong")
 
 
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("dataset", ["digits", "fashion_mnist", "cifar10", "folder:photos", "imagenet2012"])
+def test_every_kind_of_dataset_has_a_recipe_before_networks_are_named(dataset, budget):
+    config = base_config(dataset, None, BUDGETS[budget])
+    assert (config.data.name, config.model.name) == (dataset, "")
+    assert config.learning_rate_factors == ()
+
+
 def test_recipes_have_the_length_of_the_budget():
     config = base_config("folder:photos", None, BUDGETS["small"])
     assert (config.data.name, config.epochs, config.data.image_size) == ("folder:photos", 3.0, 64)

@@ -171,3 +171,17 @@ def test_networks_have_the_width_of_their_family(tmp_path):
     assert widths["dy_resnet18"] == widths["fix_resnet18"] == 0.125
     assert widths["dy_shuffle"] == widths["shufflenet_v2"] == 0.5
     assert widths["dy_mobile"] == widths["fix_mobile"] == 0.25
+
+
+def test_a_plan_for_cifar10(tmp_path, monkeypatch):
+    """The dataset of the medium budget; here it has images of no content, as the plan only counts them."""
+
+    class Images(list):
+        class_names = tuple("0123456789")
+
+    monkeypatch.setattr("dynet_jax.reproduce.plan.load_source", lambda *_: Images([None] * 1280))
+    plan = Plan("cifar10", "medium", tmp_path / "out", only=["table4"], networks=["dy_resnet18"])
+    plan.check()
+    assert plan.steps == 300  # 30 epochs of ten batches
+    factors = {arm.network: plan.config(plan.job(arm, 0)).learning_rate_factors for arm in plan.arms}
+    assert {network for network, pairs in factors.items() if pairs} == {"dy_resnet18"}
