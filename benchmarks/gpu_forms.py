@@ -28,16 +28,12 @@ from dynet_jax.gpu.cards import CARDS, Node, parse_node
 from dynet_jax.gpu.counts import count
 from dynet_jax.gpu.devices import node_devices
 from dynet_jax.measure.failures import what_failed
-from dynet_jax.measure.records import Records
+from dynet_jax.measure.records import Records, by_entries
 from dynet_jax.ops.backend import tracing_for
 
 PALLAS = "pallas"
 USUAL_FORMS = ["static", "kernel", "feature", "vmapped_conv", PALLAS]
-KEY = ("layer", "batch", "form", "card", *gpu_versions())
-
-
-def key_of(row: dict) -> tuple:
-    return tuple(row.get(name) for name in KEY)
+key_of = by_entries(("layer", "batch", "form", "card", *gpu_versions()))
 
 
 def compiled(form: str, layer: Layer, batch: int, node: Node) -> CompiledProgram:

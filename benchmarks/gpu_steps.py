@@ -26,18 +26,14 @@ from dynet_jax.errors import UserError
 from dynet_jax.gpu.cards import CARDS, MOST_DEVICES, Node, parse_node
 from dynet_jax.gpu.compiler import compile_for
 from dynet_jax.gpu.devices import node_devices
-from dynet_jax.measure.records import Records
+from dynet_jax.measure.records import Records, by_entries
 from dynet_jax.models import list_models
 
-KEY = ("network", "form", "card", "devices", "batch", *gpu_versions())
+key_of = by_entries(("network", "form", "card", "devices", "batch", *gpu_versions()))
 HEADER = (
     *("network", "form", "card", "devices", "GB", "GFLOP", "MB of temporaries", "Pallas kernels", "calls of libraries"),
     *("exchanges", "step at best, ms"),
 )
-
-
-def key_of(row: dict) -> tuple:
-    return tuple(row.get(name) for name in KEY)
 
 
 def compiled(network: str, form: str, node: Node, batch: int) -> dict:

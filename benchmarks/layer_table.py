@@ -12,11 +12,11 @@ from benchmarks.layers import PASSES, Layer, layers_of
 from benchmarks.timing import Timing
 from dynet_jax.console import say
 from dynet_jax.measure.failures import Deadline, Ended, Failure, OutOfTime
-from dynet_jax.measure.records import Records
+from dynet_jax.measure.records import Records, by_entries
 from dynet_jax.measure.worker import Workers
 
 MODULE = "benchmarks.layer_timing"
-KEY = ("layer", "batch", "pass", "form", "dtype", "jax", "device")  # a layer's name has all that its time depends on
+key_of = by_entries(("layer", "batch", "pass", "form", "dtype", "jax", "device"))  # a layer's name says its sizes
 
 ANSWERING = 10.0  # seconds that the process has to tell what it has found until then
 
@@ -50,7 +50,7 @@ class Layers:
     def __init__(self, arguments: argparse.Namespace, workers: Workers, deadline: Deadline):
         self.arguments, self._workers, self._deadline = arguments, workers, deadline
         self._machine = workers.ask(MODULE, {"do": "describe"})
-        self._records = Records(arguments.jsonl, key=lambda row: tuple(row[name] for name in KEY))
+        self._records = Records(arguments.jsonl, key=key_of)
 
     def head(self) -> Iterator[str]:
         yield heading(self._machine, self.arguments)
@@ -108,7 +108,7 @@ class Layers:
         return all(self._find(layer, batch, which, form) for which in PASSES)
 
     def _find(self, layer: Layer, batch: int, which: str, form: str) -> dict | None:
-        return self._records.find(tuple(self._place(layer, batch, which, form)[name] for name in KEY))
+        return self._records.find(key_of(self._place(layer, batch, which, form)))
 
     def _place(self, layer: Layer, batch: int, which: str, form: str) -> dict:
         place = {"layer": str(layer), "batch": batch, "pass": which, "form": form, "dtype": self.arguments.dtype}

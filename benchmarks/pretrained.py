@@ -10,8 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
-
 from benchmarks.arguments import make_parser
 from benchmarks.kept_runs import difference, training_command
 from dynet_jax.analysis.macs import count_macs
@@ -38,6 +36,7 @@ def write_pretrained(workdir: Path, name: str, variant: str, data: str, folder: 
     config.data.update({"name": default.name, "data_dir": default.data_dir})
     record(folder, config, trained.class_names)
     write_weights(folder / WEIGHTS_FILE, trained.variables)
+    count = count_macs(trained.model, (config.data.image_size, config.data.image_size, 3))
     card = {
         "name": name,
         "network": network,
@@ -47,8 +46,8 @@ def write_pretrained(workdir: Path, name: str, variant: str, data: str, folder: 
         "step": trained.step,
         "command": training_command(network, changes),
         "image_size": config.data.image_size,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"])),
-        "macs": count_macs(trained.model, (config.data.image_size, config.data.image_size, 3)).total,
+        "parameters": count.parameters,
+        "macs": count.total,
     }
     (folder / CARD_FILE).write_text(json.dumps(card))
     values = evaluate_workdir(folder, data)

@@ -23,18 +23,14 @@ from dynet_jax.analysis.table import Table
 from dynet_jax.arguments import report_mistakes
 from dynet_jax.console import say
 from dynet_jax.errors import UserError
-from dynet_jax.measure.records import Records
+from dynet_jax.measure.records import Records, by_entries
 from dynet_jax.tpu.chips import Slice
 from dynet_jax.tpu.devices import slice_devices
 
 USUAL_NETWORKS = ["dy_mobile", "dy_shuffle", "dy_resnet18", "dy_resnet50"]
 USUAL_FORMS = ["static", "feature", BY_XLA, "auto"]
-KEY = ("layer", "batch", "form", "chip", *tpu_versions())
+key_of = by_entries(("layer", "batch", "form", "chip", *tpu_versions()))
 CELL = "MB / us / GFLOP / MB temporary"
-
-
-def key_of(row: dict) -> tuple:
-    return tuple(row.get(name) for name in KEY)
 
 
 def cell(row: dict) -> str:

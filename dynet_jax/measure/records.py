@@ -1,10 +1,19 @@
 """Results of a long measurement, stored as they come, so that a failure or a lost machine costs no more than itself."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 from dynet_jax import json_lines
 from dynet_jax.console import say
+
+
+def by_entries(names: Sequence[str]) -> Callable[[dict], Hashable]:
+    """Returns the key of `Records` for rows that are of the same thing if they have the same of these entries.
+
+    >>> by_entries(["layer", "batch"])({"layer": "a", "batch": 8, "seconds": 0.1})
+    ('a', 8)
+    """
+    return lambda row: tuple(row.get(name) for name in names)
 
 
 class Records:

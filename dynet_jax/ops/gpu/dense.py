@@ -65,6 +65,20 @@ def _matrices(
     return [total.astype(dtype) for total in lax.fori_loop(0, weights.shape[0], add, zeros)]
 
 
+def _sums_of_products(operands, taps: int, chunks: int, columns: int, images: int):
+    """Returns, for each image, the sum of products over all taps of the window and tiles of channels.
+
+    operands: from a tap and a tile of channels to the values and the matrices of all images.
+    """
+
+    def add(step, totals):
+        values, matrices = operands(lax.div(step, jnp.int32(chunks)), lax.rem(step, jnp.int32(chunks)))
+        return tuple(total + dot(*pair) for total, *pair in zip(totals, values, matrices))
+
+    zeros = tuple(jnp.zeros((POSITIONS, columns), jnp.float32) for _ in range(images))
+    return lax.fori_loop(0, taps * chunks, add, zeros)
+
+
 def _forward_kernel(x, weights, coefficients, affine, y, sums, *, plan: DensePlan, tiling: Tiling, activation):
     (batch, _, c_in), c_out = x.shape, y.shape[-1]
     block, columns, depth = pl.program_id(2), tiling.columns(c_out), tiling.depth(c_in)
@@ -72,15 +86,13 @@ def _forward_kernel(x, weights, coefficients, affine, y, sums, *, plan: DensePla
     places = geometry.output_places(block)
     outputs = _of_images(images, *lanes(pl.program_id(1) * columns, columns, c_out))
 
-    def some_inputs(step, totals):
-        tap, chunk = lax.div(step, jnp.int32(chunks)), lax.rem(step, jnp.int32(chunks))
+    def operands(tap, chunk):
         seen, inputs = geometry.seen(places, tap), _of_images(images, *lanes(chunk * depth, depth, c_in))
         matrices = _matrices(weights, coefficients, tap, inputs[0], outputs, x.dtype)
         values = (Tile(channels, *seen).read(x, channels.rows(affine), activation) for channels in inputs)
-        return tuple(total + dot(*operands) for total, *operands in zip(totals, values, matrices))
+        return values, matrices
 
-    zeros = tuple(jnp.zeros((POSITIONS, columns), jnp.float32) for _ in images)
-    totals = lax.fori_loop(0, geometry.taps * chunks, some_inputs, zeros)
+    totals = _sums_of_products(operands, geometry.taps, chunks, columns, len(images))
     for channels, total in zip(outputs, totals):
         Tile(channels, *places.of(geometry.output_size)).write(y, sums, block, total)
 
@@ -94,15 +106,13 @@ def _input_gradient_kernel(
     places = geometry.places(block)
     inputs = _of_images(images, *lanes(pl.program_id(1) * columns, columns, c_in))
 
-    def some_outputs(step, totals):
-        tap, chunk = lax.div(step, jnp.int32(chunks)), lax.rem(step, jnp.int32(chunks))
+    def operands(tap, chunk):
         seers, outputs = geometry.seers(places, tap), _of_images(images, *lanes(chunk * depth, depth, c_out))
         matrices = _matrices(weights, coefficients, tap, inputs[0], outputs, x.dtype, transposed=True)
         gradients = (Tile(channels, *seers).read_gradient(dy, y, channels.rows(dsums)) for channels in outputs)
-        return tuple(total + dot(*operands) for total, *operands in zip(totals, gradients, matrices))
+        return gradients, matrices
 
-    zeros = tuple(jnp.zeros((POSITIONS, columns), jnp.float32) for _ in images)
-    totals = lax.fori_loop(0, geometry.taps * chunks, some_outputs, zeros)
+    totals = _sums_of_products(operands, geometry.taps, chunks, columns, len(images))
     for channels, total in zip(inputs, totals):
         tile = Tile(channels, *places.of(geometry.size))
         tile.write_gradient(dx, daffine, block, total, x, channels.rows(affine), activation)
