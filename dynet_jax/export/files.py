@@ -45,7 +45,8 @@ def export_workdir(
     check_options(chosen, options)
     chosen.check()
     name = read_config(workdir).model.name
-    path = Path(out or (Path() if is_pretrained(workdir) else workdir) / f"{name}.{chosen.suffix}")
+    folder = Path() if is_pretrained(workdir) else workdir
+    path = out or folder / f"{name}.{chosen.suffix}"  # a Path of either would lose the scheme of a bucket
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
     trained = open_trained(workdir, step=step)
