@@ -41,7 +41,7 @@ def compiled_step(run: Run, *, measured: bool) -> Callable:
 
     def call():
         nonlocal state
-        state, metrics = compiled(state, batch)
+        state, metrics = compiled(state, batch, run.rates(state.step))
         return jax.device_get(metrics)  # as training does, a step later
 
     return call

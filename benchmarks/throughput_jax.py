@@ -98,7 +98,7 @@ def _training(compiled, run: Run, state: TrainState) -> Call:
     def call(count: int) -> None:
         nonlocal state
         for _ in range(count):
-            state, metrics = compiled(state, batch)
+            state, metrics = compiled(state, batch, run.rates(state.step))
         jax.block_until_ready((state, metrics))
 
     return call

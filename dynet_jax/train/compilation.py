@@ -49,7 +49,11 @@ class Programs:
 
 
 def compile_steps(run: Run, state: TrainState, test_examples: int, vote: StopVote) -> Compiled | None:
-    """Returns the compiled training and evaluation steps and their compilation time; None if a signal came earlier."""
+    """Returns the compiled training and evaluation steps and their compilation time; None if a signal came earlier.
+
+    The training step is (state, batch) -> (state, sums): the rates of the run's schedules are computed in a program of
+    their own, so that runs with different schedules share the large one.
+    """
     start = time.perf_counter()
     compiled = vote.run(
         *(
@@ -57,7 +61,11 @@ def compile_steps(run: Run, state: TrainState, test_examples: int, vote: StopVot
             for step, arguments in steps_and_arguments(run, state, test_examples, with_votes=not vote.alone)
         )
     )
-    return None if compiled is None else (compiled[0], compiled[1], duration(time.perf_counter() - start))
+    if compiled is None:
+        return None
+    train_step, eval_step = compiled
+    took = duration(time.perf_counter() - start)
+    return lambda state, batch: train_step(state, batch, run.rates(state.step)), eval_step, took
 
 
 def steps_and_arguments(
@@ -82,13 +90,16 @@ def steps_and_arguments(
         run.layout,
         task,
         ema_decay=config.ema_decay,
-        temperature=run.temperature,
         mixing=run.mixing,
         **run.pixels,
     )
+    rates = jax.tree.map(
+        lambda rate: jax.ShapeDtypeStruct(rate.shape, rate.dtype, sharding=run.layout.replicated),
+        jax.eval_shape(run.rates, state.step),
+    )
     eval_step = make_eval_step(run.model, run.layout, task, **run.pixels)
     return (
-        (train_step, (state, shapes(config.batch_size, training=True, **stop))),
+        (train_step, (state, shapes(config.batch_size, training=True, **stop), rates)),
         (
             eval_step,
             (state.averaged_variables, shapes(examples, training=False, mask=((examples,), jnp.float32), **stop)),

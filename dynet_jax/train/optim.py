@@ -84,6 +84,22 @@ def make_optimizer(
     return optax.chain(clip, _scaled(optax.partition(groups, labels), learning_rate_factors))
 
 
+def with_learning_rate(
+    make: Callable[[optax.Schedule], optax.GradientTransformation], schedule: optax.Schedule
+) -> optax.GradientTransformationExtraArgs:
+    """Returns `make(schedule)`, whose update also takes `learning_rate`, a scalar to use instead of the schedule's.
+
+    A training step can so take the learning rate as an operand; the state is the same either way.
+    """
+    scheduled = make(schedule)
+
+    def update(updates, state, params=None, *, learning_rate=None, **rest):
+        inner = scheduled if learning_rate is None else make(lambda count: learning_rate)
+        return inner.update(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(scheduled.init, update)
+
+
 def _make(name: str, function: Callable, schedule, arguments, decay: Mapping[str, float] | None = None):
     """Returns the optimiser, tried on a small tree. Raises UserError if it needs more than gradients and parameters."""
     filled = {"learning_rate": schedule, **(decay or {})}

@@ -18,6 +18,7 @@ class Progress:
         self._silent = jax.process_index() > 0  # only the first of several hosts prints
         self._steps, self._seconds = 0, 0.0
         self._last_step, self._last_time = 0, 0.0
+        self._rate = 0.0
 
     def start(self, step: int) -> None:
         """Starts the clock after this step; what came before was not training."""
@@ -30,13 +31,21 @@ class Progress:
         yield
         self._last_time += time.perf_counter() - began
 
-    def report(self, step: int, loss: float, accuracy: str, learning_rate: float) -> float:
-        """Prints the line for the steps since the last report. Returns images per second."""
-        now = time.perf_counter()
-        steps, seconds = step - self._last_step, max(now - self._last_time, 1e-9)
-        self._last_step, self._last_time = step, now
-        self._steps, self._seconds = self._steps + steps, self._seconds + seconds
-        rate = steps * self._batch_size / seconds
+    def report(
+        self, step: int, loss: float, accuracy: str, learning_rate: float, *, completed: int | None = None
+    ) -> float:
+        """Prints the line for the steps up to `step`. Returns images per second since the last report.
+
+        `completed` is the last step that the devices have finished, if that is a later one: the time until now includes
+        it. A report of steps that the last one has timed already repeats its rate.
+        """
+        now, completed = time.perf_counter(), completed or step
+        steps, seconds = completed - self._last_step, max(now - self._last_time, 1e-9)
+        if steps > 0:
+            self._last_step, self._last_time = completed, now
+            self._steps, self._seconds = self._steps + steps, self._seconds + seconds
+            self._rate = steps * self._batch_size / seconds
+        rate = self._rate
         remaining = (self._total - step) * self._seconds / max(self._steps, 1)
         self.say(
             f"step {step}/{self._total} {100 * step / self._total:.1f}% | loss {loss:.3f} | {accuracy} | "

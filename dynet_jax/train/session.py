@@ -141,9 +141,15 @@ class Session:
         self._refuse_divergence(step, window)
         values = means(window)
         learning_rate = float(self.run.schedule(step - 1))  # pyrefly: ignore[bad-argument-type]  (not complex)
-        rate = self.progress.report(step, values["loss"], self.run.task.progress(values), learning_rate)
+        shown, completed = self.run.task.progress(values), step + self._completed()
+        rate = self.progress.report(step, values["loss"], shown, learning_rate, completed=completed)
         self.writer.write(step, "train", {**values, "learning_rate": learning_rate, "images_per_second": rate})
         self.dead.look(step, values)
+
+    def _completed(self) -> int:
+        """Returns how many steps of the window in progress the devices have finished; a CPU may be a step ahead."""
+        done = [all(value.is_ready() for value in sums.values()) for sums in self.window]
+        return done.index(False) if False in done else len(done)
 
     def _refuse_divergence(self, step: int, window: list[dict]) -> None:
         bad = first_bad_step(window, step)

@@ -1,9 +1,11 @@
 """The objects of a training run, made from a configuration."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -18,7 +20,7 @@ from dynet_jax.evaluation.placed import PlacedNetwork
 from dynet_jax.models.registry import default_arguments
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.image_mixing import ImageMixing
-from dynet_jax.train.optim import make_optimizer
+from dynet_jax.train.optim import make_optimizer, with_learning_rate
 from dynet_jax.train.schedule import make_schedule, make_temperature_schedule
 from dynet_jax.train.state import TrainState, make_initialiser, state_shapes
 
@@ -39,6 +41,20 @@ class Run(PlacedNetwork):
     def annealed_at(self) -> int:
         """Returns the step at which the temperature of predictors stops changing; 0 if it never changes."""
         return 0 if self.temperature is None else round(self.config.temperature_epochs * self.steps_per_epoch)
+
+    @functools.cached_property
+    def rates(self) -> Callable[[jax.Array], dict[str, jax.Array]]:
+        """A jitted function from a state's step to the scalars that schedules determine in the next training step.
+
+        They are 'learning_rate' and, if it changes, the 'temperature' of predictors.
+        """
+        schedules = {"learning_rate": self.schedule, "temperature": self.temperature}
+        chosen = {name: schedule for name, schedule in schedules.items() if schedule is not None}
+
+        def rates(step):
+            return {name: jnp.asarray(schedule(step), jnp.float32) for name, schedule in chosen.items()}
+
+        return jax.jit(rates, out_shardings=self.layout.replicated)
 
     @property
     def mixing(self) -> ImageMixing:
@@ -121,18 +137,21 @@ def make_run_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int, t
     return make_schedule(config.learning_rate, warmup_steps, total_steps, name=config.schedule, arguments=arguments)
 
 
-def make_run_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Returns the optimiser of the configuration, with the learning rates of the schedule."""
-    return make_optimizer(
-        schedule,
-        config.optimizer,
-        chosen_optimizer_arguments(config),
+def make_run_optimizer(
+    config: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimiser of the configuration, with the learning rates of the schedule (`with_learning_rate`)."""
+    make = functools.partial(
+        make_optimizer,
+        name=config.optimizer,
+        arguments=chosen_optimizer_arguments(config),
         weight_decay=config.weight_decay,
         decay_parameters=config.decay_parameters,
         clip_norm=config.clip_norm,
         learning_rate_factors=config.learning_rate_factors,
         weight_decays=config.weight_decays,
     )
+    return with_learning_rate(make, schedule)
 
 
 def open_data(config: ml_collections.ConfigDict, split: str) -> Source:

@@ -35,10 +35,9 @@ def make_train_step(
     mean,
     std,
     ema_decay: float | None = None,
-    temperature: optax.Schedule | None = None,
     mixing: ImageMixing = UNMIXED,
 ) -> Wrapped:
-    """Returns a jitted function (state, batch) -> (new state, sums over the batch).
+    """Returns a jitted function (state, batch, rates) -> (new state, sums over the batch).
 
     The sums are 'loss', 'examples' and those that the task reports.
     A batch is {'image': [batch, height, width, 3] uint8, 'label': [batch, ...]}, sharded over the layout's devices.
@@ -54,13 +53,18 @@ def make_train_step(
     With `ema_decay` d, state.ema follows the parameters and statistics: d ema + (1 - d) new, where d is at most
     (1 + step) / (10 + step), so that the first steps are soon forgotten.
 
-    With `temperature`, annealed predictors use temperature(n) in the step at n.
+    `rates` holds the scalars that a schedule determines (see `Run.rates`): 'learning_rate' replaces the optimiser's own
+    schedule, and 'temperature' is that of annealed predictors. As operands, they keep the program the same for all
+    schedules, so that a longer run or another learning rate does not compile again. None of them are needed.
     """
 
     loss_and_gradients = _loss_and_gradients(model, task, mixing, mean, std)
+    optimize = optax.with_extra_args_support(optimizer).update
 
-    def step(state, batch):
-        batch_stats = _at_temperature(state.batch_stats, temperature, state.step)
+    def step(state, batch, rates):
+        rates = dict(rates)
+        temperature = rates.pop("temperature", None)
+        batch_stats = _at_temperature(state.batch_stats, temperature)
         # Without this, shard_map would sum the gradients of replicated parameters over the devices at every
         # micro-batch; with it the gradients stay local until the single mean below.
         of_state = lax.pcast((state.params, batch_stats, state.coefficients), AXES, to="varying")
@@ -69,7 +73,7 @@ def make_train_step(
         count = len(parts[0])
         gradients, batch_stats, sums = _sum_over_micro_batches(loss_and_gradients, of_state, parts)
         gradients, batch_stats = jax.tree.map(lambda v: v / count, lax.pmean((gradients, batch_stats), AXES))
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates, opt_state = optimize(gradients, state.opt_state, state.params, **rates)
         params = optax.apply_updates(state.params, updates)
         metrics = _sum_over_devices({**sums, "examples": jnp.float32(count * layout.micro_batch), **votes(batch)})
         examples = metrics["examples"]
@@ -82,8 +86,12 @@ def make_train_step(
         metrics |= {name: optax.global_norm(tree) * examples for name, tree in norms.items()}
         return new_state, metrics | {name: value * examples for name, value in movement.items()}
 
-    sharded = jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH), out_specs=REPLICATED)
-    return jax.jit(sharded, donate_argnums=0)
+    sharded = jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH, REPLICATED), out_specs=REPLICATED)
+
+    def train_step(state, batch, rates=None):
+        return sharded(state, batch, rates or {})
+
+    return jax.jit(train_step, donate_argnums=0)
 
 
 def _loss_and_gradients(model: nn.Module, task: Task, mixing: ImageMixing, mean, std) -> Callable:
@@ -125,11 +133,11 @@ def _sum_over_micro_batches(function: Callable, of_state: tuple, parts: list[jax
     return total
 
 
-def _averages(state: TrainState, variables: dict, ema_decay: float, temperature: optax.Schedule | None) -> dict:
+def _averages(state: TrainState, variables: dict, ema_decay: float, temperature: jax.Array | None) -> dict:
     """Returns the moving averages after a step that resulted in these variables."""
     decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
     ema: Any = optax.incremental_update(variables, state.ema, 1 - decay)
-    ema["batch_stats"] = _at_temperature(ema["batch_stats"], temperature, state.step)
+    ema["batch_stats"] = _at_temperature(ema["batch_stats"], temperature)
     return ema
 
 
@@ -139,11 +147,10 @@ def _sum_over_devices(sums):
     return restore(lax.psum(vector, AXES))
 
 
-def _at_temperature(batch_stats, schedule: optax.Schedule | None, step: jax.Array):
-    """Returns the statistics with the temperature of that step in every annealed predictor."""
-    if schedule is None:
+def _at_temperature(batch_stats, temperature: jax.Array | None):
+    """Returns the statistics with a temperature in every annealed predictor."""
+    if temperature is None:
         return batch_stats
-    temperature = jnp.asarray(schedule(step), jnp.float32)
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: temperature if path[-1].key == TEMPERATURE else leaf, batch_stats
     )

@@ -64,6 +64,19 @@ def test_compilation_and_evaluation_do_not_count(clock):
     assert line.report(20, 1.0, "", 0.1) == pytest.approx(2.0)
 
 
+def test_a_step_that_is_finished_early_is_counted_with_its_time(clock):
+    """A CPU runs the next step before the report: the last report of a run has no time of its own."""
+    out = io.StringIO()
+    line = started(out, total_steps=3, batch_size=10)
+    rates = []
+    for step, completed in ((1, 2), (2, 3), (3, 3)):
+        clock.now += 2.0 * (completed - line._last_step)
+        rates.append(line.report(step, 1.0, "", 0.1, completed=completed))
+        clock.now += 0.001
+    assert rates == pytest.approx([5.0, 5.0, 5.0], rel=1e-3)
+    assert out.getvalue().splitlines()[1].endswith("| 5 img/s | ETA 2s")
+
+
 def test_it_prints_to_the_terminal_by_default(clock, capsys):
     Progress(10, 1).say("hello")
     assert capsys.readouterr().out == "hello\n"
