@@ -5,7 +5,7 @@ from typing import Protocol
 
 import jax
 
-from dynet_jax.data import evaluation_batches
+from dynet_jax import data
 from dynet_jax.data.record import Source
 from dynet_jax.devices import to_devices
 from dynet_jax.errors import UserError
@@ -48,7 +48,7 @@ def evaluate(
 
 def device_batches(network: PlacedNetwork, source: Source) -> Iterator[dict[str, jax.Array]]:
     """Returns the examples of a source in order, as batches on the devices, with a 'mask' of 1 for actual examples."""
-    batches = evaluation_batches(
+    batches = data.evaluation_batches(
         source,
         network.task.evaluation_transform(),
         blank=network.task.blank(training=False),

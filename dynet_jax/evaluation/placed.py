@@ -6,7 +6,7 @@ import functools
 import flax.linen as nn
 import ml_collections
 
-from dynet_jax.data import CorruptImages
+from dynet_jax.data.corrupt import CorruptImages
 from dynet_jax.devices import Layout
 from dynet_jax.tasks.task import Task, make_task
 

@@ -81,6 +81,16 @@ def program_of_trace(closed) -> Program:
     return Program(tuple(kept), result.number, values, size if of_one_size else None)
 
 
+def _used(jaxpr) -> list:
+    """Returns the equations that a result needs: what a layer is made of is in the trace as well, and is not read."""
+    needed, used = set(map(id, jaxpr.outvars)), []
+    for equation in reversed(jaxpr.eqns):
+        if needed.intersection(map(id, equation.outvars)):
+            used.append(equation)
+            needed.update(map(id, equation.invars))
+    return used[::-1]
+
+
 def _has_positions(operation: Operation) -> bool:
     return any(constant is not None and constant.ndim == 3 for constant in getattr(operation, "constants", ()))
 
@@ -139,7 +149,7 @@ class Reader:
                 return Constant(lambda: variable.val)
             return values[variable]
 
-        for equation in jaxpr.eqns:
+        for equation in _used(jaxpr):
             values.update(zip(equation.outvars, self._equation(equation, list(map(value, equation.invars)))))
         return list(map(value, jaxpr.outvars))
 
