@@ -10,8 +10,8 @@ import numpy as np
 
 from dynet_jax.config.load import check_config, override
 from dynet_jax.console import say
-from dynet_jax.data.corrupt import CorruptImages
 from dynet_jax.data.contents import describe
+from dynet_jax.data.corrupt import CorruptImages
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
 from dynet_jax.evaluation.evaluate import evaluate

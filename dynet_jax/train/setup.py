@@ -11,8 +11,8 @@ import optax
 
 from dynet_jax.config.network import build_model
 from dynet_jax.config.relations import chosen_optimizer_arguments
-from dynet_jax.data.corrupt import CorruptImages
 from dynet_jax.data.cache import CachedSource
+from dynet_jax.data.corrupt import CorruptImages
 from dynet_jax.data.record import Source
 from dynet_jax.devices import Layout
 from dynet_jax.errors import UserError
