@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dynet_jax.layers import CoefficientPredictor, Conv, DynamicConv
+from dynet_jax.layers.call_options import call_options
 
 
 class LayerMacs(NamedTuple):
@@ -70,7 +71,8 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
     classifier.
 
     Args:
-      model: a Flax module called as `model(images, train=False)`; or one of NNX, in which `dynet_jax.nnx.DynamicConv`
+      model: a Flax module, called with images and `train=False`, `training=False` or `deterministic=True` if it takes
+        one of them; or one of NNX, in which `dynet_jax.nnx.DynamicConv`
         and every other convolution and product of matrices are counted, the latter as classifiers.
       input_shape: [height, width, channels] of one image.
     Returns:
@@ -95,7 +97,7 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
 
     def build(images):
         with nn.intercept_methods(record):
-            return model.init(jax.random.key(0), images, train=False)
+            return model.init(jax.random.key(0), images, **call_options(model))
 
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     variables = jax.eval_shape(build, images)

@@ -14,6 +14,7 @@ from dynet_jax.analysis.coefficients import Coefficients
 from dynet_jax.analysis.trained import Trained
 from dynet_jax.errors import UserError
 from dynet_jax.layers import Conv, DynamicConv
+from dynet_jax.layers.call_options import call_options
 
 IMAGES = 8
 
@@ -112,7 +113,7 @@ def list_convolutions(model: nn.Module, variables: dict, image_shape: Sequence[i
 
     with nn.intercept_methods(note):
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        jax.eval_shape(functools.partial(model.apply, train=False), variables, images)
+        jax.eval_shape(functools.partial(model.apply, **call_options(model)), variables, images)
     convolutions = []
     for path, (groups, is_dynamic) in found.items():
         parameters = functools.reduce(lambda tree, name: tree[name], path, variables["params"])

@@ -10,7 +10,8 @@ import numpy as np
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.inference import run_jax
 from dynet_jax.inference.program import Program
-from dynet_jax.inference.record import call_options, evaluation_of
+from dynet_jax.inference.record import evaluation_of
+from dynet_jax.layers.call_options import call_options
 from dynet_jax.ops.pixels import normalize
 
 

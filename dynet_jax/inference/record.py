@@ -23,6 +23,7 @@ from dynet_jax.inference.program import Channels, Convolution, Elementwise, MaxP
 from dynet_jax.inference.read_trace import BATCH, program_of_trace, whole_p
 from dynet_jax.inference.windows import Candidates, with_clear_padding
 from dynet_jax.layers import CoefficientPredictor, DynamicConv
+from dynet_jax.layers.call_options import call_options
 from dynet_jax.layers.whole import channel_shuffle
 from dynet_jax.ops.outline import tracing_outlines
 from dynet_jax.ops.whole import recorded_by
@@ -31,14 +32,13 @@ from dynet_jax.ops.window import per_dimension
 # Beyond twice the size. Maps of odd sizes, at which paddings differ, appear behind every halving, rounded up or down.
 MORE_PIXELS = (0, 1, 2, 3, 5, 9, 17)
 TRACED_THROUGH = (nn.Conv, nn.Dense, nn.BatchNorm)  # within nn.remat: they are made of operations that programs have
-IN_EVALUATION = {"train": False, "training": False, "deterministic": True}  # the usual arguments of Flax networks
 VALUES = ("x", "y", "ys", "inputs", "coefficients", "residual")  # fields of operations that are numbers of values
 
 
 def record(model: nn.Module, variables: dict | None, image_size: int) -> Program:
     """The program of `model.apply(variables, images, train=False)`, BatchNorms still apart (see `fold`).
 
-    A model is called with those keywords of IN_EVALUATION that its `__call__` has, or with images alone.
+    A model is called with `call_options(model)`.
     model: of Linen; or of NNX (`flax.nnx`), which has its variables in it, so that `variables` are None.
     image_size: of the images that the network is traced with. It is traced with other sizes too: if it does not do the
       same with them, the program is for images of image_size alone.
@@ -146,26 +146,6 @@ def _form(program: Program) -> list:
         shapes["constants"] = constants
         rows.append((type(operation), values, shapes))
     return rows
-
-
-def call_options(model: nn.Module) -> dict[str, bool]:
-    """Returns the keywords of an evaluation, those of IN_EVALUATION that the network takes.
-
-    Raises UserError if the network needs others.
-    """
-    signature = inspect.signature(model.__call__)
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    options = {name: value for name, value in IN_EVALUATION.items() if name in signature.parameters}
-    if not options and inspect.Parameter.VAR_KEYWORD in kinds:
-        options = {"train": False}
-    try:
-        signature.bind(None, **options)
-    except TypeError as error:
-        raise UserError(
-            "the network is called with images and train=False, training=False or deterministic=True alone, which it "
-            f"does not take: {error}"
-        ) from (error)
-    return options
 
 
 class _Recorder:

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 from jaxtyping import Float, Float32
 
+from dynet_jax.layers.call_options import call_options
 from dynet_jax.layers.dynamic import DynamicConv
 from dynet_jax.layers.predictor import CoefficientPredictor
 from dynet_jax.ops.maps import Operand
@@ -59,7 +60,7 @@ def predicted_coefficients(
 ) -> dict[str, Float32[Array, "batch group_size coefficients"]]:
     """Returns a network's coefficients in evaluation, named and ordered as `named_coefficients`; {} if it is static."""
     with sown_coefficients():
-        _, sown = model.apply(variables, images, train=False, mutable=[COLLECTION])
+        _, sown = model.apply(variables, images, **call_options(model), mutable=[COLLECTION])
     collection: Any = sown.get(COLLECTION, {})
     return dict(named_coefficients(collection))
 

@@ -7,7 +7,11 @@ import pytest
 
 from dynet_jax import BatchNorm, CoefficientPredictor, CoefficientSpec, DynamicConv, create_model, list_models
 from dynet_jax.analysis import count_macs
+from dynet_jax.analysis.rank import list_convolutions
+from dynet_jax.errors import UserError
 from dynet_jax.layers import Conv
+from dynet_jax.layers.call_options import call_options
+from dynet_jax.layers.coefficients import predicted_coefficients
 from tests.models.smallest import smallest
 
 
@@ -45,6 +49,52 @@ def test_tiny_network_by_hand():
     assert parts == tuple(sum(row[i] for row in EXPECTED) for i in (3, 4, 5, 6))
     assert count.total == sum(parts)
     assert count.rows[3].total == 3 * 3 * 2 * 8 * (4 * 3 + 3)
+
+
+class Plain(nn.Module):
+    """A network that is called with images alone."""
+
+    @nn.compact
+    def __call__(self, x):
+        return Tiny()(x, train=False)
+
+
+class WithTraining(nn.Module):
+    @nn.compact
+    def __call__(self, x, training: bool):
+        return Tiny()(x, train=training)
+
+
+class WithDeterministic(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, deterministic: bool):
+        return Tiny()(x, train=not deterministic)
+
+
+class WithKeywords(nn.Module):
+    @nn.compact
+    def __call__(self, x, **options):
+        return Tiny()(x, **options)
+
+
+@pytest.mark.parametrize("network", [Plain(), WithTraining(), WithDeterministic(), WithKeywords()])
+def test_a_network_is_called_with_the_keywords_that_it_takes(network):
+    count = count_macs(network, (16, 12, 3))
+    assert [tuple(row)[1:] for row in count.rows] == [row[1:] for row in EXPECTED]
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 16, 12, 3)), **call_options(network))
+    assert len(predicted_coefficients(network, variables, jnp.zeros((2, 16, 12, 3)))) == 2
+    assert len(list_convolutions(network, variables, (16, 12, 3))) == 3
+
+
+class WithMask(nn.Module):
+    @nn.compact
+    def __call__(self, x, mask):
+        return Tiny()(x * mask, train=False)
+
+
+def test_a_network_that_needs_more_is_refused():
+    with pytest.raises(UserError, match="images and train=False, training=False or deterministic=True alone.*'mask'"):
+        count_macs(WithMask(), (16, 12, 3))
 
 
 @pytest.mark.slow
