@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
         lock(folder, f"another run is using {options.out}, or a section that it has left behind") as held,
         _ending_by_signal(),
     ):
-        facts = {"rehearsal": options.rehearse, "batch": options.batch, "device": device}
+        facts = {"rehearsal": options.rehearse, "batch": options.batch, "data": options.data, "device": device}
         half_hour = HalfHour(options.out, facts)
         run(options, half_hour, folder, (held.fileno(),))
     sections = [section.name for section in make_sections(folder, options.batch, options.data, options.rehearse)]

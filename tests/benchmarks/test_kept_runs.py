@@ -46,14 +46,14 @@ def evaluations(monkeypatch):
 
 def test_what_is_kept(tmp_path, evaluations, capsys):
     pairs = [["predictor", 100.0]]
-    workdir = write_run(tmp_path, "a", seed=2, learning_rate_factors=pairs, **{"model.hidden_divisor": 4})
+    workdir = write_run(tmp_path, "a", seed=2, learning_rate_factors=pairs, **{"model.hidden_divisor": 8})
     assert kept_runs.main([str(workdir), "--variant=cifar10", f"--out={tmp_path / 'kept'}"]) == 0
     (run,) = kept_runs.read_kept([tmp_path / "kept/a.json"])
     assert run.config == "dy_resnet18:cifar10"
     changes = [
         "epochs=12.0",
         'learning_rate_factors=[["predictor", 100.0]]',
-        "model.hidden_divisor=4",
+        "model.hidden_divisor=8",
         "model.width=0.125",
         "seed=2",
     ]

@@ -55,7 +55,7 @@ def test_every_name_and_variant(name, variant):
     assert model.num_classes == {"imagenet2012": 1000, "modern": 1000, "cifar100": 100}.get(variant, 10)
     assert config.data.name.startswith({**FOLDERS, "modern": "imagenet2012"}.get(variant, variant))
     fast = name.startswith("dy_resnet") and variant.startswith("cifar")  # whose predictors are slow
-    assert config.learning_rate_factors == ((("predictor", 10.0),) if fast else ())
+    assert config.learning_rate_factors == ((("predictor", 25.0),) if fast else ())
 
 
 # By the rows of the paper's Tables 1 and 4.
@@ -148,8 +148,8 @@ def test_a_variant_knows_the_network_of_the_command_line(monkeypatch):
     monkeypatch.setattr("dynet_jax.train.loop.train", lambda config, workdir, **_: seen.append(config) or 0)
     assert train_main(["--config=configs/paper.py:cifar10", "--config.model.name=dy_resnet18", "--config.seed=3"]) == 0
     (config,) = seen
-    assert (config.model.name, config.seed, config.model.hidden_divisor) == ("dy_resnet18", 3, None)
-    assert config.learning_rate_factors == (("predictor", 10.0),)
+    assert (config.model.name, config.seed, config.model.get("hidden_divisor", 4)) == ("dy_resnet18", 3, 4)
+    assert config.learning_rate_factors == (("predictor", 25.0),)
 
 
 def test_unknown_variant():
