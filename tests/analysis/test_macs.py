@@ -93,7 +93,7 @@ class WithMask(nn.Module):
 
 
 def test_a_network_that_needs_more_is_refused():
-    with pytest.raises(UserError, match="images and train=False, training=False or deterministic=True alone.*'mask'"):
+    with pytest.raises(UserError, match=r"images and train=False, training=False or deterministic=True alone.*'mask'"):
         count_macs(WithMask(), (16, 12, 3))
 
 

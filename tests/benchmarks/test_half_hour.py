@@ -277,7 +277,7 @@ def test_a_file_of_something_else_is_not_overwritten(fakes):
         gpu_half_hour.main([f"--out={fakes}", "--batch=64"])
     (fakes.parent / "packed").mkdir()
     (fakes.parent / "packed" / "dataset.json").write_text("{}")
-    with pytest.raises(gpu_half_hour.UserError, match="was made with data None, and this is .*packed; name another"):
+    with pytest.raises(gpu_half_hour.UserError, match=r"was made with data None, and this is .*packed; name another"):
         gpu_half_hour.main([f"--out={fakes}", f"--data={fakes.parent / 'packed'}"])
 
 
