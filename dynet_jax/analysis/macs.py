@@ -72,8 +72,8 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> MacCount:
 
     Args:
       model: a Flax module, called with images and `train=False`, `training=False` or `deterministic=True` if it takes
-        one of them; or one of NNX, in which `dynet_jax.nnx.DynamicConv`
-        and every other convolution and product of matrices are counted, the latter as classifiers.
+        one of them; or one of NNX, in which `dynet_jax.nnx.DynamicConv` and every other convolution and product of
+        matrices are counted, the latter as classifiers.
       input_shape: [height, width, channels] of one image.
     Returns:
       A `MacCount`: rows per layer, and .convolution, .fusion, .predictor, .classifier, .total, .parameters.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from dynet_jax import data
+from dynet_jax import data as datasets
 from dynet_jax.data.augment import make_test_transform, make_training_transform
 from dynet_jax.data.preprocessing import Preprocessing
 from dynet_jax.data.record import Arrays, Source
@@ -37,7 +37,7 @@ class Classification:
     def open_source(self, split: str) -> Source:
         if split == "held_out":
             raise UserError("a classifier has one test set; evaluate without --held-out")
-        return data.load_source(self.config.data.name, split, self.config.data.data_dir)
+        return datasets.load_source(self.config.data.name, split, self.config.data.data_dir)
 
     def training_transform(self) -> Callable:
         data = self.config.data

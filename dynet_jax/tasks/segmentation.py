@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from jax import lax
 
-from dynet_jax import data
+from dynet_jax import data as datasets
 from dynet_jax.data.corrupt import Damage
 from dynet_jax.data.loading import read_record
 from dynet_jax.data.map_inspection import inspect_maps
@@ -51,7 +51,7 @@ class Segmentation:
     init_size = 64
 
     def open_source(self, split: str) -> Source:
-        source = data.load_source(self.config.data.name, split, self.config.data.data_dir, task="segmentation")
+        source = datasets.load_source(self.config.data.name, split, self.config.data.data_dir, task="segmentation")
         if isinstance(source, MapsSource):
             source.contents, largest = inspect_maps(source, self.config.data.max_corrupt)
             if split != "train":

@@ -89,7 +89,7 @@ def with_learning_rate(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns `make(schedule)`, whose update also takes `learning_rate`, a scalar to use instead of the schedule's.
 
-    A training step can so take the learning rate as an operand; the state is the same either way.
+    This lets a training step take the learning rate as an operand. The state is the same either way.
     """
     scheduled = make(schedule)
 
