@@ -19,6 +19,7 @@ from benchmarks.kept_runs import KeptRun, read_kept
 from dynet_jax.analysis import figures
 from dynet_jax.analysis.table import Table
 from dynet_jax.arguments import report_mistakes
+from dynet_jax.config.load import load_config
 from dynet_jax.errors import UserError
 from dynet_jax.evaluation.held_coefficients import HELD
 from dynet_jax.train.movement import of_stages
@@ -54,7 +55,8 @@ def _end(run: KeptRun) -> str | None:
 
 def predictor_factor(run: KeptRun) -> float:
     """Returns the factor by which the learning rate of the run's predictors is larger than that of the rest."""
-    pairs = json.loads(run.option("learning_rate_factors") or "[]")
+    changed = run.option("learning_rate_factors")
+    pairs = load_config(run.config).learning_rate_factors if changed is None else json.loads(changed)
     name = "stage1_block1/predictor/coefficients/kernel"
     return next((float(factor) for pattern, factor in pairs if re.search(pattern, name)), 1.0)
 
@@ -64,7 +66,7 @@ def plot_movement(runs: list[KeptRun], file: Path) -> None:
     runs = [run for run in runs if deviation(run.train[-1]) is not None]
     if not runs:
         raise UserError("none of the runs is of a dynamic network, so there is nothing to draw")
-    figure, axes = figures.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure, axes = figures.subplots(1, 2, figsize=(11, 5.2), layout="constrained")
     common = set(in_common(runs))
     colors = figures.colors("viridis", [index / max(1, len(runs) - 1) for index in range(len(runs))])
     for run, color in zip(sorted(runs, key=predictor_factor), colors):
@@ -82,7 +84,8 @@ def plot_movement(runs: list[KeptRun], file: Path) -> None:
     for panel in axes:
         figures.plain(panel)
     lines, labels = axes[0].get_legend_handles_labels()
-    figure.legend(lines, labels, frameon=False, fontsize=8, ncols=2, loc="outside lower center")
+    columns = 2 if max(map(len, labels)) <= 60 else 1
+    figure.legend(lines, labels, frameon=False, fontsize=8, ncols=columns, loc="outside lower center")
     figures.save(figure, file)
 
 

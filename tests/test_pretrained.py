@@ -101,6 +101,18 @@ def test_a_picture_is_classified(tmp_path, capfd):
 
 
 @pytest.mark.slow
+def test_a_prediction_imports_no_training_pipeline(tmp_path):
+    Image.fromarray(np.uint8(load_digits().images[0] * 255 / 16)).save(tmp_path / "0.png")
+    code = (
+        "import sys; from dynet_jax.cli import main; "
+        f"assert main(['predict', {DIGITS!r}, {str(tmp_path / '0.png')!r}, '--runtime=jax']) == 0; "
+        "print([name for name in ('grain', 'dynet_jax.data.pipeline', 'dynet_jax.train') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1:] == ["[]"], result.stderr[-2000:]
+
+
+@pytest.mark.slow
 def test_an_export_is_written_here_and_not_into_the_package(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(main, ["export", DIGITS, "--format=native"], capfd)

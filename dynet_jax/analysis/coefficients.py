@@ -106,7 +106,7 @@ def gather_coefficients(
     """Returns the coefficients of all dynamic convolutions for the images of the batches.
 
     Args:
-      model: called as `model.apply(variables, images, train=False)`.
+      model: a network in Linen, called with the keywords of `dynet_jax.layers.call_options`.
       batches: dicts with 'image' [batch, height, width, 3], normalised; optionally 'label' [batch], 'mask' [batch],
         0 for examples that do not count, and 'index' [batch].
       name: name of the network, for the message.

@@ -145,7 +145,7 @@ def correlate(
     """Returns the correlations of these layers over all images, as in Fig. 6, for any network.
 
     Args:
-      model: called as `model.apply(variables, images, train=False)`.
+      model: a network in Linen, called with the keywords of `dynet_jax.layers.call_options`.
       batches: dicts with 'image' [batch, height, width, 3], normalised, and optionally 'mask' [batch], 0 for examples
         that do not count.
       layers: names of `dynet_jax.analysis.feature_maps.list_layers`.

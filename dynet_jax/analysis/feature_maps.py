@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.layers.call_options import call_options
 from dynet_jax.ops.maps import Operand
 
 CALL = "__call__"
@@ -86,7 +87,8 @@ def _feature_maps(model: nn.Module, variables: dict, images: jax.Array, layers: 
         return method_name == CALL and (layers is None or "/".join(module.path) in layers)
 
     if layers is None or not all(name in maps for name in layers):
-        _, state = model.apply(variables, images, train=False, capture_intermediates=wanted, mutable=["intermediates"])
+        options: dict[str, Any] = {"capture_intermediates": wanted, "mutable": ["intermediates"], **call_options(model)}
+        _, state = model.apply(variables, images, **options)
         calls: Any = flatten_dict(state.get("intermediates", {}))
         for (*path, name), outputs in calls.items():
             first, *more = outputs if name == CALL else [None]

@@ -17,7 +17,7 @@ from dynet_jax.ops.backend import tracing_for
 from dynet_jax.train.compilation import steps_and_arguments
 from dynet_jax.train.setup import make_run
 
-# Their numbers only enter the learning rate's schedule and the size of an evaluation's batch.
+# Their numbers only determine the size of an evaluation's batch.
 TRAIN_EXAMPLES, TEST_EXAMPLES = 1_281_167, 50_000
 
 Read = Callable[[Any, list[TracedKernel], float], CompiledProgram]  # a `jax.stages.Compiled` and what it took

@@ -10,9 +10,8 @@ from dynet_jax.models.registry import has_residuals, model_info
 PREDICTORS = "predictor"  # a pattern that matches all coefficient predictors of this package's networks
 
 # The learning-rate factor of predictors that are registered as slow. With the paper's recipe, their coefficients change
-# more slowly between images than kernels change, by 5 to 25 times at widths of 1.0 to 0.125
-# (`benchmarks.predictor_speed`). With the factor, Dy-ResNets beat their fixed twins (docs/results.md). Other predictors
-# are faster.
+# more slowly between images than kernels change (`benchmarks.predictor_speed`). The factor was chosen at width 0.125,
+# where it was the best of those tried (docs/results.md). Other predictors are faster.
 FACTOR_OF_SLOW_PREDICTORS = 25.0
 
 

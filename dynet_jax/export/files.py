@@ -46,7 +46,7 @@ def export_workdir(
     chosen.check()
     name = read_config(workdir).model.name
     folder = Path() if is_pretrained(workdir) else workdir
-    path = out or folder / f"{name}.{chosen.suffix}"  # a Path of either would lose the scheme of a bucket
+    path = bucket.place(out or folder / f"{name}.{chosen.suffix}")
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; name another file, or ask for --overwrite")
     trained = open_trained(workdir, step=step)

@@ -36,9 +36,8 @@ VALUES = ("x", "y", "ys", "inputs", "coefficients", "residual")  # fields of ope
 
 
 def record(model: nn.Module, variables: dict | None, image_size: int) -> Program:
-    """The program of `model.apply(variables, images, train=False)`, BatchNorms still apart (see `fold`).
+    """The program of a network in evaluation, called with `call_options(model)`, BatchNorms still apart (see `fold`).
 
-    A model is called with `call_options(model)`.
     model: of Linen; or of NNX (`flax.nnx`), which has its variables in it, so that `variables` are None.
     image_size: of the images that the network is traced with. It is traced with other sizes too: if it does not do the
       same with them, the program is for images of image_size alone.

@@ -63,6 +63,7 @@ def compile_steps(run: Run, state: TrainState, test_examples: int, vote: StopVot
     )
     if compiled is None:
         return None
+    run.rates(state.step)  # compiles it, which takes part of a second
     train_step, eval_step = compiled
     took = duration(time.perf_counter() - start)
     return lambda state, batch: train_step(state, batch, run.rates(state.step)), eval_step, took

@@ -93,7 +93,7 @@ def with_learning_rate(
     """
     scheduled = make(schedule)
 
-    def update(updates, state, params=None, *, learning_rate=None, **rest):
+    def update(updates, state, params=None, *, learning_rate=None, **others):  # optax passes them all
         inner = scheduled if learning_rate is None else make(lambda count: learning_rate)
         return inner.update(updates, state, params)
 

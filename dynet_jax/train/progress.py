@@ -46,7 +46,7 @@ class Progress:
             self._steps, self._seconds = self._steps + steps, self._seconds + seconds
             self._rate = steps * self._batch_size / seconds
         rate = self._rate
-        remaining = (self._total - step) * self._seconds / max(self._steps, 1)
+        remaining = (self._total - completed) * self._seconds / max(self._steps, 1)
         self.say(
             f"step {step}/{self._total} {100 * step / self._total:.1f}% | loss {loss:.3f} | {accuracy} | "
             f"lr {learning_rate:.4f} | {rate:.0f} img/s | ETA {duration(remaining)}"

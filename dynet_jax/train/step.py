@@ -55,13 +55,14 @@ def make_train_step(
 
     `rates` holds the scalars that a schedule determines (see `Run.rates`): 'learning_rate' replaces the optimiser's own
     schedule, and 'temperature' is that of annealed predictors. As operands, they keep the program the same for all
-    schedules, so that a longer run or another learning rate does not compile again. None of them are needed.
+    schedules, so that a longer run or another learning rate does not compile again. Each may be left out. An optimiser
+    that was not made by `with_learning_rate` keeps its own rate.
     """
 
     loss_and_gradients = _loss_and_gradients(model, task, mixing, mean, std)
     optimize = optax.with_extra_args_support(optimizer).update
 
-    def step(state, batch, rates):
+    def on_device(state, batch, rates):
         rates = dict(rates)
         temperature = rates.pop("temperature", None)
         batch_stats = _at_temperature(state.batch_stats, temperature)
@@ -86,12 +87,12 @@ def make_train_step(
         metrics |= {name: optax.global_norm(tree) * examples for name, tree in norms.items()}
         return new_state, metrics | {name: value * examples for name, value in movement.items()}
 
-    sharded = jax.shard_map(step, mesh=layout.mesh, in_specs=(REPLICATED, BATCH, REPLICATED), out_specs=REPLICATED)
+    sharded = jax.shard_map(on_device, mesh=layout.mesh, in_specs=(REPLICATED, BATCH, REPLICATED), out_specs=REPLICATED)
 
-    def train_step(state, batch, rates=None):
+    def step(state, batch, rates=None):
         return sharded(state, batch, rates or {})
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0)
 
 
 def _loss_and_gradients(model: nn.Module, task: Task, mixing: ImageMixing, mean, std) -> Callable:

@@ -7,6 +7,7 @@ import pytest
 
 from dynet_jax import BatchNorm, CoefficientPredictor, CoefficientSpec, DynamicConv, create_model, list_models
 from dynet_jax.analysis import count_macs
+from dynet_jax.analysis.feature_maps import list_layers
 from dynet_jax.analysis.rank import list_convolutions
 from dynet_jax.errors import UserError
 from dynet_jax.layers import Conv
@@ -77,13 +78,16 @@ class WithKeywords(nn.Module):
         return Tiny()(x, **options)
 
 
-@pytest.mark.parametrize("network", [Plain(), WithTraining(), WithDeterministic(), WithKeywords()])
+@pytest.mark.parametrize(
+    "network", [Plain(), WithTraining(), WithDeterministic(), WithKeywords(), nn.Sequential([Plain(), nn.relu])]
+)
 def test_a_network_is_called_with_the_keywords_that_it_takes(network):
     count = count_macs(network, (16, 12, 3))
     assert [tuple(row)[1:] for row in count.rows] == [row[1:] for row in EXPECTED]
     variables = network.init(jax.random.key(0), jnp.zeros((1, 16, 12, 3)), **call_options(network))
     assert len(predicted_coefficients(network, variables, jnp.zeros((2, 16, 12, 3)))) == 2
     assert len(list_convolutions(network, variables, (16, 12, 3))) == 3
+    assert [name.rpartition("/")[2] for name in list_layers(network, variables, (16, 12, 3))][-1] == "pointwise"
 
 
 class WithMask(nn.Module):

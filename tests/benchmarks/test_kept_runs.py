@@ -133,3 +133,17 @@ def test_tables_and_figures(tmp_path, evaluations, capsys):
     ]
     assert out.count("python train.py --config=") == 3
     assert (tmp_path / "movement.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "factor"),
+    [
+        ("dy_resnet18", {}, 25.0),
+        ("dy_resnet18", {"learning_rate_factors": []}, 1.0),
+        ("dy_resnet18", {"learning_rate_factors": [["stage2", 3.0], ["predictor", 100.0]]}, 100.0),
+        ("dy_mobile", {}, 1.0),
+    ],
+)
+def test_the_factor_of_a_run_is_its_own_or_the_variants(tmp_path, evaluations, network, changes, factor):
+    run = kept_runs.keep(write_run(tmp_path, "a", network, **changes), "cifar10")
+    assert kept_tables.predictor_factor(run) == factor

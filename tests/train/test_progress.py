@@ -1,11 +1,13 @@
 """The line of progress, with a clock that the test moves."""
 
 import io
+from unittest import mock
 
 import pytest
 
 from dynet_jax.console import duration
 from dynet_jax.train import progress
+from dynet_jax.train import session as session_module
 from dynet_jax.train.progress import Progress
 
 
@@ -69,12 +71,34 @@ def test_a_step_that_is_finished_early_is_counted_with_its_time(clock):
     out = io.StringIO()
     line = started(out, total_steps=3, batch_size=10)
     rates = []
-    for step, completed in ((1, 2), (2, 3), (3, 3)):
-        clock.now += 2.0 * (completed - line._last_step)
+    for step, completed, now in ((1, 2, 104.0), (2, 3, 106.0), (3, 3, 106.001)):  # two seconds a step
+        clock.now = now
         rates.append(line.report(step, 1.0, "", 0.1, completed=completed))
-        clock.now += 0.001
-    assert rates == pytest.approx([5.0, 5.0, 5.0], rel=1e-3)
-    assert out.getvalue().splitlines()[1].endswith("| 5 img/s | ETA 2s")
+    assert rates == pytest.approx([5.0, 5.0, 5.0])
+    lines = out.getvalue().splitlines()
+    assert lines[0].endswith("| 5 img/s | ETA 2s")
+    assert lines[2].endswith("| 5 img/s | ETA 0s")
+
+
+class Value:
+    """A value on a device."""
+
+    def __init__(self, ready):
+        self.is_ready = lambda: ready
+
+
+@pytest.mark.parametrize(
+    ("window", "completed"), [([], 0), ([True], 1), ([False], 0), ([True, False], 1), ([True, True], 2)]
+)
+def test_a_session_says_how_many_steps_are_finished(window, completed, monkeypatch):
+    monkeypatch.setattr(session_module, "means", lambda window: {"loss": 1.0})
+    monkeypatch.setattr(session_module.Session, "_refuse_divergence", lambda self, step, window: None)
+    session = object.__new__(session_module.Session)
+    session.ready, session.window = (8, []), [{"loss": Value(True), "top1": Value(ready)} for ready in window]
+    session.run, session.progress, session.writer, session.dead = mock.Mock(), mock.Mock(), mock.Mock(), mock.Mock()
+    session.run.schedule.return_value = 0.1
+    session._report_ready()
+    assert session.progress.report.call_args.kwargs == {"completed": 8 + completed}
 
 
 def test_it_prints_to_the_terminal_by_default(clock, capsys):
