@@ -102,9 +102,8 @@ class HalfHour:
 def _earlier(file: Path, facts: dict) -> dict[str, dict]:
     """Returns the sections of a file. Raises UserError if it is another one, or of another machine."""
     try:
-        found = json.loads(file.read_text())
-        sections, before = found["sections"], {"data": None, **found}
-        before = {key: before[key] for key in facts}
+        found = {"data": None, **json.loads(file.read_text())}  # files of before it was compared have none
+        sections, before = found["sections"], {key: found[key] for key in facts}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is no file of benchmarks.gpu_half_hour; name another --out") from error
     for key, value in facts.items():

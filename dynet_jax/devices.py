@@ -1,6 +1,6 @@
 """Devices: the mesh, the sharding of a batch, and the placement of BatchNorm's groups."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,6 +27,10 @@ class Layout(NamedTuple):
     @property
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, REPLICATED)
+
+    def replicated_shapes(self, arrays: Any) -> Any:
+        """Returns the shapes and types of a tree of arrays or shapes, as of arrays that are on every device."""
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.replicated), arrays)
 
 
 def make_layout(batch_size: int, bn_batch_size: int | None, accumulation_steps: int = 1, devices=None) -> Layout:

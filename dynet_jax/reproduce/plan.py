@@ -30,8 +30,8 @@ from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
 # The standard deviation between seeds of the difference of two networks' test errors, in points, and the number of test
-# images: Dy-ResNet18 and Fix-ResNet18, 0.95 on CIFAR-10 and 2.02 on CIFAR-100, together 1.6 (docs/results.md). With fewer
-# images it is larger.
+# images: Dy-ResNet18 and Fix-ResNet18, 0.95 on CIFAR-10 and 2.02 on CIFAR-100, together 1.6 (docs/results.md). With
+# fewer images it is larger.
 SPREAD, SPREAD_IMAGES = 1.6, 10_000
 OF_ARMS = {key.name for key in KEYS.values() if key.set_by == ARMS}
 LEFTOVERS = {LOCK_FILE, f"{PLAN_FILE}.tmp"}  # of a command that was killed before it wrote its plan

@@ -94,10 +94,7 @@ def steps_and_arguments(
         mixing=run.mixing,
         **run.pixels,
     )
-    rates = jax.tree.map(
-        lambda rate: jax.ShapeDtypeStruct(rate.shape, rate.dtype, sharding=run.layout.replicated),
-        jax.eval_shape(run.rates, state.step),
-    )
+    rates = run.layout.replicated_shapes(jax.eval_shape(run.rates, state.step))
     eval_step = make_eval_step(run.model, run.layout, task, **run.pixels)
     return (
         (train_step, (state, shapes(config.batch_size, training=True, **stop), rates)),

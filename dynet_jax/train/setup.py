@@ -79,7 +79,7 @@ class Run(PlacedNetwork):
         """Returns shapes and shardings of the state, without computing it, as the target of a restore."""
         with_ema = self.config.ema_decay is not None
         shapes = state_shapes(self.model, self.optimizer, image_size=self.task.init_size, with_ema=with_ema)
-        return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.layout.replicated), shapes)
+        return self.layout.replicated_shapes(shapes)
 
 
 def make_run(config: ml_collections.ConfigDict, train_examples: int, layout: Layout) -> Run:

@@ -6,7 +6,7 @@ import pytest
 
 from dynet_jax.devices import make_layout, to_devices
 from dynet_jax.train.compilation import steps_and_arguments
-from dynet_jax.train.setup import Run, make_run, make_run_optimizer
+from dynet_jax.train.setup import Run, make_run
 from dynet_jax.train.step import make_train_step
 
 
@@ -57,17 +57,15 @@ def test_another_optimiser_has_another_program(tiny_config):
 def test_the_operand_is_what_the_schedule_says(tiny_config, changes):
     """Three steps of a rising rate, with the rate as an operand and with the schedule inside the optimiser."""
     run = run_of(tiny_config, warmup_epochs=0.25, **changes)
-    plain = make_run_optimizer(run.config, run.schedule)
-    inside = make_train_step(run.model, plain, run.layout, run.task, **run.pixels)
-    operand = make_train_step(run.model, run.optimizer, run.layout, run.task, **run.pixels)
+    step = make_train_step(run.model, run.optimizer, run.layout, run.task, **run.pixels)
     states = {"inside": run.fresh_state(), "operand": run.fresh_state()}
     rng, rates = np.random.default_rng(0), []
     for _ in range(3):
         images = rng.integers(0, 256, (64, 16, 16, 3), np.uint8)
         batch = to_devices({"image": images, "label": rng.integers(0, 10, 64).astype(np.int32)}, run.layout)
         rates.append(run.rates(states["operand"].step))
-        states["inside"], _ = inside(states["inside"], batch)
-        states["operand"], _ = operand(states["operand"], batch, rates[-1])
+        states["inside"], _ = step(states["inside"], batch)
+        states["operand"], _ = step(states["operand"], batch, rates[-1])
     assert [float(rate["learning_rate"]) for rate in rates] == pytest.approx([float(run.schedule(n)) for n in range(3)])
     assert float(rates[2]["learning_rate"]) > 0
     jax.tree.map(
