@@ -11,7 +11,8 @@ from benchmarks.throughput_cells import FAMILIES, has_pytorch
 OTHER_FORMS = ("feature", "kernel", "vmapped_conv")
 NETWORKS = ("dy_mobile", "dy_resnet18", "dy_resnet50", "dy_shuffle")
 OF_NETWORKS = {"on_card": ("--networks=dy_*",), "rehearsed": ("--networks=dy_resnet18",)}
-ON_CPU = {"JAX_PLATFORMS": "cpu"}
+# A rehearsal's numbers are meaningless, and most of its time is compilation.
+ON_CPU = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 CPU_SLOWNESS = 5  # times as long as on the machine of a GPU, which has more cores to compile with
 CORRECTNESS, TRAINING = "correctness", "training"  # what the names of sections with goals begin with
 

@@ -19,6 +19,7 @@ from dynet_jax.reproduce.experiments import Experiment
 from dynet_jax.reproduce.plan import Plan, last_evaluation
 from dynet_jax.reproduce.training import Arrangement, Interrupted, arrange, train_plan
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
+from tests.quick_compilation import flags
 
 ROOT = Path(__file__).parents[2]
 ARM = Arm("resnet18", 0.0625)
@@ -26,7 +27,7 @@ ARM = Arm("resnet18", 0.0625)
 
 def small_plan(out):
     """Two runs of a network that is soon compiled."""
-    overrides = ["--config.epochs=2", "--config.log_every_steps=4", "--config.checkpoint_every_steps=4"]
+    overrides = ["--config.epochs=1", "--config.log_every_steps=4", "--config.checkpoint_every_steps=4"]
     plan = Plan("digits", "small", out, seeds=2, overrides=[*overrides, "--config.data.threads=1"])
     plan.experiments = {"table1": Experiment((ARM,))}
     plan.claim().close()
@@ -55,6 +56,13 @@ def wait_for(condition, seconds=240):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """Workers would spend their time on waiting for eight devices of a few images each."""
+    with mock.patch.dict(os.environ, XLA_FLAGS=flags(devices=1)):
+        yield
 
 
 @pytest.fixture(scope="module")
