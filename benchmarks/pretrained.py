@@ -33,7 +33,7 @@ def write_pretrained(workdir: Path, name: str, variant: str, data: str, folder: 
     network, changes = difference(trained.config, variant)
     config = trained.config.copy_and_resolve_references()
     default = load_config(network).data
-    config.data.update({"name": default.name, "data_dir": default.data_dir})
+    config.data.update({"name": default.name, "data_dir": default.data_dir, "cache": default.cache})
     record(folder, config, trained.class_names)
     write_weights(folder / WEIGHTS_FILE, trained.variables)
     count = count_macs(trained.model, (config.data.image_size, config.data.image_size, 3))

@@ -85,7 +85,7 @@ def prepare(dataset: str, data_dir: Path, archives: Path) -> None:
 
 
 def train_and_evaluate(variant: str, data_dir: Path, workdir: Path) -> tuple[dict, dict]:
-    """The last line of metrics.jsonl, and what `dynet evaluate` says, after two epochs."""
+    """The last line of metrics.jsonl, and what `dynet evaluate` says, after two epochs of a small static network."""
     options = "--config.model.width=0.1 --config.batch_size=2 --config.bn_batch_size=2 --config.data.threads=2 "
     options += "--config.data.image_size=32 --config.data.resize_to=36 --config.epochs=2 --config.warmup_epochs=0"
     one_device = {"XLA_FLAGS": flags(devices=1)}

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import jax
 import pytest
 
 from dynet_jax.errors import UserError
@@ -60,7 +61,8 @@ def wait_for(condition, seconds=240):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
-    """Workers would spend their time on waiting for eight devices of a few images each."""
+    """Workers would spend their time on waiting for eight devices of a few images each; this process keeps its own."""
+    jax.devices()  # JAX reads the flags when it is first used
     with mock.patch.dict(os.environ, XLA_FLAGS=flags(devices=1)):
         yield
 
