@@ -206,11 +206,11 @@ def in_bfloat16(name, *shape):
 @pytest.mark.parametrize("name", list_models(task="classification"))
 def test_bfloat16_arithmetic_of_every_network(name):
     """It is about as far from float32 as JAX's is: products are summed in float32, and maps rounded, in both."""
-    model, shape = inference_model(name, runtime="native", arithmetic="bfloat16"), (5, 33, 47)
-    ours, theirs = (
-        np.abs(logits - expected(name, *shape)).mean()
-        for logits in (model.logits(images(*shape)), in_bfloat16(name, *shape))
-    )
+    model = inference_model(name, runtime="native", arithmetic="bfloat16")
+    shape = 5, 33, 47
+    wanted = expected(name, *shape)
+    ours = np.abs(model.logits(images(*shape)) - wanted).mean()
+    theirs = np.abs(in_bfloat16(name, *shape) - wanted).mean()
     assert 0 < ours < 3 * theirs
 
 
