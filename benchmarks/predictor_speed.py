@@ -24,9 +24,9 @@ from dynet_jax.data import training_batch
 from dynet_jax.devices import make_layout
 from dynet_jax.errors import UserError
 from dynet_jax.layers.coefficients import COLLECTION, named_coefficients, sown_coefficients
+from dynet_jax.models.registry import PREDICTORS
 from dynet_jax.ops.pixels import normalize
 from dynet_jax.train.movement import stage_of
-from dynet_jax.train.optim import PREDICTORS
 from dynet_jax.train.setup import Run, make_run, open_data
 
 HEADER = ("stage", "factor for what images share", "factor for what differs between images")

@@ -23,6 +23,12 @@ def add_reproduce(commands) -> None:
     )
     parser.add_argument("--dataset", required=True, metavar="NAME", help="digits, fashion_mnist, folder:PATH, ...")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is prepared")
+    parser.add_argument(
+        "--like",
+        metavar="NAME",
+        help="digits, fashion_mnist, cifar10, folder or imagenet2012, whose image size and number of epochs are taken; "
+        "default: the dataset's own, and `folder` of any packed:PATH",
+    )
     parser.add_argument("--budget", default="small", metavar="NAME", help="small, medium or paper; default: small")
     parser.add_argument("--out", type=path_argument, metavar="DIR", help="default: runs/reproduce-DATASET-BUDGET")
     known = "of table1, table4, table5, table6, figure5; default: all, and the latency of full-size networks"
@@ -59,6 +65,7 @@ def _reproduce(options) -> int:
         options.budget,
         options.out or Path("runs") / f"reproduce-{kind}-{options.budget}",
         data_dir=options.data_dir,
+        like=options.like,
         seeds=options.seeds,
         only=options.experiments,
         networks=options.networks,

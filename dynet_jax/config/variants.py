@@ -3,16 +3,11 @@
 Learning rates are the paper's, scaled by batch size, or found by experiment.
 """
 
+from collections.abc import Collection
+
 import ml_collections
 
 from dynet_jax.models.registry import has_residuals, model_info
-
-PREDICTORS = "predictor"  # a pattern that matches all coefficient predictors of this package's networks
-
-# The learning-rate factor of predictors that are registered as slow. With the paper's recipe, their coefficients change
-# more slowly between images than kernels change (`benchmarks.predictor_speed`). The factor was chosen at width 0.125,
-# where it was the best of those tried (docs/results.md). Other predictors are faster.
-FACTOR_OF_SLOW_PREDICTORS = 25.0
 
 
 def _imagenet2012(config: ml_collections.ConfigDict) -> None:
@@ -54,13 +49,16 @@ def _cifar(config, dataset, num_classes):
     config.model.num_classes = num_classes
     config.model.small_input = True
     config.epochs = 200.0
-    if config.model.name and has_slow_predictors(config):  # a plan of many networks names them later
-        config.learning_rate_factors = ((PREDICTORS, FACTOR_OF_SLOW_PREDICTORS),)
+    if config.model.name:  # a plan of many networks names them later
+        change_for_small_images(config)
 
 
-def has_slow_predictors(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether the network's coefficient predictors are registered as slow."""
-    return model_info(config.model.name).slow_predictors
+def change_for_small_images(config: ml_collections.ConfigDict, keep: Collection[str] = ()) -> None:
+    """Sets what the network is registered with for small images, in place, except the keys in `keep`."""
+    for key, value in model_info(config.model.name).small_images.items():
+        if key not in keep:
+            section, _, name = key.rpartition(".")
+            (config[section] if section else config)[name] = value
 
 
 def _imagenette(config: ml_collections.ConfigDict) -> None:

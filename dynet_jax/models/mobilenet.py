@@ -15,6 +15,8 @@ from dynet_jax.ops.maps import Map
 # MobileNetV2, Table 2: expansion, features, repeats, strides.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
+SMALL_IMAGES = {"model.normalize_pooled": True}  # the best of those tried on CIFAR-10 at width 0.125 (docs/results.md)
+
 
 class BlockSpec(NamedTuple):
     """One block: 1x1 to `hidden_features` (if `expand`), grouped k x k with `strides`, 1x1 to `features`."""
@@ -64,7 +66,7 @@ def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> Network:
 
 
 @register_fcn
-@register_model(title="Dy-mobile", base="mobilenet_v2", twin="fix_mobile", family="mobile")
+@register_model(title="Dy-mobile", base="mobilenet_v2", twin="fix_mobile", family="mobile", small_images=SMALL_IMAGES)
 def dy_mobile(num_classes: int = 1000, width: float = 1.0, group_size: int = 6, coefficients: str = "dynet") -> Network:
     """Returns Dy-mobile (section 3.3): all blocks dynamic, no expansion. 136.4M MACs with the classifier at width 1.0.
 

@@ -13,6 +13,8 @@ from dynet_jax.errors import UserError, suggest
 from dynet_jax.layers.blocks import Dynamic
 from dynet_jax.registry import Registry
 
+PREDICTORS = "predictor"  # an expression that matches the parameters of all coefficient predictors of this package
+
 # Fields of `dynet_jax.layers.blocks.Dynamic` that every dynamic network accepts; its builder sets the others.
 PREDICTOR_OPTIONS = (
     "hidden_divisor",
@@ -38,8 +40,8 @@ class Registered:
       torchvision, timm: the names of the same network there.
       torch_arguments: arguments with which this network has torchvision's layers.
       recipe: arguments that the recipe of its task passes instead of the defaults.
-      slow_predictors: whether, with the paper's recipe, its coefficients change more slowly between images than its
-        kernels change. The variants for CIFAR let such predictors learn 25 times as fast.
+      small_images: keys of the configuration, with values, that differ from the paper's recipe on small images, so that
+        its coefficients depend on the image there. The variants for CIFAR and the medium budget of plans set them.
     """
 
     name: str
@@ -53,7 +55,7 @@ class Registered:
     timm: str | None = None
     torch_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    slow_predictors: bool = False
+    small_images: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "title", self.title or self.name)

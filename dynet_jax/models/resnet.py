@@ -15,12 +15,15 @@ from dynet_jax.layers.blocks import Block, ConvSpec, Dynamic
 from dynet_jax.models.fcn import register_fcn
 from dynet_jax.models.network import Network, make_divisible
 from dynet_jax.models.peers import cond_conv, dy_cnn
-from dynet_jax.models.registry import register_model
+from dynet_jax.models.registry import PREDICTORS, register_model
 from dynet_jax.ops.maps import Map, activate
 
 WIDTHS, STRIDES = (64, 128, 256, 512), (1, 2, 2, 2)  # of the four stages
 REPEATS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 BOTTLENECK_EXPANSION = 4
+# With the paper's recipe, coefficients of these networks change more slowly between images than kernels change. Of the
+# factors tried on CIFAR-10 at width 0.125, this one is the best (docs/results.md, `benchmarks.predictor_speed`).
+SMALL_IMAGES = {"model.hidden_divisor": None, "learning_rate_factors": ((PREDICTORS, 25.0),)}
 DY_RESNET = Dynamic(hidden_divisor=4)  # the predictor has a hidden layer of C_in / 4 (section 3.3)
 
 
@@ -79,7 +82,7 @@ def resnet50(num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = 
 
 
 @register_fcn
-@register_model(title="Dy-ResNet18", base="resnet18", twin="fix_resnet18", slow_predictors=True)
+@register_model(title="Dy-ResNet18", base="resnet18", twin="fix_resnet18", small_images=SMALL_IMAGES)
 def dy_resnet18(
     num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
 ) -> Network:
@@ -89,7 +92,7 @@ def dy_resnet18(
 
 
 @register_fcn
-@register_model(title="Dy-ResNet50", base="resnet50", twin="fix_resnet50", slow_predictors=True)
+@register_model(title="Dy-ResNet50", base="resnet50", twin="fix_resnet50", small_images=SMALL_IMAGES)
 def dy_resnet50(
     num_classes: int = 1000, width: float = 1.0, stem: Sequence[int] = (64,), group_size: int = 6
 ) -> Network:

@@ -10,9 +10,9 @@ from typing import IO, NamedTuple
 import ml_collections
 
 from dynet_jax.config.keys import KEYS
-from dynet_jax.config.load import check_config, flatten, override
+from dynet_jax.config.load import check_config, flatten, flatten_whole, override
 from dynet_jax.config.schema import ARMS
-from dynet_jax.config.variants import PREDICTORS, has_slow_predictors
+from dynet_jax.config.variants import change_for_small_images
 from dynet_jax.data import load_source
 from dynet_jax.errors import UserError, one_line
 from dynet_jax.machine import cores
@@ -70,6 +70,7 @@ class Plan:
     """The request to `dynet reproduce`.
 
     Attributes:
+      like: the dataset whose recipe and length this one has; None for the one that it is registered with.
       experiments: {key: Experiment}. budget: the sizes of `budget_name`.
       is_whole: whether it contains all of the paper's experiments. networks: other networks, named by the user.
       common: the configuration of all arms, without network and seed.
@@ -84,6 +85,7 @@ class Plan:
         out: Path,
         *,
         data_dir: str | None = None,
+        like: str | None = None,
         seeds: int = 3,
         only: Sequence[str] = (),
         networks: Sequence[str] = (),
@@ -92,6 +94,7 @@ class Plan:
         if seeds < 1:
             raise UserError(f"--seeds={seeds} leaves nothing to train; 3 or more show a spread")
         self.dataset, self.budget_name, self.out, self.data_dir = dataset, budget_name, out, data_dir
+        self.like = like
         self.seeds, self.overrides = tuple(range(seeds)), list(overrides)
         self.budget: Budget = budget_named(budget_name)
         self.device: str | None = None  # that of all runs, 'cpu' or 'accelerator', once there are some
@@ -103,7 +106,7 @@ class Plan:
         self.class_names, self.train_images, self.test_images = train.class_names, len(train), len(test)
 
     def _common(self, data_dir: str | None) -> ml_collections.ConfigDict:
-        config = base_config(self.dataset, data_dir, self.budget)
+        config = base_config(self.dataset, data_dir, self.budget, self.like)
         given = self._given
         for key in (KEYS[name] for name in sorted(given & KEYS.keys())):
             if key.set_by == ARMS:
@@ -146,9 +149,8 @@ class Plan:
         config = self.common.copy_and_resolve_references()
         config.model.update({"name": job.arm.network, "num_classes": len(self.class_names), **job.arm.arguments})
         config.seed = job.seed
-        faster = self.budget.predictor_factor != 1.0 and "learning_rate_factors" not in self._given
-        if faster and has_slow_predictors(config):
-            config.learning_rate_factors = ((PREDICTORS, self.budget.predictor_factor),)
+        if self.budget.for_small_images:
+            change_for_small_images(config, keep=self._given)
         check_config(config)
         return config
 
@@ -189,6 +191,7 @@ class Plan:
         """Returns the command that regenerates this report."""
         words = ["dynet", "reproduce", f"--dataset={self.dataset}", f"--budget={self.budget_name}", f"--out={self.out}"]
         words += [f"--data-dir={self.data_dir}"] if self.data_dir else []
+        words += [f"--like={self.like}"] if self.like else []
         words += [f"--seeds={len(self.seeds)}"] if len(self.seeds) != 3 else []
         words += [f"--workers={max(1, len(cores()) // self.threads)}"] if self.threads not in (None, 1) else []
         words += [f"--import={name}" for name in imported_plugins()]
@@ -262,7 +265,7 @@ class Plan:
     def check_runs(self) -> None:
         """Raises UserError if a finished run was trained with settings other than the plan's."""
         for job in (job for arm in self.arms for job in self.jobs(arm) if job.is_finished):
-            before, now = flatten(read_config(job.workdir)), flatten(self.config(job))
+            before, now = flatten_whole(read_config(job.workdir)), flatten_whole(self.config(job))
             before, now = before | job.images, now | self._images
             for key in (key for key in changed_keys(before, now) if key not in FREE or key in self._images):
                 raise UserError(

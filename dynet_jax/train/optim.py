@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from dynet_jax.config.variants import PREDICTORS
 from dynet_jax.errors import UserError, suggest
+from dynet_jax.models.registry import PREDICTORS
 from dynet_jax.train import by_name
 
 ByPattern: TypeAlias = Sequence[tuple[str, float]]  # pairs of a regular expression on parameter names and a number

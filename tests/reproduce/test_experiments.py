@@ -81,6 +81,13 @@ def test_what_does_not_exist_is_named_with_what_does():
         dataset_kind("digit")
 
 
+def test_a_dataset_can_have_the_recipe_of_another():
+    config = base_config("packed:cifar100", None, BUDGETS["medium"], like="cifar10")
+    assert (config.data.name, config.data.image_size, config.epochs) == ("packed:cifar100", 32, 12.0)
+    with pytest.raises(UserError, match="no budget has a length for --like=cifar; did you mean cifar10"):
+        base_config("packed:cifar100", None, BUDGETS["medium"], like="cifar")
+
+
 def test_datasets_of_ones_own(monkeypatch):
     monkeypatch.setattr(source, "_DATASETS", copy(source._DATASETS))
     register_dataset("mine:PATH", like="fashion_mnist")(len)

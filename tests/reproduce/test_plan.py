@@ -2,9 +2,14 @@ import json
 import shlex
 from unittest import mock
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax.traverse_util import flatten_dict
 
+from dynet_jax.config.load import flatten
 from dynet_jax.errors import UserError
+from dynet_jax.models import create_model
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.plan import Plan
 from tests.reproduce.fake_runs import finish, make_plan
@@ -70,6 +75,15 @@ def test_finished_runs_of_another_recipe_are_not_mixed_in(tmp_path):
         plan.check_runs()
 
 
+def test_an_argument_that_was_not_set_differs_from_none(tmp_path):
+    plan = make_plan(tmp_path / "out", only=["table6"])
+    finish(plan, lambda arm, seed: 10.0)
+    plan.budget = plan.budget._replace(for_small_images=True)
+    plan.overrides.append("--config.learning_rate_factors=[]")
+    with pytest.raises(UserError, match=r"was trained with model.hidden_divisor=4, which is None in this version"):
+        plan.check_runs()
+
+
 def test_a_folder_belongs_to_one_command_at_a_time(tmp_path):
     plan = Plan("digits", "small", tmp_path / "out")
     with plan.claim(), pytest.raises(UserError, match="another dynet reproduce is running in"):
@@ -126,13 +140,19 @@ def test_another_test_set_is_another_plan(tmp_path):
 
 
 def test_the_command_can_be_typed(tmp_path):
-    plan = Plan("digits", "small", tmp_path / "my photos", data_dir="a b", seeds=5, only=["table4"])
+    plan = Plan("digits", "small", tmp_path / "my photos", data_dir="a b", like="cifar10", seeds=5, only=["table4"])
     with mock.patch("dynet_jax.reproduce.plan.cores", return_value=[0, 1, 2, 3]):
         plan.threads = 2
         words = shlex.split(plan.command)
     assert "--workers=2" in words
     assert words[:2] == ["dynet", "reproduce"]
-    assert {f"--out={tmp_path / 'my photos'}", "--data-dir=a b", "--seeds=5", "--experiments=table4"} <= set(words)
+    assert {
+        f"--out={tmp_path / 'my photos'}",
+        "--data-dir=a b",
+        "--like=cifar10",
+        "--seeds=5",
+        "--experiments=table4",
+    } <= set(words)
 
 
 def test_no_seed_is_no_plan(tmp_path):
@@ -149,20 +169,36 @@ def test_a_plan_says_what_it_can_decide(tmp_path):
     assert "one seed decides nothing" in Plan("digits", "small", tmp_path / "out", seeds=1).decides
 
 
-def test_slow_predictors_learn_faster_in_the_medium_budget_alone(tmp_path):
-    def factors(budget, network, *overrides):
-        plan = Plan("digits", budget, tmp_path / "out", networks=[network], overrides=overrides)
-        return {arm.network: plan.config(plan.job(arm, 0)).learning_rate_factors for arm in plan.arms}
+def test_the_medium_budget_alone_changes_the_recipe_for_small_images(tmp_path):
+    keys = ("learning_rate_factors", "model.hidden_divisor", "model.normalize_pooled")
+    paper = ((), "unset", "unset")
 
-    assert factors("medium", "dy_resnet18") == {
-        "dy_resnet18": (("predictor", 25.0),),
-        "resnet18": (),
-        "fix_resnet18": (),
+    def values(budget, network, *overrides):
+        plan = Plan("digits", budget, tmp_path / "out", networks=[network], overrides=overrides)
+        configs = {arm.network: flatten(plan.config(plan.job(arm, 0))) for arm in plan.arms}
+        return {name: tuple(config.get(key, "unset") for key in keys) for name, config in configs.items()}
+
+    faster = (("predictor", 25.0),)
+    assert values("medium", "dy_resnet18") == {
+        "dy_resnet18": (faster, None, "unset"),
+        "resnet18": paper,
+        "fix_resnet18": paper,
     }
-    assert set(factors("medium", "dy_mobile").values()) == {()}
-    assert set(factors("paper", "dy_resnet18").values()) == {()}
-    given = "--config.learning_rate_factors=[]"
-    assert set(factors("medium", "dy_resnet18", given).values()) == {()}
+    assert values("medium", "dy_mobile")["dy_mobile"] == ((), "unset", True)
+    assert set(values("paper", "dy_resnet18").values()) == {paper}
+    given = values("medium", "dy_resnet18", "--config.learning_rate_factors=[]")
+    assert given["dy_resnet18"] == ((), None, "unset")
+
+
+@pytest.mark.parametrize("coefficients", ["condconv", "dy_cnn"])
+def test_coefficients_of_others_have_the_same_recipe(tmp_path, coefficients):
+    plan = Plan("digits", "medium", tmp_path / "out", only=["table5"])
+    (arm,) = (arm for arm in plan.arms if arm.coefficients == coefficients)
+    config = plan.config(plan.job(arm, 0))
+    assert config.model.normalize_pooled
+    model = create_model(**config.model)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 16, 16, 3)))
+    assert any("predictor" in key and "mean" in key for key in flatten_dict(variables["batch_stats"], sep="/"))
 
 
 def test_networks_have_the_width_of_their_family(tmp_path):
@@ -170,7 +206,7 @@ def test_networks_have_the_width_of_their_family(tmp_path):
     widths = {arm.network: arm.width for arm in plan.arms}
     assert widths["dy_resnet18"] == widths["fix_resnet18"] == 0.125
     assert widths["dy_shuffle"] == widths["shufflenet_v2"] == 0.5
-    assert widths["dy_mobile"] == widths["fix_mobile"] == 0.25
+    assert widths["dy_mobile"] == widths["fix_mobile"] == 0.125
 
 
 def test_a_plan_for_cifar10(tmp_path, monkeypatch):
@@ -182,6 +218,5 @@ def test_a_plan_for_cifar10(tmp_path, monkeypatch):
     monkeypatch.setattr("dynet_jax.reproduce.plan.load_source", lambda *_: Images([None] * 1280))
     plan = Plan("cifar10", "medium", tmp_path / "out", only=["table4"], networks=["dy_resnet18"])
     plan.check()
-    assert plan.steps == 300  # 30 epochs of ten batches
-    factors = {arm.network: plan.config(plan.job(arm, 0)).learning_rate_factors for arm in plan.arms}
-    assert {network for network, pairs in factors.items() if pairs} == {"dy_resnet18"}
+    assert plan.steps == 120  # 12 epochs of ten batches
+    assert (plan.common.data.image_size, plan.common.warmup_epochs) == (32, 2.0)
