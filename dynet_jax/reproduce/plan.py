@@ -1,7 +1,6 @@
 """The plan of all training: arms x seeds, each with its configuration and work directory."""
 
 import json
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from dynet_jax.plugins import imported_plugins
 from dynet_jax.reproduce.arms import Arm
 from dynet_jax.reproduce.budgets import EVALUATIONS, Budget, base_config, budget_named
 from dynet_jax.reproduce.experiments import TITLES, Experiment, experiments
-from dynet_jax.reproduce.statistics import decidable
+from dynet_jax.reproduce.foresight import foresee
 from dynet_jax.tasks.task import make_task
 from dynet_jax.train.setup import count_steps, make_run_optimizer, make_run_schedule
 from dynet_jax.workdir.changes import FREE, changed_keys
@@ -29,10 +28,6 @@ from dynet_jax.workdir.files import IMAGES_FILE, LOCK_FILE, lock, read_config, w
 from dynet_jax.workdir.metrics import METRICS_FILE, read_metrics
 
 PLAN_FILE, RUNS_FOLDER, FINISHED_FILE = "plan.json", "runs", "finished"
-# The standard deviation between seeds of the difference of two networks' test errors, in points, and the number of test
-# images: Dy-ResNet18 and Fix-ResNet18, 0.95 on CIFAR-10 and 2.02 on CIFAR-100, together 1.6 (docs/results.md). With
-# fewer images it is larger.
-SPREAD, SPREAD_IMAGES = 1.6, 10_000
 OF_ARMS = {key.name for key in KEYS.values() if key.set_by == ARMS}
 LEFTOVERS = {LOCK_FILE, f"{PLAN_FILE}.tmp"}  # of a command that was killed before it wrote its plan
 
@@ -177,14 +172,7 @@ class Plan:
     @property
     def decides(self) -> str:
         """Returns what the plan will be able to decide, as far as that is known before anything is trained."""
-        if len(self.seeds) < 2:
-            return "one seed decides nothing, because seeds differ; use --seeds=3 or more"
-        spread = SPREAD * math.sqrt(max(1.0, SPREAD_IMAGES / self.test_images))
-        least = decidable(len(self.seeds), spread)
-        return (
-            f"{len(self.seeds)} seeds decide differences of about {least:.1f} points and more, if differences vary "
-            f"between seeds by {spread:.1f} points; more --seeds decide smaller ones"
-        )
+        return foresee((arm.network for arm in self.arms), len(self.seeds), self.test_images)
 
     @property
     def command(self) -> str:

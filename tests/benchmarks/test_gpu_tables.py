@@ -8,6 +8,7 @@ from benchmarks import gpu_tables
 from benchmarks.gpu_tables import FOLDER, pairs, read_layers, read_steps, rule_of
 from dynet_jax import json_lines
 from dynet_jax.errors import UserError
+from dynet_jax.models.registry import model_info
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = {"jax": "1", "jax-cuda12-plugin": "2", "source": "a"}
@@ -60,6 +61,27 @@ def test_kept_layers_are_of_all_kinds():
     kinds = {(layer.kernel_size, layer.groups == 1, layer.groups == layer.c_in) for layer in layers}
     assert kinds == {(1, True, False), (3, True, False), (3, False, False), (3, False, True)}
     assert {rule_of(layer, 64) for layer in layers if layer.kernel_size == 1} == {"kernel", "feature"}
+
+
+@pytest.mark.parametrize("card", gpu_tables.COUNTED_ON)
+def test_in_whole_networks_the_rule_moves_the_fewest_bytes_of_its_forms(card):
+    rows = [row for row in read_steps(FOLDER / "steps.jsonl") if row["card"] == card and row["devices"] == 1]
+    assert gpu_tables.not_counted(rows) == []
+    moved = {(row["network"], row["form"]): row["bytes"] for row in rows}
+    for network in gpu_tables.NETWORKS:
+        assert moved[network, "auto"] <= min(moved[network, "kernel"], moved[network, "feature"])
+        assert moved[network, "pallas"] < moved[network, "auto"]
+
+
+def test_the_guide_has_the_bytes_of_whole_networks():
+    rows = read_steps(FOLDER / "steps.jsonl")
+    moved = {(row["network"], row["form"]): row["bytes"] for row in rows if (row["card"], row["devices"]) == ("h100", 1)}
+    text = (ROOT / "docs/gpu.md").read_text()
+    for network in gpu_tables.NETWORKS:
+        info = model_info(network)
+        cells = [moved[network, form] for form in ("auto", "kernel", "feature", "vmapped_conv", "pallas")]
+        cells += [moved[info.twin, "auto"], moved[info.base, "auto"]]
+        assert f"| {info.title} | {' | '.join(f'{cell / 1e9:.2f}' for cell in cells)} |" in text
 
 
 def test_kept_steps_exchange_sums_alone():

@@ -11,6 +11,7 @@ from dynet_jax.config.load import flatten
 from dynet_jax.errors import UserError
 from dynet_jax.models import create_model
 from dynet_jax.reproduce.arms import Arm
+from dynet_jax.reproduce.foresight import SPREADS
 from dynet_jax.reproduce.plan import Plan
 from tests.reproduce.fake_runs import finish, make_plan
 
@@ -162,10 +163,12 @@ def test_no_seed_is_no_plan(tmp_path):
 
 def test_a_plan_says_what_it_can_decide(tmp_path):
     """Student's t of 95 % for 3 and 5 values is 4.303 and 2.776; 359 images vary by sqrt(10000 / 359) times as much."""
-    spread = 1.6 * (10_000 / 359) ** 0.5
     for seeds, quantile in ((3, 4.303), (5, 2.776)):
         text = Plan("digits", "small", tmp_path / "out", seeds=seeds).decides
-        assert f"{seeds} seeds decide differences of about {quantile * spread / seeds**0.5:.1f} points" in text
+        for family, spread in SPREADS.items():
+            least = quantile * spread * (10_000 / 359) ** 0.5 / seeds**0.5
+            assert f"{least:.1f} points for {family}" in text
+    assert "MobileNets" not in Plan("digits", "small", tmp_path / "out", only=["table6"]).decides
     assert "one seed decides nothing" in Plan("digits", "small", tmp_path / "out", seeds=1).decides
 
 
