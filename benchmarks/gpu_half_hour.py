@@ -11,7 +11,8 @@ runs the benchmarks of this folder, each in a process with its own time limit:
   training_forms    the other forms
   inference         latency and images/s
   layers            every dynamic layer with the kernels and in every form
-  training runs     Dy-ResNet18 and Fix-ResNet18 on --data, or the paper's Table 4 on digits, with what time is left
+  training runs     `dynet reproduce`: Dy-ResNet18, its twin and base on --data, or the paper's Table 4 on digits, with
+                    what time is left
 
 A section that fails, crashes or takes too long is recorded, and the others go on. --out is replaced after every
 section, so that a kill costs only the section under way. The same command goes on where another has ended: sections
@@ -161,7 +162,7 @@ def summary(half_hour: HalfHour, names_of_all: list[str]) -> str:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser("gpu_half_hour", __doc__)
     add = parser.add_argument
-    kinds = sorted({section.name.partition("_")[0] for section in make_sections(Path(), 1, None, False)} | {"cifar10"})
+    kinds = sorted({section.name.partition("_")[0] for section in make_sections(Path(), 1, None, False)})
     add("--out", type=output_file, required=True, metavar="FILE.json", help="the results; an existing one is completed")
     add("--minutes", type=positive(float), help="for all sections (default: 30; 150 with --rehearse)")
     add("--batch", type=positive(int), default=256, help="images of a step (default: 256)")

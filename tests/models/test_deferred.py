@@ -1,4 +1,4 @@
-"""Networks whose layers pass on maps to be normalised, as the TPU kernels need them, are otherwise unchanged."""
+"""Networks whose layers pass on maps to be normalised, as the Pallas kernels need them, are otherwise unchanged."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,10 @@ import pytest
 from dynet_jax.compiled.traced import traced_kernels
 from dynet_jax.layers import add
 from dynet_jax.layers.blocks import Block, ConvSpec, Layers
-from dynet_jax.ops import tpu
+from dynet_jax.ops import gpu, tpu
 from dynet_jax.ops.backend import tracing_for
+from dynet_jax.ops.gpu import dynamic as gpu_dynamic
+from dynet_jax.ops.gpu.plans import make_plan
 from dynet_jax.ops.strips import strips_of
 from dynet_jax.ops.tpu import dynamic as tpu_dynamic
 from dynet_jax.ops.tpu.dense_plan import make_dense_plan
@@ -37,10 +39,19 @@ def interpreted_plan(x, kernels, fusion, options):
     return make_grouped_plan(*layer, interpret=True) or make_dense_plan(*layer, interpret=True)
 
 
-def training_step(name, deferred, monkeypatch, plan=lambda *_: None, **arguments):
+def interpreted_gpu_plan(x, kernels, fusion, options):
+    """Returns the plan for GPUs, with kernels that run on any machine."""
+    window = make_window(
+        x.shape, kernels.shape[1:-2], options["strides"], options["padding"], options["kernel_dilation"]
+    )
+    return make_plan(x, kernels, options["feature_group_count"], window, interpret=True)
+
+
+def training_step(name, deferred, monkeypatch, plan=lambda *_: None, hardware=(tpu, tpu_dynamic), **arguments):
     """Logits, statistics and gradients of a small network."""
-    monkeypatch.setattr(tpu, "serves", lambda: deferred)
-    monkeypatch.setattr(tpu_dynamic, "_plan", plan)
+    implementation, dynamic = hardware
+    monkeypatch.setattr(implementation, "serves", lambda: deferred)
+    monkeypatch.setattr(dynamic, "_plan", plan)
     size = 32
     model = smallest(name, **{"small_input": True, "bn_batch_size": 2, **arguments})
     model = shallow(model)
@@ -77,10 +88,17 @@ def test_training_is_the_same(name, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hardware", "plan"), [((tpu, tpu_dynamic), interpreted_plan), ((gpu, gpu_dynamic), interpreted_gpu_plan)]
+)
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_resnet18"])
-def test_training_by_the_kernels_is_the_same(name, monkeypatch):
-    by_kernels = training_step(name, True, monkeypatch, plan=interpreted_plan)
-    plain = training_step(name, False, monkeypatch)
+def test_training_by_the_kernels_is_the_same(name, hardware, plan, monkeypatch):
+    planned = []
+    by_kernels = training_step(
+        name, True, monkeypatch, plan=lambda *layer: planned.append(plan(*layer)) or planned[-1], hardware=hardware
+    )
+    assert any(planned)
+    plain = training_step(name, False, monkeypatch, hardware=hardware)
     assert_alike(by_kernels, plain)
 
 

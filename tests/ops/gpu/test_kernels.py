@@ -141,6 +141,32 @@ def test_half_precision_is_summed_in_float32(name):
     assert np.abs(y.astype(jnp.float32) - exact).max() < 0.01 * np.abs(exact).max()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grouped", "pointwise", "dense", "dense_large_map"])
+def test_gradients_in_half_precision_are_those_of_float32_but_for_rounding(name):
+    """Those of the normalisation too, and those that come through the sums."""
+    (x, kernels, coefficients), options = arrays(name, dtype=jnp.bfloat16)
+    rng = np.random.default_rng(3)
+    affine = [jnp.asarray(rng.normal(size=(x.shape[0], x.shape[-1])), jnp.float32) for _ in range(2)]
+    operands = [x, *affine, kernels, coefficients]
+
+    def by_kernels(x, multiplier, offset, *others):
+        x = DeferredMap(x, multiplier, offset, None)
+        return by_kernel(x, *others, plan_of(x, kernels, **options), with_sums=True)
+
+    def exactly(x, multiplier, offset, *others):
+        y = dynamic_conv(to_array(DeferredMap(x, multiplier, offset, None)), *others, fusion="kernel", **options)
+        return y, channel_sums(y)
+
+    shapes = jax.eval_shape(by_kernels, *operands)
+    weights = [jnp.asarray(rng.normal(size=part.shape), jnp.float32) for part in jax.tree.leaves(shapes)]
+    actual = gradients(by_kernels, operands, weights)
+    expected = gradients(exactly, [operand.astype(jnp.float32) for operand in operands], weights)
+    for ours, exact, operand in zip(actual, expected, operands, strict=True):
+        assert ours.dtype == operand.dtype
+        assert np.abs(ours.astype(jnp.float32) - exact).max() < 0.03 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize(
     ("shape", "kernel_shape", "c_out", "groups", "geometry"),
     [
