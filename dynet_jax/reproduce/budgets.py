@@ -79,8 +79,8 @@ BUDGETS = {
         latency_runs=10,
         images=256,
     ),
-    # ResNets have the width and the length at which seeds have decided on CIFAR-10 at 32 px. MobileNets are twice as wide,
-    # because at 0.125 the seeds of one network were up to nine points apart (docs/results.md).
+    # ResNets have the width and the length at which seeds have decided on CIFAR-10 at 32 px. MobileNets are twice as
+    # wide, because at 0.125 the seeds of one network were up to nine points apart (docs/results.md).
     "medium": Budget(
         width=0.25,
         resnet_width=0.125,

@@ -75,7 +75,9 @@ def test_in_whole_networks_the_rule_moves_the_fewest_bytes_of_its_forms(card):
 
 def test_the_guide_has_the_bytes_of_whole_networks():
     rows = read_steps(FOLDER / "steps.jsonl")
-    moved = {(row["network"], row["form"]): row["bytes"] for row in rows if (row["card"], row["devices"]) == ("h100", 1)}
+    moved = {
+        (row["network"], row["form"]): row["bytes"] for row in rows if (row["card"], row["devices"]) == ("h100", 1)
+    }
     text = (ROOT / "docs/gpu.md").read_text()
     for network in gpu_tables.NETWORKS:
         info = model_info(network)

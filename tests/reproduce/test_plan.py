@@ -209,7 +209,7 @@ def test_networks_have_the_width_of_their_family(tmp_path):
     widths = {arm.network: arm.width for arm in plan.arms}
     assert widths["dy_resnet18"] == widths["fix_resnet18"] == 0.125
     assert widths["dy_shuffle"] == widths["shufflenet_v2"] == 0.5
-    assert widths["dy_mobile"] == widths["fix_mobile"] == 0.125
+    assert widths["dy_mobile"] == widths["fix_mobile"] == 0.25
 
 
 def test_a_plan_for_cifar10(tmp_path, monkeypatch):
