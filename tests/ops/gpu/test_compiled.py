@@ -21,7 +21,8 @@ LAYERS = {  # height and width, C_in, C_out, kernel size, groups, stride
 }
 
 MOST_SHARED = 48 * 2**10  # bytes that every card gives a block of threads
-MOST_SPILLED = 28  # bytes of a thread, seven registers: a strided grouped layer on A100; others have two at most
+MOST_SPILLED = 8  # bytes of a thread: two registers
+MORE_SPILLED = {("a100", "grouped_stride", "bfloat16"): 28}
 
 CODE = """
 import json, sys
@@ -99,5 +100,5 @@ def test_kernels_keep_what_they_work_on_in_registers(card, architecture, unit, n
     assert len(found) == kernels
     for spilled, shared, program in found.values():
         assert unit in program
-        assert spilled <= MOST_SPILLED
+        assert spilled <= MORE_SPILLED.get((card, name, dtype), MOST_SPILLED)
         assert shared <= MOST_SHARED
