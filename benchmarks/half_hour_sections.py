@@ -23,7 +23,7 @@ class Section(NamedTuple):
     Attributes:
       name: of the section, and of its files.
       command: the arguments of Python.
-      seconds: that it may take; None for an equal part of what is left with others like it.
+      seconds: that it may take; None for an equal part of what is left with the others of that kind.
       results: patterns of the JSON-lines files that it writes, below the folder of the sections.
       environment: additional variables.
       keeps_time: whether it takes --limit=SECONDS. Others get SIGTERM when their time is over, and save.
@@ -49,7 +49,7 @@ def make_sections(folder: Path, batch: int, data: str | None, rehearse: bool) ->
         measure(f"{CORRECTNESS}_networks", "correctness", "--only=networks", seconds=120, **OF_NETWORKS),
         *_layers(measure),
     ]
-    return [*sections, _training_runs(folder, data, rehearse)]
+    return [*sections, _reproduce(folder, data, rehearse)]
 
 
 def _measurement(
@@ -118,15 +118,13 @@ def _layers(measure: Callable[..., Section]) -> Iterator[Section]:
     yield measure("layers", "dynamic_conv", *forms, seconds=180, **sizes)
 
 
-def _training_runs(folder: Path, data: str | None, rehearse: bool) -> Section:
+def _reproduce(folder: Path, data: str | None, rehearse: bool) -> Section:
     """Returns the paper's comparisons that are worth most: ResNets on CIFAR-10, or without it its Table 4 on digits."""
-    name = "reproduce"
-    plan = ["--dataset=digits", "--budget=small", "--seeds=1", "--experiments=table4"]
-    if data is not None:
-        plan = [f"--dataset=packed:{data}", "--like=cifar10", "--budget=medium", "--networks=dy_resnet18"]
-    elif rehearse:
-        plan[-1] = "--experiments=table6"  # two networks instead of four
-    if rehearse:
-        plan.append("--config.epochs=1")
-    command = ("-m", "dynet_jax.cli", "reproduce", *plan, f"--out={folder / name}")
-    return Section(name, command, None, (f"{name}/**/metrics.jsonl",), ON_CPU if rehearse else {}, keeps_time=False)
+    if data is None:
+        table = "table6" if rehearse else "table4"  # of two networks instead of four
+        plan = ("--dataset=digits", "--budget=small", "--seeds=1", f"--experiments={table}")
+    else:
+        plan = (f"--dataset=packed:{data}", "--like=cifar10", "--budget=medium", "--networks=dy_resnet18")
+    command = ("-m", "dynet_jax.cli", "reproduce", *plan, f"--out={folder / 'reproduce'}")
+    command, environment = ((*command, "--config.epochs=1"), ON_CPU) if rehearse else (command, {})
+    return Section("reproduce", command, None, ("reproduce/**/metrics.jsonl",), environment, keeps_time=False)

@@ -63,21 +63,23 @@ def test_kept_layers_are_of_all_kinds():
     assert {rule_of(layer, 64) for layer in layers if layer.kernel_size == 1} == {"kernel", "feature"}
 
 
+def rows_of_one(card: str) -> tuple[list[dict], dict]:
+    """Returns the kept steps of one device, and the bytes of each network and form."""
+    rows = [row for row in read_steps(FOLDER / "steps.jsonl") if row["card"] == card and row["devices"] == 1]
+    return rows, {(row["network"], row["form"]): row["bytes"] for row in rows}
+
+
 @pytest.mark.parametrize("card", gpu_tables.COUNTED_ON)
 def test_in_whole_networks_the_rule_moves_the_fewest_bytes_of_its_forms(card):
-    rows = [row for row in read_steps(FOLDER / "steps.jsonl") if row["card"] == card and row["devices"] == 1]
+    rows, moved = rows_of_one(card)
     assert gpu_tables.not_counted(rows) == []
-    moved = {(row["network"], row["form"]): row["bytes"] for row in rows}
     for network in gpu_tables.NETWORKS:
         assert moved[network, "auto"] <= min(moved[network, "kernel"], moved[network, "feature"])
         assert moved[network, "pallas"] < moved[network, "auto"]
 
 
 def test_the_guide_has_the_bytes_of_whole_networks():
-    rows = read_steps(FOLDER / "steps.jsonl")
-    moved = {
-        (row["network"], row["form"]): row["bytes"] for row in rows if (row["card"], row["devices"]) == ("h100", 1)
-    }
+    _, moved = rows_of_one("h100")
     text = (ROOT / "docs/gpu.md").read_text()
     for network in gpu_tables.NETWORKS:
         info = model_info(network)

@@ -1,6 +1,8 @@
 """Runs over seeds are compared pairwise, against numbers worked out by hand."""
 
 import json
+import statistics
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from benchmarks import kept_comparison
 from benchmarks.kept_comparison import arms_of, comparison, references
 from benchmarks.kept_runs import KeptRun
 from dynet_jax.errors import UserError
+from dynet_jax.reproduce.foresight import SPREADS
 
 
 def kept(network, seed, error, *changes, frozen=None):
@@ -66,6 +69,26 @@ def test_networks_are_compared_with_their_twins_or_with_another():
     assert references(arms) == [None, fix, None, fix_resnet, None]
     assert references(arms, "dy_mobile") == [dy, None, dy, dy, dy]
     assert comparison(arms, "fix_resnet18").rows[-1][5] == "-1.00, one seed"
+
+
+@pytest.mark.parametrize(
+    ("family", "fixed", "dynamic"),
+    [
+        ("ResNets", ["c32_fix_*"], ["c32_r_none_*"]),
+        ("ShuffleNets", ["s16_s_fix*"], ["s16_s_lim4_f10*"]),
+        ("MobileNets", ["m6_fix", "p16m_fix_*"], ["m6_norm_f1", "p16m_norm_*"]),
+    ],
+)
+def test_plans_foresee_the_spread_of_the_kept_runs(family, fixed, dynamic):
+    folder = Path(kept_comparison.__file__).parents[1] / "docs/measured/cifar10"
+    errors = []
+    for patterns in (fixed, dynamic):
+        files = [file for pattern in patterns for file in folder.glob(f"{pattern}.json")]
+        runs = [KeptRun(**json.loads(file.read_text())) for file in files]
+        errors.append({run.option("seed"): run.error("own") for run in runs})
+    differences = [errors[1][seed] - error for seed, error in errors[0].items()]
+    assert len(differences) == len(errors[1]) >= 3
+    assert round(statistics.stdev(differences), 1) == SPREADS[family]
 
 
 def test_the_command_prints_and_draws(tmp_path, capsys):

@@ -25,13 +25,17 @@ from dynet_jax.ops.window import make_window
 from tests.models.smallest import random_variables, shallow, smallest
 
 
+def window_of(x, kernels, options):
+    geometry = options["strides"], options["padding"], options["kernel_dilation"]
+    return make_window(x.shape, kernels.shape[1:-2], *geometry)
+
+
 def interpreted_plan(x, kernels, fusion, options):
     """Returns the plan for TPUs, with kernels that run on any machine and for any number of images.
 
     32 strips of 4 images fill the lanes of a map with 32 rows, of one with 16 a half.
     """
-    groups, kernel_size = options["feature_group_count"], kernels.shape[1:-2]
-    window = make_window(x.shape, kernel_size, options["strides"], options["padding"], options["kernel_dilation"])
+    groups, window = options["feature_group_count"], window_of(x, kernels, options)
     if window.is_pointwise:
         strips = strips_of(x.shape) or 1
         return PointwisePlan(x.shape[1] // strips, x.shape[0] * strips, strips, interpret=True)
@@ -41,10 +45,7 @@ def interpreted_plan(x, kernels, fusion, options):
 
 def interpreted_gpu_plan(x, kernels, fusion, options):
     """Returns the plan for GPUs, with kernels that run on any machine."""
-    window = make_window(
-        x.shape, kernels.shape[1:-2], options["strides"], options["padding"], options["kernel_dilation"]
-    )
-    return make_plan(x, kernels, options["feature_group_count"], window, interpret=True)
+    return make_plan(x, kernels, options["feature_group_count"], window_of(x, kernels, options), interpret=True)
 
 
 def training_step(name, deferred, monkeypatch, plan=lambda *_: None, hardware=(tpu, tpu_dynamic), **arguments):
@@ -93,11 +94,14 @@ def test_training_is_the_same(name, monkeypatch):
 )
 @pytest.mark.parametrize("name", ["dy_mobile", "dy_resnet18"])
 def test_training_by_the_kernels_is_the_same(name, hardware, plan, monkeypatch):
-    planned = []
-    by_kernels = training_step(
-        name, True, monkeypatch, plan=lambda *layer: planned.append(plan(*layer)) or planned[-1], hardware=hardware
-    )
-    assert any(planned)
+    plans = []
+
+    def noted(*layer):
+        plans.append(plan(*layer))
+        return plans[-1]
+
+    by_kernels = training_step(name, True, monkeypatch, plan=noted, hardware=hardware)
+    assert any(plans)
     plain = training_step(name, False, monkeypatch, hardware=hardware)
     assert_alike(by_kernels, plain)
 

@@ -105,15 +105,10 @@ def check_values_and_gradients(operands, options):
     chex.assert_trees_all_close(actual, plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("activation", ["relu6", None])
-@pytest.mark.parametrize("name", ["grouped_stride", "pointwise", "dense", "dense_large_stride"])
-def test_maps_are_normalised_and_summed(name, activation):
-    """Padding is added to a map that has been normalised; sums have gradients, too."""
-    (x, kernels, coefficients), options = arrays(name)
-    rng = np.random.default_rng(2)
+def normalised_layer(name, activation, rng, dtype=jnp.float32):
+    """Returns a layer that normalises what it reads and sums what it writes: by kernels, plainly, and its operands."""
+    (x, kernels, coefficients), options = arrays(name, dtype=dtype)
     affine = [jnp.asarray(rng.normal(size=(x.shape[0], x.shape[-1])), jnp.float32) for _ in range(2)]
-    operands = [x, *affine, kernels, coefficients]
 
     def by_kernels(x, multiplier, offset, *others):
         x = DeferredMap(x, multiplier, offset, activation)
@@ -123,6 +118,16 @@ def test_maps_are_normalised_and_summed(name, activation):
         y = dynamic_conv(to_array(DeferredMap(x, multiplier, offset, activation)), *others, fusion="kernel", **options)
         return y, channel_sums(y)
 
+    return by_kernels, plainly, [x, *affine, kernels, coefficients]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["relu6", None])
+@pytest.mark.parametrize("name", ["grouped_stride", "pointwise", "dense", "dense_large_stride"])
+def test_maps_are_normalised_and_summed(name, activation):
+    """Padding is added to a map that has been normalised; sums have gradients, too."""
+    rng = np.random.default_rng(2)
+    by_kernels, plainly, operands = normalised_layer(name, activation, rng)
     actual, expected = jax.jit(by_kernels)(*operands), plainly(*operands)
     chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-3)
     weights = [jnp.asarray(rng.normal(size=part.shape), jnp.float32) for part in expected]
@@ -145,23 +150,12 @@ def test_half_precision_is_summed_in_float32(name):
 @pytest.mark.parametrize("name", ["grouped", "pointwise", "dense", "dense_large_map"])
 def test_gradients_in_half_precision_are_those_of_float32_but_for_rounding(name):
     """Those of the normalisation too, and those that come through the sums."""
-    (x, kernels, coefficients), options = arrays(name, dtype=jnp.bfloat16)
     rng = np.random.default_rng(3)
-    affine = [jnp.asarray(rng.normal(size=(x.shape[0], x.shape[-1])), jnp.float32) for _ in range(2)]
-    operands = [x, *affine, kernels, coefficients]
-
-    def by_kernels(x, multiplier, offset, *others):
-        x = DeferredMap(x, multiplier, offset, None)
-        return by_kernel(x, *others, plan_of(x, kernels, **options), with_sums=True)
-
-    def exactly(x, multiplier, offset, *others):
-        y = dynamic_conv(to_array(DeferredMap(x, multiplier, offset, None)), *others, fusion="kernel", **options)
-        return y, channel_sums(y)
-
+    by_kernels, plainly, operands = normalised_layer(name, None, rng, jnp.bfloat16)
     shapes = jax.eval_shape(by_kernels, *operands)
     weights = [jnp.asarray(rng.normal(size=part.shape), jnp.float32) for part in jax.tree.leaves(shapes)]
     actual = gradients(by_kernels, operands, weights)
-    expected = gradients(exactly, [operand.astype(jnp.float32) for operand in operands], weights)
+    expected = gradients(plainly, [operand.astype(jnp.float32) for operand in operands], weights)
     for ours, exact, operand in zip(actual, expected, operands, strict=True):
         assert ours.dtype == operand.dtype
         assert np.abs(ours.astype(jnp.float32) - exact).max() < 0.03 * np.abs(exact).max()
